@@ -1,0 +1,164 @@
+//! The opening handshake (RFC 6455 §4), both sides: the client's request and its check of the answer, the
+//! floor's accept key.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+/// RFC 6455 §1.3.
+const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// A longer answer is not a handshake.
+const MAX_ANSWER_BYTES: usize = 16 * 1024;
+/// How much of a refusal's body is worth showing.
+const MAX_SHOWN_BYTES: usize = 200;
+
+/// One key for all connections of a run: it proves that the server speaks WebSocket, it is no secret, and
+/// its accept value is computed once.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    key: String,
+    accept: String,
+    authority: String,
+}
+
+/// What the server said so far.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The head is not all there yet.
+    Incomplete,
+    /// 101 and the right key; frames start at this byte.
+    Switched(usize),
+    /// Anything else, for people to read.
+    Refused(String),
+}
+
+impl Handshake {
+    pub(crate) fn new(authority: &str, seed: u64) -> Self {
+        let mut key_bytes = [0; 16];
+        fastrand::Rng::with_seed(seed).fill(&mut key_bytes);
+        let key = STANDARD.encode(key_bytes);
+        let accept = accept_key(&key);
+        Self {
+            key,
+            accept,
+            authority: authority.to_owned(),
+        }
+    }
+
+    pub(crate) fn request(&self, path: &str) -> Vec<u8> {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            self.authority, self.key
+        )
+        .into_bytes()
+    }
+
+    /// Judges what the server has sent since the request.
+    pub(crate) fn judge(&self, bytes: &[u8]) -> Answer {
+        let Some(head_bytes) = head_end(bytes) else {
+            if bytes.len() > MAX_ANSWER_BYTES {
+                return Answer::Refused(
+                    "it answered with more than 16 KiB that are not an HTTP head".to_owned(),
+                );
+            }
+            return Answer::Incomplete;
+        };
+        let head = String::from_utf8_lossy(&bytes[..head_bytes]);
+        let status = head.lines().next().unwrap_or_default();
+        if status.split(' ').nth(1) != Some("101") {
+            return Answer::Refused(refusal(status, &bytes[head_bytes..]));
+        }
+        match header_value(&head, "sec-websocket-accept") {
+            Some(accept) if accept == self.accept => Answer::Switched(head_bytes),
+            _ => Answer::Refused(
+                "it answered 101 with a wrong or missing Sec-WebSocket-Accept".to_owned(),
+            ),
+        }
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` for a request's key.
+pub(crate) fn accept_key(key: &str) -> String {
+    STANDARD.encode(
+        Sha1::new()
+            .chain_update(key)
+            .chain_update(ACCEPT_SUFFIX)
+            .finalize(),
+    )
+}
+
+/// The length of an HTTP head with its empty line.
+pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
+    bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|position| position + 4)
+}
+
+/// The value of a header whose name is given in lower case.
+pub(crate) fn header_value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(found, _)| found.trim().eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+}
+
+fn refusal(status: &str, body: &[u8]) -> String {
+    let mut message = format!("it answered {:?}", status.trim());
+    let shown = String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN_BYTES)]);
+    if !shown.trim().is_empty() {
+        let _ = write!(message, ": {}", shown.trim());
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_the_rfc() {
+        assert_eq!(
+            accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+    }
+
+    #[test]
+    fn a_right_answer_is_taken_and_says_where_frames_start() {
+        let handshake = Handshake::new("localhost", 1);
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept:  {}\r\n\r\n",
+            handshake.accept
+        );
+        let with_frame = format!("{head}\u{1}");
+        assert_eq!(
+            handshake.judge(with_frame.as_bytes()),
+            Answer::Switched(head.len())
+        );
+        assert_eq!(
+            handshake.judge(&head.as_bytes()[..head.len() - 1]),
+            Answer::Incomplete
+        );
+    }
+
+    #[test]
+    fn wrong_answers_are_told() {
+        let handshake = Handshake::new("localhost", 1);
+        let refused = |bytes: &[u8]| match handshake.judge(bytes) {
+            Answer::Refused(message) => message,
+            other => panic!("not refused: {other:?}"),
+        };
+        assert!(
+            refused(b"HTTP/1.1 404 Not Found\r\n\r\nno such page")
+                .contains("404 Not Found\": no such page")
+        );
+        assert!(
+            refused(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").contains("Sec-WebSocket-Accept")
+        );
+        assert!(refused(&[b'x'; MAX_ANSWER_BYTES + 1]).contains("16 KiB"));
+    }
+}

@@ -1,0 +1,117 @@
+//! Latencies in an HDR histogram, and the percentiles that are reported of them. The histogram travels in
+//! the JSON report, so that several processes' reports can be merged without averaging percentiles.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer as _, V2Serializer};
+use serde::Serialize;
+
+/// Beyond a minute it is an outage, not a latency; such values are recorded as this.
+const MAX_NS: u64 = 60_000_000_000;
+/// Three digits: 0.1 % exact at every size.
+const SIGNIFICANT_DIGITS: u8 = 3;
+const NANOS_PER_MICRO: f64 = 1000.0;
+
+/// Values in nanoseconds.
+#[derive(Debug)]
+pub(crate) struct Latency(Histogram<u64>);
+
+/// What a report shows of a histogram; times in microseconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) count: u64,
+    pub(crate) mean_us: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p90_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p99_9_us: f64,
+    pub(crate) max_us: f64,
+    /// The histogram itself, in nanoseconds: HdrHistogram's V2 encoding in base64.
+    pub(crate) histogram_v2: String,
+}
+
+impl Latency {
+    pub(crate) fn new() -> Self {
+        Self(
+            Histogram::new_with_bounds(1, MAX_NS, SIGNIFICANT_DIGITS)
+                .expect("constant bounds are valid"),
+        )
+    }
+
+    pub(crate) fn record_ns(&mut self, latency_ns: u64) {
+        self.0.saturating_record(latency_ns);
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        let percentile_us = |quantile| self.0.value_at_quantile(quantile) as f64 / NANOS_PER_MICRO;
+        Summary {
+            count: self.0.len(),
+            mean_us: self.0.mean() / NANOS_PER_MICRO,
+            p50_us: percentile_us(0.5),
+            p90_us: percentile_us(0.9),
+            p99_us: percentile_us(0.99),
+            p99_9_us: percentile_us(0.999),
+            max_us: self.0.max() as f64 / NANOS_PER_MICRO,
+            histogram_v2: self.encode(),
+        }
+    }
+
+    fn encode(&self) -> String {
+        let mut bytes = Vec::new();
+        V2Serializer::new()
+            .serialize(&self.0, &mut bytes)
+            .expect("writing to memory does not fail");
+        STANDARD.encode(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hdrhistogram::serialization::Deserializer;
+
+    fn thousand() -> Latency {
+        let mut latency = Latency::new();
+        (1..=1000).for_each(|micros| latency.record_ns(micros * 1000));
+        latency
+    }
+
+    #[test]
+    fn percentiles_are_right_to_three_digits() {
+        let summary = thousand().summary();
+        assert_eq!(summary.count, 1000);
+        for (found, expected) in [
+            (summary.p50_us, 500.0),
+            (summary.p90_us, 900.0),
+            (summary.p99_us, 990.0),
+            (summary.p99_9_us, 999.0),
+            (summary.max_us, 1000.0),
+            (summary.mean_us, 500.5),
+        ] {
+            assert!(
+                (found / expected - 1.0).abs() < 0.001,
+                "{found} is not {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_outage_is_recorded_at_the_bound_and_nothing_is_lost() {
+        let mut latency = thousand();
+        latency.record_ns(u64::MAX);
+        let summary = latency.summary();
+        assert_eq!(summary.count, 1001);
+        assert!(summary.max_us >= 60_000_000.0);
+    }
+
+    #[test]
+    fn the_encoded_histogram_can_be_read_back() {
+        let latency = thousand();
+        let bytes = STANDARD.decode(latency.summary().histogram_v2).unwrap();
+        let read: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .unwrap();
+        assert_eq!(read, latency.0);
+    }
+}

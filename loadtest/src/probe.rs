@@ -1,0 +1,174 @@
+//! What /proc says: CPU time and memory of the server and of this process, and the kernel's own memory.
+
+use std::fs;
+use std::io;
+
+use anyhow::{Context, Result};
+
+const BYTES_PER_KIB: u64 = 1024;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// System-wide: on loopback it holds both ends of every connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KernelMemory {
+    /// Sockets, file objects, epoll items.
+    pub(crate) slab_bytes: u64,
+    /// Buffers of TCP.
+    pub(crate) tcp_bytes: u64,
+}
+
+/// Memory of processes that no file backs: heap and stacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Anonymous {
+    pub(crate) bytes: u64,
+    /// The part of it in huge pages, which come and go by 2 MiB.
+    pub(crate) huge_bytes: u64,
+}
+
+/// CPU time of all threads of all `pids`, user and kernel.
+pub(crate) fn cpu_ns(pids: &[u32]) -> Result<u64> {
+    pids.iter()
+        .map(|pid| {
+            process_cpu_ns(*pid).with_context(|| {
+                format!("cannot read the CPU time of process {pid}; has it ended?")
+            })
+        })
+        .sum()
+}
+
+pub(crate) fn own_cpu_ns() -> Result<u64> {
+    cpu_ns(&[std::process::id()])
+}
+
+pub(crate) fn anonymous(pids: &[u32]) -> Result<Anonymous> {
+    let mut total = Anonymous::default();
+    for pid in pids {
+        let of_process = process_anonymous(*pid)
+            .with_context(|| format!("cannot read the memory of process {pid}; has it ended?"))?;
+        total.bytes += of_process.bytes;
+        total.huge_bytes += of_process.huge_bytes;
+    }
+    Ok(total)
+}
+
+/// CPU time that the hypervisor gave to others although this machine wanted it, on all cores.
+pub(crate) fn stolen_ns() -> Result<u64> {
+    let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    let ticks = stolen_ticks(&stat).context("/proc/stat has no steal time")?;
+    Ok(ticks * NANOS_PER_SECOND / rustix::param::clock_ticks_per_second())
+}
+
+pub(crate) fn kernel_memory() -> Result<KernelMemory> {
+    let meminfo = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let sockstat = fs::read_to_string("/proc/net/sockstat").context("/proc/net/sockstat")?;
+    Ok(KernelMemory {
+        slab_bytes: kib_field(&meminfo, "Slab:").context("/proc/meminfo has no Slab")?,
+        tcp_bytes: tcp_pages(&sockstat).context("/proc/net/sockstat has no TCP mem")?
+            * rustix::param::page_size() as u64,
+    })
+}
+
+fn process_cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut total_ns = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the reading.
+        if let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) {
+            total_ns += run_time_ns(&schedstat).unwrap_or(0);
+        }
+    }
+    Ok(total_ns)
+}
+
+/// smaps_rollup counts pages; the counters of status lag by up to 32 pages a core. It needs ptrace rights.
+fn process_anonymous(pid: u32) -> Result<Anonymous> {
+    if let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+        let bytes = kib_field(&rollup, "Anonymous:").context("smaps_rollup has no Anonymous")?;
+        return Ok(Anonymous {
+            bytes,
+            huge_bytes: kib_field(&rollup, "AnonHugePages:").unwrap_or(0),
+        });
+    }
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let bytes = kib_field(&status, "RssAnon:").context("status has no RssAnon")?;
+    Ok(Anonymous {
+        bytes,
+        huge_bytes: 0,
+    })
+}
+
+/// The first number of schedstat: nanoseconds on a CPU.
+fn run_time_ns(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
+}
+
+/// `name` at the start of a line, then a number of kB.
+fn kib_field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * BYTES_PER_KIB)
+}
+
+fn tcp_pages(sockstat: &str) -> Option<u64> {
+    let line = sockstat.lines().find(|line| line.starts_with("TCP:"))?;
+    let mut words = line.split_whitespace().skip_while(|word| *word != "mem");
+    words.nth(1)?.parse().ok()
+}
+
+/// The eighth number of the first line: user, nice, system, idle, iowait, irq, softirq, steal.
+fn stolen_ticks(stat: &str) -> Option<u64> {
+    stat.lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace()
+        .nth(7)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedstat_begins_with_the_run_time() {
+        assert_eq!(run_time_ns("123456789 42 7\n"), Some(123_456_789));
+        assert_eq!(run_time_ns(""), None);
+    }
+
+    #[test]
+    fn fields_are_found_at_the_start_of_a_line() {
+        let text = "Rss:   12 kB\nLazyAnonymous:  9 kB\nAnonymous:          3 kB\n";
+        assert_eq!(kib_field(text, "Anonymous:"), Some(3 * 1024));
+        assert_eq!(kib_field(text, "Slab:"), None);
+    }
+
+    #[test]
+    fn tcp_memory_is_the_number_after_mem() {
+        let text =
+            "sockets: used 11\nTCP: inuse 1 orphan 0 tw 2 alloc 1 mem 338\nUDP: inuse 0 mem 5\n";
+        assert_eq!(tcp_pages(text), Some(338));
+        assert_eq!(tcp_pages("UDP: inuse 0 mem 5\n"), None);
+    }
+
+    #[test]
+    fn steal_is_the_eighth_number() {
+        assert_eq!(
+            stolen_ticks("cpu  1 2 3 4 5 6 7 88 9 10\ncpu0 1 1 1 1 1 1 1 1 1 1\n"),
+            Some(88)
+        );
+        assert_eq!(stolen_ticks("cpu  1 2 3\n"), None);
+    }
+
+    #[test]
+    fn this_process_can_be_read() {
+        assert!(own_cpu_ns().unwrap() > 0);
+        assert!(anonymous(&[std::process::id()]).unwrap().bytes > 0);
+        assert!(kernel_memory().unwrap().slab_bytes > 0);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_named() {
+        let message = cpu_ns(&[u32::MAX]).unwrap_err().to_string();
+        assert!(message.contains(&u32::MAX.to_string()), "{message}");
+    }
+}

@@ -1,0 +1,217 @@
+//! What a run found: figures whose names carry their unit, percentiles, and what did not hold. As text for
+//! people and as JSON for `compare`, `sweep` and `merge`.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use crate::latency::Summary;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Report {
+    scenario: &'static str,
+    started: SystemTime,
+    settings: Map<String, Value>,
+    pub(crate) window: Duration,
+    pub(crate) ended_early: bool,
+    /// Any of these makes the figures invalid.
+    pub(crate) problems: Vec<String>,
+    /// What the reader must know to read the figures right.
+    pub(crate) notes: Vec<String>,
+    figures: Vec<Figure>,
+    latencies: Vec<(&'static str, Summary)>,
+}
+
+#[derive(Debug)]
+struct Figure {
+    name: &'static str,
+    value: f64,
+    meaning: &'static str,
+}
+
+impl Report {
+    pub(crate) fn new(scenario: &'static str) -> Self {
+        Self {
+            scenario,
+            started: SystemTime::now(),
+            settings: Map::new(),
+            window: Duration::ZERO,
+            ended_early: false,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            figures: Vec::new(),
+            latencies: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_valid(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.settings.insert(name.to_owned(), value.into());
+    }
+
+    pub(crate) fn figure(&mut self, name: &'static str, value: f64, meaning: &'static str) {
+        self.figures.push(Figure {
+            name,
+            value,
+            meaning,
+        });
+    }
+
+    pub(crate) fn latency(&mut self, name: &'static str, summary: Summary) {
+        self.latencies.push((name, summary));
+    }
+
+    /// Writes the JSON form, if asked to.
+    pub(crate) fn save(&self, file: Option<&Path>) -> Result<()> {
+        let Some(file) = file else { return Ok(()) };
+        let mut text =
+            serde_json::to_string_pretty(&self.to_json()).context("cannot encode the report")?;
+        text.push('\n');
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    fn to_json(&self) -> Value {
+        let figures: Map<String, Value> = self
+            .figures
+            .iter()
+            .map(|figure| (figure.name.to_owned(), json!(figure.value)))
+            .collect();
+        let latencies: Map<String, Value> = self
+            .latencies
+            .iter()
+            .map(|(name, summary)| ((*name).to_owned(), json!(summary)))
+            .collect();
+        let started_ms = self
+            .started
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis() as u64;
+        json!({
+            "loadtest": env!("CARGO_PKG_VERSION"),
+            "scenario": self.scenario,
+            "command": command_line(),
+            "started_unix_ms": started_ms,
+            "settings": self.settings,
+            "window_s": self.window.as_secs_f64(),
+            "ended_early": self.ended_early,
+            "valid": self.is_valid(),
+            "problems": self.problems,
+            "notes": self.notes,
+            "figures": figures,
+            "latencies": latencies,
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let early = if self.ended_early {
+            ", ended early"
+        } else {
+            ""
+        };
+        writeln!(
+            formatter,
+            "{}: window {:.1} s{early}",
+            self.scenario,
+            self.window.as_secs_f64()
+        )?;
+        for Figure {
+            name,
+            value,
+            meaning,
+        } in &self.figures
+        {
+            writeln!(
+                formatter,
+                "  {name:<34} {:>14}  {meaning}",
+                readable(*value)
+            )?;
+        }
+        for (name, summary) in &self.latencies {
+            let Summary {
+                p50_us,
+                p90_us,
+                p99_us,
+                p99_9_us,
+                max_us,
+                ..
+            } = summary;
+            writeln!(
+                formatter,
+                "  {name:<34} p50 {p50_us:.0} p90 {p90_us:.0} p99 {p99_us:.0} p99.9 {p99_9_us:.0} max {max_us:.0} us"
+            )?;
+        }
+        for note in &self.notes {
+            writeln!(formatter, "  note: {note}")?;
+        }
+        for problem in &self.problems {
+            writeln!(formatter, "  INVALID: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The command to run it again, without the place where the binary lies.
+fn command_line() -> String {
+    let words: Vec<String> = std::iter::once("loadtest".to_owned())
+        .chain(std::env::args().skip(1))
+        .collect();
+    words.join(" ")
+}
+
+/// Whole numbers without decimals and with thousands apart, others with three.
+fn readable(value: f64) -> String {
+    if value.fract() != 0.0 && value.abs() < 1000.0 {
+        return format!("{value:.3}");
+    }
+    let digits = format!("{:.0}", value.abs());
+    let mut text = if value < 0.0 {
+        "-".to_owned()
+    } else {
+        String::new()
+    };
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        for (value, text) in [
+            (0.0, "0"),
+            (4.8765, "4.877"),
+            (999.0, "999"),
+            (50_000.0, "50,000"),
+            (-1234.5, "-1,234"),
+        ] {
+            assert_eq!(readable(value), text);
+        }
+    }
+
+    #[test]
+    fn a_problem_makes_it_invalid_and_is_shown() {
+        let mut report = Report::new("heartbeat");
+        report.figure("sent", 12.0, "heartbeats");
+        assert_eq!(report.to_json()["valid"], true);
+        report.problems.push("one was lost".to_owned());
+        assert_eq!(report.to_json()["valid"], false);
+        assert!(report.to_string().contains("INVALID: one was lost"));
+        assert_eq!(report.to_json()["figures"]["sent"], 12.0);
+    }
+}

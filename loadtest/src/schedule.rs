@@ -1,0 +1,106 @@
+//! An open-loop schedule: operation k is due at `k / rate`, whatever the server does. Latency counts from
+//! the planned time, so a server that stalls cannot hide the operations it kept from being sent.
+//!
+//! With a slot the plan itself is bursty: all operations of a slot are due at its start. No clock in here.
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+
+/// Times are nanoseconds since the start of the schedule.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    rate_per_second: u64,
+    /// 1 means evenly spaced.
+    slot_ns: u64,
+}
+
+impl Schedule {
+    pub(crate) fn new(rate_per_second: u64, slot_ns: u64) -> Self {
+        Self {
+            rate_per_second: rate_per_second.max(1),
+            slot_ns: slot_ns.max(1),
+        }
+    }
+
+    /// When operation `index` is due.
+    pub(crate) fn planned_ns(&self, index: u64) -> u64 {
+        let exact = u128::from(index) * NANOS_PER_SECOND / u128::from(self.rate_per_second);
+        let exact = u64::try_from(exact).unwrap_or(u64::MAX);
+        exact - exact % self.slot_ns
+    }
+
+    /// How many operations are due by `elapsed_ns`: those with `planned_ns(index) <= elapsed_ns`.
+    pub(crate) fn due(&self, elapsed_ns: u64) -> u64 {
+        let slots_begun = elapsed_ns / self.slot_ns + 1;
+        let before_ns = u128::from(slots_begun) * u128::from(self.slot_ns);
+        let due = (before_ns * u128::from(self.rate_per_second)).div_ceil(NANOS_PER_SECOND);
+        u64::try_from(due).unwrap_or(u64::MAX)
+    }
+
+    /// How many operations are planned before `end_ns`.
+    pub(crate) fn planned_before(&self, end_ns: u64) -> u64 {
+        end_ns.checked_sub(1).map_or(0, |last_ns| self.due(last_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `due` is the inverse of `planned_ns`, just before, at and after each planned time.
+    fn check(rate_per_second: u64, slot_ns: u64) {
+        let schedule = Schedule::new(rate_per_second, slot_ns);
+        for index in (0..200).chain([1_000_000, 123_456_789]) {
+            let planned_ns = schedule.planned_ns(index);
+            assert!(
+                schedule.due(planned_ns) > index,
+                "rate {rate_per_second} slot {slot_ns} index {index}"
+            );
+            if let Some(before_ns) = planned_ns.checked_sub(1) {
+                assert!(
+                    schedule.due(before_ns) <= index,
+                    "rate {rate_per_second} slot {slot_ns} index {index}"
+                );
+            }
+            assert_eq!(planned_ns % slot_ns.max(1), 0);
+        }
+    }
+
+    #[test]
+    fn due_and_planned_agree() {
+        for rate_per_second in [1, 3, 7, 1000, 50_000, 99_991, 10_000_000] {
+            for slot_ns in [0, 1, 999, 1_000_000, 7_000_003] {
+                check(rate_per_second, slot_ns);
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_holds_the_rate() {
+        for slot_ns in [1, 1_000_000] {
+            let schedule = Schedule::new(50_000, slot_ns);
+            assert_eq!(schedule.planned_before(1_000_000_000), 50_000);
+            assert_eq!(schedule.planned_before(0), 0);
+        }
+    }
+
+    #[test]
+    fn a_slot_gathers_its_operations() {
+        let schedule = Schedule::new(50_000, 1_000_000);
+        assert_eq!(
+            (
+                schedule.planned_ns(0),
+                schedule.planned_ns(49),
+                schedule.planned_ns(50)
+            ),
+            (0, 0, 1_000_000)
+        );
+        assert_eq!(
+            (
+                schedule.due(0),
+                schedule.due(999_999),
+                schedule.due(1_000_000)
+            ),
+            (50, 50, 100)
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! `--url` → where to connect and what to say in the request. Only `ws://`: TLS would measure TLS.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use anyhow::{Context, Result, bail};
+
+const DEFAULT_PORT: u16 = 80;
+
+/// A checked, resolved server address.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// What the Host header says.
+    pub(crate) authority: String,
+    /// The first address the name resolves to.
+    pub(crate) address: SocketAddr,
+    /// Put before the dialect's path; empty or "/…" without a slash at the end.
+    pub(crate) base_path: String,
+}
+
+impl Target {
+    pub(crate) fn resolve(url: &str) -> Result<Self> {
+        let (authority, base_path) = split(url)?;
+        let with_port = if has_port(authority) {
+            authority.to_owned()
+        } else {
+            format!("{authority}:{DEFAULT_PORT}")
+        };
+        let address = with_port
+            .to_socket_addrs()
+            .with_context(|| format!("{url}: cannot resolve {authority:?}"))?
+            .next()
+            .with_context(|| format!("{url}: {authority:?} has no address"))?;
+        Ok(Self {
+            authority: authority.to_owned(),
+            address,
+            base_path: base_path.to_owned(),
+        })
+    }
+}
+
+fn split(url: &str) -> Result<(&str, &str)> {
+    if url.starts_with("wss://") || url.starts_with("https://") {
+        bail!("{url}: TLS is not supported; point --url at the plain ws:// port behind it");
+    }
+    let Some(rest) = url
+        .strip_prefix("ws://")
+        .or_else(|| url.strip_prefix("http://"))
+    else {
+        bail!("{url}: a URL like ws://127.0.0.1:8000 is needed");
+    };
+    if rest.contains(['?', '#']) || rest.chars().any(|c| c.is_control() || c == ' ') {
+        bail!("{url}: give only ws://host:port and a path; the protocol adds its own query");
+    }
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if authority.is_empty() {
+        bail!("{url}: the host is missing");
+    }
+    Ok((authority, path.trim_end_matches('/')))
+}
+
+/// A colon that is not inside the brackets of an IPv6 address.
+fn has_port(authority: &str) -> bool {
+    authority
+        .rsplit(']')
+        .next()
+        .is_some_and(|tail| tail.contains(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, address: &str, base_path: &str) {
+        let target = Target::resolve(url).expect(url);
+        assert_eq!(target.address.to_string(), address, "{url}");
+        assert_eq!(target.base_path, base_path, "{url}");
+    }
+
+    #[test]
+    fn urls_are_split_and_resolved() {
+        check("ws://127.0.0.1:8000", "127.0.0.1:8000", "");
+        check("ws://127.0.0.1:8000/", "127.0.0.1:8000", "");
+        check("ws://127.0.0.1/presence/", "127.0.0.1:80", "/presence");
+        check("ws://[::1]:9000/a/b", "[::1]:9000", "/a/b");
+        check("ws://[::1]", "[::1]:80", "");
+    }
+
+    #[test]
+    fn wrong_urls_say_what_would_be_right() {
+        for (url, hint) in [
+            ("wss://example.org", "TLS is not supported"),
+            ("127.0.0.1:8000", "ws://127.0.0.1:8000"),
+            ("ws://", "host is missing"),
+            ("ws://127.0.0.1:8000/?user=a", "query"),
+            ("ws://127.0.0.1:notaport", "cannot resolve"),
+        ] {
+            let message = format!("{:#}", Target::resolve(url).unwrap_err());
+            assert!(message.contains(hint), "{url}: {message}");
+        }
+    }
+}

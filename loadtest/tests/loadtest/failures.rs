@@ -1,0 +1,106 @@
+//! What goes wrong is said and ends the run: never a hang, never a panic.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::children::{Floor, finish, loadtest, spawn};
+
+#[test]
+fn nobody_listens() {
+    // Bound and dropped: nobody else gets the port so soon.
+    let address = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap();
+    loadtest(&["heartbeat", "--url", &format!("ws://{address}")]).expect(1, "connection refused");
+}
+
+#[test]
+fn nonsense_on_the_command_line_exits_64() {
+    loadtest(&["heartbeat", "--url", "wss://127.0.0.1:1"]).expect(64, "TLS is not supported");
+    loadtest(&["heartbeat", "--url", "127.0.0.1:8000"]).expect(64, "ws://127.0.0.1:8000");
+    loadtest(&["idle", "--connections", "0"]).expect(64, "--connections");
+    loadtest(&["idle", "--protocol", "floor", "--rooms", "2"]).expect(64, "has no rooms");
+    loadtest(&["idle", "--connections", "4000000000"]).expect(64, "file descriptors");
+    loadtest(&["nothing"]).expect(64, "nothing");
+}
+
+#[test]
+fn a_wrong_pid_is_told_before_anything_is_opened() {
+    loadtest(&["heartbeat", "--pid", "4294967295"]).expect(1, "process 4294967295");
+}
+
+#[test]
+fn a_server_without_websocket_is_quoted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nnowhere");
+        }
+    });
+    loadtest(&["heartbeat", "--url", &url]).expect(1, "404 Not Found\": nowhere");
+}
+
+#[test]
+fn a_server_that_says_nothing_meets_the_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    loadtest(&["idle", "--url", &url, "--connect-timeout", "300ms"])
+        .expect(1, "was not in after 300ms");
+}
+
+#[test]
+fn the_wrong_protocol_is_suspected() {
+    let floor = Floor::start(&[]);
+    loadtest(&["idle", "--url", &floor.url, "--connect-timeout", "300ms"])
+        .expect(1, "is --protocol native what");
+}
+
+#[test]
+fn a_server_that_dies_midway_ends_the_run() {
+    let mut floor = Floor::start(&[]);
+    let child = spawn(&[
+        "heartbeat",
+        "--protocol",
+        "floor",
+        "--url",
+        &floor.url,
+        "--pid",
+        &floor.pid(),
+        "--connections",
+        "50",
+        "--duration",
+        "50s",
+    ]);
+    std::thread::sleep(Duration::from_secs(1));
+    floor.kill();
+    finish(child).expect(1, "all 50 connections were lost");
+}
+
+#[test]
+fn ctrl_c_ends_early_with_the_report() {
+    let floor = Floor::start(&[]);
+    let child = spawn(&[
+        "heartbeat",
+        "--protocol",
+        "floor",
+        "--url",
+        &floor.url,
+        "--connections",
+        "50",
+        "--warm-up",
+        "0s",
+        "--duration",
+        "50s",
+    ]);
+    std::thread::sleep(Duration::from_secs(1));
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    finish(child).expect(0, "ended early");
+}

@@ -1,0 +1,135 @@
+//! The life of a worker thread: accept connections, do a batch each tick, and end.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalRuntime;
+use tokio::sync::{Notify, mpsc};
+use tracing::{debug, warn};
+
+use crate::http;
+use crate::tick::Batch;
+use crate::worker::{Shared, Worker};
+
+/// How long to wait when there is no descriptor or no memory for another connection, or enough are open.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Clients sent away a tick at least, so that stopping a small server takes no longer than it must.
+const SMALLEST_WAVE: usize = 256;
+
+/// What the ticker sends to a worker.
+#[derive(Debug)]
+pub enum Message {
+    /// A tick has come.
+    Tick(Batch),
+    /// Stop accepting, send the clients away, end.
+    Drain,
+}
+
+/// Runs a worker until it has drained. Blocks its thread.
+pub fn run(
+    number: usize,
+    listener: std::net::TcpListener,
+    shared: Arc<Shared>,
+    messages: mpsc::Receiver<Message>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .context("cannot start the runtime of a worker")?;
+    serve(&runtime, Rc::new(Worker::new(number, shared)), listener, messages)
+}
+
+fn serve(
+    runtime: &LocalRuntime,
+    worker: Rc<Worker>,
+    listener: std::net::TcpListener,
+    messages: mpsc::Receiver<Message>,
+) -> anyhow::Result<()> {
+    runtime.block_on(async move {
+        let listener = TcpListener::from_std(listener).context("cannot listen")?;
+        let stop_accepting = Rc::new(Notify::new());
+        let acceptor = tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Rc::clone(&stop_accepting)));
+        work(&worker, messages, &stop_accepting).await;
+        acceptor.abort();
+        Ok(())
+    })
+}
+
+/// Does what the ticker says until the worker has drained or the ticker is gone.
+async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_accepting: &Notify) {
+    let config = &worker.shared.config;
+    let waves = config.ticks(config.drain.mul_f64(0.6)).max(1) as usize;
+    let mut wave = 0;
+    while let Some(message) = messages.recv().await {
+        match message {
+            Message::Drain => {
+                worker.draining.set(true);
+                stop_accepting.notify_one();
+                wave = worker.connections_open().div_ceil(waves).max(SMALLEST_WAVE);
+            }
+            Message::Tick(batch) => {
+                worker.check_connections(batch.now.tick);
+                let deliveries = worker.fanout.borrow_mut().plan(worker, &batch);
+                deliveries.write(worker).await;
+                worker.done.send_replace(batch.now.tick);
+                if worker.draining.get() {
+                    worker.send_away(wave);
+                    if worker.connections_open() == 0 && worker.requests.get() == 0 {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Accepts until it is told to stop; then serves what has been queued already, since closing the listener would reset it.
+async fn accept(listener: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>) {
+    let mut warned = false;
+    loop {
+        if worker.shared.sockets.load(Ordering::Relaxed) >= worker.shared.config.max_sockets() {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        }
+        let accepted = tokio::select! {
+            biased;
+            () = stop.notified() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                warned = false;
+                open(stream, &worker);
+            }
+            Err(error) if is_of_one_connection(&error) => {
+                debug!(%error, "a connection went away before it was accepted");
+            }
+            Err(error) => {
+                worker.counters.accept_errors.add(1);
+                if !std::mem::replace(&mut warned, true) {
+                    warn!(%error, "cannot accept connections for now");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    while let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+        open(stream, &worker);
+    }
+}
+
+fn open(stream: TcpStream, worker: &Rc<Worker>) {
+    worker.counters.sockets.add(1);
+    worker.shared.sockets.fetch_add(1, Ordering::Relaxed);
+    tokio::task::spawn_local(http::serve(stream, Rc::clone(worker)));
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

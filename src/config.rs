@@ -1,0 +1,300 @@
+//! [`Args`], the command line as typed, and [`Config`], checked and resolved.
+//!
+//! Settings that belong together are checked together, before a port is bound, and the message states the relation.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// The exit code for a command line that cannot work (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+/// Descriptors that are not client connections: listeners, epoll, logs, requests in flight.
+const RESERVED_DESCRIPTORS: u64 = 256;
+/// The shortest tick: below that the engine would mostly wake up.
+const MIN_TICK: Duration = Duration::from_millis(10);
+/// The longest lease: the timing wheel has a slot for each tick of it.
+const MAX_TTL: Duration = Duration::from_secs(3600);
+
+/// Presence for production browser clients: who is here, right now.
+///
+/// Serves the pages, the HTTP API and every WebSocket protocol on one port, with nothing else installed.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "rollcall", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Args {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, env = "ROLLCALL_LISTEN", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
+    pub listen: String,
+
+    /// Worker threads, each with its own listener and its share of the connections [default: one per core]
+    #[arg(long, env = "ROLLCALL_WORKERS", value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// How long a member stays online after its last sign of life
+    #[arg(long, env = "ROLLCALL_TTL", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub ttl: Duration,
+
+    /// How often changes are told to observers, coalesced
+    #[arg(long, env = "ROLLCALL_TICK", default_value = "100ms", value_parser = duration, value_name = "DURATION")]
+    pub tick: Duration,
+
+    /// What counts as a sign of life: any frame and pong, or strictly heartbeats [default: as each protocol documents it, any
+    /// for presence.v1 and strict for /ws/{user_id}]
+    #[arg(long, env = "ROLLCALL_LIVENESS", value_name = "RULE")]
+    pub liveness: Option<Liveness>,
+
+    /// How long a member stays after a connection that was not closed cleanly, so that a reload shows nobody anything
+    /// [default: the ttl]
+    #[arg(long, env = "ROLLCALL_GRACE", value_parser = duration, value_name = "DURATION")]
+    pub grace: Option<Duration>,
+
+    /// Client connections at most; further ones are closed with 1013 [default: what the limit of open files allows]
+    #[arg(long, env = "ROLLCALL_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<NonZeroUsize>,
+
+    /// Chat messages kept for newcomers
+    #[arg(long, env = "ROLLCALL_HISTORY", default_value_t = 100, value_name = "N")]
+    pub history: usize,
+
+    /// How long a client may take to send a request's headers
+    #[arg(long, env = "ROLLCALL_HEADER_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub header_timeout: Duration,
+
+    /// How long stopping may take: clients are told to come back (1012) in waves over this time
+    #[arg(long, env = "ROLLCALL_DRAIN", default_value = "5s", value_parser = duration, value_name = "DURATION")]
+    pub drain: Duration,
+
+    /// What to log: error, warn, info, debug, trace, or directives like info,rollcall::http=debug
+    #[arg(long, env = "ROLLCALL_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+
+    /// How to log
+    #[arg(long, env = "ROLLCALL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+const EXAMPLES: &str = "Examples:
+  rollcall                                        serve http://localhost:8000
+  rollcall --listen 0.0.0.0:80 --workers 4        on all interfaces, four threads
+  rollcall --ttl 30s --grace 5s                   longer leases, short grace after a lost connection
+  ROLLCALL_TTL=30s rollcall                       every flag is a variable too
+
+Stop with ctrl-C or SIGTERM; a second one stops at once.";
+
+/// What counts as a sign of life on a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Liveness {
+    /// Any frame, pongs included: hidden tabs stay online.
+    Any,
+    /// Heartbeats only.
+    Strict,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// The settings that a server runs with; every relation between them holds.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Worker threads.
+    pub workers: usize,
+    /// The lease, at least two ticks.
+    pub ttl: Duration,
+    /// The time between two ticks.
+    pub tick: Duration,
+    /// Overrides what each protocol counts as a sign of life.
+    pub liveness: Option<Liveness>,
+    /// The longest lingering after an unclean close, at most `ttl`.
+    pub grace: Duration,
+    /// WebSocket connections at most.
+    pub max_connections: usize,
+    /// Chat messages kept.
+    pub history: usize,
+    /// The time for a request's headers.
+    pub header_timeout: Duration,
+    /// The time for stopping.
+    pub drain: Duration,
+    /// The log filter, already checked.
+    pub log: String,
+    /// The form of log lines.
+    pub log_format: LogFormat,
+}
+
+/// Why a command line cannot work.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// What clap says: a usage error, or the text for `--help` and `--version`.
+    Usage(clap::Error),
+    /// A setting or a relation that does not hold, as a sentence.
+    Invalid(String),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(error) => error.fmt(formatter),
+            Self::Invalid(message) => formatter.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads a command line, program name first, and the environment.
+    pub fn from_args<I, T>(args: I) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        Args::try_parse_from(args).map_err(ConfigError::Usage)?.resolve()
+    }
+
+    /// A duration in ticks, rounded up: a lease is never shorter than asked for.
+    #[must_use]
+    pub fn ticks(&self, duration: Duration) -> u64 {
+        duration.as_nanos().div_ceil(self.tick.as_nanos()) as u64
+    }
+
+    /// Sockets open at once, requests included: somewhat more than clients, so that health checks and the refusal of a client
+    /// too many still get through.
+    #[must_use]
+    pub fn max_sockets(&self) -> usize {
+        self.max_connections + (RESERVED_DESCRIPTORS / 2) as usize
+    }
+}
+
+impl Args {
+    /// Checks each setting and the relations between them.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let grace = self.grace.unwrap_or(self.ttl);
+        let rules = [
+            (self.tick >= MIN_TICK, format!("--tick is {}, it must be at least {}", show(self.tick), show(MIN_TICK))),
+            (
+                self.ttl >= self.tick * 2,
+                format!(
+                    "--ttl is {} and --tick is {}: ttl must be at least 2 ticks, or members would time out between heartbeats",
+                    show(self.ttl),
+                    show(self.tick)
+                ),
+            ),
+            (self.ttl <= MAX_TTL, format!("--ttl is {}, it must be at most {}", show(self.ttl), show(MAX_TTL))),
+            (
+                grace <= self.ttl,
+                format!(
+                    "--grace is {} and --ttl is {}: grace must be at most ttl, since a lease that nobody renews ends by then",
+                    show(grace),
+                    show(self.ttl)
+                ),
+            ),
+            (self.history <= 100_000, format!("--history is {}, it must be at most 100000", self.history)),
+            (!self.header_timeout.is_zero(), "--header-timeout must be more than 0".to_owned()),
+            (self.drain <= MAX_TTL, format!("--drain is {}, it must be at most {}", show(self.drain), show(MAX_TTL))),
+        ];
+        if let Some((_, message)) = rules.into_iter().find(|(holds, _)| !holds) {
+            return Err(ConfigError::Invalid(message));
+        }
+        if let Err(error) = self.log.parse::<tracing_subscriber::EnvFilter>() {
+            return Err(ConfigError::Invalid(format!("--log {:?} is not a log filter: {error}", self.log)));
+        }
+        Ok(Config {
+            listen: address(&self.listen)?,
+            workers: self.workers.map_or_else(cores, NonZeroUsize::get),
+            ttl: self.ttl,
+            tick: self.tick,
+            liveness: self.liveness,
+            grace,
+            max_connections: connections(self.max_connections)?,
+            history: self.history,
+            header_timeout: self.header_timeout,
+            drain: self.drain,
+            log: self.log,
+            log_format: self.log_format,
+        })
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}: write it like 500ms, 10s or 2m"))
+}
+
+fn show(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(duration)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+fn address(listen: &str) -> Result<SocketAddr, ConfigError> {
+    let invalid = |why: String| {
+        ConfigError::Invalid(format!(
+            "--listen {listen:?} is not an address to listen on: {why}; write it like 127.0.0.1:8000"
+        ))
+    };
+    let mut addresses = listen.to_socket_addrs().map_err(|error| invalid(error.to_string()))?;
+    addresses.next().ok_or_else(|| invalid("the name has no address".to_owned()))
+}
+
+/// Raises the limit of open files as far as it goes and fits the connections below it.
+fn connections(asked: Option<NonZeroUsize>) -> Result<usize, ConfigError> {
+    let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let most = limit.saturating_sub(RESERVED_DESCRIPTORS).max(16) as usize;
+    match asked.map(NonZeroUsize::get) {
+        Some(asked) if asked > most => Err(ConfigError::Invalid(format!(
+            "--max-connections is {asked}, but the limit of open files is {limit}: at most {most} connections fit below it (raise it with `ulimit -n`)"
+        ))),
+        Some(asked) => Ok(asked),
+        None => Ok(most),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(args: &[&str], want: Result<(), &str>) {
+        let result = Config::from_args([&["rollcall"], args].concat());
+        match (result, want) {
+            (Ok(_), Ok(())) => {}
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{args:?}: {error}"),
+            (result, _) => panic!("{args:?}: {result:?}"),
+        }
+    }
+
+    #[test]
+    fn relations_are_checked_and_stated() {
+        check(&[], Ok(()));
+        check(&["--ttl", "200ms"], Ok(()));
+        check(&["--ttl", "199ms"], Err("ttl must be at least 2 ticks"));
+        check(&["--tick", "9ms"], Err("must be at least 10ms"));
+        check(&["--ttl", "2h"], Err("at most 1h"));
+        check(&["--grace", "11s"], Err("grace must be at most ttl"));
+        check(&["--ttl", "20s", "--grace", "11s"], Ok(()));
+        check(&["--ttl", "soon"], Err("write it like"));
+        check(&["--workers", "0"], Err("--workers"));
+        check(&["--liveness", "none"], Err("[possible values: any, strict]"));
+        check(&["--listen", "8000"], Err("127.0.0.1:8000"));
+        check(&["--listen", "localhost:0"], Ok(()));
+        check(&["--max-connections", "999999999"], Err("limit of open files"));
+        check(&["--log", "rollcall=loud"], Err("not a log filter"));
+        check(&["--log-format", "xml"], Err("possible values"));
+    }
+
+    #[test]
+    fn leases_are_rounded_up_to_ticks() {
+        let config = Config::from_args(["rollcall", "--ttl", "1s", "--tick", "300ms"]).unwrap();
+        assert_eq!(config.ticks(config.ttl), 4);
+    }
+}

@@ -1,0 +1,336 @@
+//! One client: a parked socket, and what it has joined and looks at.
+//!
+//! An idle connection is this struct, a task of three pointers, and nothing else: no buffer, no timer, no channel. Bytes are
+//! read into the worker's scratch buffer; only an unfinished frame or message is kept, and only until it is finished. Writes go
+//! straight to the socket; only what it does not take is kept, and only until it does.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::dialect::Dialect;
+use crate::presence::{Audience, Room, Session, Tick};
+use crate::socket::inbound::Fragments;
+use crate::socket::outbox::{MAX_SLICES, Outbox};
+use crate::worker::Worker;
+
+/// Answers that a client may leave unread before its messages are left unread too.
+const MAX_UNREAD_ANSWERS: usize = 64 * 1024;
+/// A client must have taken what waits for it within this time, or it is dropped: what it holds back is memory of ours.
+const OUTBOX_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Finds a connection again, unless it is gone: its place in the worker's slab and which of its holders it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionId {
+    /// The place in the slab.
+    pub index: u32,
+    /// Counts the connections of the worker.
+    pub serial: u32,
+}
+
+/// How far a connection's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Frames are taken.
+    Open,
+    /// The server has sent a close frame and waits for the client's.
+    Closing,
+    /// The client broke the protocol: nothing it sends is looked at.
+    Failed,
+    /// Over.
+    Dead,
+}
+
+/// One client connection. Belongs to one worker and never leaves its thread.
+pub struct Connection {
+    /// Where the worker finds it.
+    pub id: ConnectionId,
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// Whose it is; holds the lease.
+    pub session: Arc<Session>,
+    /// How far it has come. Written by the worker.
+    pub phase: Cell<Phase>,
+    /// The tick of the last bytes that were read.
+    pub last_heard: Cell<Tick>,
+    /// Rooms joined or looked at.
+    pub subscriptions: RefCell<Vec<Subscription>>,
+    /// Whether the presence of this connection has been ended; then a second end does nothing.
+    pub released: Cell<bool>,
+    stream: OwnedWriteHalf,
+    /// Only while a frame or message is unfinished.
+    pub(crate) inbound: Cell<Option<Box<Inbound>>>,
+    /// Only while the socket does not take everything.
+    outbound: Cell<Option<Box<Outbound>>>,
+}
+
+/// A room that the connection has joined, or looks at, or both.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The room.
+    pub room: Arc<Room>,
+    /// Whether the session is a member.
+    pub joined: bool,
+    /// How it looks at it; of no meaning while the place is [`Place::Nowhere`].
+    pub audience: Audience,
+    /// Where it stands among the room's observers on this worker.
+    pub place: Place,
+}
+
+/// Where an observer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It does not look.
+    Nowhere,
+    /// It waits for its snapshot.
+    Pending,
+    /// It gets each change.
+    Attached(u32),
+    /// It missed changes because its socket was full, and gets a snapshot when it is not.
+    Lagging(u32),
+}
+
+/// What has been read and is not whole yet.
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    pub(crate) tail: Vec<u8>,
+    pub(crate) fragments: Option<Fragments>,
+    /// The tail may hold whole frames: reading stopped because answers were not read.
+    pub(crate) backlog: bool,
+}
+
+#[derive(Debug, Default)]
+struct Outbound {
+    outbox: Outbox,
+    /// Bytes of answers among it.
+    answers: usize,
+    /// The reader, if it waits for the outbox.
+    reader: Option<Waker>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("Connection");
+        debug.field("id", &self.id).field("phase", &self.phase.get()).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// A new connection over the write half of a socket.
+    pub fn new(id: ConnectionId, dialect: Dialect, session: Arc<Session>, stream: OwnedWriteHalf, now: Tick) -> Self {
+        Self {
+            id,
+            dialect,
+            session,
+            phase: Cell::new(Phase::Open),
+            last_heard: Cell::new(now),
+            subscriptions: RefCell::default(),
+            released: Cell::new(false),
+            stream,
+            inbound: Cell::new(None),
+            outbound: Cell::new(None),
+        }
+    }
+
+    /// Whether something waits for the socket to take it.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.with_outbound(|outbound| outbound.is_some())
+    }
+
+    /// Sends answers to what the client sent; they are always kept. Empties the buffer.
+    pub fn answer(self: &Rc<Self>, worker: &Rc<Worker>, answers: &mut BytesMut) {
+        if answers.is_empty() {
+            return;
+        }
+        let written = if self.is_blocked() { 0 } else { self.try_write(&[IoSlice::new(answers)]) };
+        if written < answers.len() {
+            let rest = Bytes::copy_from_slice(&answers[written..]);
+            self.queue(worker, [rest].into_iter(), true);
+        }
+        answers.clear();
+    }
+
+    /// Sends frames that others get too. False if the socket is still busy with earlier ones: then nothing was sent.
+    pub fn deliver(self: &Rc<Self>, worker: &Rc<Worker>, frames: &[&Bytes]) -> bool {
+        if self.is_blocked() {
+            return false;
+        }
+        for (position, chunk) in frames.chunks(MAX_SLICES).enumerate() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            for (slice, frame) in slices.iter_mut().zip(chunk) {
+                *slice = IoSlice::new(frame);
+            }
+            let mut written = self.try_write(&slices[..chunk.len()]);
+            if written < chunk.iter().map(|frame| frame.len()).sum() {
+                let rest = frames[position * MAX_SLICES..].iter().filter_map(|frame| {
+                    let skipped = written.min(frame.len());
+                    written -= skipped;
+                    (skipped < frame.len()).then(|| frame.slice(skipped..))
+                });
+                self.queue(worker, rest, false);
+                return true;
+            }
+        }
+        true
+    }
+
+    /// Ends the connection from our side: the reader finds the end of the stream.
+    pub fn abort(&self) {
+        self.phase.set(Phase::Dead);
+        // It may have gone already; then there is nothing to shut down.
+        let _ = socket2::SockRef::from(self.stream.as_ref()).shutdown(std::net::Shutdown::Both);
+        self.wake_reader();
+    }
+
+    /// Tells the client that nothing more comes, so that it closes too (RFC 6455, 7.1.1). What waits is sent first.
+    pub fn finish_writing(&self) {
+        if !self.is_blocked() {
+            let _ = socket2::SockRef::from(self.stream.as_ref()).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    /// Writes what the socket takes; 0 if it takes nothing. A broken socket takes everything: the reader finds out about it.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> usize {
+        match self.stream.try_write_vectored(slices) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => slices.iter().map(|slice| slice.len()).sum(),
+        }
+    }
+
+    fn queue(self: &Rc<Self>, worker: &Rc<Worker>, frames: impl Iterator<Item = Bytes>, answers: bool) {
+        let idle = !self.is_blocked();
+        let mut outbound = self.outbound.take().unwrap_or_default();
+        let before = outbound.outbox.bytes();
+        frames.for_each(|frame| outbound.outbox.push(frame));
+        if answers {
+            outbound.answers += outbound.outbox.bytes() - before;
+        }
+        self.outbound.set(Some(outbound));
+        if idle {
+            tokio::task::spawn_local(drain(Rc::clone(self), Rc::clone(worker)));
+        }
+    }
+
+    /// Whether the client must read before more of what it sends is looked at. Then the reader is woken when it has.
+    fn must_wait(&self, context: Option<&Context<'_>>) -> bool {
+        let Some(mut outbound) = self.outbound.take() else { return false };
+        let wait = outbound.answers > MAX_UNREAD_ANSWERS && self.phase.get() != Phase::Dead;
+        if let (true, Some(context)) = (wait, context) {
+            outbound.reader = Some(context.waker().clone());
+        }
+        self.outbound.set(Some(outbound));
+        wait
+    }
+
+    /// Whether no more messages should be taken for now.
+    pub(crate) fn is_choked(&self) -> bool {
+        self.must_wait(None)
+    }
+
+    fn wake_reader(&self) {
+        self.with_outbound(|outbound| {
+            if let Some(waker) = outbound.as_mut().and_then(|outbound| outbound.reader.take()) {
+                waker.wake();
+            }
+        });
+    }
+
+    fn with_outbound<R>(&self, look: impl FnOnce(&mut Option<Box<Outbound>>) -> R) -> R {
+        let mut outbound = self.outbound.take();
+        let result = look(&mut outbound);
+        self.outbound.set(outbound);
+        result
+    }
+
+    /// Writes from the outbox until it is empty (true) or the socket is full.
+    fn flush(&self) -> bool {
+        self.with_outbound(|outbound| {
+            let Some(waiting) = outbound.as_mut() else { return true };
+            while !waiting.outbox.is_empty() {
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let used = waiting.outbox.slices(&mut slices);
+                let written = self.try_write(&slices[..used]);
+                if written == 0 {
+                    return false;
+                }
+                waiting.outbox.advance(written);
+            }
+            true
+        })
+    }
+}
+
+/// Waits for a slow socket and sends it what it missed. Lives only as long as the outbox.
+async fn drain(connection: Rc<Connection>, worker: Rc<Worker>) {
+    let emptied = tokio::time::timeout(OUTBOX_DEADLINE, async {
+        while connection.phase.get() != Phase::Dead {
+            if connection.stream.writable().await.is_err() || connection.flush() {
+                break;
+            }
+        }
+    });
+    if emptied.await.is_err() {
+        worker.counters.connections_too_slow.add(1);
+        connection.abort();
+    }
+    connection.wake_reader();
+    connection.outbound.set(None);
+    match connection.phase.get() {
+        Phase::Failed => connection.finish_writing(),
+        Phase::Open => worker.catch_up(&connection),
+        Phase::Closing | Phase::Dead => {}
+    }
+}
+
+/// The task of a connection: reads until the end.
+#[derive(Debug)]
+pub struct Reader {
+    read: OwnedReadHalf,
+    connection: Rc<Connection>,
+    worker: Rc<Worker>,
+}
+
+impl Reader {
+    /// A reader for the other half of the connection's socket.
+    pub fn new(read: OwnedReadHalf, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
+        Self { read, connection, worker }
+    }
+
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        if self.connection.must_wait(Some(context)) {
+            return Poll::Pending;
+        }
+        if self.worker.has_backlog(&self.connection) {
+            return Poll::Ready(self.worker.receive(&self.connection, &mut []));
+        }
+        let mut scratch = self.worker.scratch.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let read = ready!(Pin::new(&mut self.read).poll_read(context, &mut buffer));
+        if read.is_err() || buffer.filled().is_empty() {
+            return Poll::Ready(ControlFlow::Break(()));
+        }
+        Poll::Ready(self.worker.receive(&self.connection, buffer.filled_mut()))
+    }
+}
+
+impl Future for Reader {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        while ready!(self.poll_chunk(context)).is_continue() {}
+        self.worker.disconnected(&self.connection);
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,155 @@
+//! JSON in and out: a reader over reused buffers, and a writer of strings and numbers.
+//!
+//! Reading is simd-json's tape over one buffer per worker: after the first message nothing is allocated. The depth is limited,
+//! so that brackets cost a client its message and nobody a stack. Writing is by hand into the frame that is being built.
+
+use bytes::{BufMut, BytesMut};
+use simd_json::prelude::Writable;
+use simd_json::{Buffers, INPUT_PADDING, Tape};
+
+/// Nesting that a message may have; the protocol itself needs two, the rest is for states.
+pub const MAX_DEPTH: usize = 8;
+
+/// A parsed message.
+pub type Value<'tape, 'input> = simd_json::tape::Value<'tape, 'input>;
+
+/// Reads messages; one per worker, reused for each.
+pub struct Reader {
+    buffers: Buffers,
+    tape: Tape<'static>,
+    /// The message with the padding that the parser wants; it is overwritten while it is parsed.
+    input: Vec<u8>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self { buffers: Buffers::with_max_depth(1024, MAX_DEPTH), tape: Tape(Vec::new()), input: Vec::new() }
+    }
+}
+
+impl Reader {
+    /// Parses `text` and hands it to `read`; `None` if it is not JSON or nested deeper than [`MAX_DEPTH`].
+    pub fn read<R>(&mut self, text: &[u8], read: impl FnOnce(Option<Value<'_, '_>>) -> R) -> R {
+        self.input.clear();
+        self.input.extend_from_slice(text);
+        self.input.resize(text.len() + INPUT_PADDING, 0);
+        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let parsed = simd_json::fill_tape_padded(&mut self.input, text.len(), &mut self.buffers, &mut tape);
+        let result = read(parsed.is_ok().then(|| tape.as_value()));
+        self.tape = tape.reset();
+        result
+    }
+}
+
+/// The value as compact JSON text.
+pub fn compact(value: &Value<'_, '_>) -> String {
+    let mut text = Vec::new();
+    // Writing to a vector cannot fail, and the parser lets nothing through that is not UTF-8.
+    let _ = value.write(&mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub fn put_string(buffer: &mut BytesMut, text: &str) {
+    buffer.put_u8(b'"');
+    let bytes = text.as_bytes();
+    let mut written = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let escape = ESCAPES[usize::from(*byte)];
+        if escape == 0 {
+            continue;
+        }
+        buffer.extend_from_slice(&bytes[written..at]);
+        written = at + 1;
+        buffer.extend_from_slice(&[b'\\', escape]);
+        if escape == b'u' {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            buffer.extend_from_slice(&[b'0', b'0', high, low]);
+        }
+    }
+    buffer.extend_from_slice(&bytes[written..]);
+    buffer.put_u8(b'"');
+}
+
+/// Appends a number.
+pub fn put_number(buffer: &mut BytesMut, number: impl itoa::Integer) {
+    buffer.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Appends the items with commas between them.
+pub fn put_list<T>(buffer: &mut BytesMut, items: impl IntoIterator<Item = T>, mut put: impl FnMut(&mut BytesMut, T)) {
+    for (position, item) in items.into_iter().enumerate() {
+        if position > 0 {
+            buffer.put_u8(b',');
+        }
+        put(buffer, item);
+    }
+}
+
+/// The character after the backslash for bytes that must be escaped (RFC 8259, 7), `u` for those without a short form, else 0.
+const ESCAPES: [u8; 256] = {
+    let mut escapes = [0; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        escapes[control] = b'u';
+        control += 1;
+    }
+    escapes[b'\n' as usize] = b'n';
+    escapes[b'\r' as usize] = b'r';
+    escapes[b'\t' as usize] = b't';
+    escapes[8] = b'b';
+    escapes[12] = b'f';
+    escapes[b'"' as usize] = b'"';
+    escapes[b'\\' as usize] = b'\\';
+    escapes
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn depth_is_limited_and_the_reader_goes_on() {
+        let mut reader = Reader::default();
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(reader.read(nested(MAX_DEPTH).as_bytes(), |value| value.is_some()));
+        assert!(!reader.read(nested(MAX_DEPTH + 1).as_bytes(), |value| value.is_some()));
+        assert!(!reader.read("[".repeat(5_000).as_bytes(), |value| value.is_some()));
+        assert!(!reader.read(nested(5_000).as_bytes(), |value| value.is_some()));
+        assert!(reader.read(b"{}", |value| value.is_some()));
+    }
+
+    proptest! {
+        #[test]
+        fn strings_are_read_back_as_they_were(text in any::<String>()) {
+            let mut buffer = BytesMut::new();
+            put_string(&mut buffer, &text);
+            prop_assert_eq!(serde_json::from_slice::<String>(&buffer).unwrap(), text);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused_as_serde_json_does(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut reader = Reader::default();
+            let ours = reader.read(&bytes, |value| value.is_some());
+            // serde_json allows more depth; nothing else may differ on accepted input.
+            prop_assert!(!ours || serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
+        }
+
+        #[test]
+        fn compact_keeps_the_meaning(numbers in prop::collection::vec(any::<i64>(), 0..5), text in any::<String>(), float in -1e9f64..1e9) {
+            let value = serde_json::json!({ "n": numbers, "t": text, "f": float, "b": [true, null] });
+            let mut reader = Reader::default();
+            let pretty = serde_json::to_string_pretty(&value).unwrap();
+            let out = reader.read(pretty.as_bytes(), |value| compact(&value.unwrap()));
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap(), value);
+        }
+    }
+}

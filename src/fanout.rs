@@ -1,0 +1,305 @@
+//! Who looks at which room on this worker, and the writes that a tick brings.
+//!
+//! A batch becomes a list of (connection, frame) first and writes second: several frames for one socket go in one call, and
+//! between some writes the worker yields, so that reads go on while many observers are told.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use slab::Slab;
+
+use crate::connection::{Connection, Place, Subscription};
+use crate::dialect::Resume;
+use crate::presence::{AUDIENCES, Audience, Room};
+use crate::tick::{Batch, Update};
+use crate::worker::Worker;
+
+/// Sockets written to before other tasks get their turn: at some 7 µs each about a millisecond.
+const WRITES_PER_TURN: usize = 128;
+
+/// The observers of all rooms on this worker.
+#[derive(Debug, Default)]
+pub struct Fanout {
+    rooms: HashMap<u64, RoomObservers, RandomState>,
+}
+
+#[derive(Debug, Default)]
+struct RoomObservers {
+    attached: [Slab<Rc<Connection>>; AUDIENCES],
+    pending: Vec<Pending>,
+}
+
+/// An observer that waits for its first update.
+#[derive(Debug)]
+struct Pending {
+    connection: Rc<Connection>,
+    audience: Audience,
+    /// Served by an update of a later generation: that one has seen what this connection did before it asked.
+    generation: u64,
+    /// The diff after which the client wants to go on, if history will do.
+    since: Option<u64>,
+}
+
+/// Frames of one batch and who gets them.
+#[derive(Debug, Default)]
+pub struct Deliveries {
+    /// Each frame once; shared frames are counted once a worker, not once a receiver.
+    frames: Vec<(Bytes, u64)>,
+    list: Vec<(Rc<Connection>, u32)>,
+}
+
+impl Fanout {
+    /// Notes that the connection's session is a member of a room.
+    pub fn joined(&mut self, connection: &Connection, room: &Arc<Room>) {
+        let mut subscriptions = connection.subscriptions.borrow_mut();
+        if let Some(subscription) = find(&mut subscriptions, room.name()) {
+            subscription.joined = true;
+            return;
+        }
+        let subscription =
+            Subscription { room: Arc::clone(room), joined: true, audience: Audience::Members, place: Place::Nowhere };
+        push(&mut subscriptions, subscription);
+    }
+
+    /// Notes that it is not any more, and ends its looking.
+    pub fn left(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) {
+        let mut subscriptions = connection.subscriptions.borrow_mut();
+        if let Some(at) = subscriptions.iter().position(|subscription| **subscription.room.name() == *room) {
+            let subscription = subscriptions.swap_remove(at);
+            self.detach(worker, connection, &subscription);
+        }
+    }
+
+    /// Starts to look at a room, or anew: with a snapshot, or with the diffs since what the client has.
+    pub fn observe(
+        &mut self,
+        worker: &Worker,
+        connection: &Rc<Connection>,
+        room: &str,
+        audience: Audience,
+        resume: Option<Resume<'_>>,
+    ) {
+        let mut subscriptions = connection.subscriptions.borrow_mut();
+        if let Some(subscription) = find(&mut subscriptions, room) {
+            self.detach(worker, connection, subscription);
+            subscription.place = Place::Nowhere;
+        }
+        let registry = &worker.shared.registry;
+        let attachment = registry.observe(room, worker.number, audience, resume.is_none());
+        let since = resume.filter(|resume| audience == Audience::Members && *resume.epoch == *attachment.room.epoch());
+        let since = since.map(|resume| resume.seq);
+        if resume.is_some() && since.is_none() {
+            registry.ask(&attachment.room, audience, true);
+        }
+        let id = attachment.room.id();
+        let pending = Pending { connection: Rc::clone(connection), audience, generation: attachment.generation, since };
+        self.rooms.entry(id).or_default().pending.push(pending);
+        match find(&mut subscriptions, room) {
+            Some(subscription) => {
+                subscription.room = attachment.room;
+                (subscription.audience, subscription.place) = (audience, Place::Pending);
+            }
+            None => push(
+                &mut subscriptions,
+                Subscription { room: attachment.room, joined: false, audience, place: Place::Pending },
+            ),
+        }
+    }
+
+    /// Stops looking. False if the connection did not.
+    pub fn unobserve(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) -> bool {
+        let mut subscriptions = connection.subscriptions.borrow_mut();
+        let Some(at) = subscriptions.iter().position(|subscription| **subscription.room.name() == *room) else {
+            return false;
+        };
+        if subscriptions[at].place == Place::Nowhere {
+            return false;
+        }
+        self.detach(worker, connection, &subscriptions[at]);
+        if subscriptions[at].joined {
+            subscriptions[at].place = Place::Nowhere;
+        } else {
+            subscriptions.swap_remove(at);
+        }
+        true
+    }
+
+    /// Puts an observer back in line for a snapshot. False if the connection does not look at the room.
+    pub fn resync(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) -> bool {
+        let mut subscriptions = connection.subscriptions.borrow_mut();
+        let Some(subscription) = find(&mut subscriptions, room) else { return false };
+        let observes = subscription.place != Place::Nowhere;
+        if observes {
+            self.line_up(worker, connection, subscription);
+        }
+        observes
+    }
+
+    /// Puts everything that a slow connection missed back in line.
+    pub fn catch_up(&mut self, worker: &Worker, connection: &Rc<Connection>) {
+        for subscription in connection.subscriptions.borrow_mut().iter_mut() {
+            if matches!(subscription.place, Place::Lagging(_)) {
+                self.line_up(worker, connection, subscription);
+            }
+        }
+    }
+
+    /// Ends all looking of a connection that is going.
+    pub fn forget(&mut self, worker: &Worker, connection: &Rc<Connection>) {
+        for subscription in connection.subscriptions.take() {
+            self.detach(worker, connection, &subscription);
+        }
+    }
+
+    /// Takes an observer from where it stands and has it wait for a snapshot; the room goes on counting it.
+    fn line_up(&mut self, worker: &Worker, connection: &Rc<Connection>, subscription: &mut Subscription) {
+        self.remove(connection, subscription);
+        let audience = subscription.audience;
+        let generation = worker.shared.registry.ask(&subscription.room, audience, true);
+        let pending = Pending { connection: Rc::clone(connection), audience, generation, since: None };
+        self.rooms.entry(subscription.room.id()).or_default().pending.push(pending);
+        subscription.place = Place::Pending;
+    }
+
+    /// Takes an observer from where it stands and tells the room.
+    fn detach(&mut self, worker: &Worker, connection: &Rc<Connection>, subscription: &Subscription) {
+        if subscription.place != Place::Nowhere {
+            self.remove(connection, subscription);
+            worker.shared.registry.unobserve(&subscription.room, worker.number, subscription.audience);
+        }
+    }
+
+    fn remove(&mut self, connection: &Rc<Connection>, subscription: &Subscription) {
+        let id = subscription.room.id();
+        let Some(observers) = self.rooms.get_mut(&id) else { return };
+        match subscription.place {
+            Place::Nowhere => {}
+            Place::Pending => observers.pending.retain(|pending| !Rc::ptr_eq(&pending.connection, connection)),
+            Place::Attached(slot) | Place::Lagging(slot) => {
+                observers.attached[subscription.audience as usize].remove(slot as usize);
+            }
+        }
+        if observers.pending.is_empty() && observers.attached.iter().all(Slab::is_empty) {
+            self.rooms.remove(&id);
+        }
+    }
+
+    /// Turns a batch into writes, and attaches those who waited for it.
+    pub fn plan(&mut self, worker: &Worker, batch: &Batch) -> Deliveries {
+        let mut deliveries = Deliveries::default();
+        for update in &batch.updates {
+            let Some(observers) = self.rooms.get_mut(&update.room.id()) else { continue };
+            for audience in Audience::ALL {
+                let Some(frame) = &update.changes[audience as usize] else { continue };
+                let frame = deliveries.frame(frame, update);
+                let attached = &observers.attached[audience as usize];
+                deliveries.list.extend(attached.iter().map(|(_, connection)| (Rc::clone(connection), frame)));
+            }
+            observers.serve_pending(worker, update, &mut deliveries);
+        }
+        if batch.updates.len() > 1 {
+            // Stable, so that the frames of one connection stay in order and come to stand together.
+            deliveries.list.sort_by_key(|(connection, _)| connection.id.index);
+        }
+        deliveries
+    }
+}
+
+impl RoomObservers {
+    fn serve_pending(&mut self, worker: &Worker, update: &Update, deliveries: &mut Deliveries) {
+        let mut shared: [Vec<u32>; AUDIENCES] = Default::default();
+        for mut pending in std::mem::take(&mut self.pending) {
+            if pending.generation >= update.generation {
+                self.pending.push(pending);
+                continue;
+            }
+            let audience = pending.audience as usize;
+            if let Some(since) = pending.since.take() {
+                match update.room.read(|roster| roster.history(since, update.seq)) {
+                    Some(missed) => {
+                        let frames: Vec<u32> = missed.iter().map(|frame| deliveries.frame(frame, update)).collect();
+                        self.attach(pending, &frames, update, deliveries);
+                    }
+                    None => {
+                        pending.generation = worker.shared.registry.ask(&update.room, pending.audience, true);
+                        self.pending.push(pending);
+                    }
+                }
+                continue;
+            }
+            let Some(pages) = &update.snapshots[audience] else {
+                self.pending.push(pending); // The snapshot was put off; the room is visited again.
+                continue;
+            };
+            if shared[audience].is_empty() {
+                shared[audience] = pages.iter().map(|page| deliveries.frame(page, update)).collect();
+            }
+            self.attach(pending, &shared[audience], update, deliveries);
+        }
+    }
+
+    fn attach(&mut self, pending: Pending, frames: &[u32], update: &Update, deliveries: &mut Deliveries) {
+        let Pending { connection, audience, .. } = pending;
+        let slot = self.attached[audience as usize].insert(Rc::clone(&connection)) as u32;
+        if let Some(subscription) = find(&mut connection.subscriptions.borrow_mut(), update.room.name()) {
+            subscription.place = Place::Attached(slot);
+        }
+        deliveries.list.extend(frames.iter().map(|frame| (Rc::clone(&connection), *frame)));
+    }
+}
+
+impl Deliveries {
+    fn frame(&mut self, frame: &Bytes, update: &Update) -> u32 {
+        self.frames.push((frame.clone(), update.room.id()));
+        (self.frames.len() - 1) as u32
+    }
+
+    /// Writes it all.
+    pub async fn write(self, worker: &Rc<Worker>) {
+        let mut frames = Vec::new();
+        for (turn, group) in self.list.chunk_by(|a, b| Rc::ptr_eq(&a.0, &b.0)).enumerate() {
+            if turn % WRITES_PER_TURN == WRITES_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let connection = &group[0].0;
+            frames.clear();
+            frames.extend(group.iter().map(|(_, frame)| &self.frames[*frame as usize].0));
+            if connection.released.get() {
+                continue;
+            }
+            if connection.deliver(worker, &frames) {
+                worker.counters.deliveries.add(frames.len() as u64);
+                worker.counters.delivered_bytes.add(frames.iter().map(|frame| frame.len() as u64).sum());
+            } else {
+                worker.counters.deliveries_skipped.add(frames.len() as u64);
+                let rooms = group.iter().map(|(_, frame)| self.frames[*frame as usize].1);
+                rooms.for_each(|room| lag(connection, room));
+            }
+        }
+    }
+}
+
+/// Notes that a connection missed something of a room.
+fn lag(connection: &Connection, room: u64) {
+    let mut subscriptions = connection.subscriptions.borrow_mut();
+    if let Some(subscription) = subscriptions.iter_mut().find(|subscription| subscription.room.id() == room)
+        && let Place::Attached(slot) = subscription.place
+    {
+        subscription.place = Place::Lagging(slot);
+    }
+}
+
+fn find<'a>(subscriptions: &'a mut [Subscription], room: &str) -> Option<&'a mut Subscription> {
+    subscriptions.iter_mut().find(|subscription| **subscription.room.name() == *room)
+}
+
+/// Adds one with no more room than needed: nearly every connection has exactly one.
+fn push(subscriptions: &mut Vec<Subscription>, subscription: Subscription) {
+    if subscriptions.is_empty() {
+        subscriptions.reserve_exact(1);
+    }
+    subscriptions.push(subscription);
+}

@@ -1,0 +1,235 @@
+//! The HTTP API: answers from the local cache, never from a scan of anything else.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode, header};
+use simd_json::prelude::{ValueAsScalar, ValueIntoString};
+
+use super::reply::Reply;
+use super::request::{Target, body, id_segment, pairs};
+use crate::dialect::json::{self, put_list, put_number, put_string};
+use crate::dialect::{native::put_member, online_users};
+use crate::presence::{Registry, Room, Roster, State, check_id};
+use crate::worker::Worker;
+
+/// Members or rooms on one page at most.
+const MAX_PAGE: usize = 1000;
+/// Users that one status request may ask about.
+const MAX_STATUS_USERS: usize = 1000;
+/// How long the first heartbeat of a user waits until the tick has shown it to everybody. Normally that is one tick.
+const MAX_ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(2);
+
+/// Whether there is an answer at this path.
+pub(super) fn knows(segments: &[&str]) -> bool {
+    matches!(
+        segments,
+        ["livez" | "readyz" | "heartbeat" | "online_users"]
+            | ["v1", "stats" | "rooms"]
+            | ["v1", "users", "status"]
+            | ["v1", "rooms", _, "members" | "count"]
+    )
+}
+
+/// Answers a GET.
+pub(super) fn answer(worker: &Worker, segments: &[&str], target: &Target) -> Result<Reply, Reply> {
+    let registry = &*worker.shared.registry;
+    match segments {
+        ["v1", "rooms", room, "members"] => members(registry, &id_segment(room, "the room")?, target),
+        ["v1", "rooms", room, "count"] => Ok(count(registry, &id_segment(room, "the room")?)),
+        ["v1", "rooms"] => rooms(registry, target),
+        ["v1", "stats"] => Ok(stats(worker)),
+        ["online_users"] => Ok(online_users(registry)),
+        ["readyz"] if worker.draining.get() => {
+            Err(Reply::error(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is stopping")
+                .and(header::RETRY_AFTER, "5"))
+        }
+        ["livez" | "readyz"] => Ok(Reply::json(|buffer| buffer.put_slice(br#"{"status":"ok"}"#))),
+        _ => Err(Reply::not_found(&target.path)),
+    }
+}
+
+fn members(registry: &Registry, name: &str, target: &Target) -> Result<Reply, Reply> {
+    let limit = target.number("limit", MAX_PAGE, 1..=MAX_PAGE)?;
+    let after = target.first("after")?;
+    Ok(Reply::json(|buffer| {
+        buffer.put_slice(br#"{"room":"#);
+        put_string(buffer, name);
+        let Some(room) = registry.room(name) else {
+            return buffer.put_slice(br#","epoch":"","seq":0,"count":0,"members":[]}"#);
+        };
+        buffer.put_slice(br#","epoch":"#);
+        put_string(buffer, room.epoch());
+        let next = put_members(buffer, &room, after.as_deref(), limit);
+        put_next(buffer, next.as_deref());
+    }))
+}
+
+/// Appends a page of members and returns the name to go on after, if there are more.
+fn put_members(buffer: &mut BytesMut, room: &Room, after: Option<&str>, limit: usize) -> Option<Arc<str>> {
+    // The page is taken under the lock and written after it: references, no copies.
+    let (seq, count, mut page): (_, _, Vec<(Arc<str>, Option<State>)>) = room.read(|roster| {
+        let members = roster.members_after(after).take(limit + 1);
+        (roster.seq(), roster.count(), members.map(|(user, state)| (Arc::clone(user), state.cloned())).collect())
+    });
+    let more = page.len() > limit;
+    page.truncate(limit);
+    buffer.put_slice(br#","seq":"#);
+    put_number(buffer, seq);
+    buffer.put_slice(br#","count":"#);
+    put_number(buffer, count);
+    buffer.put_slice(br#","members":["#);
+    put_list(buffer, &page, |buffer, (user, state)| put_member(buffer, user, state.as_ref()));
+    buffer.put_u8(b']');
+    page.pop().filter(|_| more).map(|(user, _)| user)
+}
+
+fn put_next(buffer: &mut BytesMut, next: Option<&str>) {
+    if let Some(next) = next {
+        buffer.put_slice(br#","next":"#);
+        put_string(buffer, next);
+    }
+    buffer.put_u8(b'}');
+}
+
+fn count(registry: &Registry, name: &str) -> Reply {
+    let count = registry.room(name).map_or(0, |room| room.read(Roster::count));
+    Reply::json(|buffer| put_room_count(buffer, name, count))
+}
+
+fn put_room_count(buffer: &mut BytesMut, name: &str, count: usize) {
+    buffer.put_slice(br#"{"room":"#);
+    put_string(buffer, name);
+    buffer.put_slice(br#","count":"#);
+    put_number(buffer, count);
+    buffer.put_u8(b'}');
+}
+
+fn rooms(registry: &Registry, target: &Target) -> Result<Reply, Reply> {
+    let limit = target.number("limit", MAX_PAGE, 1..=MAX_PAGE)?;
+    let after = target.first("after")?.unwrap_or_default();
+    let rooms = registry.rooms();
+    let counted = rooms.iter().map(|room| (room.name(), room.read(Roster::count)));
+    let mut page: Vec<_> = counted.filter(|(name, count)| *count > 0 && ***name > *after).collect();
+    page.sort_unstable();
+    let next = page.get(limit).map(|_| Arc::clone(page[limit - 1].0));
+    page.truncate(limit);
+    Ok(Reply::json(|buffer| {
+        buffer.put_slice(br#"{"rooms":["#);
+        put_list(buffer, page, |buffer, (name, count)| put_room_count(buffer, name, count));
+        buffer.put_u8(b']');
+        put_next(buffer, next.as_deref());
+    }))
+}
+
+fn stats(worker: &Worker) -> Reply {
+    let shared = &*worker.shared;
+    Reply::json(|buffer| {
+        buffer.put_slice(br#"{"node":"#);
+        put_string(buffer, &shared.node);
+        let gauges = [
+            ("uptime_ms", shared.started.elapsed().as_millis() as u64),
+            ("users", shared.registry.users_online() as u64),
+            ("rooms", shared.registry.rooms_open() as u64),
+        ];
+        let workers = shared.metrics.worker_totals();
+        let ticks = shared.metrics.tick_totals();
+        for (name, value) in gauges.into_iter().chain(workers.fields()).chain(ticks.fields()) {
+            buffer.put_u8(b',');
+            put_string(buffer, name);
+            buffer.put_u8(b':');
+            put_number(buffer, value);
+        }
+        buffer.put_u8(b'}');
+    })
+}
+
+fn online_users(registry: &Registry) -> Reply {
+    let names: Vec<Arc<str>> = registry.room(online_users::ROOM).map_or_else(Vec::new, |room| {
+        room.read(|roster| roster.members_after(None).map(|(user, _)| Arc::clone(user)).collect())
+    });
+    Reply::json(|buffer| {
+        buffer.put_slice(br#"{"online_users":["#);
+        put_list(buffer, &names, |buffer, name| put_string(buffer, name));
+        buffer.put_slice(b"]}");
+    })
+}
+
+/// `POST /heartbeat`: keeps a user online for one lease. The first one is answered when everybody can see the user.
+pub(super) async fn heartbeat(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
+    let unprocessable = |message: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_user_id", message);
+    let body = body(request).await?;
+    let user = user_id(&body).ok_or_else(|| {
+        unprocessable("send user_id as a form field or as JSON: user_id=alice or {\"user_id\":\"alice\"}")
+    })?;
+    let user = check_id(&user).map_err(|error| unprocessable(&format!("user_id {error}")))?;
+    let shared = &worker.shared;
+    worker.counters.heartbeats.add(1);
+    let new = shared.registry.beat(user, online_users::ROOM, shared.now());
+    let new = new.map_err(|_| {
+        Reply::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_users", "too many users are online through this API")
+    })?;
+    if new {
+        wait_for_tick(worker).await;
+    }
+    Ok(Reply::json(|buffer| buffer.put_slice(br#"{"status":"success"}"#)))
+}
+
+/// Waits for a tick that has certainly seen what was done before.
+async fn wait_for_tick(worker: &Worker) {
+    let next = worker.shared.now().tick + 1;
+    let mut done = worker.done.subscribe();
+    // A server that is too busy to tick in time still has the heartbeat: the answer is only early.
+    let _ = tokio::time::timeout(MAX_ANNOUNCEMENT_WAIT, done.wait_for(|tick| *tick >= next)).await;
+}
+
+/// The user of a heartbeat: JSON if it looks like an object, else a form.
+fn user_id(body: &[u8]) -> Option<String> {
+    if body.trim_ascii_start().starts_with(b"{") {
+        return json::Reader::default().read(body, |value| {
+            let user = value?.get("user_id")?;
+            user.as_str().map(str::to_owned).or_else(|| user.as_i64().map(|number| number.to_string()))
+        });
+    }
+    let pairs = pairs(std::str::from_utf8(body).ok()?)?;
+    pairs.into_iter().find(|(name, _)| name == "user_id").map(|(_, user)| user)
+}
+
+/// `POST /v1/users/status`.
+pub(super) async fn users_status(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
+    let body = body(request).await?;
+    let users: Option<Vec<String>> = json::Reader::default().read(&body, |value| {
+        let users = value?.get("users")?.as_array()?;
+        users.iter().map(|user| user.into_string().map(str::to_owned)).collect()
+    });
+    let users = users.ok_or_else(|| Reply::bad_request("send {\"users\":[\"alice\",\"bob\"]}"))?;
+    if users.len() > MAX_STATUS_USERS {
+        return Err(Reply::bad_request(&format!(
+            "{} users are asked about, at most {MAX_STATUS_USERS} go in one request",
+            users.len()
+        )));
+    }
+    if let Some(error) = users.iter().find_map(|user| check_id(user).err()) {
+        return Err(Reply::bad_request(&format!("a user {error}")));
+    }
+    let registry = &worker.shared.registry;
+    Ok(Reply::json(|buffer| {
+        buffer.put_slice(br#"{"users":["#);
+        put_list(buffer, &users, |buffer, user| put_status(buffer, registry, user));
+        buffer.put_slice(b"]}");
+    }))
+}
+
+fn put_status(buffer: &mut BytesMut, registry: &Registry, user: &str) {
+    buffer.put_slice(br#"{"user":"#);
+    put_string(buffer, user);
+    let Some(status) = registry.status(user) else { return buffer.put_slice(br#","online":false}"#) };
+    buffer.put_slice(br#","online":true,"rooms":["#);
+    put_list(buffer, &status.rooms, |buffer, room| put_string(buffer, room));
+    buffer.put_slice(br#"],"since":"#);
+    put_number(buffer, status.since_unix_ms);
+    buffer.put_u8(b'}');
+}

@@ -1,0 +1,183 @@
+//! HTTP: pages, the API, and the upgrade to WebSocket. It alone knows hyper.
+//!
+//! A connection starts here. If a request becomes a WebSocket, the bare socket goes to the worker with what hyper has read ahead,
+//! and hyper's buffers go away.
+
+mod api;
+mod pages;
+mod reply;
+mod request;
+mod upgrade;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::socket::{close, put_close};
+use crate::worker::{Accepted, Worker};
+use reply::Reply;
+use request::Target;
+
+/// Headers of one request at most. Browsers send some 20.
+const MAX_HEADERS: usize = 64;
+/// Bytes of a request's line and headers at most.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// How long a connection may serve requests before the client has to open another: also the end of those that do not read.
+const MAX_AGE: Duration = Duration::from_secs(300);
+/// How long a request that is under way may take when its connection has come of age.
+const LAST_REQUEST: Duration = Duration::from_secs(10);
+/// How long a client that is refused may take to answer the close frame.
+const REFUSED_WAIT: Duration = Duration::from_secs(2);
+
+/// Serves a new connection until it ends or becomes a WebSocket.
+pub async fn serve(stream: TcpStream, worker: Rc<Worker>) {
+    match serve_requests(stream, &worker).await {
+        Some((stream, read_ahead, accepted)) => hand_over(stream, &read_ahead, &accepted, &worker).await,
+        None => worker.socket_closed(),
+    }
+}
+
+async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<(TcpStream, Bytes, Accepted)> {
+    let router = Router { worker: Rc::clone(worker), accepted: RefCell::new(None) };
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(worker.shared.config.header_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), router);
+    match timeout(MAX_AGE, poll_fn(|context| connection.poll_without_shutdown(context))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            debug!(%error, "a request could not be served");
+            return None;
+        }
+        Err(_) => {
+            Pin::new(&mut connection).graceful_shutdown();
+            // Whatever comes of the last request, the connection ends.
+            let _ = timeout(LAST_REQUEST, connection).await;
+            return None;
+        }
+    }
+    let parts = connection.into_parts();
+    let accepted = parts.service.accepted.take()?;
+    Some((parts.io.into_inner(), parts.read_buf, accepted))
+}
+
+/// Gives an upgraded socket to the worker, or tells the client why not.
+async fn hand_over(stream: TcpStream, read_ahead: &[u8], accepted: &Accepted, worker: &Rc<Worker>) {
+    if worker.draining.get() {
+        refuse(stream, close::RESTART, "the server is going away, come back after a random delay").await;
+    } else if worker.is_full() {
+        worker.counters.connections_refused.add(1);
+        refuse(stream, close::TRY_AGAIN, "too many connections, try again later").await;
+    } else {
+        return worker.park(stream, read_ahead, accepted);
+    }
+    worker.socket_closed();
+}
+
+async fn refuse(mut stream: TcpStream, code: u16, reason: &str) {
+    let mut frame = BytesMut::new();
+    put_close(&mut frame, code, reason);
+    let goodbye = async {
+        stream.write_all(&frame).await?;
+        stream.shutdown().await?;
+        // Until the client has closed too: closing with unread bytes would reset the connection under the close frame.
+        while stream.read(&mut [0; 1024]).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // It is being refused: how that ends is the client's affair.
+    let _ = timeout(REFUSED_WAIT, goodbye).await;
+}
+
+/// Answers the requests of one connection.
+struct Router {
+    worker: Rc<Worker>,
+    /// Set by the request that becomes a WebSocket, taken when hyper has let go of the socket.
+    accepted: RefCell<Option<Accepted>>,
+}
+
+impl Service<Request<Incoming>> for Router {
+    type Response = Response<Full<Bytes>>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.worker.counters.requests.add(1);
+        if let Some(result) = self.upgrade(&request) {
+            let response = result.unwrap_or_else(|reply| reply).into_response();
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        let worker = Rc::clone(&self.worker);
+        Box::pin(async move {
+            let _busy = Busy::new(&worker);
+            let head = request.method() == Method::HEAD;
+            let reply = route(&worker, request).await.unwrap_or_else(|refusal| refusal);
+            Ok(if head { reply.without_body() } else { reply.into_response() })
+        })
+    }
+}
+
+impl Router {
+    /// Answers the request if its path is a WebSocket's.
+    fn upgrade(&self, request: &Request<Incoming>) -> Option<Result<Reply, Reply>> {
+        let accepted = upgrade::accept(&Target::of(request), request)?;
+        Some(accepted.and_then(|accepted| {
+            let reply = upgrade::switch(request, accepted.dialect)?;
+            self.accepted.replace(Some(accepted));
+            Ok(reply)
+        }))
+    }
+}
+
+/// Counts a request in as long as it is being answered, for a stop that waits for it.
+struct Busy<'a>(&'a Worker);
+
+impl<'a> Busy<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        worker.requests.set(worker.requests.get() + 1);
+        Self(worker)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.requests.set(self.0.requests.get() - 1);
+    }
+}
+
+async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
+    let target = Target::of(&request);
+    let segments: Vec<&str> = target.path.split('/').skip(1).collect();
+    let methods: &[Method] = match segments[..] {
+        ["heartbeat"] | ["v1", "users", "status"] => &[Method::POST],
+        _ => &[Method::GET, Method::HEAD],
+    };
+    let known = pages::find(&target.path).is_some() || api::knows(&segments);
+    if !known {
+        return Err(Reply::not_found(&target.path));
+    }
+    if !methods.contains(request.method()) {
+        return Err(Reply::method_not_allowed(methods));
+    }
+    match segments[..] {
+        ["heartbeat"] => api::heartbeat(worker, request).await,
+        ["v1", "users", "status"] => api::users_status(worker, request).await,
+        _ => pages::find(&target.path).map_or_else(|| api::answer(worker, &segments, &target), Ok),
+    }
+}

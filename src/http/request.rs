@@ -1,0 +1,129 @@
+//! Requests: path, query and body, decoded and bounded.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use super::reply::Reply;
+use crate::presence::check_id;
+
+/// Bytes of a body at most: 1,000 names of 128 bytes fit, escaped.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// How long a body may take to come.
+const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Path and query of a request, as they were sent.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) path: String,
+    query: String,
+}
+
+impl Target {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        Self { path: request.uri().path().to_owned(), query: request.uri().query().unwrap_or_default().to_owned() }
+    }
+
+    /// All values of a query parameter, decoded.
+    pub(super) fn all(&self, name: &str) -> Result<Vec<String>, Reply> {
+        let pairs = pairs(&self.query).ok_or_else(|| Reply::bad_request("the query must be percent-encoded UTF-8"))?;
+        Ok(pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect())
+    }
+
+    /// The first value of a query parameter.
+    pub(super) fn first(&self, name: &str) -> Result<Option<String>, Reply> {
+        Ok(self.all(name)?.into_iter().next())
+    }
+
+    /// A whole number in a range, or its default.
+    pub(super) fn number(
+        &self,
+        name: &str,
+        default: usize,
+        range: std::ops::RangeInclusive<usize>,
+    ) -> Result<usize, Reply> {
+        let Some(text) = self.first(name)? else { return Ok(default) };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            Reply::bad_request(&format!("{name} must be a whole number from {} to {}", range.start(), range.end()))
+        })
+    }
+}
+
+/// Decodes a segment of a path and checks that it may be an id.
+pub(super) fn id_segment(segment: &str, what: &str) -> Result<String, Reply> {
+    let text = percent_decode_str(segment).decode_utf8();
+    let text = text.map_err(|_| Reply::bad_request(&format!("{what} must be percent-encoded UTF-8")))?;
+    id(&text, what)
+}
+
+/// Checks that a text may be an id.
+pub(super) fn id(text: &str, what: &str) -> Result<String, Reply> {
+    let checked = check_id(text).map_err(|error| Reply::bad_request(&format!("{what} {error}")))?;
+    Ok(checked.to_owned())
+}
+
+/// Names and values of a query or a form (application/x-www-form-urlencoded); `None` if it is not UTF-8.
+pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let decode = |part: &str| Some(percent_decode_str(&part.replace('+', " ")).decode_utf8().ok()?.into_owned());
+    let parts = text.split('&').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            Some((decode(name)?, decode(value)?))
+        })
+        .collect()
+}
+
+/// The whole body, if it is not too long and comes in time.
+pub(super) async fn body(request: Request<Incoming>) -> Result<Bytes, Reply> {
+    let collect = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, collect).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Reply::error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            &format!("a body has at most {MAX_BODY_BYTES} bytes"),
+        )),
+        Ok(Err(error)) => Err(Reply::bad_request(&format!("the body could not be read: {error}"))),
+        Err(_) => Err(Reply::error(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn forms_are_decoded() {
+        let check = |text: &str, want: Option<&[(&str, &str)]>| {
+            let got = pairs(text);
+            let got: Option<Vec<(&str, &str)>> =
+                got.as_ref().map(|pairs| pairs.iter().map(|(a, b)| (&**a, &**b)).collect());
+            assert_eq!(got.as_deref(), want, "{text:?}");
+        };
+        check("", Some(&[]));
+        check("user=alice&room=a&room=b", Some(&[("user", "alice"), ("room", "a"), ("room", "b")]));
+        check("user=a+b%2Bc%26", Some(&[("user", "a b+c&")]));
+        check("user", Some(&[("user", "")]));
+        check("user=%ff", None);
+        check("user=%zz%", Some(&[("user", "%zz%")]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_comes_through(name in any::<String>()) {
+            let encoded = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC).to_string();
+            prop_assert_eq!(pairs(&format!("user={encoded}")), Some(vec![("user".to_owned(), name)]));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in any::<String>()) {
+            let _ = pairs(&text);
+            let _ = id_segment(&text, "room");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The opening handshake (RFC 6455, 4.2): which protocol, for whom, and whether the request may become a WebSocket.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::{Method, Request, StatusCode, Version};
+use sha1::{Digest, Sha1};
+
+use super::reply::Reply;
+use super::request::{Target, id, id_segment};
+use crate::dialect::{Dialect, native};
+use crate::worker::{Accepted, MAX_ROOMS_PER_CONNECTION};
+
+/// Appended to the client's key before hashing (RFC 6455, 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What a WebSocket path asks for; `None` if the path is not one.
+pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<Result<Accepted, Reply>> {
+    if let Some(user) = target.path.strip_prefix("/ws/") {
+        let whole = !user.contains('/');
+        return whole.then(|| {
+            Ok(Accepted {
+                dialect: Dialect::OnlineUsers,
+                user: id_segment(user, "the user id")?.into(),
+                rooms: Vec::new(),
+            })
+        });
+    }
+    #[cfg(feature = "echo")]
+    if matches!(&*target.path, "/" | "/echo") && request.headers().contains_key(header::UPGRADE) {
+        return Some(Ok(Accepted { dialect: Dialect::Echo, user: "echo".into(), rooms: Vec::new() }));
+    }
+    let _ = request;
+    (target.path == "/v1/connect").then(|| accept_native(target))
+}
+
+fn accept_native(target: &Target) -> Result<Accepted, Reply> {
+    let user = target.first("user")?.ok_or_else(|| Reply::bad_request("user is missing: /v1/connect?user=NAME"))?;
+    let user = id(&user, "user")?.into();
+    let rooms = target.all("room")?;
+    if rooms.len() > MAX_ROOMS_PER_CONNECTION {
+        return Err(Reply::bad_request(&format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms")));
+    }
+    let rooms: Result<Vec<_>, _> = rooms.iter().map(|room| Ok(id(room, "room")?.into())).collect();
+    Ok(Accepted { dialect: Dialect::Native, user, rooms: rooms? })
+}
+
+/// The answer that makes the connection a WebSocket, if the request is a sound handshake.
+pub(super) fn switch<B>(request: &Request<B>, dialect: Dialect) -> Result<Reply, Reply> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(Reply::method_not_allowed(&[Method::GET]));
+    }
+    let asked = request.version() >= Version::HTTP_11
+        && has_token(headers, &header::UPGRADE, "websocket")
+        && has_token(headers, &header::CONNECTION, "upgrade");
+    if !asked {
+        let reply = Reply::error(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_required",
+            "this is a WebSocket: connect with a WebSocket client",
+        );
+        return Err(reply.and(header::UPGRADE, "websocket").and(header::CONNECTION, "upgrade"));
+    }
+    if !has_token(headers, &header::SEC_WEBSOCKET_VERSION, "13") {
+        let reply = Reply::error(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "the WebSocket version must be 13");
+        return Err(reply.and(header::SEC_WEBSOCKET_VERSION, "13").and(header::UPGRADE, "websocket"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(|key| key.as_bytes().trim_ascii());
+    let key = key.filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16));
+    let key = key.ok_or_else(|| Reply::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"))?;
+    let reply = Reply::empty(StatusCode::SWITCHING_PROTOCOLS)
+        .and(header::UPGRADE, "websocket")
+        .and(header::CONNECTION, "upgrade")
+        .and(header::SEC_WEBSOCKET_ACCEPT, &accept_key(key));
+    let offered =
+        dialect == Dialect::Native && has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, native::SUBPROTOCOL);
+    Ok(if offered { reply.and(header::SEC_WEBSOCKET_PROTOCOL, native::SUBPROTOCOL) } else { reply })
+}
+
+fn accept_key(key: &[u8]) -> String {
+    BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
+}
+
+/// Whether a comma-separated header has a token, in any case and on any of its lines (RFC 9110, 5.6.1).
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_the_rfc_is_accepted() {
+        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    fn handshake(change: impl FnOnce(&mut Request<()>)) -> Result<StatusCode, StatusCode> {
+        let mut request = Request::get("/v1/connect?user=a")
+            .header("upgrade", "WebSocket")
+            .header("connection", "keep-alive, Upgrade")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .body(())
+            .unwrap();
+        change(&mut request);
+        let status = |reply: Reply| reply.into_response().status();
+        switch(&request, Dialect::Native).map(status).map_err(status)
+    }
+
+    #[test]
+    fn unsound_handshakes_are_refused() {
+        let set = |name: &'static str, value: &'static str| {
+            handshake(|request| drop(request.headers_mut().insert(name, value.parse().unwrap())))
+        };
+        assert_eq!(handshake(|_| {}), Ok(StatusCode::SWITCHING_PROTOCOLS));
+        assert_eq!(set("upgrade", "h2c"), Err(StatusCode::UPGRADE_REQUIRED));
+        assert_eq!(set("connection", "keep-alive"), Err(StatusCode::UPGRADE_REQUIRED));
+        assert_eq!(set("sec-websocket-version", "8"), Err(StatusCode::UPGRADE_REQUIRED));
+        assert_eq!(set("sec-websocket-key", "short"), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(handshake(|request| *request.method_mut() = Method::POST), Err(StatusCode::METHOD_NOT_ALLOWED));
+        assert_eq!(handshake(|request| *request.version_mut() = Version::HTTP_10), Err(StatusCode::UPGRADE_REQUIRED));
+    }
+}

@@ -1,0 +1,149 @@
+//! Counters of what the server does.
+//!
+//! Each worker writes its own, padded so that no two share a cache line, and whoever reads adds them up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it. Only its one writer may: this is a load and a store, not a locked addition.
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// Takes away from it; the same writer as `add`.
+    pub fn subtract(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(amount), Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Raises it to `value` if that is more.
+    pub fn raise(&self, value: u64) {
+        if value > self.get() {
+            self.0.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident, $totals:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: Counter,)*
+        }
+
+        /// The sum of the counters of all writers at one moment.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct $totals {
+            $($(#[$field_doc])* pub $field: u64,)*
+        }
+
+        impl $totals {
+            /// Names and values, in the order of declaration.
+            pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field),)*].into_iter()
+            }
+
+            fn add(&mut self, counters: &$name) {
+                $(self.$field += counters.$field.get();)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// What one worker counts.
+    WorkerCounters, WorkerTotals {
+        /// WebSocket connections open now.
+        connections,
+        /// Sockets open now, requests included.
+        sockets,
+        /// WebSocket connections ever opened.
+        connections_opened,
+        /// Connections refused because there are too many.
+        connections_refused,
+        /// Heartbeats taken, over WebSocket and REST.
+        heartbeats,
+        /// Frames read.
+        frames_received,
+        /// Messages answered with an error.
+        messages_refused,
+        /// Connections closed for breaking the WebSocket protocol.
+        protocol_violations,
+        /// Connections dropped because nothing was heard from them.
+        connections_timed_out,
+        /// Connections dropped because they did not read what they were sent.
+        connections_too_slow,
+        /// Presence frames written.
+        deliveries,
+        /// Bytes of them.
+        delivered_bytes,
+        /// Presence frames not sent to a slow connection, which got a snapshot later.
+        deliveries_skipped,
+        /// HTTP requests answered.
+        requests,
+        /// Times that no connection could be accepted (out of descriptors or memory).
+        accept_errors,
+    }
+}
+
+counters! {
+    /// What the ticker counts.
+    TickCounters, TickTotals {
+        /// Ticks done.
+        ticks,
+        /// Ticks put off because a worker had not finished the last but one.
+        ticks_missed,
+        /// Rooms settled.
+        rooms_settled,
+        /// Members joined, changed or left.
+        changes,
+        /// The longest a tick has taken, in microseconds.
+        tick_us_max,
+        /// All ticks together, in microseconds.
+        tick_us_total,
+    }
+}
+
+/// The counters of a server.
+#[derive(Debug)]
+pub struct Metrics {
+    /// One for each worker.
+    pub workers: Vec<Arc<WorkerCounters>>,
+    /// The ticker's.
+    pub ticker: TickCounters,
+}
+
+impl Metrics {
+    /// All zero.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { workers: (0..workers).map(|_| Arc::default()).collect(), ticker: TickCounters::default() }
+    }
+
+    /// The workers' counters added up.
+    #[must_use]
+    pub fn worker_totals(&self) -> WorkerTotals {
+        let mut totals = WorkerTotals::default();
+        self.workers.iter().for_each(|counters| totals.add(counters));
+        totals
+    }
+
+    /// The ticker's counters.
+    #[must_use]
+    pub fn tick_totals(&self) -> TickTotals {
+        let mut totals = TickTotals::default();
+        totals.add(&self.ticker);
+        totals
+    }
+}

@@ -1,0 +1,70 @@
+//! The presence core: who is in which room, since when, and what has changed since the last tick.
+//!
+//! It is pure: no socket, no store, no `.await`, no clock. `now` is passed in and changes are handed back. Threads share it:
+//! workers record joins, leaves and signs of life, one ticker takes what has changed.
+//!
+//! Two truths, on purpose. The *live* one ([`Registry`], sharded by user) is what sessions say at this moment. The *announced*
+//! one ([`Room`]'s roster, sorted) is what observers have been told up to `seq`; only the tick moves it. A diff is the
+//! difference between the two for the users that reported a change.
+//!
+//! Locks are taken in this order and none is held while another thread is waited for:
+//! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox.
+
+mod id;
+mod registry;
+mod room;
+mod session;
+mod wheel;
+
+pub use id::{IdError, MAX_ID_BYTES, check_id};
+pub use registry::{Attachment, Registry, RequestsFull, Settings, UserStatus};
+pub use room::{AUDIENCES, Audience, AudienceSet, Diff, Observers, Room, RoomChange, Roster};
+pub use session::Session;
+pub use wheel::Wheel;
+
+use std::sync::Arc;
+
+/// Engine time: the number of ticks that have been executed. It stands still while the engine cannot keep up, so that nobody
+/// times out because *we* were slow.
+pub type Tick = u64;
+
+/// The current moment, as the caller knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Engine time; leases are counted in it.
+    pub tick: Tick,
+    /// Milliseconds since the Unix epoch; only ever shown, never compared.
+    pub unix_ms: u64,
+}
+
+/// What a user says about itself in a room: compact JSON text, shared by everyone who holds it.
+pub type State = Arc<str>;
+
+/// Why a member left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It said so.
+    Left,
+    /// Its last connection was closed cleanly.
+    Closed,
+    /// Its lease ended.
+    Timeout,
+    /// The node that held it is gone.
+    NodeLost,
+    /// It was removed by an operator.
+    Kicked,
+}
+
+impl Reason {
+    /// The word for it on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::NodeLost => "node_lost",
+            Self::Kicked => "kicked",
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! The live truth: which sessions hold whom in which room, sharded by user, and the leases that end them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::{DashMap, Entry};
+use foldhash::quality::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+
+use super::room::{Reported, Word};
+use super::session::{Joined, SessionRooms};
+use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Session, State, Tick, Wheel};
+
+/// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
+const SHARDS: usize = 256;
+/// Users that may be online through REST heartbeats alone: bounds what a flood of invented names can hold for one lease.
+const MAX_REQUEST_SESSIONS: usize = 1_000_000;
+
+/// What the registry has to know about its surroundings.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// A session silent for longer than this many ticks has ended.
+    pub ttl: Tick,
+    /// Worker threads that observe on behalf of their connections.
+    pub workers: usize,
+    /// Distinguishes this run of the node from every other: the first part of each epoch.
+    pub incarnation: u64,
+}
+
+/// Everybody who is here.
+#[derive(Debug)]
+pub struct Registry {
+    settings: Settings,
+    users: DashMap<Arc<str>, User, RandomState>,
+    rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
+    /// Sessions of REST heartbeats, by user.
+    requests: DashMap<Arc<str>, Arc<Session>, RandomState>,
+    /// Rooms that the next tick visits, each once.
+    dirty: Mutex<Vec<Arc<Room>>>,
+    leases: Mutex<Wheel<Arc<Session>>>,
+    /// Entries in `users`; `DashMap::len` would lock every shard.
+    online: AtomicUsize,
+    requested: AtomicUsize,
+    next_room: AtomicU64,
+}
+
+/// One user, in all rooms.
+#[derive(Debug)]
+struct User {
+    since_unix_ms: u64,
+    /// Nearly always one: no allocation of its own for that.
+    memberships: SmallVec<[Membership; 1]>,
+}
+
+/// One user in one room. All of it is guarded by the shard of the user.
+#[derive(Debug)]
+struct Membership {
+    room: Arc<Room>,
+    state: Option<State>,
+    /// Sessions that count here; the member is online while there is one.
+    sessions: u32,
+    /// The user stands in the room's inbox already.
+    pending: bool,
+    /// Why the last session ended.
+    reason: Reason,
+}
+
+/// Where an observer stands in line.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The room.
+    pub room: Arc<Room>,
+    /// Served by the first update of a later generation than this.
+    pub generation: u64,
+}
+
+/// One user as `POST /v1/users/status` shows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UserStatus {
+    /// Rooms where the user is online, in the order joined.
+    pub rooms: Vec<Arc<str>>,
+    /// Milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+}
+
+/// No more users can be online through REST heartbeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestsFull;
+
+impl Registry {
+    /// An empty one.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            users: sharded(),
+            rooms: sharded(),
+            requests: sharded(),
+            dirty: Mutex::default(),
+            leases: Mutex::new(Wheel::new(settings.ttl + 1)),
+            online: AtomicUsize::new(0),
+            requested: AtomicUsize::new(0),
+            next_room: AtomicU64::new(1),
+        }
+    }
+
+    /// Starts a session that has not joined anything yet. Its lease starts now.
+    pub fn open_session(&self, user: &str, now: Now) -> Arc<Session> {
+        let session = Arc::new(Session::new(self.shared_name(user), now.tick));
+        self.watch_lease(now.tick, Arc::clone(&session));
+        session
+    }
+
+    /// Records a sign of life. A session whose lease had ended is back in its rooms.
+    pub fn renew(&self, session: &Arc<Session>, now: Now) {
+        if !session.renew(now.tick) {
+            self.revive(session, now);
+        }
+    }
+
+    /// Makes the session's user a member of `room`, or replaces its state there if a state is given.
+    pub fn join(&self, session: &Arc<Session>, room: &str, state: Option<State>, now: Now) -> Arc<Room> {
+        let mut rooms = self.lock_counted(session, now);
+        if let Some(joined) = rooms.joined.iter_mut().find(|joined| **joined.room.name() == *room) {
+            if state.is_some() {
+                joined.state.clone_from(&state);
+                self.set_live_state(session.user(), &joined.room, state);
+            }
+            return Arc::clone(&joined.room);
+        }
+        let room = self.count_in_by_name(session.user(), room, state.as_ref(), now);
+        rooms.joined.push(Joined { room: Arc::clone(&room), state });
+        room
+    }
+
+    /// Replaces the state of a joined room. False if the session has not joined it.
+    pub fn set_state(&self, session: &Arc<Session>, room: &str, state: Option<State>, now: Now) -> bool {
+        let mut rooms = self.lock_counted(session, now);
+        let Some(joined) = rooms.joined.iter_mut().find(|joined| **joined.room.name() == *room) else { return false };
+        joined.state.clone_from(&state);
+        self.set_live_state(session.user(), &joined.room, state);
+        true
+    }
+
+    /// Takes the session out of one room. False if it had not joined it.
+    pub fn leave(&self, session: &Session, room: &str) -> bool {
+        let mut rooms = session.rooms.lock();
+        let Some(at) = rooms.joined.iter().position(|joined| **joined.room.name() == *room) else { return false };
+        let joined = rooms.joined.swap_remove(at);
+        if rooms.counted {
+            self.count_out(session.user(), &joined.room, Reason::Left);
+        }
+        true
+    }
+
+    /// Ends the session now: its user leaves wherever this was the last one.
+    pub fn end_session(&self, session: &Session, reason: Reason) {
+        let mut rooms = session.rooms.lock();
+        session.end();
+        self.count_out_all(session, &mut rooms, reason);
+        rooms.joined = SmallVec::new();
+    }
+
+    /// Lets the session linger without an owner: it ends when its lease does, but no later than `grace` ticks from now.
+    pub fn abandon_session(&self, session: &Arc<Session>, grace: Tick, now: Now) {
+        let ttl = self.settings.ttl;
+        if grace < ttl {
+            session.age_to((now.tick + grace).saturating_sub(ttl));
+            self.leases.lock().insert(now.tick + grace + 1, Arc::clone(session));
+        }
+    }
+
+    /// A REST heartbeat: keeps `user` online in `room` for one lease. True if that brought a new session.
+    pub fn beat(&self, user: &str, room: &str, now: Now) -> Result<bool, RequestsFull> {
+        let known = self.requests.get(user).map(|session| Arc::clone(&session));
+        if known.is_some_and(|session| session.last_seen().is_some() && session.renew(now.tick)) {
+            return Ok(false);
+        }
+        if self.requested.load(Ordering::Relaxed) >= MAX_REQUEST_SESSIONS {
+            return Err(RequestsFull);
+        }
+        let session = self.open_session(user, now);
+        self.join(&session, room, None, now);
+        if self.requests.insert(Arc::clone(session.user()), session).is_none() {
+            self.requested.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(true)
+    }
+
+    /// Ends the sessions whose lease has run out.
+    pub fn end_leases(&self, now: Now) {
+        let mut due = Vec::new();
+        self.leases.lock().take_due(now.tick, &mut due);
+        let mut alive = Vec::with_capacity(due.len());
+        for session in due {
+            let Some(seen) = session.last_seen() else { continue };
+            if now.tick <= seen + self.settings.ttl {
+                alive.push((seen, session));
+            } else if !session.end_unless_renewed(seen) || !self.lapse(&session) {
+                alive.push((now.tick, session));
+            }
+        }
+        let mut leases = self.leases.lock();
+        for (seen, session) in alive {
+            leases.insert(seen + self.settings.ttl + 1, session);
+        }
+    }
+
+    /// Starts to observe a room; it need not have members. Ask with `snapshot: false` if history will do.
+    pub fn observe(&self, room: &str, worker: usize, audience: Audience, snapshot: bool) -> Attachment {
+        loop {
+            let room = self.room_or_new(room);
+            let reported = room.count_observer(worker, audience, 1);
+            if reported != Reported::Closed {
+                self.queue(&room, reported);
+                let generation = self.ask(&room, audience, snapshot);
+                return Attachment { room, generation };
+            }
+        }
+    }
+
+    /// Asks for a snapshot at the next tick, for an observer that the room counts already. Returns the generation of the asking.
+    pub fn ask(&self, room: &Arc<Room>, audience: Audience, snapshot: bool) -> u64 {
+        let (reported, generation) = room.want(audience, snapshot);
+        self.queue(room, reported);
+        generation
+    }
+
+    /// Ends an observation that `observe` began.
+    pub fn unobserve(&self, room: &Arc<Room>, worker: usize, audience: Audience) {
+        let reported = room.count_observer(worker, audience, -1);
+        self.queue(room, reported);
+    }
+
+    /// Has the next tick visit the room again, with these snapshots still wanted.
+    pub fn revisit(&self, room: &Arc<Room>, wanted: AudienceSet) {
+        let reported = room.revisit(wanted);
+        self.queue(room, reported);
+    }
+
+    /// Takes the rooms in which something has changed since the last call.
+    pub fn take_dirty(&self) -> Vec<Arc<Room>> {
+        std::mem::take(&mut *self.dirty.lock())
+    }
+
+    /// Moves the announced state of a room to the live one and says what that changed.
+    pub fn settle(&self, room: &Arc<Room>) -> RoomChange {
+        room.settle(|user| self.last_word(user, room))
+    }
+
+    /// Forgets the room if nobody is in it and nobody looks at it.
+    pub fn close_if_unused(&self, room: &Room) {
+        self.rooms.remove_if(room.name(), |_, held| held.id() == room.id() && held.try_close());
+    }
+
+    /// The room of that name, if there is one.
+    #[must_use]
+    pub fn room(&self, name: &str) -> Option<Arc<Room>> {
+        self.rooms.get(name).map(|room| Arc::clone(&room))
+    }
+
+    /// All rooms, in no order. Locks one shard after the other.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<Arc<Room>> {
+        self.rooms.iter().map(|room| Arc::clone(&room)).collect()
+    }
+
+    /// Where the user is online at this moment; `None` if nowhere.
+    #[must_use]
+    pub fn status(&self, user: &str) -> Option<UserStatus> {
+        let user = self.users.get(user)?;
+        let online = user.memberships.iter().filter(|membership| membership.sessions > 0);
+        let rooms: Vec<_> = online.map(|membership| Arc::clone(membership.room.name())).collect();
+        (!rooms.is_empty()).then_some(UserStatus { rooms, since_unix_ms: user.since_unix_ms })
+    }
+
+    /// Users who are in at least one room.
+    #[must_use]
+    pub fn users_online(&self) -> usize {
+        self.online.load(Ordering::Relaxed)
+    }
+
+    /// Rooms with a member or an observer.
+    #[must_use]
+    pub fn rooms_open(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// The user's name as it is held already, or a new copy.
+    fn shared_name(&self, user: &str) -> Arc<str> {
+        self.users.get(user).map_or_else(|| Arc::from(user), |entry| Arc::clone(entry.key()))
+    }
+
+    fn watch_lease(&self, seen: Tick, session: Arc<Session>) {
+        self.leases.lock().insert(seen + self.settings.ttl + 1, session);
+    }
+
+    /// Renews the session and holds its rooms at a moment when it counts in them.
+    fn lock_counted<'a>(&self, session: &'a Arc<Session>, now: Now) -> MutexGuard<'a, SessionRooms> {
+        loop {
+            self.renew(session, now);
+            let rooms = session.rooms.lock();
+            if rooms.counted {
+                return rooms;
+            }
+        }
+    }
+
+    /// Counts a session out whose lease has just ended. False if it was renewed meanwhile and must be watched on.
+    fn lapse(&self, session: &Arc<Session>) -> bool {
+        let mut rooms = session.rooms.lock();
+        if session.last_seen().is_some() {
+            return false;
+        }
+        self.count_out_all(session, &mut rooms, Reason::Timeout);
+        drop(rooms);
+        if self.requests.remove_if(session.user(), |_, held| Arc::ptr_eq(held, session)).is_some() {
+            self.requested.fetch_sub(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Counts a session in again that lapsed and then gave a sign of life.
+    fn revive(&self, session: &Arc<Session>, now: Now) {
+        let mut rooms = session.rooms.lock();
+        if rooms.counted {
+            return; // It never lapsed: the end of its lease was overtaken by this sign of life, and the wheel keeps it.
+        }
+        rooms.counted = true;
+        for joined in &mut rooms.joined {
+            let name = Arc::clone(joined.room.name());
+            joined.room = self.count_in_by_name(session.user(), &name, joined.state.as_ref(), now);
+        }
+        drop(rooms);
+        self.watch_lease(now.tick, Arc::clone(session));
+    }
+
+    fn count_out_all(&self, session: &Session, rooms: &mut SessionRooms, reason: Reason) {
+        if std::mem::replace(&mut rooms.counted, false) {
+            for joined in &rooms.joined {
+                self.count_out(session.user(), &joined.room, reason);
+            }
+        }
+    }
+
+    fn count_in_by_name(&self, user: &Arc<str>, room: &str, state: Option<&State>, now: Now) -> Arc<Room> {
+        loop {
+            let room = self.room_or_new(room);
+            let reported = self.count_in(user, &room, state, now);
+            if reported != Reported::Closed {
+                self.queue(&room, reported);
+                return room;
+            }
+        }
+    }
+
+    /// Adds a session to the membership, which it creates if need be. An existing membership keeps its room open.
+    fn count_in(&self, user: &Arc<str>, room: &Arc<Room>, state: Option<&State>, now: Now) -> Reported {
+        let mut entry = match self.users.entry(Arc::clone(user)) {
+            Entry::Occupied(entry) => entry.into_ref(),
+            Entry::Vacant(entry) => {
+                let reported = room.report(user);
+                if reported != Reported::Closed {
+                    let memberships = SmallVec::from_buf([Membership::new(room, state)]);
+                    entry.insert(User { since_unix_ms: now.unix_ms, memberships });
+                    self.online.fetch_add(1, Ordering::Relaxed);
+                }
+                return reported;
+            }
+        };
+        let Some(membership) = entry.membership(room) else {
+            let reported = room.report(user);
+            if reported != Reported::Closed {
+                entry.memberships.push(Membership::new(room, state));
+            }
+            return reported;
+        };
+        if membership.sessions == 0 || state.is_some() {
+            membership.state = state.cloned();
+        }
+        membership.sessions += 1;
+        membership.report(user)
+    }
+
+    fn count_out(&self, user: &Arc<str>, room: &Arc<Room>, reason: Reason) {
+        self.with_membership(user, room, |membership| {
+            membership.sessions -= 1;
+            membership.reason = reason;
+            membership.sessions == 0
+        });
+    }
+
+    fn set_live_state(&self, user: &Arc<str>, room: &Arc<Room>, state: Option<State>) {
+        self.with_membership(user, room, |membership| {
+            let changed = membership.state != state;
+            membership.state = state;
+            changed
+        });
+    }
+
+    /// Changes a membership, and reports it to its room if `change` says that there is something to announce.
+    fn with_membership(&self, user: &Arc<str>, room: &Arc<Room>, change: impl FnOnce(&mut Membership) -> bool) {
+        let Some(mut entry) = self.users.get_mut(user) else { return };
+        let Some(membership) = entry.membership(room) else { return };
+        if change(membership) {
+            let reported = membership.report(user);
+            drop(entry);
+            self.queue(room, reported);
+        }
+    }
+
+    /// What the live truth says about a user in a room's inbox; a membership without sessions goes away with it.
+    fn last_word(&self, user: &Arc<str>, room: &Arc<Room>) -> Word {
+        let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user)) else { return Word::Offline(Reason::Left) };
+        let memberships = &mut entry.get_mut().memberships;
+        let Some(at) = memberships.iter().position(|membership| Arc::ptr_eq(&membership.room, room)) else {
+            return Word::Offline(Reason::Left);
+        };
+        memberships[at].pending = false;
+        if memberships[at].sessions > 0 {
+            return Word::Online(memberships[at].state.clone());
+        }
+        let reason = memberships.swap_remove(at).reason;
+        if memberships.is_empty() {
+            entry.remove();
+            self.online.fetch_sub(1, Ordering::Relaxed);
+        }
+        Word::Offline(reason)
+    }
+
+    fn room_or_new(&self, name: &str) -> Arc<Room> {
+        if let Some(room) = self.room(name) {
+            return room;
+        }
+        let name: Arc<str> = Arc::from(name);
+        let room = self.rooms.entry(Arc::clone(&name)).or_insert_with(|| {
+            let id = self.next_room.fetch_add(1, Ordering::Relaxed);
+            let epoch = format!("{:x}-{id:x}", self.settings.incarnation).into_boxed_str();
+            Arc::new(Room::new(id, name, epoch, self.settings.workers))
+        });
+        Arc::clone(&room)
+    }
+
+    fn queue(&self, room: &Arc<Room>, reported: Reported) {
+        if reported == Reported::Queue {
+            self.dirty.lock().push(Arc::clone(room));
+        }
+    }
+}
+
+impl User {
+    fn membership(&mut self, room: &Arc<Room>) -> Option<&mut Membership> {
+        self.memberships.iter_mut().find(|membership| Arc::ptr_eq(&membership.room, room))
+    }
+}
+
+impl Membership {
+    fn new(room: &Arc<Room>, state: Option<&State>) -> Self {
+        Self { room: Arc::clone(room), state: state.cloned(), sessions: 1, pending: true, reason: Reason::Left }
+    }
+
+    fn report(&mut self, user: &Arc<str>) -> Reported {
+        if std::mem::replace(&mut self.pending, true) { Reported::AlreadyQueued } else { self.room.report(user) }
+    }
+}
+
+fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
+    DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), SHARDS)
+}

@@ -1,0 +1,365 @@
+//! A room: an inbox where workers report what moved, and a roster of what has been announced.
+//!
+//! The inbox is touched on joins and leaves and held for a push. The roster is moved by the tick alone; snapshots and the HTTP
+//! API read it, a page at a time, so that no reader of a huge room holds it for long.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::{Reason, State};
+
+/// Past diffs kept for `resume`: at 10 a second in the worst case a little over six seconds, in quiet rooms hours.
+const HISTORY_DIFFS: usize = 64;
+/// And no more than this many bytes of them a room; older ones go first, a client that missed more gets a snapshot.
+const HISTORY_BYTES: usize = 64 * 1024;
+
+/// How an observer looks at a room. Each audience is encoded once per change, whatever the number of its observers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Audience {
+    /// Members with their states: a snapshot, then diffs (native).
+    Members,
+    /// The number of members only (native, `detail: "count"`).
+    Count,
+    /// The whole list of names at each change (online users).
+    Names,
+}
+
+/// The number of audiences; arrays are indexed by `Audience as usize`.
+pub const AUDIENCES: usize = 3;
+
+impl Audience {
+    /// All of them.
+    pub const ALL: [Self; AUDIENCES] = [Self::Members, Self::Count, Self::Names];
+}
+
+/// A set of audiences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AudienceSet(u8);
+
+impl AudienceSet {
+    /// Adds one.
+    pub fn insert(&mut self, audience: Audience) {
+        self.0 |= 1 << audience as u8;
+    }
+
+    /// Whether it is in.
+    #[must_use]
+    pub fn contains(self, audience: Audience) -> bool {
+        self.0 & (1 << audience as u8) != 0
+    }
+
+    /// Whether none is in.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// How many observers of each audience one worker has in a room.
+pub type Observers = [u32; AUDIENCES];
+
+/// What changed in a room between two sequence numbers, each list sorted by user. An empty one is never sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Members who were not there before, with their states.
+    pub joined: Vec<(Arc<str>, Option<State>)>,
+    /// Members whose state is another now.
+    pub updated: Vec<(Arc<str>, Option<State>)>,
+    /// Members who are gone, and why.
+    pub left: Vec<(Arc<str>, Reason)>,
+}
+
+impl Diff {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.updated.is_empty() && self.left.is_empty()
+    }
+
+    /// Whether the set of members changed, not only somebody's state.
+    #[must_use]
+    pub fn moved(&self) -> bool {
+        !(self.joined.is_empty() && self.left.is_empty())
+    }
+}
+
+/// What the tick found when it settled a room.
+#[derive(Debug)]
+pub struct RoomChange {
+    /// Counts settlements; observers who asked in an earlier generation are served by this one.
+    pub generation: u64,
+    /// The sequence number of the announced state.
+    pub seq: u64,
+    /// Members in it.
+    pub count: usize,
+    /// What is new since the last one; empty if only observers asked for something.
+    pub diff: Diff,
+    /// Audiences in which somebody waits for a snapshot.
+    pub wanted: AudienceSet,
+    /// Per worker, whom to tell.
+    pub observers: SmallVec<[Observers; 4]>,
+    /// Whether diffs are to be remembered: somebody has observed the members and may come back to resume.
+    pub keeps_history: bool,
+}
+
+/// A room and its members.
+#[derive(Debug)]
+pub struct Room {
+    id: u64,
+    name: Arc<str>,
+    epoch: Box<str>,
+    inbox: Mutex<Inbox>,
+    roster: Mutex<Roster>,
+}
+
+/// What has been reported since the last tick. Written by workers, taken by the tick.
+#[derive(Debug)]
+struct Inbox {
+    /// The registry has let go of the room: whoever still holds it must look the name up again.
+    closed: bool,
+    /// The room is in the dirty list already.
+    queued: bool,
+    generation: u64,
+    /// Users who reported a change, each once (its membership is marked pending).
+    changed: Vec<Arc<str>>,
+    wanted: AudienceSet,
+    /// Per worker; kept up by `observe` and `unobserve`.
+    observers: SmallVec<[Observers; 4]>,
+    keeps_history: bool,
+}
+
+/// The announced state. Written by the tick, read by snapshots and the HTTP API.
+#[derive(Debug, Default)]
+pub struct Roster {
+    seq: u64,
+    members: BTreeMap<Arc<str>, Option<State>>,
+    /// Encoded diffs up to `seq`, oldest first, without gaps.
+    history: VecDeque<(u64, Bytes)>,
+    history_bytes: usize,
+}
+
+/// Whether a report put the room into the dirty list, or why it could not be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reported {
+    Queue,
+    AlreadyQueued,
+    Closed,
+}
+
+/// The word of the live truth about one user that reported a change.
+#[derive(Debug)]
+pub(super) enum Word {
+    Online(Option<State>),
+    Offline(Reason),
+}
+
+impl Room {
+    pub(super) fn new(id: u64, name: Arc<str>, epoch: Box<str>, workers: usize) -> Self {
+        Self {
+            id,
+            name,
+            epoch,
+            inbox: Mutex::new(Inbox {
+                closed: false,
+                queued: false,
+                generation: 0,
+                changed: Vec::new(),
+                wanted: AudienceSet::default(),
+                observers: SmallVec::from_elem([0; AUDIENCES], workers),
+                keeps_history: false,
+            }),
+            roster: Mutex::new(Roster::default()),
+        }
+    }
+
+    /// A number that no other room of this process has or had.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Names one life of the room on one run of the node: `seq` counts within it.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// Reads the announced state.
+    pub fn read<R>(&self, read: impl FnOnce(&Roster) -> R) -> R {
+        read(&self.roster.lock())
+    }
+
+    /// Keeps the frame of diff `seq` for those who resume.
+    pub fn remember(&self, seq: u64, frame: Bytes) {
+        self.roster.lock().remember(seq, frame);
+    }
+
+    pub(super) fn report(&self, user: &Arc<str>) -> Reported {
+        self.with_inbox(|inbox| inbox.changed.push(Arc::clone(user))).0
+    }
+
+    /// Counts an observer in or out (`by` is 1 or -1).
+    pub(super) fn count_observer(&self, worker: usize, audience: Audience, by: i32) -> Reported {
+        let count = |inbox: &mut Inbox| {
+            let observers = &mut inbox.observers[worker][audience as usize];
+            *observers = observers.saturating_add_signed(by);
+        };
+        self.with_inbox(count).0
+    }
+
+    /// Asks for a snapshot at the next tick (or only for a visit, when history will do). Returns the generation of the asking.
+    pub(super) fn want(&self, audience: Audience, snapshot: bool) -> (Reported, u64) {
+        let (reported, generation) = self.with_inbox(|inbox| {
+            inbox.keeps_history |= audience == Audience::Members;
+            if snapshot {
+                inbox.wanted.insert(audience);
+            }
+            inbox.generation
+        });
+        (reported, generation.unwrap_or(0))
+    }
+
+    /// Puts the room on the dirty list again without news: something was put off to a later tick.
+    pub(super) fn revisit(&self, wanted: AudienceSet) -> Reported {
+        self.with_inbox(|inbox| inbox.wanted.0 |= wanted.0).0
+    }
+
+    fn with_inbox<R>(&self, act: impl FnOnce(&mut Inbox) -> R) -> (Reported, Option<R>) {
+        let mut inbox = self.inbox.lock();
+        if inbox.closed {
+            return (Reported::Closed, None);
+        }
+        let result = act(&mut inbox);
+        let reported = if inbox.queued { Reported::AlreadyQueued } else { Reported::Queue };
+        inbox.queued = true;
+        (reported, Some(result))
+    }
+
+    /// Takes the inbox, asks `word_of` for the last word about each user in it, and moves the roster.
+    pub(super) fn settle(&self, mut word_of: impl FnMut(&Arc<str>) -> Word) -> RoomChange {
+        let mut inbox = self.inbox.lock();
+        inbox.queued = false;
+        inbox.generation += 1;
+        let changed = std::mem::take(&mut inbox.changed);
+        let mut change = RoomChange {
+            generation: inbox.generation,
+            seq: 0,
+            count: 0,
+            diff: Diff::default(),
+            wanted: std::mem::take(&mut inbox.wanted),
+            observers: inbox.observers.clone(),
+            keeps_history: inbox.keeps_history,
+        };
+        drop(inbox);
+        let words: Vec<_> = changed.into_iter().map(|user| (word_of(&user), user)).collect();
+        let mut roster = self.roster.lock();
+        for (word, user) in words {
+            roster.apply(word, user, &mut change.diff);
+        }
+        roster.seq += u64::from(!change.diff.is_empty());
+        if !change.keeps_history {
+            roster.forget_history();
+        }
+        (change.seq, change.count) = (roster.seq, roster.members.len());
+        drop(roster);
+        change.diff.joined.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        change.diff.updated.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        change.diff.left.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        change
+    }
+
+    /// Closes the room if nobody is in it, nobody looks at it and nothing is on its way to it.
+    pub(super) fn try_close(&self) -> bool {
+        let roster = self.roster.lock();
+        let mut inbox = self.inbox.lock();
+        let unused = roster.members.is_empty()
+            && inbox.changed.is_empty()
+            && inbox.observers.iter().flatten().all(|observers| *observers == 0);
+        inbox.closed |= unused;
+        unused
+    }
+}
+
+impl Roster {
+    /// The sequence number of the announced state; 0 before the first change.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The number of members.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Members in order of their names, those after `after` if that is given.
+    pub fn members_after(&self, after: Option<&str>) -> impl Iterator<Item = (&Arc<str>, Option<&State>)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.members.range::<str, _>((start, Bound::Unbounded)).map(|(user, state)| (user, state.as_ref()))
+    }
+
+    /// The frames of the diffs `since + 1 ..= until`, if all of them are still there.
+    #[must_use]
+    pub fn history(&self, since: u64, until: u64) -> Option<Vec<Bytes>> {
+        if since == until {
+            return Some(Vec::new());
+        }
+        let (oldest, newest) = (self.history.front()?.0, self.history.back()?.0);
+        if since > until || since + 1 < oldest || until > newest {
+            return None;
+        }
+        let wanted = self.history.iter().filter(|(seq, _)| (since + 1..=until).contains(seq));
+        Some(wanted.map(|(_, frame)| frame.clone()).collect())
+    }
+
+    fn apply(&mut self, word: Word, user: Arc<str>, diff: &mut Diff) {
+        match word {
+            Word::Online(state) => match self.members.get_mut(&*user) {
+                None => {
+                    self.members.insert(Arc::clone(&user), state.clone());
+                    diff.joined.push((user, state));
+                }
+                Some(announced) if *announced != state => {
+                    announced.clone_from(&state);
+                    diff.updated.push((user, state));
+                }
+                Some(_) => {}
+            },
+            Word::Offline(reason) => {
+                if self.members.remove(&*user).is_some() {
+                    diff.left.push((user, reason));
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, seq: u64, frame: Bytes) {
+        if self.history.back().is_some_and(|(newest, _)| newest + 1 != seq) {
+            self.forget_history();
+        }
+        self.history_bytes += frame.len();
+        self.history.push_back((seq, frame));
+        while self.history.len() > HISTORY_DIFFS || self.history_bytes > HISTORY_BYTES {
+            let Some((_, oldest)) = self.history.pop_front() else { break };
+            self.history_bytes -= oldest.len();
+        }
+    }
+
+    fn forget_history(&mut self) {
+        self.history.clear();
+        self.history_bytes = 0;
+    }
+}

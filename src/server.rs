@@ -1,0 +1,226 @@
+//! The server: worker threads, the ticker that drives them, and the end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use crate::acceptor::{self, Message};
+use crate::config::Config;
+use crate::listen;
+use crate::metrics::Metrics;
+use crate::presence::{Now, Registry, Settings};
+use crate::tick::Announcer;
+use crate::worker::{Shared, unix_ms};
+
+/// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put off:
+/// changes go on being coalesced, and engine time stands still.
+const MAILBOX_MESSAGES: usize = 2;
+/// How often the state of the server is logged.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
+/// A server that has its port and does not serve yet.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<std::net::TcpListener>,
+    address: SocketAddr,
+    config: Config,
+}
+
+/// A worker thread as the ticker sees it.
+struct WorkerHandle {
+    number: usize,
+    mailbox: mpsc::Sender<Message>,
+    /// Resolves when the thread has ended, with an error if it could not do its work.
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl Server {
+    /// Binds the listeners.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let listeners = listen::bind(config.listen, config.workers)?;
+        let address = listeners[0].local_addr()?;
+        Ok(Self { listeners, address, config })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` resolves, then sends the clients away and ends within the drain time.
+    ///
+    /// # Errors
+    /// If a worker thread cannot be started or dies.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let shared = Arc::new(shared(self.config));
+        let mut workers = Vec::new();
+        for (number, listener) in self.listeners.into_iter().enumerate() {
+            workers.push(start(number, listener, Arc::clone(&shared))?);
+        }
+        let mut ticker = Ticker::new(Arc::clone(&shared));
+        tokio::pin!(shutdown);
+        let mut report = tokio::time::interval_at(tokio::time::Instant::now() + REPORT_EVERY, REPORT_EVERY);
+        let mut reported = Report::default();
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                () = ticker.tick(&workers) => if let Some(result) = first_ended(&mut workers) {
+                    return Err(result.err().unwrap_or_else(|| anyhow!("a worker ended by itself")));
+                },
+                _ = report.tick() => reported = reported.log(&shared),
+            }
+        }
+        drain(&shared, &mut ticker, workers).await
+    }
+}
+
+/// Sends the clients away in waves and waits for the workers to end.
+async fn drain(shared: &Shared, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>) -> anyhow::Result<()> {
+    let open = shared.connections.load(Ordering::Relaxed);
+    info!(connections = open, within = %humantime::format_duration(shared.config.drain), "stopping: clients are told to come back");
+    let deadline = tokio::time::Instant::now() + shared.config.drain + Duration::from_secs(1);
+    for worker in &workers {
+        // A worker that has ended needs no message.
+        let _ = worker.mailbox.send(Message::Drain).await;
+    }
+    while !workers.is_empty() {
+        if tokio::time::timeout_at(deadline, ticker.tick(&workers)).await.is_err() {
+            warn!(workers = workers.len(), "stopped with workers still busy");
+            return Ok(());
+        }
+        if let Some(result) = first_ended(&mut workers) {
+            result?;
+        }
+    }
+    info!("stopped");
+    Ok(())
+}
+
+fn first_ended(workers: &mut Vec<WorkerHandle>) -> Option<anyhow::Result<()>> {
+    for at in 0..workers.len() {
+        let result = match workers[at].ended.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => continue,
+            Ok(result) => result,
+            Err(oneshot::error::TryRecvError::Closed) => Err(anyhow!("a worker thread panicked")),
+        };
+        workers.swap_remove(at);
+        return Some(result);
+    }
+    None
+}
+
+fn start(number: usize, listener: std::net::TcpListener, shared: Arc<Shared>) -> anyhow::Result<WorkerHandle> {
+    let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
+    let (tell, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            let result = acceptor::run(number, listener, shared, messages);
+            // Nobody listens if the server has been dropped.
+            let _ = tell.send(result);
+        })
+        .with_context(|| format!("cannot start worker {number}"))?;
+    Ok(WorkerHandle { number, mailbox, ended })
+}
+
+fn shared(config: Config) -> Shared {
+    // The clock and the process id tell this run from every other; epochs and the node's name carry it.
+    let incarnation = unix_ms() << 16 | u64::from(std::process::id() & 0xffff);
+    let settings = Settings { ttl: config.ticks(config.ttl), workers: config.workers, incarnation };
+    Shared {
+        registry: Arc::new(Registry::new(settings)),
+        metrics: Metrics::new(config.workers),
+        node: format!("node-{incarnation:x}"),
+        started: Instant::now(),
+        tick: AtomicU64::new(0),
+        unix_ms: AtomicU64::new(unix_ms()),
+        sockets: AtomicUsize::new(0),
+        connections: AtomicUsize::new(0),
+        config,
+    }
+}
+
+/// Does the ticks, at their pace.
+struct Ticker {
+    shared: Arc<Shared>,
+    announcer: Announcer,
+    interval: tokio::time::Interval,
+}
+
+impl Ticker {
+    fn new(shared: Arc<Shared>) -> Self {
+        let tick = shared.config.tick;
+        let mut interval = tokio::time::interval(tick);
+        // A late tick is not made up for: what it would have told, the next one tells.
+        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let announcer = Announcer::new(Arc::clone(&shared.registry), shared.config.workers, tick);
+        Self { shared, announcer, interval }
+    }
+
+    /// Waits for the next tick and does it, unless a worker is behind.
+    async fn tick(&mut self, workers: &[WorkerHandle]) {
+        self.interval.tick().await;
+        let counters = &self.shared.metrics.ticker;
+        if workers.iter().any(|worker| worker.mailbox.capacity() < MAILBOX_MESSAGES) {
+            counters.ticks_missed.add(1);
+            return;
+        }
+        let started = Instant::now();
+        let now = Now { tick: self.shared.tick.load(Ordering::Relaxed) + 1, unix_ms: unix_ms() };
+        self.shared.tick.store(now.tick, Ordering::Relaxed);
+        self.shared.unix_ms.store(now.unix_ms, Ordering::Relaxed);
+        let (mut batches, counts) = self.announcer.tick(now);
+        for worker in workers {
+            let batch = std::mem::take(&mut batches[worker.number]);
+            // There is room, as was looked at above; a worker that has ended needs no batch.
+            let _ = worker.mailbox.try_send(Message::Tick(batch));
+        }
+        let took_us = started.elapsed().as_micros() as u64;
+        counters.ticks.add(1);
+        counters.rooms_settled.add(counts.rooms);
+        counters.changes.add(counts.changes);
+        counters.tick_us_total.add(took_us);
+        counters.tick_us_max.raise(took_us);
+    }
+}
+
+/// What the last log line counted from.
+#[derive(Debug)]
+struct Report {
+    at: Instant,
+    heartbeats: u64,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { at: Instant::now(), heartbeats: 0 }
+    }
+}
+
+impl Report {
+    fn log(self, shared: &Shared) -> Self {
+        let totals = shared.metrics.worker_totals();
+        let next = Self { at: Instant::now(), heartbeats: totals.heartbeats };
+        let seconds = (next.at - self.at).as_secs_f64();
+        let heartbeats_per_second = ((next.heartbeats - self.heartbeats) as f64 / seconds).round() as u64;
+        info!(
+            users = shared.registry.users_online(),
+            connections = totals.connections,
+            heartbeats_per_second,
+            "online"
+        );
+        let ticks = shared.metrics.tick_totals();
+        if ticks.ticks_missed > 0 {
+            tracing::debug!(missed = ticks.ticks_missed, of = ticks.ticks, "ticks put off so far");
+        }
+        next
+    }
+}

@@ -1,0 +1,136 @@
+//! Tables of what may and may not be sent, and the property that cutting a stream anywhere changes nothing.
+
+use super::*;
+use proptest::prelude::*;
+
+const LIMITS: Limits = Limits { frame_bytes: 300, message_bytes: 500 };
+const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+
+/// A masked frame with the shortest head.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        0..126 => bytes.push(0x80 | payload.len() as u8),
+        _ => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&MASK);
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// What was taken, as text, and how it ended; fed in pieces that end at `cuts`.
+fn run(stream: &[u8], cuts: &[usize]) -> (Vec<String>, Result<usize, u16>) {
+    let (mut taken, mut fragments, mut rest, mut from) = (Vec::new(), None, Vec::new(), 0);
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).chain([stream.len()]).collect();
+    ends.sort_unstable();
+    for end in ends {
+        rest.extend_from_slice(&stream[from..end]);
+        from = end;
+        let result = take_frames(&mut rest, &mut fragments, &LIMITS, |incoming| {
+            taken.push(format!("{incoming:?}"));
+            ControlFlow::Continue(())
+        });
+        match result {
+            Ok(done) => drop(rest.drain(..done)),
+            Err(violation) => return (taken, Err(violation.code)),
+        }
+    }
+    (taken, Ok(rest.len()))
+}
+
+fn check(stream: &[u8], want: Result<&[Incoming<'_>], u16>) {
+    let (taken, end) = run(stream, &[]);
+    match want {
+        Ok(incoming) => {
+            assert_eq!(taken, incoming.iter().map(|incoming| format!("{incoming:?}")).collect::<Vec<_>>());
+            assert_eq!(end, Ok(0));
+        }
+        Err(code) => assert_eq!(end, Err(code), "{stream:x?}"),
+    }
+    let everywhere: Vec<usize> = (0..stream.len()).collect();
+    assert_eq!(run(stream, &everywhere), (taken, end), "a byte at a time");
+}
+
+#[test]
+fn whole_messages_are_taken() {
+    check(&frame(0x81, b"heartbeat"), Ok(&[Incoming::Text(b"heartbeat")]));
+    check(&frame(0x81, &[b'x'; 300]), Ok(&[Incoming::Text(&[b'x'; 300])]));
+    check(&frame(0x82, &[0xff, 0]), Ok(&[Incoming::Binary(&[0xff, 0])]));
+    check(&frame(0x89, b"hi"), Ok(&[Incoming::Ping(b"hi")]));
+    check(&frame(0x8a, b""), Ok(&[Incoming::Pong]));
+    check(&frame(0x88, b""), Ok(&[Incoming::Close(None)]));
+    check(&frame(0x88, b"\x03\xe8bye"), Ok(&[Incoming::Close(Some(1000))]));
+    check(&[frame(0x81, b"a"), frame(0x81, b"b")].concat(), Ok(&[Incoming::Text(b"a"), Incoming::Text(b"b")]));
+}
+
+#[test]
+fn fragments_are_joined_with_control_frames_between() {
+    let stream =
+        [frame(0x01, "é".as_bytes().split_at(1).0), frame(0x89, b"p"), frame(0x80, &"é".as_bytes()[1..])].concat();
+    check(&stream, Ok(&[Incoming::Ping(b"p"), Incoming::Text("é".as_bytes())]));
+}
+
+#[test]
+fn violations_have_their_codes() {
+    let mut unmasked = frame(0x81, b"");
+    unmasked[1] = 0;
+    let huge = [0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0];
+    let big = [0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    let cases: &[(&[u8], u16)] = &[
+        (&unmasked, close::PROTOCOL),
+        (&frame(0xc1, b"rsv1"), close::PROTOCOL),
+        (&frame(0xa1, b"rsv2"), close::PROTOCOL),
+        (&frame(0x91, b"rsv3"), close::PROTOCOL),
+        (&frame(0x83, b"opcode"), close::PROTOCOL),
+        (&frame(0x8b, b"opcode"), close::PROTOCOL),
+        (&frame(0x09, b"fragmented ping"), close::PROTOCOL),
+        (&frame(0x89, &[0; 126]), close::PROTOCOL),
+        (&frame(0x8a, &[0; 126]), close::PROTOCOL),
+        (&frame(0x88, &[3; 126]), close::PROTOCOL),
+        (&frame(0x80, b"continuation"), close::PROTOCOL),
+        (&[frame(0x01, b"a"), frame(0x81, b"b")].concat(), close::PROTOCOL),
+        (&frame(0x88, b"\x03"), close::PROTOCOL),
+        (&frame(0x88, &1005u16.to_be_bytes()), close::PROTOCOL),
+        (&frame(0x88, &999u16.to_be_bytes()), close::PROTOCOL),
+        (&frame(0x88, &2999u16.to_be_bytes()), close::PROTOCOL),
+        (&frame(0x88, b"\x03\xe8\xff"), close::INVALID),
+        (&frame(0x81, b"\xff"), close::INVALID),
+        (&frame(0x81, "é".as_bytes().split_at(1).0), close::INVALID),
+        (&[frame(0x01, b"a"), frame(0x80, b"\xff")].concat(), close::INVALID),
+        (&[frame(0x01, b"\xc3"), frame(0x80, b"")].concat(), close::INVALID),
+        (&[frame(0x01, b"\xff"), frame(0x00, b"")].concat(), close::INVALID),
+        (&frame(0x81, &[b'x'; 301]), close::TOO_BIG),
+        (&[frame(0x01, &[b'x'; 300]), frame(0x80, &[b'x'; 201])].concat(), close::TOO_BIG),
+        (&huge, close::PROTOCOL),
+        (&big, close::TOO_BIG),
+    ];
+    for (stream, code) in cases {
+        check(stream, Err(*code));
+    }
+}
+
+#[test]
+fn breaking_leaves_the_rest() {
+    let mut stream = [frame(0x81, b"a"), frame(0x81, b"b")].concat();
+    let done = take_frames(&mut stream, &mut None, &LIMITS, |_| ControlFlow::Break(())).unwrap();
+    assert_eq!(done, stream.len() / 2);
+}
+
+proptest! {
+    #[test]
+    fn cuts_change_nothing(
+        frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..200)), 1..6),
+        cuts in prop::collection::vec(any::<usize>(), 0..8),
+    ) {
+        let stream: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload)).collect();
+        prop_assert_eq!(run(&stream, &cuts), run(&stream, &[]));
+    }
+
+    #[test]
+    fn any_bytes_are_taken_refused_or_waited_for(bytes in prop::collection::vec(any::<u8>(), 0..400), cuts in prop::collection::vec(any::<usize>(), 0..4)) {
+        prop_assert_eq!(run(&bytes, &cuts), run(&bytes, &[]));
+    }
+}

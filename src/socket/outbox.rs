@@ -1,0 +1,93 @@
+//! What a socket would not take at once: frames in order, the first perhaps written in part.
+//!
+//! It exists only while a client is slow. Frames of a room are shared, so what it holds of them is references.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+/// Frames handed to the kernel with one call; Linux takes 1,024, beyond a few the gain is gone.
+pub const MAX_SLICES: usize = 32;
+
+/// Frames that wait for a socket.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Adds bytes behind all others.
+    pub fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.bytes += bytes.len();
+            self.frames.push_back(bytes);
+        }
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The next bytes to write, as slices; how many are used.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut used = 0;
+        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            *slice = IoSlice::new(frame);
+            used += 1;
+        }
+        used
+    }
+
+    /// Drops the first `written` bytes.
+    pub fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        while let Some(frame) = self.frames.front_mut() {
+            if written < frame.len() {
+                frame.advance(written);
+                return;
+            }
+            written -= frame.len();
+            self.frames.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bytes_come_out_as_they_went_in(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..50),
+            writes in prop::collection::vec(0usize..400, 0..60),
+        ) {
+            let mut outbox = Outbox::default();
+            frames.iter().for_each(|frame| outbox.push(Bytes::copy_from_slice(frame)));
+            let expected = frames.concat();
+            let mut out = Vec::new();
+            for write in writes.into_iter().chain(std::iter::repeat_n(usize::MAX, 50)) {
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let used = outbox.slices(&mut slices);
+                let offered = slices[..used].iter().flat_map(|slice| slice.iter().copied());
+                let taken: Vec<u8> = offered.take(write).collect();
+                out.extend_from_slice(&taken);
+                outbox.advance(taken.len());
+                prop_assert_eq!(outbox.bytes(), expected.len() - out.len());
+            }
+            prop_assert_eq!(out, expected);
+            prop_assert!(outbox.is_empty());
+        }
+    }
+}
