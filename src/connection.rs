@@ -4,9 +4,9 @@
 //! read into the worker's scratch buffer; only an unfinished frame or message is kept, and only until it is finished. Writes go
 //! straight to the socket; only what it does not take is kept, and only until it does.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,8 +15,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use smallvec::SmallVec;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::dialect::Dialect;
 use crate::presence::{Audience, Room, Session, Tick};
@@ -61,18 +63,21 @@ pub struct Connection {
     pub session: Arc<Session>,
     /// How far it has come. Written by the worker.
     pub phase: Cell<Phase>,
-    /// The tick of the last bytes that were read.
-    pub last_heard: Cell<Tick>,
+    /// The lower half of the tick of the last bytes that were read: what is asked is how long ago that was.
+    last_heard: Cell<u32>,
     /// Rooms joined or looked at.
-    pub subscriptions: RefCell<Vec<Subscription>>,
+    subscriptions: Cell<Subscriptions>,
     /// Whether the presence of this connection has been ended; then a second end does nothing.
     pub released: Cell<bool>,
-    stream: OwnedWriteHalf,
+    stream: TcpStream,
     /// Only while a frame or message is unfinished.
     pub(crate) inbound: Cell<Option<Box<Inbound>>>,
     /// Only while the socket does not take everything.
     outbound: Cell<Option<Box<Outbound>>>,
 }
+
+/// Rooms of a connection: nearly always one, which needs no allocation of its own.
+pub type Subscriptions = SmallVec<[Subscription; 1]>;
 
 /// A room that the connection has joined, or looks at, or both.
 #[derive(Debug)]
@@ -126,20 +131,39 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// A new connection over the write half of a socket.
-    pub fn new(id: ConnectionId, dialect: Dialect, session: Arc<Session>, stream: OwnedWriteHalf, now: Tick) -> Self {
+    /// A new connection over a socket.
+    pub fn new(id: ConnectionId, dialect: Dialect, session: Arc<Session>, stream: TcpStream, now: Tick) -> Self {
         Self {
             id,
             dialect,
             session,
             phase: Cell::new(Phase::Open),
-            last_heard: Cell::new(now),
-            subscriptions: RefCell::default(),
+            last_heard: Cell::new(now as u32),
+            subscriptions: Cell::default(),
             released: Cell::new(false),
             stream,
             inbound: Cell::new(None),
             outbound: Cell::new(None),
         }
+    }
+
+    /// Notes that bytes were read.
+    pub fn heard(&self, now: Tick) {
+        self.last_heard.set(now as u32);
+    }
+
+    /// How many ticks ago bytes were read.
+    #[must_use]
+    pub fn silent_for(&self, now: Tick) -> Tick {
+        Tick::from((now as u32).wrapping_sub(self.last_heard.get()))
+    }
+
+    /// Looks at the rooms of the connection, or changes them. `look` must not come back here.
+    pub fn with_subscriptions<R>(&self, look: impl FnOnce(&mut Subscriptions) -> R) -> R {
+        let mut subscriptions = self.subscriptions.take();
+        let result = look(&mut subscriptions);
+        self.subscriptions.set(subscriptions);
+        result
     }
 
     /// Whether something waits for the socket to take it.
@@ -189,14 +213,33 @@ impl Connection {
     pub fn abort(&self) {
         self.phase.set(Phase::Dead);
         // It may have gone already; then there is nothing to shut down.
-        let _ = socket2::SockRef::from(self.stream.as_ref()).shutdown(std::net::Shutdown::Both);
+        let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Both);
         self.wake_reader();
     }
 
     /// Tells the client that nothing more comes, so that it closes too (RFC 6455, 7.1.1). What waits is sent first.
     pub fn finish_writing(&self) {
         if !self.is_blocked() {
-            let _ = socket2::SockRef::from(self.stream.as_ref()).shutdown(std::net::Shutdown::Write);
+            let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    /// Reads what has come. A short read tells tokio that there is no more, as its own `poll_read` does: without it each message
+    /// would cost a second call that finds nothing. That `poll_read` wants the stream for itself, or split behind one more
+    /// allocation; here reads and writes share it.
+    fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_read_ready(context))?;
+            let mut read = 0;
+            let result = self.stream.try_io(Interest::READABLE, || {
+                read = (&*SockRef::from(&self.stream)).read(buffer)?;
+                if read > 0 && read < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && read == 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Ready(Ok(read)),
+                result => return Poll::Ready(result.map(|()| read)),
+            }
         }
     }
 
@@ -297,18 +340,17 @@ async fn drain(connection: Rc<Connection>, worker: Rc<Worker>) {
 /// The task of a connection: reads until the end.
 #[derive(Debug)]
 pub struct Reader {
-    read: OwnedReadHalf,
     connection: Rc<Connection>,
     worker: Rc<Worker>,
 }
 
 impl Reader {
-    /// A reader for the other half of the connection's socket.
-    pub fn new(read: OwnedReadHalf, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
-        Self { read, connection, worker }
+    /// A reader of the connection.
+    pub fn new(connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
+        Self { connection, worker }
     }
 
-    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+    fn poll_chunk(&self, context: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         if self.connection.must_wait(Some(context)) {
             return Poll::Pending;
         }
@@ -316,21 +358,34 @@ impl Reader {
             return Poll::Ready(self.worker.receive(&self.connection, &mut []));
         }
         let mut scratch = self.worker.scratch.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
-        let read = ready!(Pin::new(&mut self.read).poll_read(context, &mut buffer));
-        if read.is_err() || buffer.filled().is_empty() {
-            return Poll::Ready(ControlFlow::Break(()));
+        match ready!(self.connection.poll_read(context, &mut scratch)) {
+            Ok(read) if read > 0 => Poll::Ready(self.worker.receive(&self.connection, &mut scratch[..read])),
+            _ => Poll::Ready(ControlFlow::Break(())),
         }
-        Poll::Ready(self.worker.receive(&self.connection, buffer.filled_mut()))
     }
 }
 
 impl Future for Reader {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         while ready!(self.poll_chunk(context)).is_continue() {}
         self.worker.disconnected(&self.connection);
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each has the size class of the allocator that the memory budget counts on (DESIGN: at most 1 KB per idle connection).
+    #[test]
+    fn what_an_idle_connection_owns_stays_small() {
+        const RC_COUNTS: usize = 2 * size_of::<usize>();
+        assert!(size_of::<Connection>() + RC_COUNTS <= 128, "{}", size_of::<Connection>());
+        assert!(size_of::<Session>() + RC_COUNTS <= 80, "{}", size_of::<Session>());
+        assert!(size_of::<Subscription>() <= 24, "{}", size_of::<Subscription>());
+        assert!(size_of::<Reader>() <= 16, "{}", size_of::<Reader>());
     }
 }

@@ -54,21 +54,21 @@ pub struct Deliveries {
 impl Fanout {
     /// Notes that the connection's session is a member of a room.
     pub fn joined(&mut self, connection: &Connection, room: &Arc<Room>) {
-        let mut subscriptions = connection.subscriptions.borrow_mut();
-        if let Some(subscription) = find(&mut subscriptions, room.name()) {
-            subscription.joined = true;
-            return;
-        }
-        let subscription =
-            Subscription { room: Arc::clone(room), joined: true, audience: Audience::Members, place: Place::Nowhere };
-        push(&mut subscriptions, subscription);
+        connection.with_subscriptions(|subscriptions| match find(subscriptions, room.name()) {
+            Some(subscription) => subscription.joined = true,
+            None => subscriptions.push(Subscription {
+                room: Arc::clone(room),
+                joined: true,
+                audience: Audience::Members,
+                place: Place::Nowhere,
+            }),
+        });
     }
 
     /// Notes that it is not any more, and ends its looking.
     pub fn left(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) {
-        let mut subscriptions = connection.subscriptions.borrow_mut();
-        if let Some(at) = subscriptions.iter().position(|subscription| **subscription.room.name() == *room) {
-            let subscription = subscriptions.swap_remove(at);
+        let subscription = connection.with_subscriptions(|rooms| Some(rooms.swap_remove(position(rooms, room)?)));
+        if let Some(subscription) = subscription {
             self.detach(worker, connection, &subscription);
         }
     }
@@ -82,11 +82,6 @@ impl Fanout {
         audience: Audience,
         resume: Option<Resume<'_>>,
     ) {
-        let mut subscriptions = connection.subscriptions.borrow_mut();
-        if let Some(subscription) = find(&mut subscriptions, room) {
-            self.detach(worker, connection, subscription);
-            subscription.place = Place::Nowhere;
-        }
         let registry = &worker.shared.registry;
         let attachment = registry.observe(room, worker.number, audience, resume.is_none());
         let since = resume.filter(|resume| audience == Audience::Members && *resume.epoch == *attachment.room.epoch());
@@ -94,62 +89,56 @@ impl Fanout {
         if resume.is_some() && since.is_none() {
             registry.ask(&attachment.room, audience, true);
         }
-        let id = attachment.room.id();
-        let pending = Pending { connection: Rc::clone(connection), audience, generation: attachment.generation, since };
-        self.rooms.entry(id).or_default().pending.push(pending);
-        match find(&mut subscriptions, room) {
-            Some(subscription) => {
-                subscription.room = attachment.room;
-                (subscription.audience, subscription.place) = (audience, Place::Pending);
+        connection.with_subscriptions(|subscriptions| {
+            let mut joined = false;
+            if let Some(at) = position(subscriptions, room) {
+                let before = subscriptions.swap_remove(at);
+                self.detach(worker, connection, &before);
+                joined = before.joined;
             }
-            None => push(
-                &mut subscriptions,
-                Subscription { room: attachment.room, joined: false, audience, place: Place::Pending },
-            ),
-        }
+            let room = Arc::clone(&attachment.room);
+            subscriptions.push(Subscription { room, joined, audience, place: Place::Pending });
+        });
+        let pending = Pending { connection: Rc::clone(connection), audience, generation: attachment.generation, since };
+        self.rooms.entry(attachment.room.id()).or_default().pending.push(pending);
     }
 
-    /// Stops looking. False if the connection did not.
+    /// Stops looking; a member stays one. False if the connection did not look.
     pub fn unobserve(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) -> bool {
-        let mut subscriptions = connection.subscriptions.borrow_mut();
-        let Some(at) = subscriptions.iter().position(|subscription| **subscription.room.name() == *room) else {
-            return false;
-        };
-        if subscriptions[at].place == Place::Nowhere {
-            return false;
-        }
-        self.detach(worker, connection, &subscriptions[at]);
-        if subscriptions[at].joined {
+        connection.with_subscriptions(|subscriptions| {
+            let observed = position(subscriptions, room).filter(|at| subscriptions[*at].place != Place::Nowhere);
+            let Some(at) = observed else { return false };
+            self.detach(worker, connection, &subscriptions[at]);
             subscriptions[at].place = Place::Nowhere;
-        } else {
-            subscriptions.swap_remove(at);
-        }
-        true
+            if !subscriptions[at].joined {
+                subscriptions.swap_remove(at);
+            }
+            true
+        })
     }
 
     /// Puts an observer back in line for a snapshot. False if the connection does not look at the room.
     pub fn resync(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) -> bool {
-        let mut subscriptions = connection.subscriptions.borrow_mut();
-        let Some(subscription) = find(&mut subscriptions, room) else { return false };
-        let observes = subscription.place != Place::Nowhere;
-        if observes {
-            self.line_up(worker, connection, subscription);
-        }
-        observes
+        connection.with_subscriptions(|subscriptions| {
+            let observed = find(subscriptions, room).filter(|subscription| subscription.place != Place::Nowhere);
+            observed.map(|subscription| self.line_up(worker, connection, subscription)).is_some()
+        })
     }
 
     /// Puts everything that a slow connection missed back in line.
     pub fn catch_up(&mut self, worker: &Worker, connection: &Rc<Connection>) {
-        for subscription in connection.subscriptions.borrow_mut().iter_mut() {
-            if matches!(subscription.place, Place::Lagging(_)) {
-                self.line_up(worker, connection, subscription);
+        connection.with_subscriptions(|subscriptions| {
+            for subscription in subscriptions {
+                if matches!(subscription.place, Place::Lagging(_)) {
+                    self.line_up(worker, connection, subscription);
+                }
             }
-        }
+        });
     }
 
     /// Ends all looking of a connection that is going.
     pub fn forget(&mut self, worker: &Worker, connection: &Rc<Connection>) {
-        for subscription in connection.subscriptions.take() {
+        for subscription in connection.with_subscriptions(std::mem::take) {
             self.detach(worker, connection, &subscription);
         }
     }
@@ -244,9 +233,11 @@ impl RoomObservers {
     fn attach(&mut self, pending: Pending, frames: &[u32], update: &Update, deliveries: &mut Deliveries) {
         let Pending { connection, audience, .. } = pending;
         let slot = self.attached[audience as usize].insert(Rc::clone(&connection)) as u32;
-        if let Some(subscription) = find(&mut connection.subscriptions.borrow_mut(), update.room.name()) {
-            subscription.place = Place::Attached(slot);
-        }
+        connection.with_subscriptions(|subscriptions| {
+            if let Some(subscription) = find(subscriptions, update.room.name()) {
+                subscription.place = Place::Attached(slot);
+            }
+        });
         deliveries.list.extend(frames.iter().map(|frame| (Rc::clone(&connection), *frame)));
     }
 }
@@ -284,22 +275,19 @@ impl Deliveries {
 
 /// Notes that a connection missed something of a room.
 fn lag(connection: &Connection, room: u64) {
-    let mut subscriptions = connection.subscriptions.borrow_mut();
-    if let Some(subscription) = subscriptions.iter_mut().find(|subscription| subscription.room.id() == room)
-        && let Place::Attached(slot) = subscription.place
-    {
-        subscription.place = Place::Lagging(slot);
-    }
+    connection.with_subscriptions(|subscriptions| {
+        if let Some(subscription) = subscriptions.iter_mut().find(|subscription| subscription.room.id() == room)
+            && let Place::Attached(slot) = subscription.place
+        {
+            subscription.place = Place::Lagging(slot);
+        }
+    });
+}
+
+fn position(subscriptions: &[Subscription], room: &str) -> Option<usize> {
+    subscriptions.iter().position(|subscription| **subscription.room.name() == *room)
 }
 
 fn find<'a>(subscriptions: &'a mut [Subscription], room: &str) -> Option<&'a mut Subscription> {
     subscriptions.iter_mut().find(|subscription| **subscription.room.name() == *room)
-}
-
-/// Adds one with no more room than needed: nearly every connection has exactly one.
-fn push(subscriptions: &mut Vec<Subscription>, subscription: Subscription) {
-    if subscriptions.is_empty() {
-        subscriptions.reserve_exact(1);
-    }
-    subscriptions.push(subscription);
 }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::watch;
 
 use crate::config::{Config, Liveness};
@@ -153,9 +152,8 @@ impl Worker {
     pub fn park(self: &Rc<Self>, stream: TcpStream, read_ahead: &[u8], accepted: &Accepted) {
         let now = self.shared.now();
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let (read, write) = stream.into_split();
         let session = self.shared.registry.open_session(&accepted.user, now);
-        let connection = self.admit(accepted.dialect, session, write, now.tick);
+        let connection = self.admit(accepted.dialect, session, stream, now.tick);
         let mut answers = BytesMut::new();
         self.greet(&connection, accepted, &mut answers);
         connection.answer(self, &mut answers);
@@ -163,16 +161,16 @@ impl Worker {
         if !read_ahead.is_empty() && self.receive(&connection, &mut read_ahead).is_break() {
             return self.disconnected(&connection);
         }
-        tokio::task::spawn_local(Reader::new(read, connection, Rc::clone(self)));
+        tokio::task::spawn_local(Reader::new(connection, Rc::clone(self)));
     }
 
-    fn admit(&self, dialect: Dialect, session: Arc<Session>, write: OwnedWriteHalf, now: Tick) -> Rc<Connection> {
+    fn admit(&self, dialect: Dialect, session: Arc<Session>, stream: TcpStream, now: Tick) -> Rc<Connection> {
         let mut connections = self.connections.borrow_mut();
         let serial = self.next_serial.get();
         self.next_serial.set(serial.wrapping_add(1));
         let entry = connections.vacant_entry();
         let id = ConnectionId { index: entry.key() as u32, serial };
-        let connection = Rc::new(Connection::new(id, dialect, session, write, now));
+        let connection = Rc::new(Connection::new(id, dialect, session, stream, now));
         entry.insert(Rc::clone(&connection));
         self.checks.borrow_mut().insert(now + self.times.ping_after, id);
         self.counters.connections.add(1);
@@ -217,7 +215,7 @@ impl Worker {
     /// Takes bytes that a client has sent. Breaks when the connection is over.
     pub(crate) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> ControlFlow<()> {
         let now = self.shared.now();
-        connection.last_heard.set(now.tick);
+        connection.heard(now.tick);
         if connection.phase.get() == Phase::Failed {
             return ControlFlow::Continue(());
         }
@@ -417,9 +415,8 @@ impl Worker {
 
     /// Whether the connection may have one more room, or has this one already.
     fn room_for(&self, connection: &Connection, room: &str) -> Result<(), Refusal> {
-        let subscriptions = connection.subscriptions.borrow();
         let known = |subscription: &Subscription| **subscription.room.name() == *room;
-        if subscriptions.len() < MAX_ROOMS_PER_CONNECTION || subscriptions.iter().any(known) {
+        if connection.with_subscriptions(|rooms| rooms.len() < MAX_ROOMS_PER_CONNECTION || rooms.iter().any(known)) {
             return Ok(());
         }
         Err(Refusal::new(
@@ -499,7 +496,7 @@ impl Worker {
             let connection =
                 self.connections.borrow().get(id.index as usize).filter(|held| held.id == id).map(Rc::clone);
             let Some(connection) = connection else { continue };
-            let silent = now.saturating_sub(connection.last_heard.get());
+            let silent = connection.silent_for(now);
             if connection.phase.get() != Phase::Open {
                 connection.abort();
                 continue;
@@ -511,9 +508,9 @@ impl Worker {
             } else if silent >= self.times.ping_after {
                 // A full socket has other trouble than silence, and gets no ping on top.
                 connection.deliver(self, &[&Bytes::from_static(PING)]);
-                connection.last_heard.get() + self.times.ttl + 1
+                now - silent + self.times.ttl + 1
             } else {
-                connection.last_heard.get() + self.times.ping_after
+                now - silent + self.times.ping_after
             };
             self.checks.borrow_mut().insert(next, id);
         }

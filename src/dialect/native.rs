@@ -142,7 +142,7 @@ fn state(message: &Value<'_, '_>) -> Result<Option<State>, Refusal> {
             format!("`state` has {} bytes of JSON, at most {MAX_STATE_BYTES} go", text.len()),
         ));
     }
-    Ok(Some(Arc::from(text)))
+    Ok(Some(State::from(text)))
 }
 
 fn resume<'a>(message: &Value<'_, 'a>) -> Result<Option<Resume<'a>>, Refusal> {
@@ -271,7 +271,7 @@ pub fn put_member(buffer: &mut BytesMut, user: &str, state: Option<&State>) {
     put_string(buffer, user);
     if let Some(state) = state {
         buffer.put_slice(br#","state":"#);
-        buffer.put_slice(state.as_bytes());
+        buffer.put_slice(state.as_str().as_bytes());
     }
     buffer.put_u8(b'}');
 }

@@ -14,15 +14,15 @@ mod id;
 mod registry;
 mod room;
 mod session;
+mod state;
 mod wheel;
 
 pub use id::{IdError, MAX_ID_BYTES, check_id};
 pub use registry::{Attachment, Registry, RequestsFull, Settings, UserStatus};
 pub use room::{AUDIENCES, Audience, AudienceSet, Diff, Observers, Room, RoomChange, Roster};
 pub use session::Session;
+pub use state::State;
 pub use wheel::Wheel;
-
-use std::sync::Arc;
 
 /// Engine time: the number of ticks that have been executed. It stands still while the engine cannot keep up, so that nobody
 /// times out because *we* were slow.
@@ -36,9 +36,6 @@ pub struct Now {
     /// Milliseconds since the Unix epoch; only ever shown, never compared.
     pub unix_ms: u64,
 }
-
-/// What a user says about itself in a room: compact JSON text, shared by everyone who holds it.
-pub type State = Arc<str>;
 
 /// Why a member left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -35,7 +35,8 @@ impl<T> Wheel<T> {
     pub fn take_due(&mut self, now: Tick, due: &mut Vec<T>) {
         let turns = now.saturating_sub(self.taken).min(self.mask + 1);
         for tick in now + 1 - turns..=now {
-            due.append(&mut self.slots[(tick & self.mask) as usize]);
+            // The slot gives its memory back: what one burst filled must not stay allocated in every slot it passes through.
+            due.append(&mut std::mem::take(&mut self.slots[(tick & self.mask) as usize]));
         }
         self.taken = self.taken.max(now);
     }
