@@ -193,9 +193,7 @@ mod tests {
     use super::*;
 
     fn heartbeat(line: &str) -> HeartbeatArgs {
-        let words = ["loadtest", "heartbeat"]
-            .into_iter()
-            .chain(line.split_whitespace());
+        let words = ["loadtest", "heartbeat"].into_iter().chain(line.split_whitespace());
         match Args::try_parse_from(words).expect("parses").scenario {
             Scenario::Heartbeat(args) => args,
             other => panic!("not heartbeat: {other:?}"),
@@ -210,30 +208,11 @@ mod tests {
 
     #[test]
     fn relations_are_checked_with_the_reason() {
-        assert!(
-            heartbeat("--connections 10 --rooms 10")
-                .crowd
-                .check()
-                .is_ok()
-        );
-        let message = heartbeat("--connections 10 --rooms 11")
-            .crowd
-            .check()
-            .unwrap_err()
-            .to_string();
+        assert!(heartbeat("--connections 10 --rooms 10").crowd.check().is_ok());
+        let message = heartbeat("--connections 10 --rooms 11").crowd.check().unwrap_err().to_string();
         assert!(message.contains("more than --connections"), "{message}");
-        assert!(
-            heartbeat("--protocol floor --rooms 2")
-                .crowd
-                .check()
-                .is_err()
-        );
-        assert!(
-            heartbeat("--protocol online-users --observe count")
-                .crowd
-                .check()
-                .is_err()
-        );
+        assert!(heartbeat("--protocol floor --rooms 2").crowd.check().is_err());
+        assert!(heartbeat("--protocol online-users --observe count").crowd.check().is_err());
     }
 
     #[test]

@@ -89,14 +89,7 @@ pub(crate) struct Shared<'a> {
 impl Connection {
     /// Takes a socket that is still connecting; the request goes out when it is writable.
     pub(crate) fn new(index: usize, stream: TcpStream, request: Vec<u8>) -> Self {
-        Self {
-            index,
-            stream,
-            stage: Stage::Connecting,
-            tail: Vec::new(),
-            skip_bytes: 0,
-            outbox: request,
-        }
+        Self { index, stream, stage: Stage::Connecting, tail: Vec::new(), skip_bytes: 0, outbox: request }
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -125,9 +118,7 @@ impl Connection {
 
     /// Writes a finished frame now or as soon as there is room.
     pub(crate) fn push(&mut self, frame: &[u8]) {
-        if self.offer(frame) == Offer::Blocked
-            && self.outbox.len() + frame.len() <= MAX_OUTBOX_BYTES
-        {
+        if self.offer(frame) == Offer::Blocked && self.outbox.len() + frame.len() <= MAX_OUTBOX_BYTES {
             self.outbox.extend_from_slice(frame);
         }
     }
@@ -168,12 +159,7 @@ impl Connection {
     }
 
     /// Events are edge-triggered. A short read has emptied the socket, unless its end has come as well.
-    fn read(
-        &mut self,
-        to_the_end: bool,
-        shared: &mut Shared<'_>,
-        client: &mut impl Client,
-    ) -> Result<(), Loss> {
+    fn read(&mut self, to_the_end: bool, shared: &mut Shared<'_>, client: &mut impl Client) -> Result<(), Loss> {
         loop {
             let carried = self.tail.len();
             match self.stream.read(&mut shared.buffer[carried..]) {
@@ -194,12 +180,7 @@ impl Connection {
     }
 
     /// Handles the tail and what was read behind its place in the buffer; keeps what is incomplete.
-    fn take(
-        &mut self,
-        filled: usize,
-        shared: &mut Shared<'_>,
-        client: &mut impl Client,
-    ) -> Result<(), Loss> {
+    fn take(&mut self, filled: usize, shared: &mut Shared<'_>, client: &mut impl Client) -> Result<(), Loss> {
         shared.buffer[..self.tail.len()].copy_from_slice(&self.tail);
         self.tail = Vec::new();
         let bytes = &shared.buffer[..filled];
@@ -238,14 +219,10 @@ impl Connection {
                 return Err(Loss::Violation(Violation("a server frame is masked")));
             }
             let payload = &bytes[header.header_bytes..];
-            let whole = usize::try_from(header.payload_bytes)
-                .ok()
-                .and_then(|length| payload.get(..length));
+            let whole = usize::try_from(header.payload_bytes).ok().and_then(|length| payload.get(..length));
             let shown = match whole {
                 Some(payload) => payload,
-                None if header.payload_bytes > keep_bytes as u64 && payload.len() >= HEAD_BYTES => {
-                    payload
-                }
+                None if header.payload_bytes > keep_bytes as u64 && payload.len() >= HEAD_BYTES => payload,
                 None => return Ok(bytes),
             };
             self.skip_bytes = header.payload_bytes - shown.len() as u64;
@@ -255,8 +232,7 @@ impl Connection {
     }
 
     fn skip<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let skipped =
-            usize::try_from(self.skip_bytes).map_or(bytes.len(), |skip| skip.min(bytes.len()));
+        let skipped = usize::try_from(self.skip_bytes).map_or(bytes.len(), |skip| skip.min(bytes.len()));
         self.skip_bytes -= skipped as u64;
         &bytes[skipped..]
     }
@@ -275,15 +251,9 @@ impl Connection {
             }
             frame::PONG => {}
             frame::CLOSE => {
-                self.push(&frame::masked(
-                    frame::CLOSE,
-                    &payload[..payload.len().min(2)],
-                ));
-                let code = payload
-                    .first_chunk::<2>()
-                    .map(|code| u16::from_be_bytes(*code));
-                let reason =
-                    String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
+                self.push(&frame::masked(frame::CLOSE, &payload[..payload.len().min(2)]));
+                let code = payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));
+                let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
                 return Err(Loss::Closed { code, reason });
             }
             _ => {
@@ -300,10 +270,7 @@ impl fmt::Display for Loss {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                write!(
-                    formatter,
-                    "connection refused; is a server listening there?"
-                )
+                write!(formatter, "connection refused; is a server listening there?")
             }
             Self::Connect(error) => write!(formatter, "cannot connect: {error}"),
             Self::Refused(message) => {
@@ -312,22 +279,17 @@ impl fmt::Display for Loss {
             Self::Violation(violation) => {
                 write!(formatter, "the server broke RFC 6455: {}", violation.0)
             }
-            Self::Closed {
-                code: Some(code),
-                reason,
-            } if reason.is_empty() => write!(formatter, "closed by the server with {code}"),
-            Self::Closed {
-                code: Some(code),
-                reason,
-            } => write!(formatter, "closed by the server with {code} {reason:?}"),
+            Self::Closed { code: Some(code), reason } if reason.is_empty() => {
+                write!(formatter, "closed by the server with {code}")
+            }
+            Self::Closed { code: Some(code), reason } => {
+                write!(formatter, "closed by the server with {code} {reason:?}")
+            }
             Self::Closed { code: None, .. } => {
                 write!(formatter, "closed by the server without a code")
             }
             Self::Broken(error) => write!(formatter, "the connection broke: {error}"),
-            Self::Ended => write!(
-                formatter,
-                "the server ended the connection without a close frame"
-            ),
+            Self::Ended => write!(formatter, "the server ended the connection without a close frame"),
         }
     }
 }

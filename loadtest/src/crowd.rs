@@ -50,26 +50,16 @@ struct Gathering {
 /// What can be checked before anything is opened.
 pub(crate) fn check(args: &CrowdArgs) -> Result<Target> {
     args.check()?;
-    let target =
-        Target::resolve(&args.url).map_err(|error| UsageError(format!("--url {error:#}")))?;
+    let target = Target::resolve(&args.url).map_err(|error| UsageError(format!("--url {error:#}")))?;
     limits::check_descriptors(args.connections as usize)?;
     Ok(target)
 }
 
 impl Crowd {
-    pub(crate) fn gather(
-        args: &CrowdArgs,
-        target: Target,
-        keep_bytes: usize,
-        interrupt: &Interrupt,
-    ) -> Result<Self> {
+    pub(crate) fn gather(args: &CrowdArgs, target: Target, keep_bytes: usize, interrupt: &Interrupt) -> Result<Self> {
         let size = args.connections as usize;
-        let dialect = Dialect {
-            protocol: args.protocol,
-            observe: args.observe,
-            rooms: args.rooms,
-            first_user: args.first_user,
-        };
+        let dialect =
+            Dialect { protocol: args.protocol, observe: args.observe, rooms: args.rooms, first_user: args.first_user };
         let sources = limits::source_addresses(size, target.address, &args.source)?;
         let mut engine = Engine::new(&target, sources, args.seed, keep_bytes)?;
         let mut gathering = Gathering::new(dialect, size);
@@ -78,10 +68,7 @@ impl Crowd {
         let mut next = 0;
         while gathering.joined_count < size {
             if interrupt.is_asked() {
-                bail!(
-                    "interrupted while connecting: {} of {size} were in",
-                    gathering.joined_count
-                );
+                bail!("interrupted while connecting: {} of {size} were in", gathering.joined_count);
             }
             while next < size && next - gathering.joined_count < args.in_flight as usize {
                 engine.open(next, &dialect.path(&target.base_path, next))?;
@@ -93,25 +80,13 @@ impl Crowd {
             progress.set(gathering.joined_count as u64);
         }
         progress.finish();
-        Ok(Self {
-            engine,
-            dialect,
-            target,
-            size,
-            gathered_in: started.elapsed(),
-        })
+        Ok(Self { engine, dialect, target, size, gathered_in: started.elapsed() })
     }
 }
 
 impl Gathering {
     fn new(dialect: Dialect, size: usize) -> Self {
-        Self {
-            dialect,
-            joined: vec![false; size],
-            joined_count: 0,
-            begun: VecDeque::new(),
-            failure: None,
-        }
+        Self { dialect, joined: vec![false; size], joined_count: 0, begun: VecDeque::new(), failure: None }
     }
 
     fn apply(&mut self, connection: &mut Connection, step: &Step) {
@@ -160,8 +135,7 @@ impl Client for Gathering {
     }
 
     fn closed(&mut self, index: usize, loss: Loss) {
-        self.failure
-            .get_or_insert_with(|| format!("{}: {loss}", self.dialect.user(index)));
+        self.failure.get_or_insert_with(|| format!("{}: {loss}", self.dialect.user(index)));
     }
 }
 
@@ -177,12 +151,7 @@ impl Losses {
 
     /// A sentence for the report, if anybody was lost.
     pub(crate) fn problem(&self, size: usize) -> Option<String> {
-        (self.count > 0).then(|| {
-            format!(
-                "{} of {size} connections were lost: {}",
-                self.count,
-                self.examples.join("; ")
-            )
-        })
+        (self.count > 0)
+            .then(|| format!("{} of {size} connections were lost: {}", self.count, self.examples.join("; ")))
     }
 }

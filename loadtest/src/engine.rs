@@ -21,6 +21,8 @@ const ALARM: Token = Token(usize::MAX);
 const EVENTS_PER_TURN: usize = 1024;
 /// One read takes what a server sends in a tick to one client, and often more.
 const MIN_BUFFER_BYTES: usize = 256 * 1024;
+/// What a non-blocking connect says at first; `ErrorKind` has no stable name for it.
+const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 /// RFC 6455 §7.4.1: normal closure.
 const CLOSE_NORMAL: u16 = 1000;
 
@@ -56,12 +58,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Messages longer than `keep_bytes` are shown to clients by their beginning only.
-    pub(crate) fn new(
-        target: &Target,
-        sources: Vec<IpAddr>,
-        seed: u64,
-        keep_bytes: usize,
-    ) -> Result<Self> {
+    pub(crate) fn new(target: &Target, sources: Vec<IpAddr>, seed: u64, keep_bytes: usize) -> Result<Self> {
         let poll = Poll::new().context("cannot make an epoll instance")?;
         let alarm = Alarm::register(poll.registry(), ALARM)?;
         let keep_bytes = keep_bytes.max(HEAD_BYTES);
@@ -91,23 +88,16 @@ impl Engine {
 
     /// Starts a connection; the client hears `opened` or `closed`.
     pub(crate) fn open(&mut self, index: usize, path: &str) -> Result<()> {
-        let mut stream = self
-            .connect(index)
-            .with_context(|| format!("cannot connect to {}", self.server))?;
+        let mut stream = self.connect(index).with_context(|| format!("cannot connect to {}", self.server))?;
         // Both at once and for good: edge-triggered, writability costs nothing until a write was refused.
         self.poll
             .registry()
-            .register(
-                &mut stream,
-                Token(index),
-                Interest::READABLE | Interest::WRITABLE,
-            )
+            .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
             .context("cannot watch a socket")?;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
         }
-        self.connections[index] =
-            Some(Connection::new(index, stream, self.handshake.request(path)));
+        self.connections[index] = Some(Connection::new(index, stream, self.handshake.request(path)));
         self.live += 1;
         Ok(())
     }
@@ -181,11 +171,7 @@ impl Engine {
     }
 
     fn connect(&self, index: usize) -> std::io::Result<TcpStream> {
-        let socket = Socket::new(
-            Domain::for_address(self.server),
-            Type::STREAM.nonblocking(),
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(self.server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if !self.sources.is_empty() {
             let source = self.sources[index % self.sources.len()];
@@ -199,6 +185,3 @@ impl Engine {
         Ok(TcpStream::from_std(socket.into()))
     }
 }
-
-/// std has a stable kind for it only as unstable `InProgress`.
-const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();

@@ -53,16 +53,9 @@ pub(crate) fn parse_header(bytes: &[u8]) -> Result<Option<Header>, Violation> {
         },
         short => (0, u64::from(short)),
     };
-    let mut header = Header {
-        opcode: first & 0xF,
-        mask: None,
-        header_bytes: 2 + length_bytes,
-        payload_bytes,
-    };
+    let mut header = Header { opcode: first & 0xF, mask: None, header_bytes: 2 + length_bytes, payload_bytes };
     if header.is_control() && (payload_bytes > MAX_CONTROL_BYTES || first & FINAL_BIT == 0) {
-        return Err(Violation(
-            "a control frame is fragmented or longer than 125 bytes",
-        ));
+        return Err(Violation("a control frame is fragmented or longer than 125 bytes"));
     }
     if second & MASK_BIT != 0 {
         let Some(mask) = rest[length_bytes..].first_chunk::<4>() else {
@@ -141,25 +134,13 @@ mod tests {
     #[test]
     fn the_hello_of_the_rfc() {
         // RFC 6455 §5.7 with the same key.
-        assert_eq!(
-            masked(TEXT, b"Hello"),
-            [
-                0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58
-            ]
-        );
-        assert_eq!(
-            unmasked(TEXT, b"Hello"),
-            [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]
-        );
+        assert_eq!(masked(TEXT, b"Hello"), [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
+        assert_eq!(unmasked(TEXT, b"Hello"), [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
     }
 
     #[test]
     fn a_header_in_pieces_is_waited_for() {
-        for frame in [
-            masked(TEXT, &[7; 5]),
-            masked(TEXT, &[7; 300]),
-            masked(TEXT, &[7; 70_000]),
-        ] {
+        for frame in [masked(TEXT, &[7; 5]), masked(TEXT, &[7; 300]), masked(TEXT, &[7; 70_000])] {
             let header_bytes = parse_header(&frame).unwrap().expect("whole").header_bytes;
             for length in 0..header_bytes {
                 assert_eq!(parse_header(&frame[..length]), Ok(None));

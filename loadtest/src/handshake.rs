@@ -40,11 +40,7 @@ impl Handshake {
         fastrand::Rng::with_seed(seed).fill(&mut key_bytes);
         let key = STANDARD.encode(key_bytes);
         let accept = accept_key(&key);
-        Self {
-            key,
-            accept,
-            authority: authority.to_owned(),
-        }
+        Self { key, accept, authority: authority.to_owned() }
     }
 
     pub(crate) fn request(&self, path: &str) -> Vec<u8> {
@@ -60,9 +56,7 @@ impl Handshake {
     pub(crate) fn judge(&self, bytes: &[u8]) -> Answer {
         let Some(head_bytes) = head_end(bytes) else {
             if bytes.len() > MAX_ANSWER_BYTES {
-                return Answer::Refused(
-                    "it answered with more than 16 KiB that are not an HTTP head".to_owned(),
-                );
+                return Answer::Refused("it answered with more than 16 KiB that are not an HTTP head".to_owned());
             }
             return Answer::Incomplete;
         };
@@ -73,29 +67,19 @@ impl Handshake {
         }
         match header_value(&head, "sec-websocket-accept") {
             Some(accept) if accept == self.accept => Answer::Switched(head_bytes),
-            _ => Answer::Refused(
-                "it answered 101 with a wrong or missing Sec-WebSocket-Accept".to_owned(),
-            ),
+            _ => Answer::Refused("it answered 101 with a wrong or missing Sec-WebSocket-Accept".to_owned()),
         }
     }
 }
 
 /// The value of `Sec-WebSocket-Accept` for a request's key.
 pub(crate) fn accept_key(key: &str) -> String {
-    STANDARD.encode(
-        Sha1::new()
-            .chain_update(key)
-            .chain_update(ACCEPT_SUFFIX)
-            .finalize(),
-    )
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_SUFFIX).finalize())
 }
 
 /// The length of an HTTP head with its empty line.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .map(|position| position + 4)
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
 }
 
 /// The value of a header whose name is given in lower case.
@@ -121,28 +105,16 @@ mod tests {
 
     #[test]
     fn the_key_of_the_rfc() {
-        assert_eq!(
-            accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
-            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        );
+        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
     fn a_right_answer_is_taken_and_says_where_frames_start() {
         let handshake = Handshake::new("localhost", 1);
-        let head = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept:  {}\r\n\r\n",
-            handshake.accept
-        );
+        let head = format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept:  {}\r\n\r\n", handshake.accept);
         let with_frame = format!("{head}\u{1}");
-        assert_eq!(
-            handshake.judge(with_frame.as_bytes()),
-            Answer::Switched(head.len())
-        );
-        assert_eq!(
-            handshake.judge(&head.as_bytes()[..head.len() - 1]),
-            Answer::Incomplete
-        );
+        assert_eq!(handshake.judge(with_frame.as_bytes()), Answer::Switched(head.len()));
+        assert_eq!(handshake.judge(&head.as_bytes()[..head.len() - 1]), Answer::Incomplete);
     }
 
     #[test]
@@ -152,13 +124,8 @@ mod tests {
             Answer::Refused(message) => message,
             other => panic!("not refused: {other:?}"),
         };
-        assert!(
-            refused(b"HTTP/1.1 404 Not Found\r\n\r\nno such page")
-                .contains("404 Not Found\": no such page")
-        );
-        assert!(
-            refused(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").contains("Sec-WebSocket-Accept")
-        );
+        assert!(refused(b"HTTP/1.1 404 Not Found\r\n\r\nno such page").contains("404 Not Found\": no such page"));
+        assert!(refused(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").contains("Sec-WebSocket-Accept"));
         assert!(refused(&[b'x'; MAX_ANSWER_BYTES + 1]).contains("16 KiB"));
     }
 }

@@ -43,9 +43,7 @@ fn parse(answer: &[u8]) -> Result<Value> {
         bail!("{status}");
     }
     let body = &answer[head_bytes..];
-    let length = header_value(&head, "content-length")
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(body.len());
+    let length = header_value(&head, "content-length").and_then(|value| value.parse().ok()).unwrap_or(body.len());
     serde_json::from_slice(&body[..length.min(body.len())]).context("the answer is not JSON")
 }
 
@@ -57,12 +55,7 @@ mod tests {
     fn answers_are_read() {
         let value = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}rest").unwrap();
         assert_eq!(value["a"], 1);
-        assert!(
-            parse(b"HTTP/1.1 404 Not Found\r\n\r\n{}")
-                .unwrap_err()
-                .to_string()
-                .contains("404")
-        );
+        assert!(parse(b"HTTP/1.1 404 Not Found\r\n\r\n{}").unwrap_err().to_string().contains("404"));
         assert!(parse(b"HTTP/1.1 200 OK\r\n\r\n<html>").is_err());
         assert!(parse(b"nonsense").is_err());
     }

@@ -33,10 +33,7 @@ pub(crate) struct Summary {
 
 impl Latency {
     pub(crate) fn new() -> Self {
-        Self(
-            Histogram::new_with_bounds(1, MAX_NS, SIGNIFICANT_DIGITS)
-                .expect("constant bounds are valid"),
-        )
+        Self(Histogram::new_with_bounds(1, MAX_NS, SIGNIFICANT_DIGITS).expect("constant bounds are valid"))
     }
 
     pub(crate) fn record_ns(&mut self, latency_ns: u64) {
@@ -59,9 +56,7 @@ impl Latency {
 
     fn encode(&self) -> String {
         let mut bytes = Vec::new();
-        V2Serializer::new()
-            .serialize(&self.0, &mut bytes)
-            .expect("writing to memory does not fail");
+        V2Serializer::new().serialize(&self.0, &mut bytes).expect("writing to memory does not fail");
         STANDARD.encode(bytes)
     }
 }
@@ -89,10 +84,7 @@ mod tests {
             (summary.max_us, 1000.0),
             (summary.mean_us, 500.5),
         ] {
-            assert!(
-                (found / expected - 1.0).abs() < 0.001,
-                "{found} is not {expected}"
-            );
+            assert!((found / expected - 1.0).abs() < 0.001, "{found} is not {expected}");
         }
     }
 
@@ -109,9 +101,7 @@ mod tests {
     fn the_encoded_histogram_can_be_read_back() {
         let latency = thousand();
         let bytes = STANDARD.decode(latency.summary().histogram_v2).unwrap();
-        let read: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
-            .unwrap();
+        let read: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
         assert_eq!(read, latency.0);
     }
 }

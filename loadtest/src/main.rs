@@ -79,14 +79,8 @@ fn run(args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Scenario::Idle(idle_args) => scenarios::idle::run(idle_args, &interrupt)?,
-        Scenario::Heartbeat(heartbeat_args) => {
-            scenarios::heartbeat::run(heartbeat_args, &interrupt)?
-        }
+        Scenario::Heartbeat(heartbeat_args) => scenarios::heartbeat::run(heartbeat_args, &interrupt)?,
     };
     print!("{report}");
-    Ok(if report.is_valid() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(EXIT_INVALID)
-    })
+    Ok(if report.is_valid() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_INVALID) })
 }

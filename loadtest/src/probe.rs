@@ -17,6 +17,29 @@ pub(crate) struct KernelMemory {
     pub(crate) tcp_bytes: u64,
 }
 
+/// User and kernel time of threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CpuTime {
+    pub(crate) ran_ns: u64,
+    /// Ready to run while others had the core.
+    pub(crate) waited_ns: u64,
+}
+
+impl CpuTime {
+    fn add(&mut self, other: Self) {
+        self.ran_ns += other.ran_ns;
+        self.waited_ns += other.waited_ns;
+    }
+
+    pub(crate) fn since(self, start: Self) -> Self {
+        // A thread that has ended takes its time with it.
+        Self {
+            ran_ns: self.ran_ns.saturating_sub(start.ran_ns),
+            waited_ns: self.waited_ns.saturating_sub(start.waited_ns),
+        }
+    }
+}
+
 /// Memory of processes that no file backs: heap and stacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Anonymous {
@@ -25,19 +48,19 @@ pub(crate) struct Anonymous {
     pub(crate) huge_bytes: u64,
 }
 
-/// CPU time of all threads of all `pids`, user and kernel.
-pub(crate) fn cpu_ns(pids: &[u32]) -> Result<u64> {
-    pids.iter()
-        .map(|pid| {
-            process_cpu_ns(*pid).with_context(|| {
-                format!("cannot read the CPU time of process {pid}; has it ended?")
-            })
-        })
-        .sum()
+/// Time of all threads of all `pids`.
+pub(crate) fn cpu_time(pids: &[u32]) -> Result<CpuTime> {
+    let mut total = CpuTime::default();
+    for pid in pids {
+        let of_process = process_cpu_time(*pid)
+            .with_context(|| format!("cannot read the CPU time of process {pid}; has it ended?"))?;
+        total.add(of_process);
+    }
+    Ok(total)
 }
 
-pub(crate) fn own_cpu_ns() -> Result<u64> {
-    cpu_ns(&[std::process::id()])
+pub(crate) fn own_cpu_time() -> Result<CpuTime> {
+    cpu_time(&[std::process::id()])
 }
 
 pub(crate) fn anonymous(pids: &[u32]) -> Result<Anonymous> {
@@ -68,37 +91,32 @@ pub(crate) fn kernel_memory() -> Result<KernelMemory> {
     })
 }
 
-fn process_cpu_ns(pid: u32) -> io::Result<u64> {
-    let mut total_ns = 0;
+fn process_cpu_time(pid: u32) -> io::Result<CpuTime> {
+    let mut total = CpuTime::default();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end between the listing and the reading.
         if let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) {
-            total_ns += run_time_ns(&schedstat).unwrap_or(0);
+            total.add(parse_schedstat(&schedstat).unwrap_or_default());
         }
     }
-    Ok(total_ns)
+    Ok(total)
 }
 
 /// smaps_rollup counts pages; the counters of status lag by up to 32 pages a core. It needs ptrace rights.
 fn process_anonymous(pid: u32) -> Result<Anonymous> {
     if let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
         let bytes = kib_field(&rollup, "Anonymous:").context("smaps_rollup has no Anonymous")?;
-        return Ok(Anonymous {
-            bytes,
-            huge_bytes: kib_field(&rollup, "AnonHugePages:").unwrap_or(0),
-        });
+        return Ok(Anonymous { bytes, huge_bytes: kib_field(&rollup, "AnonHugePages:").unwrap_or(0) });
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let bytes = kib_field(&status, "RssAnon:").context("status has no RssAnon")?;
-    Ok(Anonymous {
-        bytes,
-        huge_bytes: 0,
-    })
+    Ok(Anonymous { bytes, huge_bytes: 0 })
 }
 
-/// The first number of schedstat: nanoseconds on a CPU.
-fn run_time_ns(schedstat: &str) -> Option<u64> {
-    schedstat.split_whitespace().next()?.parse().ok()
+/// The first two numbers: nanoseconds on a CPU, nanoseconds on a run queue.
+fn parse_schedstat(schedstat: &str) -> Option<CpuTime> {
+    let mut numbers = schedstat.split_whitespace().map(str::parse);
+    Some(CpuTime { ran_ns: numbers.next()?.ok()?, waited_ns: numbers.next()?.ok()? })
 }
 
 /// `name` at the start of a line, then a number of kB.
@@ -116,13 +134,7 @@ fn tcp_pages(sockstat: &str) -> Option<u64> {
 
 /// The eighth number of the first line: user, nice, system, idle, iowait, irq, softirq, steal.
 fn stolen_ticks(stat: &str) -> Option<u64> {
-    stat.lines()
-        .next()?
-        .strip_prefix("cpu ")?
-        .split_whitespace()
-        .nth(7)?
-        .parse()
-        .ok()
+    stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().nth(7)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -130,9 +142,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schedstat_begins_with_the_run_time() {
-        assert_eq!(run_time_ns("123456789 42 7\n"), Some(123_456_789));
-        assert_eq!(run_time_ns(""), None);
+    fn schedstat_begins_with_run_and_wait_time() {
+        let expected = CpuTime { ran_ns: 123_456_789, waited_ns: 42 };
+        assert_eq!(parse_schedstat("123456789 42 7\n"), Some(expected));
+        assert_eq!(parse_schedstat("1"), None);
     }
 
     #[test]
@@ -144,31 +157,27 @@ mod tests {
 
     #[test]
     fn tcp_memory_is_the_number_after_mem() {
-        let text =
-            "sockets: used 11\nTCP: inuse 1 orphan 0 tw 2 alloc 1 mem 338\nUDP: inuse 0 mem 5\n";
+        let text = "sockets: used 11\nTCP: inuse 1 orphan 0 tw 2 alloc 1 mem 338\nUDP: inuse 0 mem 5\n";
         assert_eq!(tcp_pages(text), Some(338));
         assert_eq!(tcp_pages("UDP: inuse 0 mem 5\n"), None);
     }
 
     #[test]
     fn steal_is_the_eighth_number() {
-        assert_eq!(
-            stolen_ticks("cpu  1 2 3 4 5 6 7 88 9 10\ncpu0 1 1 1 1 1 1 1 1 1 1\n"),
-            Some(88)
-        );
+        assert_eq!(stolen_ticks("cpu  1 2 3 4 5 6 7 88 9 10\ncpu0 1 1 1 1 1 1 1 1 1 1\n"), Some(88));
         assert_eq!(stolen_ticks("cpu  1 2 3\n"), None);
     }
 
     #[test]
     fn this_process_can_be_read() {
-        assert!(own_cpu_ns().unwrap() > 0);
+        assert!(own_cpu_time().unwrap().ran_ns > 0);
         assert!(anonymous(&[std::process::id()]).unwrap().bytes > 0);
         assert!(kernel_memory().unwrap().slab_bytes > 0);
     }
 
     #[test]
     fn a_process_that_is_gone_is_named() {
-        let message = cpu_ns(&[u32::MAX]).unwrap_err().to_string();
+        let message = cpu_time(&[u32::MAX]).unwrap_err().to_string();
         assert!(message.contains(&u32::MAX.to_string()), "{message}");
     }
 }

@@ -23,29 +23,18 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(label: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(
-                "{prefix:<12} {wide_bar} {human_pos}/{human_len} {elapsed}",
-            );
+            let style = ProgressStyle::with_template("{prefix:<12} {wide_bar} {human_pos}/{human_len} {elapsed}");
             ProgressBar::new(total)
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
                 .with_prefix(label)
         });
-        Self {
-            label,
-            total,
-            bar,
-            shown: Instant::now(),
-        }
+        Self { label, total, bar, shown: Instant::now() }
     }
 
     /// Cheap enough for every turn of a loop.
     pub(crate) fn set(&mut self, position: u64) {
         let now = Instant::now();
-        let every = if self.bar.is_some() {
-            DRAW_EVERY
-        } else {
-            LINE_EVERY
-        };
+        let every = if self.bar.is_some() { DRAW_EVERY } else { LINE_EVERY };
         if now.duration_since(self.shown) < every {
             return;
         }

@@ -73,11 +73,7 @@ impl Dialect {
     }
 
     pub(crate) fn room_name(&self, number: usize) -> String {
-        if self.rooms == 1 {
-            "lobby".to_owned()
-        } else {
-            format!("room-{number:05}")
-        }
+        if self.rooms == 1 { "lobby".to_owned() } else { format!("room-{number:05}") }
     }
 
     /// Names are plain ASCII, so nothing needs percent-encoding.
@@ -85,10 +81,7 @@ impl Dialect {
         let user = self.user(index);
         match self.protocol {
             Protocol::Native if self.observe == Observe::Members => {
-                format!(
-                    "{base_path}/v1/connect?user={user}&room={}",
-                    self.room(index)
-                )
+                format!("{base_path}/v1/connect?user={user}&room={}", self.room(index))
             }
             Protocol::Native => format!("{base_path}/v1/connect?user={user}"),
             Protocol::OnlineUsers => format!("{base_path}/ws/{user}"),
@@ -97,30 +90,22 @@ impl Dialect {
     }
 
     pub(crate) fn on_open(&self) -> Step {
-        Step {
-            send: None,
-            joined: self.protocol == Protocol::Floor,
-        }
+        Step { send: None, joined: self.protocol == Protocol::Floor }
     }
 
     /// What follows from a message while the client is not in yet.
     pub(crate) fn on_message(&self, index: usize, payload: &[u8]) -> Step {
         let kind = message_kind(payload).unwrap_or_default();
         match (self.protocol, self.observe, kind) {
-            (Protocol::Native, Observe::None, "welcome") => Step {
-                send: Some(self.join(index, &json!({ "observe": false }))),
-                joined: true,
-            },
-            (Protocol::Native, Observe::Count, "welcome") => Step {
-                send: Some(self.join(index, &json!({ "detail": "count" }))),
-                joined: false,
-            },
+            (Protocol::Native, Observe::None, "welcome") => {
+                Step { send: Some(self.join(index, &json!({ "observe": false }))), joined: true }
+            }
+            (Protocol::Native, Observe::Count, "welcome") => {
+                Step { send: Some(self.join(index, &json!({ "detail": "count" }))), joined: false }
+            }
             (Protocol::Native, Observe::Count, "count")
             | (Protocol::Native, Observe::Members, "snapshot")
-            | (Protocol::OnlineUsers, _, "online_users") => Step {
-                send: None,
-                joined: true,
-            },
+            | (Protocol::OnlineUsers, _, "online_users") => Step { send: None, joined: true },
             _ => Step::default(),
         }
     }
@@ -167,83 +152,41 @@ mod tests {
     use super::*;
 
     fn native(observe: Observe) -> Dialect {
-        Dialect {
-            protocol: Protocol::Native,
-            observe,
-            rooms: 1,
-            first_user: 0,
-        }
+        Dialect { protocol: Protocol::Native, observe, rooms: 1, first_user: 0 }
     }
 
     #[test]
     fn paths() {
-        assert_eq!(
-            native(Observe::None).path("", 7),
-            "/v1/connect?user=user-000007"
-        );
-        assert_eq!(
-            native(Observe::Members).path("/p", 7),
-            "/p/v1/connect?user=user-000007&room=lobby"
-        );
-        let online = Dialect {
-            protocol: Protocol::OnlineUsers,
-            first_user: 5000,
-            ..native(Observe::None)
-        };
+        assert_eq!(native(Observe::None).path("", 7), "/v1/connect?user=user-000007");
+        assert_eq!(native(Observe::Members).path("/p", 7), "/p/v1/connect?user=user-000007&room=lobby");
+        let online = Dialect { protocol: Protocol::OnlineUsers, first_user: 5000, ..native(Observe::None) };
         assert_eq!(online.path("", 7), "/ws/user-005007");
-        let rooms = Dialect {
-            rooms: 3,
-            ..native(Observe::Members)
-        };
-        assert_eq!(
-            rooms.path("", 7),
-            "/v1/connect?user=user-000007&room=room-00001"
-        );
+        let rooms = Dialect { rooms: 3, ..native(Observe::Members) };
+        assert_eq!(rooms.path("", 7), "/v1/connect?user=user-000007&room=room-00001");
     }
 
     #[test]
     fn joining_without_looking_takes_a_welcome() {
         let dialect = native(Observe::None);
-        assert_eq!(
-            dialect.on_message(0, br#"{"type":"diff","room":"lobby"}"#),
-            Step::default()
-        );
+        assert_eq!(dialect.on_message(0, br#"{"type":"diff","room":"lobby"}"#), Step::default());
         let step = dialect.on_message(0, br#"{"type":"welcome","user":"user-000000"}"#);
         assert!(step.joined);
-        let expected = frame::masked(
-            frame::TEXT,
-            br#"{"observe":false,"room":"lobby","type":"join"}"#,
-        );
+        let expected = frame::masked(frame::TEXT, br#"{"observe":false,"room":"lobby","type":"join"}"#);
         assert_eq!(step.send, Some(expected));
     }
 
     #[test]
     fn observers_are_in_when_they_see_the_room() {
-        assert!(
-            native(Observe::Members)
-                .on_message(0, br#"{"type":"snapshot","seq":1}"#)
-                .joined
-        );
-        assert!(
-            !native(Observe::Members)
-                .on_message(0, br#"{"type":"welcome"}"#)
-                .joined
-        );
-        assert!(
-            native(Observe::Count)
-                .on_message(0, br#"{"type":"count","count":1}"#)
-                .joined
-        );
+        assert!(native(Observe::Members).on_message(0, br#"{"type":"snapshot","seq":1}"#).joined);
+        assert!(!native(Observe::Members).on_message(0, br#"{"type":"welcome"}"#).joined);
+        assert!(native(Observe::Count).on_message(0, br#"{"type":"count","count":1}"#).joined);
     }
 
     #[test]
     fn kinds_are_found_with_and_without_spaces() {
         for (payload, kind) in [
             (r#"{"type":"heartbeat_ack","ts":1}"#, Some("heartbeat_ack")),
-            (
-                r#" { "type" : "online_users", "users": ["a"]}"#,
-                Some("online_users"),
-            ),
+            (r#" { "type" : "online_users", "users": ["a"]}"#, Some("online_users")),
             (r#"{"room":"lobby","type":"diff"}"#, None),
             (r#"{"type":"cut"#, None),
             ("heartbeat", None),

@@ -57,11 +57,7 @@ impl Report {
     }
 
     pub(crate) fn figure(&mut self, name: &'static str, value: f64, meaning: &'static str) {
-        self.figures.push(Figure {
-            name,
-            value,
-            meaning,
-        });
+        self.figures.push(Figure { name, value, meaning });
     }
 
     pub(crate) fn latency(&mut self, name: &'static str, summary: Summary) {
@@ -71,28 +67,17 @@ impl Report {
     /// Writes the JSON form, if asked to.
     pub(crate) fn save(&self, file: Option<&Path>) -> Result<()> {
         let Some(file) = file else { return Ok(()) };
-        let mut text =
-            serde_json::to_string_pretty(&self.to_json()).context("cannot encode the report")?;
+        let mut text = serde_json::to_string_pretty(&self.to_json()).context("cannot encode the report")?;
         text.push('\n');
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
     fn to_json(&self) -> Value {
-        let figures: Map<String, Value> = self
-            .figures
-            .iter()
-            .map(|figure| (figure.name.to_owned(), json!(figure.value)))
-            .collect();
-        let latencies: Map<String, Value> = self
-            .latencies
-            .iter()
-            .map(|(name, summary)| ((*name).to_owned(), json!(summary)))
-            .collect();
-        let started_ms = self
-            .started
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis() as u64;
+        let figures: Map<String, Value> =
+            self.figures.iter().map(|figure| (figure.name.to_owned(), json!(figure.value))).collect();
+        let latencies: Map<String, Value> =
+            self.latencies.iter().map(|(name, summary)| ((*name).to_owned(), json!(summary))).collect();
+        let started_ms = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         json!({
             "loadtest": env!("CARGO_PKG_VERSION"),
             "scenario": self.scenario,
@@ -112,38 +97,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let early = if self.ended_early {
-            ", ended early"
-        } else {
-            ""
-        };
-        writeln!(
-            formatter,
-            "{}: window {:.1} s{early}",
-            self.scenario,
-            self.window.as_secs_f64()
-        )?;
-        for Figure {
-            name,
-            value,
-            meaning,
-        } in &self.figures
-        {
-            writeln!(
-                formatter,
-                "  {name:<34} {:>14}  {meaning}",
-                readable(*value)
-            )?;
+        let early = if self.ended_early { ", ended early" } else { "" };
+        writeln!(formatter, "{}: window {:.1} s{early}", self.scenario, self.window.as_secs_f64())?;
+        for Figure { name, value, meaning } in &self.figures {
+            writeln!(formatter, "  {name:<34} {:>14}  {meaning}", readable(*value))?;
         }
         for (name, summary) in &self.latencies {
-            let Summary {
-                p50_us,
-                p90_us,
-                p99_us,
-                p99_9_us,
-                max_us,
-                ..
-            } = summary;
+            let Summary { p50_us, p90_us, p99_us, p99_9_us, max_us, .. } = summary;
             writeln!(
                 formatter,
                 "  {name:<34} p50 {p50_us:.0} p90 {p90_us:.0} p99 {p99_us:.0} p99.9 {p99_9_us:.0} max {max_us:.0} us"
@@ -161,9 +121,7 @@ impl fmt::Display for Report {
 
 /// The command to run it again, without the place where the binary lies.
 fn command_line() -> String {
-    let words: Vec<String> = std::iter::once("loadtest".to_owned())
-        .chain(std::env::args().skip(1))
-        .collect();
+    let words: Vec<String> = std::iter::once("loadtest".to_owned()).chain(std::env::args().skip(1)).collect();
     words.join(" ")
 }
 
@@ -173,11 +131,7 @@ fn readable(value: f64) -> String {
         return format!("{value:.3}");
     }
     let digits = format!("{:.0}", value.abs());
-    let mut text = if value < 0.0 {
-        "-".to_owned()
-    } else {
-        String::new()
-    };
+    let mut text = if value < 0.0 { "-".to_owned() } else { String::new() };
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
@@ -193,13 +147,8 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        for (value, text) in [
-            (0.0, "0"),
-            (4.8765, "4.877"),
-            (999.0, "999"),
-            (50_000.0, "50,000"),
-            (-1234.5, "-1,234"),
-        ] {
+        for (value, text) in [(0.0, "0"), (4.8765, "4.877"), (999.0, "999"), (50_000.0, "50,000"), (-1234.5, "-1,234")]
+        {
             assert_eq!(readable(value), text);
         }
     }

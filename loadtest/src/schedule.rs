@@ -15,10 +15,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     pub(crate) fn new(rate_per_second: u64, slot_ns: u64) -> Self {
-        Self {
-            rate_per_second: rate_per_second.max(1),
-            slot_ns: slot_ns.max(1),
-        }
+        Self { rate_per_second: rate_per_second.max(1), slot_ns: slot_ns.max(1) }
     }
 
     /// When operation `index` is due.
@@ -51,15 +48,9 @@ mod tests {
         let schedule = Schedule::new(rate_per_second, slot_ns);
         for index in (0..200).chain([1_000_000, 123_456_789]) {
             let planned_ns = schedule.planned_ns(index);
-            assert!(
-                schedule.due(planned_ns) > index,
-                "rate {rate_per_second} slot {slot_ns} index {index}"
-            );
+            assert!(schedule.due(planned_ns) > index, "rate {rate_per_second} slot {slot_ns} index {index}");
             if let Some(before_ns) = planned_ns.checked_sub(1) {
-                assert!(
-                    schedule.due(before_ns) <= index,
-                    "rate {rate_per_second} slot {slot_ns} index {index}"
-                );
+                assert!(schedule.due(before_ns) <= index, "rate {rate_per_second} slot {slot_ns} index {index}");
             }
             assert_eq!(planned_ns % slot_ns.max(1), 0);
         }
@@ -86,21 +77,7 @@ mod tests {
     #[test]
     fn a_slot_gathers_its_operations() {
         let schedule = Schedule::new(50_000, 1_000_000);
-        assert_eq!(
-            (
-                schedule.planned_ns(0),
-                schedule.planned_ns(49),
-                schedule.planned_ns(50)
-            ),
-            (0, 0, 1_000_000)
-        );
-        assert_eq!(
-            (
-                schedule.due(0),
-                schedule.due(999_999),
-                schedule.due(1_000_000)
-            ),
-            (50, 50, 100)
-        );
+        assert_eq!((schedule.planned_ns(0), schedule.planned_ns(49), schedule.planned_ns(50)), (0, 0, 1_000_000));
+        assert_eq!((schedule.due(0), schedule.due(999_999), schedule.due(1_000_000)), (50, 50, 100));
     }
 }

@@ -20,21 +20,13 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn resolve(url: &str) -> Result<Self> {
         let (authority, base_path) = split(url)?;
-        let with_port = if has_port(authority) {
-            authority.to_owned()
-        } else {
-            format!("{authority}:{DEFAULT_PORT}")
-        };
+        let with_port = if has_port(authority) { authority.to_owned() } else { format!("{authority}:{DEFAULT_PORT}") };
         let address = with_port
             .to_socket_addrs()
             .with_context(|| format!("{url}: cannot resolve {authority:?}"))?
             .next()
             .with_context(|| format!("{url}: {authority:?} has no address"))?;
-        Ok(Self {
-            authority: authority.to_owned(),
-            address,
-            base_path: base_path.to_owned(),
-        })
+        Ok(Self { authority: authority.to_owned(), address, base_path: base_path.to_owned() })
     }
 }
 
@@ -42,10 +34,7 @@ fn split(url: &str) -> Result<(&str, &str)> {
     if url.starts_with("wss://") || url.starts_with("https://") {
         bail!("{url}: TLS is not supported; point --url at the plain ws:// port behind it");
     }
-    let Some(rest) = url
-        .strip_prefix("ws://")
-        .or_else(|| url.strip_prefix("http://"))
-    else {
+    let Some(rest) = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://")) else {
         bail!("{url}: a URL like ws://127.0.0.1:8000 is needed");
     };
     if rest.contains(['?', '#']) || rest.chars().any(|c| c.is_control() || c == ' ') {
@@ -60,10 +49,7 @@ fn split(url: &str) -> Result<(&str, &str)> {
 
 /// A colon that is not inside the brackets of an IPv6 address.
 fn has_port(authority: &str) -> bool {
-    authority
-        .rsplit(']')
-        .next()
-        .is_some_and(|tail| tail.contains(':'))
+    authority.rsplit(']').next().is_some_and(|tail| tail.contains(':'))
 }
 
 #[cfg(test)]

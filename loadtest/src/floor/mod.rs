@@ -42,12 +42,7 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn json(&self) -> String {
-        let Self {
-            connections,
-            heartbeats,
-            deliveries,
-            skipped,
-        } = self;
+        let Self { connections, heartbeats, deliveries, skipped } = self;
         format!(
             r#"{{"connections":{connections},"heartbeats":{heartbeats},"deliveries":{deliveries},"skipped":{skipped}}}"#
         )
@@ -79,12 +74,10 @@ pub(crate) fn run(args: &FloorArgs, interrupt: &Interrupt) -> Result<()> {
 impl Floor {
     /// Reserves slots for as many sockets as there can be: what is not used costs no memory, and growing would.
     fn bind(args: &FloorArgs, most: u64) -> Result<Self> {
-        let mut listener = TcpListener::bind(args.listen)
-            .with_context(|| format!("cannot listen on {}", args.listen))?;
+        let mut listener =
+            TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
         let poll = Poll::new().context("cannot make an epoll instance")?;
-        poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)
-            .context("cannot watch the listener")?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE).context("cannot watch the listener")?;
         Ok(Self {
             poll,
             listener,
@@ -96,23 +89,14 @@ impl Floor {
     }
 
     fn serve(&mut self, args: &FloorArgs, interrupt: &Interrupt) -> Result<()> {
-        let tick_frame = frame::unmasked(
-            frame::TEXT,
-            &vec![b'x'; usize::from(args.bytes.unwrap_or(0))],
-        );
+        let tick_frame = frame::unmasked(frame::TEXT, &vec![b'x'; usize::from(args.bytes.unwrap_or(0))]);
         let tick = args.tick.unwrap_or(Duration::MAX);
         let started = Instant::now();
         let mut next_tick = started.checked_add(tick);
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut buffer = vec![0; BUFFER_BYTES];
-        while !interrupt.is_asked()
-            && args
-                .duration
-                .is_none_or(|duration| started.elapsed() < duration)
-        {
-            let to_tick = next_tick.map_or(LOOK_EVERY, |at| {
-                at.saturating_duration_since(Instant::now())
-            });
+        while !interrupt.is_asked() && args.duration.is_none_or(|duration| started.elapsed() < duration) {
+            let to_tick = next_tick.map_or(LOOK_EVERY, |at| at.saturating_duration_since(Instant::now()));
             match self.poll.poll(&mut events, Some(to_tick.min(LOOK_EVERY))) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => {
                     return Err(error).context("epoll failed");
@@ -139,24 +123,15 @@ impl Floor {
                 Ok((mut stream, _)) => {
                     let index = self.free.pop().unwrap_or(self.sockets.len());
                     stream.set_nodelay(true)?;
-                    self.poll
-                        .registry()
-                        .register(&mut stream, Token(index), Interest::READABLE)?;
+                    self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
                     if index == self.sockets.len() {
                         self.sockets.push(None);
                     }
                     self.sockets[index] = Some(Socket::new(stream));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
-                    ) => {}
-                Err(error) => bail!(
-                    "cannot accept after {} connections: {error}",
-                    self.counters.connections
-                ),
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => bail!("cannot accept after {} connections: {error}", self.counters.connections),
             }
         }
     }
@@ -174,12 +149,7 @@ impl Floor {
     }
 
     fn send_to_all(&mut self, tick_frame: &[u8]) {
-        for socket in self
-            .sockets
-            .iter_mut()
-            .flatten()
-            .filter(|socket| socket.is_open())
-        {
+        for socket in self.sockets.iter_mut().flatten().filter(|socket| socket.is_open()) {
             if socket.send(tick_frame) {
                 self.counters.deliveries += 1;
             } else {

@@ -29,11 +29,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            open: false,
-            tail: Vec::new(),
-        }
+        Self { stream, open: false, tail: Vec::new() }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -81,21 +77,13 @@ impl Socket {
     }
 
     #[inline]
-    fn take(
-        &mut self,
-        bytes: &mut [u8],
-        ack: bool,
-        counters: &mut Counters,
-    ) -> Result<(), Finished> {
+    fn take(&mut self, bytes: &mut [u8], ack: bool, counters: &mut Counters) -> Result<(), Finished> {
         if !self.tail.is_empty() {
             bytes[..self.tail.len()].copy_from_slice(&self.tail);
             self.tail = Vec::new();
         }
-        let used = if self.open {
-            self.take_frames(bytes, ack, counters)?
-        } else {
-            self.take_request(bytes, counters)?
-        };
+        let used =
+            if self.open { self.take_frames(bytes, ack, counters)? } else { self.take_request(bytes, counters)? };
         // Frames that came with the request wait for the next read; clients of this tool send none.
         if used < bytes.len() {
             if bytes.len() - used > super::BUFFER_BYTES / 2 {
@@ -108,29 +96,19 @@ impl Socket {
 
     /// Handles all whole frames; returns how many bytes they had.
     #[inline]
-    fn take_frames(
-        &mut self,
-        bytes: &mut [u8],
-        ack: bool,
-        counters: &mut Counters,
-    ) -> Result<usize, Finished> {
+    fn take_frames(&mut self, bytes: &mut [u8], ack: bool, counters: &mut Counters) -> Result<usize, Finished> {
         let mut used = 0;
         while let Some(header) = frame::parse_header(&bytes[used..]).map_err(|_| Finished)? {
             let start = used + header.header_bytes;
             let length = usize::try_from(header.payload_bytes).map_err(|_| Finished)?;
-            let Some(payload) = bytes
-                .get_mut(start..)
-                .and_then(|rest| rest.get_mut(..length))
-            else {
+            let Some(payload) = bytes.get_mut(start..).and_then(|rest| rest.get_mut(..length)) else {
                 break;
             };
             frame::apply_mask(payload, header.mask.ok_or(Finished)?);
             if header.opcode == frame::CLOSE {
                 return Err(Finished);
             }
-            if header.opcode == frame::TEXT
-                && (payload == HEARTBEAT || payload.starts_with(HEARTBEAT_JSON))
-            {
+            if header.opcode == frame::TEXT && (payload == HEARTBEAT || payload.starts_with(HEARTBEAT_JSON)) {
                 counters.heartbeats += 1;
                 if ack {
                     self.send(&frame::unmasked(frame::TEXT, HEARTBEAT_ACK));

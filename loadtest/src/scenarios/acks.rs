@@ -45,8 +45,7 @@ impl Acks {
         };
         self.answered += 1;
         if planned_ns >= self.window_start_ns {
-            let now_ns =
-                u64::try_from(now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
+            let now_ns = u64::try_from(now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
             self.round_trip.record_ns(now_ns.saturating_sub(planned_ns));
         }
     }
@@ -57,17 +56,13 @@ impl Acks {
 
     /// Every heartbeat has one answer, or it is a problem.
     pub(crate) fn describe(&self, sent: u64, report: &mut Report) {
-        let Self {
-            answered,
-            unexpected,
-            ..
-        } = self;
+        let Self { answered, unexpected, .. } = self;
         report.figure("acks", *answered as f64, "received, the warm-up's included");
         report.latency("ack_round_trip", self.round_trip.summary());
         if *answered != sent || *unexpected > 0 {
-            report.problems.push(format!(
-                "{sent} heartbeats got {answered} acks, and {unexpected} that nobody waited for"
-            ));
+            report
+                .problems
+                .push(format!("{sent} heartbeats got {answered} acks, and {unexpected} that nobody waited for"));
         }
     }
 }
@@ -94,14 +89,8 @@ mod tests {
         acks.answer(0, micros(started, 50_000));
         let summary = acks.round_trip.summary();
         assert_eq!((acks.answered(), summary.count), (3, 2));
-        assert!(
-            (summary.p50_us / 20_000.0 - 1.0).abs() < 0.001,
-            "{summary:?}"
-        );
-        assert!(
-            (summary.max_us / 40_000.0 - 1.0).abs() < 0.001,
-            "{summary:?}"
-        );
+        assert!((summary.p50_us / 20_000.0 - 1.0).abs() < 0.001, "{summary:?}");
+        assert!((summary.max_us / 40_000.0 - 1.0).abs() < 0.001, "{summary:?}");
     }
 
     #[test]

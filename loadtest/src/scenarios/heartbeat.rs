@@ -64,7 +64,7 @@ struct Sender {
 pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report> {
     let target = crowd::check(&args.crowd)?;
     // A wrong --pid is better known before ten thousand connections are made.
-    probe::cpu_ns(&args.crowd.pid)?;
+    probe::cpu_time(&args.crowd.pid)?;
     let mut report = Report::new("heartbeat");
     window::record_settings(&args.crowd, &args.run, &mut report);
     report.set("rate_per_s", args.rate);
@@ -72,18 +72,8 @@ pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report>
     report.set("slot_us", args.slot.as_micros() as u64);
 
     let mut crowd = Crowd::gather(&args.crowd, target, KEEP_BYTES, interrupt)?;
-    let mut listener = Listener {
-        dialect: crowd.dialect,
-        losses: Losses::default(),
-        acks: None,
-    };
-    verify::check_rooms(
-        &args.crowd,
-        "at first",
-        &mut crowd,
-        &mut listener,
-        &mut report,
-    )?;
+    let mut listener = Listener { dialect: crowd.dialect, losses: Losses::default(), acks: None };
+    verify::check_rooms(&args.crowd, "at first", &mut crowd, &mut listener, &mut report)?;
     let counted = HeartbeatCount::start(&args.crowd, &crowd.target, &mut report);
 
     let mut sender = Sender::new(args, &crowd);
@@ -101,13 +91,7 @@ pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report>
         acks.describe(sent, &mut report);
     }
     counted.check(sent, &mut crowd, &mut listener, &mut report)?;
-    verify::check_rooms(
-        &args.crowd,
-        "at last",
-        &mut crowd,
-        &mut listener,
-        &mut report,
-    )?;
+    verify::check_rooms(&args.crowd, "at last", &mut crowd, &mut listener, &mut report)?;
     report.problems.extend(listener.losses.problem(crowd.size));
     crowd.engine.farewell(FAREWELL)?;
     report.save(args.run.json.as_deref())?;
@@ -123,31 +107,15 @@ fn drive(
     interrupt: &Interrupt,
 ) -> Result<(Tally, Window)> {
     let pids = &args.crowd.pid;
-    send_until(
-        args.run.warm_up,
-        "warm-up",
-        sender,
-        crowd,
-        listener,
-        interrupt,
-    )?;
+    send_until(args.run.warm_up, "warm-up", sender, crowd, listener, interrupt)?;
     if interrupt.is_asked() {
         bail!("interrupted before the measured window began");
     }
     // What the warm-up could not send in its time is not owed to the window.
-    sender.next = sender
-        .next
-        .max(sender.schedule.planned_before(nanos(args.run.warm_up)));
+    sender.next = sender.next.max(sender.schedule.planned_before(nanos(args.run.warm_up)));
     let warm_up = std::mem::replace(&mut sender.tally, Tally::new());
     let start = Mark::now(pids, crowd.engine.traffic())?;
-    send_until(
-        args.run.warm_up + args.run.duration,
-        "heartbeats",
-        sender,
-        crowd,
-        listener,
-        interrupt,
-    )?;
+    send_until(args.run.warm_up + args.run.duration, "heartbeats", sender, crowd, listener, interrupt)?;
     let window = start.until(&Mark::now(pids, crowd.engine.traffic())?);
     Ok((warm_up, window))
 }
@@ -170,18 +138,10 @@ fn send_until(
         }
         let due = sender.schedule.due(elapsed_ns);
         sender.send_due(due, crowd, listener);
-        let wait = if sender.next < due {
-            Duration::ZERO
-        } else {
-            sender.until_next(end_ns)
-        };
+        let wait = if sender.next < due { Duration::ZERO } else { sender.until_next(end_ns) };
         crowd.engine.turn(wait, listener)?;
         if crowd.engine.live() == 0 {
-            bail!(
-                "all {} connections were lost: {}",
-                crowd.size,
-                listener.losses.examples.join("; ")
-            );
+            bail!("all {} connections were lost: {}", crowd.size, listener.losses.examples.join("; "));
         }
         progress.set(sender.next - first);
     }
@@ -231,66 +191,35 @@ impl Sender {
         Duration::from_nanos(next_ns.saturating_sub(nanos(self.started.elapsed()))).min(LOOK_EVERY)
     }
 
-    fn describe(
-        &self,
-        args: &HeartbeatArgs,
-        warm_up: &Tally,
-        window: &Window,
-        report: &mut Report,
-    ) {
+    fn describe(&self, args: &HeartbeatArgs, warm_up: &Tally, window: &Window, report: &mut Report) {
         let warm_up_ns = nanos(args.run.warm_up);
-        let planned_to = self
-            .schedule
-            .planned_before(warm_up_ns + nanos(window.length))
-            .max(self.next);
+        let planned_to = self.schedule.planned_before(warm_up_ns + nanos(window.length)).max(self.next);
         let asked = planned_to - self.schedule.planned_before(warm_up_ns);
-        let Tally {
-            sent,
-            late,
-            blocked,
-            ..
-        } = self.tally;
+        let Tally { sent, late, blocked, .. } = self.tally;
         let seconds = window.length.as_secs_f64();
         report.figure("asked_per_s", args.rate as f64, "heartbeats planned");
         report.figure("sent_per_s", sent as f64 / seconds, "heartbeats sent");
         report.figure("sent", sent as f64, "in the window");
         report.figure("sent_in_warm_up", warm_up.sent as f64, "not in the figures");
         report.figure("late", late as f64, "sent more than 1 ms after their time");
-        report.figure(
-            "unsent",
-            asked.saturating_sub(sent) as f64,
-            "planned in the window and not sent",
-        );
-        report.figure(
-            "blocked",
-            blocked as f64,
-            "of these: their connection took nothing",
-        );
+        report.figure("unsent", asked.saturating_sub(sent) as f64, "planned in the window and not sent");
+        report.figure("blocked", blocked as f64, "of these: their connection took nothing");
         let per_heartbeat_us = |cpu_ns: u64| cpu_ns as f64 / NANOS_PER_MICRO / sent.max(1) as f64;
-        if let Some(cpu_ns) = window.server_cpu_ns {
+        if let Some(server) = window.server {
             report.figure(
                 "server_cpu_per_heartbeat_us",
-                per_heartbeat_us(cpu_ns),
+                per_heartbeat_us(server.ran_ns),
                 "all threads, user and kernel",
             );
         }
-        report.figure(
-            "generator_cpu_per_heartbeat_us",
-            per_heartbeat_us(window.own_cpu_ns),
-            "",
-        );
+        report.figure("generator_cpu_per_heartbeat_us", per_heartbeat_us(window.own.ran_ns), "");
         report.latency("send_delay", self.tally.send_delay.summary());
     }
 }
 
 impl Tally {
     fn new() -> Self {
-        Self {
-            sent: 0,
-            blocked: 0,
-            late: 0,
-            send_delay: Latency::new(),
-        }
+        Self { sent: 0, blocked: 0, late: 0, send_delay: Latency::new() }
     }
 }
 

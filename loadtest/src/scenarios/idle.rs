@@ -47,18 +47,9 @@ pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
     let kernel_before = probe::kernel_memory()?;
 
     let mut crowd = Crowd::gather(&args.crowd, target, KEEP_BYTES, interrupt)?;
-    let mut idler = Idler {
-        dialect: crowd.dialect,
-        losses: Losses::default(),
-    };
+    let mut idler = Idler { dialect: crowd.dialect, losses: Losses::default() };
     verify::check_rooms(&args.crowd, "at first", &mut crowd, &mut idler, &mut report)?;
-    hold(
-        "settling",
-        args.run.warm_up,
-        &mut crowd,
-        &mut idler,
-        interrupt,
-    )?;
+    hold("settling", args.run.warm_up, &mut crowd, &mut idler, interrupt)?;
     let start = Mark::now(pids, crowd.engine.traffic())?;
     hold("idle", args.run.duration, &mut crowd, &mut idler, interrupt)?;
     let window = start.until(&Mark::now(pids, crowd.engine.traffic())?);
@@ -69,41 +60,21 @@ pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
     if !pids.is_empty() {
         let anonymous = probe::anonymous(pids)?;
         let grown = anonymous.bytes as f64 - anonymous_before.bytes as f64;
-        report.figure(
-            "server_rss_per_connection_bytes",
-            grown / size,
-            "user space, not backed by files",
-        );
-        report.figure(
-            "server_huge_pages_bytes",
-            anonymous.huge_bytes as f64,
-            "of its memory",
-        );
+        report.figure("server_rss_per_connection_bytes", grown / size, "user space, not backed by files");
+        report.figure("server_huge_pages_bytes", anonymous.huge_bytes as f64, "of its memory");
         if anonymous.huge_bytes > 0 {
             report.notes.push(HUGE_PAGES_NOTE.to_owned());
         }
     }
-    if let Some(cpu_ns) = window.server_cpu_ns {
-        let each_ns = cpu_ns as f64 / size / window.length.as_secs_f64();
-        report.figure(
-            "server_cpu_per_connection_ns_per_s",
-            each_ns,
-            "CPU time per connection and second",
-        );
+    if let Some(server) = window.server {
+        let each_ns = server.ran_ns as f64 / size / window.length.as_secs_f64();
+        report.figure("server_cpu_per_connection_ns_per_s", each_ns, "CPU time per connection and second");
     }
     let kernel = probe::kernel_memory()?;
     let slab_grown = kernel.slab_bytes as f64 - kernel_before.slab_bytes as f64;
     let tcp_grown = kernel.tcp_bytes as f64 - kernel_before.tcp_bytes as f64;
-    report.figure(
-        "kernel_slab_per_connection_bytes",
-        slab_grown / size,
-        "system-wide: both ends on loopback",
-    );
-    report.figure(
-        "kernel_tcp_per_connection_bytes",
-        tcp_grown / size,
-        "socket buffers, system-wide",
-    );
+    report.figure("kernel_slab_per_connection_bytes", slab_grown / size, "system-wide: both ends on loopback");
+    report.figure("kernel_tcp_per_connection_bytes", tcp_grown / size, "socket buffers, system-wide");
     verify::check_rooms(&args.crowd, "at last", &mut crowd, &mut idler, &mut report)?;
     report.problems.extend(idler.losses.problem(crowd.size));
     crowd.engine.farewell(FAREWELL)?;
@@ -121,19 +92,12 @@ fn hold(
     let started = Instant::now();
     let mut progress = Progress::new(label, length.as_secs());
     while !interrupt.is_asked() {
-        let Some(left) = length
-            .checked_sub(started.elapsed())
-            .filter(|left| !left.is_zero())
-        else {
+        let Some(left) = length.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
             break;
         };
         crowd.engine.turn(left.min(LOOK_EVERY), idler)?;
         if crowd.engine.live() == 0 {
-            bail!(
-                "all {} connections were lost: {}",
-                crowd.size,
-                idler.losses.examples.join("; ")
-            );
+            bail!("all {} connections were lost: {}", crowd.size, idler.losses.examples.join("; "));
         }
         progress.set(started.elapsed().as_secs());
     }

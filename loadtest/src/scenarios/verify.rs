@@ -29,20 +29,14 @@ impl HeartbeatCount {
     /// Reads the counter, or notes why there is none.
     pub(crate) fn start(args: &CrowdArgs, target: &Target, report: &mut Report) -> Self {
         if args.no_verify {
-            report
-                .notes
-                .push("not compared with the server's counters (--no-verify)".to_owned());
+            report.notes.push("not compared with the server's counters (--no-verify)".to_owned());
             return Self { before: None };
         }
         let before = read_counter(target);
         if let Err(error) = &before {
-            report.notes.push(format!(
-                "the server has no heartbeat counter to compare with: {error:#}"
-            ));
+            report.notes.push(format!("the server has no heartbeat counter to compare with: {error:#}"));
         }
-        Self {
-            before: before.ok(),
-        }
+        Self { before: before.ok() }
     }
 
     /// Waits until the server has counted `sent` more; a different number is a problem.
@@ -59,13 +53,10 @@ impl HeartbeatCount {
         let is_right = |now: u64| now == before + sent;
         match settle(crowd, client, read_counter, is_right)? {
             Ok(now) if is_right(now) => {}
-            Ok(now) => report.problems.push(format!(
-                "the server counted {} heartbeats, {sent} were sent",
-                now.saturating_sub(before)
-            )),
-            Err(error) => report.problems.push(format!(
-                "the server's counter cannot be read any more: {error:#}"
-            )),
+            Ok(now) => report
+                .problems
+                .push(format!("the server counted {} heartbeats, {sent} were sent", now.saturating_sub(before))),
+            Err(error) => report.problems.push(format!("the server's counter cannot be read any more: {error:#}")),
         }
         Ok(())
     }
@@ -113,7 +104,8 @@ fn settle(
     loop {
         let now = read(&crowd.target);
         let known = now.as_ref().ok().copied();
-        if known.is_some_and(&is_right) || changed.elapsed() > QUIET_FOR {
+        let over = changed.elapsed() > QUIET_FOR || crowd.engine.live() == 0;
+        if over || known.is_some_and(&is_right) {
             return Ok(now);
         }
         if known != last {
@@ -130,8 +122,5 @@ fn read_counter(target: &Target) -> Result<u64> {
 
 fn number_at(target: &Target, path: &str, field: &str) -> Result<u64> {
     let value = get_json(target, path)?;
-    value
-        .get(field)
-        .and_then(Value::as_u64)
-        .with_context(|| format!("GET {path} has no number {field:?}"))
+    value.get(field).and_then(Value::as_u64).with_context(|| format!("GET {path} has no number {field:?}"))
 }

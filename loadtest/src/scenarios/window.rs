@@ -7,22 +7,22 @@ use anyhow::Result;
 use crate::cli::{CrowdArgs, RunArgs};
 use crate::connection::Traffic;
 use crate::crowd::Crowd;
-use crate::probe;
+use crate::probe::{self, CpuTime};
 use crate::report::Report;
 
 const NANOS_PER_SECOND: f64 = 1e9;
-/// Above this share of a core the generator is what limits the run.
+/// Running or waiting for its core more than this, the generator is what limits the run.
 const SATURATED_SHARE: f64 = 0.95;
-/// Above this many cores the hypervisor, not the server, makes the slow percentiles.
-const STOLEN_CORES: f64 = 0.02;
+/// Above this many cores others, not the server, make the slow percentiles.
+const DISTURBED_CORES: f64 = 0.02;
 
 /// One moment.
 #[derive(Debug)]
 pub(crate) struct Mark {
     at: Instant,
     /// `None` without --pid.
-    server_cpu_ns: Option<u64>,
-    own_cpu_ns: u64,
+    server: Option<CpuTime>,
+    own: CpuTime,
     stolen_ns: u64,
     traffic: Traffic,
 }
@@ -31,24 +31,20 @@ pub(crate) struct Mark {
 #[derive(Debug)]
 pub(crate) struct Window {
     pub(crate) length: Duration,
-    pub(crate) server_cpu_ns: Option<u64>,
-    pub(crate) own_cpu_ns: u64,
+    /// `None` without --pid.
+    pub(crate) server: Option<CpuTime>,
+    pub(crate) own: CpuTime,
     stolen_ns: u64,
-    pub(crate) messages: u64,
-    pub(crate) pings: u64,
+    messages: u64,
+    pings: u64,
 }
 
 impl Mark {
     pub(crate) fn now(pids: &[u32], traffic: Traffic) -> Result<Self> {
-        let server_cpu_ns = if pids.is_empty() {
-            None
-        } else {
-            Some(probe::cpu_ns(pids)?)
-        };
         Ok(Self {
             at: Instant::now(),
-            server_cpu_ns,
-            own_cpu_ns: probe::own_cpu_ns()?,
+            server: if pids.is_empty() { None } else { Some(probe::cpu_time(pids)?) },
+            own: probe::own_cpu_time()?,
             stolen_ns: probe::stolen_ns()?,
             traffic,
         })
@@ -57,11 +53,8 @@ impl Mark {
     pub(crate) fn until(&self, end: &Self) -> Window {
         Window {
             length: end.at.duration_since(self.at),
-            server_cpu_ns: self
-                .server_cpu_ns
-                .zip(end.server_cpu_ns)
-                .map(|(start, end)| end.saturating_sub(start)),
-            own_cpu_ns: end.own_cpu_ns.saturating_sub(self.own_cpu_ns),
+            server: self.server.zip(end.server).map(|(start, end)| end.since(start)),
+            own: end.own.since(self.own),
             stolen_ns: end.stolen_ns.saturating_sub(self.stolen_ns),
             messages: end.traffic.messages - self.traffic.messages,
             pings: end.traffic.pings - self.traffic.pings,
@@ -72,48 +65,42 @@ impl Mark {
 impl Window {
     /// The figures that every scenario has.
     pub(crate) fn describe(&self, crowd: &Crowd, report: &mut Report) {
-        let window_ns = self.length.as_secs_f64() * NANOS_PER_SECOND;
-        let own_cores = self.own_cpu_ns as f64 / window_ns;
         report.window = self.length;
         report.figure("connections", crowd.size as f64, "joined");
-        report.figure(
-            "gathering_s",
-            crowd.gathered_in.as_secs_f64(),
-            "from the first connect to the last join",
-        );
-        match self.server_cpu_ns {
-            Some(cpu_ns) => report.figure(
-                "server_cpu_cores",
-                cpu_ns as f64 / window_ns,
-                "of the server's processes, all threads",
-            ),
-            None => report
-                .notes
-                .push("the server's cost is not measured: give its process with --pid".to_owned()),
+        let gathering_s = crowd.gathered_in.as_secs_f64();
+        report.figure("gathering_s", gathering_s, "from the first connect to the last join");
+        if let Some(server) = self.server {
+            let meaning = "of the server's processes, all threads";
+            report.figure("server_cpu_cores", self.cores(server.ran_ns), meaning);
+        } else {
+            let note = "the server's cost is not measured: give its process with --pid";
+            report.notes.push(note.to_owned());
         }
-        report.figure(
-            "generator_cpu_cores",
-            own_cores,
-            "of this process, which has one busy thread",
-        );
-        let stolen_cores = self.stolen_ns as f64 / window_ns;
-        report.figure(
-            "stolen_cpu_cores",
-            stolen_cores,
-            "that the hypervisor gave to others",
-        );
-        if stolen_cores > STOLEN_CORES {
-            report
-                .notes
-                .push("the hypervisor took CPU time away: latencies contain its pauses".to_owned());
-        }
+        let own_cores = self.cores(self.own.ran_ns);
+        report.figure("generator_cpu_cores", own_cores, "of this process: one busy thread");
         report.figure("messages_received", self.messages as f64, "in the window");
         report.figure("pings_answered", self.pings as f64, "in the window");
-        if own_cores > SATURATED_SHARE {
-            report.notes.push(
-                "the generator was saturated: the server could take more than this".to_owned(),
-            );
+        if own_cores + self.cores(self.own.waited_ns) > SATURATED_SHARE {
+            let note = "the generator was saturated: the server could take more than this";
+            report.notes.push(note.to_owned());
         }
+        self.describe_disturbance(report);
+    }
+
+    /// Who else had the cores. Their pauses are in the latencies and are not the server's doing.
+    fn describe_disturbance(&self, report: &mut Report) {
+        let stolen = self.cores(self.stolen_ns);
+        report.figure("stolen_cpu_cores", stolen, "that the hypervisor gave to others");
+        let waited = self.cores(self.own.waited_ns);
+        report.figure("generator_waited_cores", waited, "ready while others had its core");
+        if stolen > DISTURBED_CORES || waited > DISTURBED_CORES {
+            let note = "the machine was not quiet: latencies contain pauses of others' making";
+            report.notes.push(note.to_owned());
+        }
+    }
+
+    fn cores(&self, time_ns: u64) -> f64 {
+        time_ns as f64 / NANOS_PER_SECOND / self.length.as_secs_f64()
     }
 }
 

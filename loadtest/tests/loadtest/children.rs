@@ -25,20 +25,12 @@ pub(crate) struct Finished {
 
 impl Floor {
     pub(crate) fn start(options: &[&str]) -> Self {
-        let mut child = command(&["floor", "--listen", "127.0.0.1:0"])
-            .args(options)
-            .spawn()
-            .expect("floor starts");
+        let mut child = command(&["floor", "--listen", "127.0.0.1:0"]).args(options).spawn().expect("floor starts");
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("piped"))
             .read_line(&mut line)
             .expect("floor says where it listens");
-        let url = line
-            .trim()
-            .rsplit(' ')
-            .next()
-            .expect("an address")
-            .to_owned();
+        let url = line.trim().rsplit(' ').next().expect("an address").to_owned();
         Self { child, url }
     }
 
@@ -61,18 +53,13 @@ impl Drop for Floor {
 
 impl Finished {
     pub(crate) fn code(&self) -> i32 {
-        self.status
-            .code()
-            .unwrap_or_else(|| panic!("ended by a signal: {}", self.stderr))
+        self.status.code().unwrap_or_else(|| panic!("ended by a signal: {}", self.stderr))
     }
 
     pub(crate) fn expect(self, code: i32, words: &str) -> Self {
         let Self { stdout, stderr, .. } = &self;
         assert_eq!(self.code(), code, "\n{stdout}\n{stderr}");
-        assert!(
-            stdout.contains(words) || stderr.contains(words),
-            "{words:?} is missing:\n{stdout}\n{stderr}"
-        );
+        assert!(stdout.contains(words) || stderr.contains(words), "{words:?} is missing:\n{stdout}\n{stderr}");
         self
     }
 }
@@ -99,23 +86,9 @@ pub(crate) fn finish(mut child: Child) -> Finished {
         std::thread::sleep(Duration::from_millis(20));
     };
     let (mut stdout, mut stderr) = (String::new(), String::new());
-    child
-        .stdout
-        .take()
-        .expect("piped")
-        .read_to_string(&mut stdout)
-        .expect("utf-8");
-    child
-        .stderr
-        .take()
-        .expect("piped")
-        .read_to_string(&mut stderr)
-        .expect("utf-8");
-    Finished {
-        status,
-        stdout,
-        stderr,
-    }
+    child.stdout.take().expect("piped").read_to_string(&mut stdout).expect("utf-8");
+    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
+    Finished { status, stdout, stderr }
 }
 
 /// Where a test's report goes: one file per test in cargo's directory for that.
@@ -124,16 +97,11 @@ pub(crate) fn json_file(test: &str) -> String {
 }
 
 pub(crate) fn read_json(file: &str) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(file).expect("the report was written"))
-        .expect("JSON")
+    serde_json::from_str(&std::fs::read_to_string(file).expect("the report was written")).expect("JSON")
 }
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -10,9 +10,7 @@ use crate::children::{Floor, finish, loadtest, spawn};
 #[test]
 fn nobody_listens() {
     // Bound and dropped: nobody else gets the port so soon.
-    let address = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
     loadtest(&["heartbeat", "--url", &format!("ws://{address}")]).expect(1, "connection refused");
 }
 
@@ -48,15 +46,13 @@ fn a_server_without_websocket_is_quoted() {
 fn a_server_that_says_nothing_meets_the_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    loadtest(&["idle", "--url", &url, "--connect-timeout", "300ms"])
-        .expect(1, "was not in after 300ms");
+    loadtest(&["idle", "--url", &url, "--connect-timeout", "300ms"]).expect(1, "was not in after 300ms");
 }
 
 #[test]
 fn the_wrong_protocol_is_suspected() {
     let floor = Floor::start(&[]);
-    loadtest(&["idle", "--url", &floor.url, "--connect-timeout", "300ms"])
-        .expect(1, "is --protocol native what");
+    loadtest(&["idle", "--url", &floor.url, "--connect-timeout", "300ms"]).expect(1, "is --protocol native what");
 }
 
 #[test]
@@ -97,10 +93,7 @@ fn ctrl_c_ends_early_with_the_report() {
         "50s",
     ]);
     std::thread::sleep(Duration::from_secs(1));
-    let sent = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     finish(child).expect(0, "ended early");
 }

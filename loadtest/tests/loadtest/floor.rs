@@ -29,22 +29,12 @@ fn the_floor_counts_every_heartbeat() {
     let report = read_json(&file);
     assert_eq!(report["valid"], true);
     assert_eq!(report["problems"].as_array().unwrap().len(), 0);
-    let figure = |name: &str| {
-        report["figures"][name]
-            .as_f64()
-            .unwrap_or_else(|| panic!("{name} is missing"))
-    };
+    let figure = |name: &str| report["figures"][name].as_f64().unwrap_or_else(|| panic!("{name} is missing"));
     // What was planned was sent or is counted as unsent; the window may be a heartbeat or two off.
-    assert!(
-        (figure("sent") + figure("unsent") - 2000.0).abs() <= 50.0,
-        "{report:#}"
-    );
+    assert!((figure("sent") + figure("unsent") - 2000.0).abs() <= 50.0, "{report:#}");
     assert!(figure("server_cpu_per_heartbeat_us") > 0.0);
     assert!(figure("generator_cpu_cores") > 0.0);
-    assert_eq!(
-        report["latencies"]["send_delay"]["count"].as_f64(),
-        Some(figure("sent"))
-    );
+    assert_eq!(report["latencies"]["send_delay"]["count"].as_f64(), Some(figure("sent")));
     assert_eq!(report["settings"]["rate_per_s"], 2000);
 }
 
@@ -77,10 +67,7 @@ fn acks_are_matched_with_their_heartbeats() {
     let figures = &report["figures"];
     let sent = figures["sent"].as_f64().unwrap() + figures["sent_in_warm_up"].as_f64().unwrap();
     assert_eq!(figures["acks"].as_f64(), Some(sent));
-    assert_eq!(
-        report["latencies"]["ack_round_trip"]["count"].as_f64(),
-        figures["sent"].as_f64()
-    );
+    assert_eq!(report["latencies"]["ack_round_trip"]["count"].as_f64(), figures["sent"].as_f64());
 }
 
 #[test]
@@ -128,8 +115,5 @@ fn idle_clients_hear_the_tick_and_stay() {
     ])
     .expect(0, "server_rss_per_connection_bytes");
     let report = read_json(&file);
-    assert!(
-        report["figures"]["messages_received"].as_f64().unwrap() >= 100.0,
-        "{report:#}"
-    );
+    assert!(report["figures"]["messages_received"].as_f64().unwrap() >= 100.0, "{report:#}");
 }

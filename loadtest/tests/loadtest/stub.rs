@@ -58,32 +58,18 @@ fn serve(mut stream: TcpStream, fault: Fault, counters: &Counters) -> std::io::R
         return answer(&mut stream, &format!(r#"{{"heartbeats":{heartbeats}}}"#));
     }
     if head.starts_with("GET /v1/rooms/lobby/count ") {
-        let count =
-            counters.joined.load(Ordering::SeqCst) - u64::from(fault == Fault::MiscountsRoom);
-        return answer(
-            &mut stream,
-            &format!(r#"{{"room":"lobby","count":{count}}}"#),
-        );
+        let count = counters.joined.load(Ordering::SeqCst) - u64::from(fault == Fault::MiscountsRoom);
+        return answer(&mut stream, &format!(r#"{{"room":"lobby","count":{count}}}"#));
     }
     assert!(head.starts_with("GET /v1/connect?user=user-"), "{head}");
-    let key = head
-        .lines()
-        .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))
-        .expect("a key");
-    let digest = Sha1::new()
-        .chain_update(key)
-        .chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11")
-        .finalize();
+    let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
+    let digest = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
     let accept = base64::engine::general_purpose::STANDARD.encode(digest);
     write!(
         stream,
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     )?;
-    send(
-        &mut stream,
-        0x81,
-        br#"{"type":"welcome","protocol":"presence.v1"}"#,
-    )?;
+    send(&mut stream, 0x81, br#"{"type":"welcome","protocol":"presence.v1"}"#)?;
     send(&mut stream, 0x89, b"alive?")?;
     loop {
         let (opcode, payload) = receive(&mut stream)?;
@@ -119,11 +105,7 @@ fn count(counter: &AtomicU64) {
 }
 
 fn answer(stream: &mut TcpStream, body: &str) -> std::io::Result<()> {
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// Payloads here are short.
@@ -139,10 +121,7 @@ fn receive(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
     assert!(start[1] & 0x80 != 0, "client frames are masked");
     let mut payload = vec![0; usize::from(start[1] & 0x7F)];
     stream.read_exact(&mut payload)?;
-    payload
-        .iter_mut()
-        .enumerate()
-        .for_each(|(index, byte)| *byte ^= start[2 + index % 4]);
+    payload.iter_mut().enumerate().for_each(|(index, byte)| *byte ^= start[2 + index % 4]);
     Ok((start[0] & 0xF, payload))
 }
 
