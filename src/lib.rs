@@ -1,17 +1,32 @@
 //! rollcall: a presence engine. Who is here, right now?
-pub mod acceptor;
-pub mod config;
-pub mod connection;
+//!
+//! *In*: [`acceptor`] takes a socket, [`http`] serves it until it becomes a WebSocket, [`worker`] parks it as a [`connection`]. Bytes
+//! become frames ([`socket`]), frames become commands ([`dialect`]), commands change who is where ([`presence`]) and mark it.
+//!
+//! *Out*: every 100 ms [`server`] has [`tick`] end leases, settle the marked rooms and encode each change once; every worker gets
+//! one batch, and [`fanout`] writes it to those who look.
+//!
+//! ARCHITECTURE.md says what the parts must never do, and why they are as they are.
+
+// In reading order.
+pub mod presence;
+
 pub mod dialect;
+pub mod tick;
+
+pub mod socket;
+
+pub mod connection;
 pub mod fanout;
+pub mod worker;
+
+pub mod acceptor;
 pub mod http;
 pub mod listen;
 pub mod metrics;
-pub mod presence;
+
+pub mod config;
 pub mod server;
-pub mod socket;
-pub mod tick;
-pub mod worker;
 
 pub use config::Config;
 pub use server::Server;

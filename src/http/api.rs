@@ -172,10 +172,15 @@ pub(super) async fn heartbeat(worker: &Rc<Worker>, request: Request<Incoming>) -
     let new = new.map_err(|_| {
         Reply::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_users", "too many users are online through this API")
     })?;
-    if new {
+    if new || !is_shown(&shared.registry, user) {
         wait_for_tick(worker).await;
     }
     Ok(Reply::json(|buffer| buffer.put_slice(br#"{"status":"success"}"#)))
+}
+
+/// Whether the observers of the room know the user: two requests may bring the same user in at the same time.
+fn is_shown(registry: &Registry, user: &str) -> bool {
+    registry.room(online_users::ROOM).is_some_and(|room| room.read(|roster| roster.contains(user)))
 }
 
 /// Waits for a tick that has certainly seen what was done before.

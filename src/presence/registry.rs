@@ -107,14 +107,15 @@ impl Registry {
 
     /// Starts a session that has not joined anything yet. Its lease starts now.
     pub fn open_session(&self, user: &str, now: Now) -> Arc<Session> {
-        let session = Arc::new(Session::new(self.shared_name(user), now.tick));
-        self.watch_lease(now.tick, Arc::clone(&session));
+        let lease = now.tick + self.settings.ttl;
+        let session = Arc::new(Session::new(self.shared_name(user), lease));
+        self.watch_lease(lease, Arc::clone(&session));
         session
     }
 
     /// Records a sign of life. A session whose lease had ended is back in its rooms.
     pub fn renew(&self, session: &Arc<Session>, now: Now) {
-        if !session.renew(now.tick) {
+        if !session.renew(now.tick + self.settings.ttl) {
             self.revive(session, now);
         }
     }
@@ -164,17 +165,16 @@ impl Registry {
 
     /// Lets the session linger without an owner: it ends when its lease does, but no later than `grace` ticks from now.
     pub fn abandon_session(&self, session: &Arc<Session>, grace: Tick, now: Now) {
-        let ttl = self.settings.ttl;
-        if grace < ttl {
-            session.age_to((now.tick + grace).saturating_sub(ttl));
-            self.leases.lock().insert(now.tick + grace + 1, Arc::clone(session));
+        if grace < self.settings.ttl {
+            session.shorten(now.tick + grace);
+            self.watch_lease(now.tick + grace, Arc::clone(session));
         }
     }
 
     /// A REST heartbeat: keeps `user` online in `room` for one lease. True if that brought a new session.
     pub fn beat(&self, user: &str, room: &str, now: Now) -> Result<bool, RequestsFull> {
         let known = self.requests.get(user).map(|session| Arc::clone(&session));
-        if known.is_some_and(|session| session.last_seen().is_some() && session.renew(now.tick)) {
+        if known.is_some_and(|session| session.lease().is_some() && session.renew(now.tick + self.settings.ttl)) {
             return Ok(false);
         }
         if self.requested.load(Ordering::Relaxed) >= MAX_REQUEST_SESSIONS {
@@ -194,16 +194,16 @@ impl Registry {
         self.leases.lock().take_due(now.tick, &mut due);
         let mut alive = Vec::with_capacity(due.len());
         for session in due {
-            let Some(seen) = session.last_seen() else { continue };
-            if now.tick <= seen + self.settings.ttl {
-                alive.push((seen, session));
-            } else if !session.end_unless_renewed(seen) || !self.lapse(&session) {
+            let Some(lease) = session.lease() else { continue };
+            if now.tick <= lease {
+                alive.push((lease, session));
+            } else if !session.end_unless_renewed(lease) || !self.lapse(&session) {
                 alive.push((now.tick, session));
             }
         }
         let mut leases = self.leases.lock();
-        for (seen, session) in alive {
-            leases.insert(seen + self.settings.ttl + 1, session);
+        for (lease, session) in alive {
+            leases.insert(lease + 1, session);
         }
     }
 
@@ -292,8 +292,8 @@ impl Registry {
         self.users.get(user).map_or_else(|| Arc::from(user), |entry| Arc::clone(entry.key()))
     }
 
-    fn watch_lease(&self, seen: Tick, session: Arc<Session>) {
-        self.leases.lock().insert(seen + self.settings.ttl + 1, session);
+    fn watch_lease(&self, lease: Tick, session: Arc<Session>) {
+        self.leases.lock().insert(lease + 1, session);
     }
 
     /// Renews the session and holds its rooms at a moment when it counts in them.
@@ -310,7 +310,7 @@ impl Registry {
     /// Counts a session out whose lease has just ended. False if it was renewed meanwhile and must be watched on.
     fn lapse(&self, session: &Arc<Session>) -> bool {
         let mut rooms = session.rooms.lock();
-        if session.last_seen().is_some() {
+        if session.lease().is_some() {
             return false;
         }
         self.count_out_all(session, &mut rooms, Reason::Timeout);
@@ -333,7 +333,7 @@ impl Registry {
             joined.room = self.count_in_by_name(session.user(), &name, joined.state.as_ref(), now);
         }
         drop(rooms);
-        self.watch_lease(now.tick, Arc::clone(session));
+        self.watch_lease(now.tick + self.settings.ttl, Arc::clone(session));
     }
 
     fn count_out_all(&self, session: &Session, rooms: &mut SessionRooms, reason: Reason) {

@@ -305,6 +305,12 @@ impl Roster {
         self.members.len()
     }
 
+    /// Whether the user is a member.
+    #[must_use]
+    pub fn contains(&self, user: &str) -> bool {
+        self.members.contains_key(user)
+    }
+
     /// Members in order of their names, those after `after` if that is given.
     pub fn members_after(&self, after: Option<&str>) -> impl Iterator<Item = (&Arc<str>, Option<&State>)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);

@@ -1,7 +1,7 @@
 //! A session: one connection, or one source of REST heartbeats, of one user. It holds the lease.
 //!
-//! The lease is one atomic: the tick of the last sign of life. Renewing it is a single swap by whoever owns the session, no
-//! map and no lock; the wheel looks at it when it might have run out. What the session has joined stands behind a mutex that
+//! The lease is one atomic: the last tick of it. Renewing it is a single swap by whoever owns the session, no map and no lock;
+//! the wheel looks at it when it might have run out. What the session has joined stands behind a mutex that
 //! only joins, leaves and the end of the lease touch.
 
 use std::sync::Arc;
@@ -19,9 +19,9 @@ const ENDED: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Session {
     user: Arc<str>,
-    /// The tick of the last sign of life, or [`ENDED`]. Written by the owner (swap) and by expiry (compare and exchange), so
-    /// that a renewal and an expiry can never both win.
-    last_seen: AtomicU64,
+    /// The last tick of the lease, or [`ENDED`]. Written by the owner (swap) and by expiry (compare and exchange), so that a
+    /// renewal and an expiry can never both win.
+    lease: AtomicU64,
     /// Written by the owner and by expiry, each for as long as it takes to count the session in or out of its rooms.
     pub(super) rooms: Mutex<SessionRooms>,
 }
@@ -43,10 +43,10 @@ pub(super) struct Joined {
 }
 
 impl Session {
-    pub(super) fn new(user: Arc<str>, now: Tick) -> Self {
+    pub(super) fn new(user: Arc<str>, lease: Tick) -> Self {
         Self {
             user,
-            last_seen: AtomicU64::new(now),
+            lease: AtomicU64::new(lease),
             rooms: Mutex::new(SessionRooms { counted: true, joined: SmallVec::new() }),
         }
     }
@@ -57,32 +57,33 @@ impl Session {
         &self.user
     }
 
-    /// Records a sign of life. Returns false if the lease had ended: then the registry must count the session in again.
+    /// Records a sign of life: the lease goes on until the end of tick `lease`. Returns false if it had ended: then the
+    /// registry must count the session in again.
     #[must_use]
-    pub(super) fn renew(&self, now: Tick) -> bool {
-        self.last_seen.swap(now, Ordering::Relaxed) != ENDED
+    pub(super) fn renew(&self, lease: Tick) -> bool {
+        self.lease.swap(lease, Ordering::Relaxed) != ENDED
     }
 
-    /// The tick of the last sign of life; `None` once the lease has ended.
-    pub(super) fn last_seen(&self) -> Option<Tick> {
-        Some(self.last_seen.load(Ordering::Relaxed)).filter(|seen| *seen != ENDED)
+    /// The last tick of the lease; `None` once it has ended.
+    pub(super) fn lease(&self) -> Option<Tick> {
+        Some(self.lease.load(Ordering::Relaxed)).filter(|lease| *lease != ENDED)
     }
 
-    /// Ends the lease if nothing was heard since `seen`.
-    pub(super) fn end_unless_renewed(&self, seen: Tick) -> bool {
-        self.last_seen.compare_exchange(seen, ENDED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// Ends the lease unless it is another than `lease` by now.
+    pub(super) fn end_unless_renewed(&self, lease: Tick) -> bool {
+        self.lease.compare_exchange(lease, ENDED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Ends the lease now.
     pub(super) fn end(&self) {
-        self.last_seen.store(ENDED, Ordering::Relaxed);
+        self.lease.store(ENDED, Ordering::Relaxed);
     }
 
-    /// Pretends that the last sign of life was no later than `tick`, so that the lease ends sooner.
-    pub(super) fn age_to(&self, tick: Tick) {
-        // The owner has just closed, so only expiry can interfere; an ended lease stays ended.
-        let _ = self
-            .last_seen
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| (seen != ENDED && seen > tick).then_some(tick));
+    /// Has the lease end no later than with tick `lease`.
+    pub(super) fn shorten(&self, lease: Tick) {
+        // The owner is going, so only expiry can interfere; an ended lease stays ended.
+        let _ = self.lease.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            (held != ENDED && held > lease).then_some(lease)
+        });
     }
 }

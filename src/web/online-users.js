@@ -405,6 +405,7 @@ function showStatus(status) {
     hideNotice();
     document.body.dataset.stale = "false";
     el.stale.textContent = "";
+    el["count-label"].textContent = "online right now";
     announceCount("Connected. ");
   }
   if (status.phase === "waiting" || status.phase === "refused") {
@@ -432,6 +433,7 @@ function showConnection() {
 function markStale() {
   document.body.dataset.stale = "true";
   if (lobby.epoch === null || el.stale.textContent) return;
+  el["count-label"].textContent = "online when last seen";
   const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   el.stale.textContent = `as of ${time}`;
 }
@@ -497,7 +499,9 @@ function showChange({ joined, left, reset }) {
   const came = joined.map(({ user }) => user);
   const went = left.map(({ user }) => user);
   for (const user of went) board.remove(user);
-  for (const user of came) board.add(user, user === presence.user);
+  // Myself first: on a full board others have to wait for a square, I have one.
+  if (came.includes(presence.user)) board.add(presence.user, true);
+  for (const user of came) board.add(user, false);
   const sort = reset && (came.length > MAX_ANIMATED || went.length > MAX_ANIMATED);
   if (sort) roster.reset(lobby.members.keys(), presence.user);
   else roster.change(came, went);
@@ -514,6 +518,7 @@ function showChange({ joined, left, reset }) {
 function showCount() {
   const known = lobby.epoch !== null;
   el.count.textContent = known ? lobby.count.toLocaleString() : "–";
+  el.count.classList.toggle("unknown", !known);
   document.title = known ? `(${lobby.count}) rollcall · who is here, right now` : "rollcall · who is here, right now";
 }
 

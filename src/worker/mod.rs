@@ -1,0 +1,312 @@
+//! One thread: its connections, what their clients ask for, and its share of the fan-out.
+//!
+//! A worker runs a `current_thread` runtime, so nothing here is shared but the registry. Three kinds of tasks run on it: the
+//! acceptor, the mailbox (one batch a tick), and one small task per connection.
+
+mod obey;
+mod receive;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use slab::Slab;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::config::{Config, Liveness};
+use crate::connection::{Connection, ConnectionId, Phase, Reader};
+use crate::dialect::Dialect;
+use crate::dialect::json;
+use crate::fanout::Fanout;
+use crate::metrics::{Metrics, WorkerCounters};
+use crate::presence::{Now, Reason, Registry, Session, Tick, Wheel};
+use crate::socket::{PING, close, put_close};
+
+/// What one read takes at most. A heartbeat is 15 bytes; this is for floods, and one per worker.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Rooms that one connection may have joined or look at.
+pub const MAX_ROOMS_PER_CONNECTION: usize = 100;
+/// How long a client may take to answer a close frame, in milliseconds.
+const CLOSE_WAIT_MS: u64 = 2000;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Who is here.
+    pub registry: Arc<Registry>,
+    /// The settings.
+    pub config: Config,
+    /// The counters.
+    pub metrics: Metrics,
+    /// Names this node on the wire.
+    pub node: String,
+    /// When it started, for `uptime_ms`.
+    pub started: std::time::Instant,
+    /// Engine time. Written by the ticker.
+    pub tick: AtomicU64,
+    /// The wall clock at that tick.
+    pub unix_ms: AtomicU64,
+    /// Sockets open on all workers.
+    pub sockets: AtomicUsize,
+    /// WebSocket connections on all workers.
+    pub connections: AtomicUsize,
+}
+
+impl Shared {
+    /// The moment of the last tick.
+    pub fn now(&self) -> Now {
+        Now { tick: self.tick.load(Ordering::Relaxed), unix_ms: self.unix_ms.load(Ordering::Relaxed) }
+    }
+}
+
+/// The state of one worker thread.
+pub struct Worker {
+    /// Its number.
+    pub number: usize,
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// Its counters; nobody else writes them.
+    pub counters: Arc<WorkerCounters>,
+    /// Where every read of every connection goes.
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    /// Who looks at which room.
+    pub(crate) fanout: RefCell<Fanout>,
+    /// The tick of the last batch that was done, for those who wait for one.
+    pub done: watch::Sender<Tick>,
+    /// Requests that are being answered.
+    pub requests: Cell<usize>,
+    /// The server is stopping: no new connections.
+    pub draining: Cell<bool>,
+    connections: RefCell<Slab<Rc<Connection>>>,
+    next_serial: Cell<u32>,
+    /// When to look whether a connection is still alive.
+    checks: RefCell<Wheel<ConnectionId>>,
+    json: RefCell<json::Reader>,
+    answers: RefCell<BytesMut>,
+    times: Times,
+}
+
+/// Durations in ticks.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    ttl: Tick,
+    grace: Tick,
+    /// A connection silent for this long is pinged: half the ttl, and somewhat more, so that clients that beat at half the ttl
+    /// are not pinged all the time.
+    ping_after: Tick,
+    close_wait: Tick,
+}
+
+/// What was agreed at the upgrade.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The protocol.
+    pub dialect: Dialect,
+    /// The user that the connection speaks for.
+    pub user: Box<str>,
+    /// Rooms to join at once.
+    pub rooms: Vec<Box<str>>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Worker").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker without connections.
+    pub fn new(number: usize, shared: Arc<Shared>) -> Self {
+        let config = &shared.config;
+        let half = config.ticks(config.ttl / 2);
+        let times = Times {
+            ttl: config.ticks(config.ttl),
+            grace: config.ticks(config.grace),
+            ping_after: half + (half / 10).max(1),
+            close_wait: config.ticks(std::time::Duration::from_millis(CLOSE_WAIT_MS)),
+        };
+        Self {
+            number,
+            counters: Arc::clone(&shared.metrics.workers[number]),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            fanout: RefCell::default(),
+            done: watch::Sender::new(0),
+            requests: Cell::new(0),
+            draining: Cell::new(false),
+            connections: RefCell::default(),
+            next_serial: Cell::new(0),
+            checks: RefCell::new(Wheel::new(times.ttl.max(times.close_wait) + 1)),
+            json: RefCell::default(),
+            answers: RefCell::default(),
+            times,
+            shared,
+        }
+    }
+
+    /// Takes over a socket after its upgrade, with the bytes that were read ahead.
+    pub fn park(self: &Rc<Self>, stream: TcpStream, read_ahead: &[u8], accepted: &Accepted) {
+        let now = self.shared.now();
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let session = self.shared.registry.open_session(&accepted.user, now);
+        let connection = self.admit(accepted.dialect, session, stream, now.tick);
+        let mut answers = BytesMut::new();
+        self.greet(&connection, accepted, &mut answers);
+        connection.answer(self, &mut answers);
+        let mut read_ahead = read_ahead.to_vec();
+        if !read_ahead.is_empty() && self.receive(&connection, &mut read_ahead).is_break() {
+            return self.disconnected(&connection);
+        }
+        tokio::task::spawn_local(Reader::new(connection, Rc::clone(self)));
+    }
+
+    fn admit(&self, dialect: Dialect, session: Arc<Session>, stream: TcpStream, now: Tick) -> Rc<Connection> {
+        let mut connections = self.connections.borrow_mut();
+        let serial = self.next_serial.get();
+        self.next_serial.set(serial.wrapping_add(1));
+        let entry = connections.vacant_entry();
+        let id = ConnectionId { index: entry.key() as u32, serial };
+        let connection = Rc::new(Connection::new(id, dialect, session, stream, now));
+        entry.insert(Rc::clone(&connection));
+        self.checks.borrow_mut().insert(now + self.times.ping_after, id);
+        self.counters.connections.add(1);
+        self.counters.connections_opened.add(1);
+        connection
+    }
+
+    /// Sends the snapshots that a connection missed while its socket was full.
+    pub(crate) fn catch_up(&self, connection: &Rc<Connection>) {
+        self.fanout.borrow_mut().catch_up(self, connection);
+    }
+
+    /// The reader has come to the end: everything of the connection goes.
+    pub(crate) fn disconnected(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.release(connection, Ending::Lost);
+        if connection.is_blocked() {
+            connection.abort(); // Nobody is there to read what still waits.
+        }
+        connection.phase.set(Phase::Dead);
+        let index = connection.id.index as usize;
+        let mut connections = self.connections.borrow_mut();
+        if connections.get(index).is_some_and(|held| held.id == connection.id) {
+            connections.remove(index);
+            self.counters.connections.subtract(1);
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.socket_closed();
+        }
+    }
+
+    /// A socket of this worker is gone.
+    pub fn socket_closed(&self) {
+        self.counters.sockets.subtract(1);
+        self.shared.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Ends the presence of a connection as its protocol wants it. Once.
+    fn release(&self, connection: &Rc<Connection>, ending: Ending) {
+        if connection.released.replace(true) {
+            return;
+        }
+        self.fanout.borrow_mut().forget(self, connection);
+        let registry = &self.shared.registry;
+        match (connection.dialect, ending) {
+            (Dialect::Native, Ending::Clean) => registry.end_session(&connection.session, Reason::Closed),
+            (Dialect::Native, Ending::Lost) => {
+                registry.abandon_session(&connection.session, self.times.grace, self.shared.now());
+            }
+            (Dialect::OnlineUsers, _) => {} // It stays until its lease ends.
+            #[cfg(feature = "echo")]
+            (Dialect::Echo, _) => registry.end_session(&connection.session, Reason::Closed),
+        }
+    }
+
+    /// Sends a close frame and waits for the client's.
+    fn close(self: &Rc<Self>, connection: &Rc<Connection>, code: u16, reason: &str) {
+        if connection.phase.get() != Phase::Open {
+            return;
+        }
+        let mut answers = BytesMut::new();
+        put_close(&mut answers, code, reason);
+        connection.answer(self, &mut answers);
+        self.release(connection, Ending::Lost);
+        connection.phase.set(Phase::Closing);
+        self.expect_close(connection);
+    }
+
+    fn expect_close(&self, connection: &Connection) {
+        self.checks.borrow_mut().insert(self.shared.now().tick + self.times.close_wait, connection.id);
+    }
+
+    /// Pings connections that have been silent, drops those that stay so, and those that do not finish closing.
+    pub(crate) fn check_connections(self: &Rc<Self>, now: Tick) {
+        let mut due = Vec::new();
+        self.checks.borrow_mut().take_due(now, &mut due);
+        for id in due {
+            let connection =
+                self.connections.borrow().get(id.index as usize).filter(|held| held.id == id).map(Rc::clone);
+            let Some(connection) = connection else { continue };
+            let silent = connection.silent_for(now);
+            if connection.phase.get() != Phase::Open {
+                connection.abort();
+                continue;
+            }
+            let next = if silent > self.times.ttl {
+                self.counters.connections_timed_out.add(1);
+                connection.abort();
+                continue;
+            } else if silent >= self.times.ping_after {
+                // A full socket has other trouble than silence, and gets no ping on top.
+                connection.deliver(self, &[&Bytes::from_static(PING)]);
+                now - silent + self.times.ttl + 1
+            } else {
+                now - silent + self.times.ping_after
+            };
+            self.checks.borrow_mut().insert(next, id);
+        }
+    }
+
+    /// Whether no further connection may be taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.shared.connections.load(Ordering::Relaxed) >= self.shared.config.max_connections
+    }
+
+    /// Connections open on this worker.
+    pub(crate) fn connections_open(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// Asks up to `most` clients to come back elsewhere, or later.
+    pub(crate) fn send_away(self: &Rc<Self>, most: usize) {
+        let open: Vec<_> = {
+            let connections = self.connections.borrow();
+            let open = connections.iter().filter(|(_, connection)| connection.phase.get() == Phase::Open);
+            open.take(most).map(|(_, connection)| Rc::clone(connection)).collect()
+        };
+        for connection in open {
+            self.close(&connection, close::RESTART, "the server is going away, come back after a random delay");
+        }
+    }
+
+    fn any_counts(&self, dialect: Dialect) -> bool {
+        match self.shared.config.liveness {
+            Some(rule) => rule == Liveness::Any,
+            None => dialect != Dialect::OnlineUsers,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The client closed it with 1000, or without a code, as `close()` in a browser does.
+    Clean,
+    /// Any other way.
+    Lost,
+}
+
+/// The wall clock in milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,122 @@
+//! What a client asks for is done.
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::{Accepted, MAX_ROOMS_PER_CONNECTION, Worker, unix_ms};
+use crate::connection::{Connection, Subscription};
+use crate::dialect::native::{self, Refusal, Welcome};
+use crate::dialect::{Command, Dialect, Resume, online_users};
+use crate::presence::Audience;
+
+impl Worker {
+    /// Says the first words of a protocol, and joins what the upgrade asked for.
+    pub(super) fn greet(self: &Rc<Self>, connection: &Rc<Connection>, accepted: &Accepted, answers: &mut BytesMut) {
+        match accepted.dialect {
+            Dialect::Native => {
+                let config = &self.shared.config;
+                let name = format!("{}-{:x}", self.number, connection.id.serial);
+                let ttl_ms = config.ttl.as_millis() as u64;
+                let welcome = Welcome {
+                    user: &accepted.user,
+                    connection: &name,
+                    node: &self.shared.node,
+                    ttl_ms,
+                    heartbeat_ms: ttl_ms / 2,
+                    tick_ms: config.tick.as_millis() as u64,
+                };
+                native::put_welcome(answers, &welcome);
+                for room in &accepted.rooms {
+                    let join = Command::Join { room, state: None, audience: Some(Audience::Members), resume: None };
+                    self.obey(connection, join, answers);
+                }
+            }
+            Dialect::OnlineUsers => {
+                let join = Command::Join {
+                    room: online_users::ROOM,
+                    state: None,
+                    audience: Some(Audience::Names),
+                    resume: None,
+                };
+                self.obey(connection, join, answers);
+            }
+            #[cfg(feature = "echo")]
+            Dialect::Echo => {}
+        }
+    }
+
+    /// Does what a client asks for.
+    pub(super) fn obey(self: &Rc<Self>, connection: &Rc<Connection>, command: Command<'_>, answers: &mut BytesMut) {
+        let registry = &self.shared.registry;
+        let now = self.shared.now();
+        let done = match command {
+            Command::Heartbeat { ack } => {
+                self.counters.heartbeats.add(1);
+                if !self.any_counts(connection.dialect) {
+                    registry.renew(&connection.session, now);
+                }
+                match connection.dialect {
+                    Dialect::OnlineUsers => answers.extend_from_slice(online_users::HEARTBEAT_ACK),
+                    _ if ack => native::put_heartbeat_ack(answers, unix_ms()),
+                    _ => {}
+                }
+                Ok(())
+            }
+            Command::Join { room, state, audience, resume } => self.room_for(connection, room).map(|()| {
+                let room = registry.join(&connection.session, room, state, now);
+                self.fanout.borrow_mut().joined(connection, &room);
+                if let Some(audience) = audience {
+                    self.observe(connection, room.name(), audience, resume);
+                }
+            }),
+            Command::Leave { room } => {
+                let left = registry.leave(&connection.session, room);
+                if left {
+                    self.fanout.borrow_mut().left(self, connection, room);
+                }
+                joined(left, room)
+            }
+            Command::SetState { room, state } => {
+                joined(registry.set_state(&connection.session, room, state, now), room)
+            }
+            Command::Observe { room, audience, resume } => {
+                self.room_for(connection, room).map(|()| self.observe(connection, room, audience, resume))
+            }
+            Command::Unobserve { room } => observed(self.fanout.borrow_mut().unobserve(self, connection, room), room),
+            Command::Resync { room } => observed(self.fanout.borrow_mut().resync(self, connection, room), room),
+        };
+        if let Err(refusal) = done {
+            self.refuse(&refusal, answers);
+        }
+    }
+
+    fn observe(&self, connection: &Rc<Connection>, room: &str, audience: Audience, resume: Option<Resume<'_>>) {
+        self.fanout.borrow_mut().observe(self, connection, room, audience, resume);
+    }
+
+    pub(super) fn refuse(&self, refusal: &Refusal, answers: &mut BytesMut) {
+        self.counters.messages_refused.add(1);
+        native::put_error(answers, refusal);
+    }
+
+    /// Whether the connection may have one more room, or has this one already.
+    fn room_for(&self, connection: &Connection, room: &str) -> Result<(), Refusal> {
+        let known = |subscription: &Subscription| **subscription.room.name() == *room;
+        if connection.with_subscriptions(|rooms| rooms.len() < MAX_ROOMS_PER_CONNECTION || rooms.iter().any(known)) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            "forbidden",
+            format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms: leave one first"),
+        ))
+    }
+}
+
+fn joined(done: bool, room: &str) -> Result<(), Refusal> {
+    done.then_some(()).ok_or_else(|| Refusal::new("not_joined", format!("you have not joined `{room}`")))
+}
+
+fn observed(done: bool, room: &str) -> Result<(), Refusal> {
+    done.then_some(()).ok_or_else(|| Refusal::new("not_joined", format!("you do not observe `{room}`")))
+}
