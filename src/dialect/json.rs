@@ -49,7 +49,7 @@ impl Reader {
 
 /// The value as compact JSON text.
 pub fn compact(value: &Value<'_, '_>) -> String {
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(128);
     // Writing to a vector cannot fail, and the parser lets nothing through that is not UTF-8.
     let _ = value.write(&mut text);
     String::from_utf8(text).unwrap_or_default()

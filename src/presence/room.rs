@@ -252,7 +252,7 @@ impl Room {
         let mut inbox = self.inbox.lock();
         inbox.queued = false;
         inbox.generation += 1;
-        let changed = std::mem::take(&mut inbox.changed);
+        let mut changed = std::mem::take(&mut inbox.changed);
         let mut change = RoomChange {
             generation: inbox.generation,
             seq: 0,
@@ -263,6 +263,8 @@ impl Room {
             keeps_history: inbox.keeps_history,
         };
         drop(inbox);
+        // In the roster's order: the walk goes forward, and the lists of the diff come out sorted.
+        changed.sort_unstable();
         let words: Vec<_> = changed.into_iter().map(|user| (word_of(&user), user)).collect();
         let mut roster = self.roster.lock();
         for (word, user) in words {
@@ -274,9 +276,6 @@ impl Room {
         }
         (change.seq, change.count) = (roster.seq, roster.members.len());
         drop(roster);
-        change.diff.joined.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        change.diff.updated.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        change.diff.left.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         change
     }
 

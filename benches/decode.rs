@@ -1,0 +1,198 @@
+//! Decoding: what a client sent becomes a command.
+//!
+//! `native` is the decoder of the server, `reader` its JSON reader alone, `simd_json` the crate as it comes (tape, reused
+//! buffers, its own copy of the input) and `serde_json` a `Value`, which allocates what the tape does not: read them as tools
+//! for the same job, not as parsers on equal terms. Everything but serde_json copies its input first, for simd-json destroys it.
+
+mod common;
+
+use std::hint::black_box;
+use std::ops::ControlFlow;
+
+use common::Random;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rollcall::dialect::json::{self, Reader};
+use rollcall::dialect::{Command, native};
+use rollcall::presence::Audience;
+use rollcall::socket::inbound::{Incoming, Limits, take_frames};
+use simd_json::{Buffers, Tape};
+
+/// A join without a state, with a short one, with a usual one, with the longest that goes.
+const JOIN_BYTES: [usize; 4] = [30, 80, 300, 1000];
+/// Heartbeats that one read finds: nearly always one; more when the worker was busy.
+const FRAMES_PER_READ: [usize; 3] = [1, 16, 64];
+
+/// The three ways to say it: bare, as the one JSON text that is compared, and as JSON that is parsed.
+fn heartbeat(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode_heartbeat");
+    let mut reader = Reader::default();
+    for (form, text, ack) in [
+        ("bare", &b"heartbeat"[..], false),
+        ("json", br#"{"type":"heartbeat"}"#, false),
+        ("json_ack", br#"{"type":"heartbeat","ack":true}"#, true),
+    ] {
+        native::decode(&mut reader, text, |command| assert_eq!(command, Ok(Command::Heartbeat { ack })));
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(BenchmarkId::new("native", form), |bencher| {
+            bencher.iter(|| native::decode(&mut reader, black_box(text), |command| black_box(command).is_ok()));
+        });
+    }
+    group.finish();
+}
+
+fn join(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode_join");
+    let mut reader = Reader::default();
+    let mut tapes = Tapes::default();
+    for bytes in JOIN_BYTES {
+        let text = join_message(&mut Random::new(), bytes);
+        check_join(&mut reader, &mut tapes, &text);
+        let text = text.as_bytes();
+        group.throughput(Throughput::Bytes(bytes as u64));
+        group.bench_function(BenchmarkId::new("native", bytes), |bencher| {
+            bencher.iter(|| native::decode(&mut reader, black_box(text), |command| black_box(command).is_ok()));
+        });
+        group.bench_function(BenchmarkId::new("reader", bytes), |bencher| {
+            bencher.iter(|| reader.read(black_box(text), |value| black_box(value).is_some()));
+        });
+        group.bench_function(BenchmarkId::new("simd_json", bytes), |bencher| {
+            bencher.iter(|| tapes.nodes(black_box(text)));
+        });
+        group.bench_function(BenchmarkId::new("serde_json", bytes), |bencher| {
+            bencher.iter(|| serde_json::from_slice::<serde_json::Value>(black_box(text)).unwrap());
+        });
+    }
+    group.finish();
+}
+
+/// From the bytes of a read to text messages, and to commands. The copy stands for the read: frames are unmasked in place.
+fn frames(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("take_frames");
+    let mut random = Random::new();
+    for count in FRAMES_PER_READ {
+        let wire: Vec<u8> = (0..count).flat_map(|_| masked_frame(&mut random, b"heartbeat")).collect();
+        let mut scratch = wire.clone();
+        assert_eq!(take_texts(&wire, &mut scratch, |text| text == b"heartbeat"), count);
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(BenchmarkId::new("heartbeats", count), |bencher| {
+            bencher.iter(|| take_texts(black_box(&wire), &mut scratch, |text| !black_box(text).is_empty()));
+        });
+        let mut reader = Reader::default();
+        let mut is_heartbeat =
+            |text: &[u8]| native::decode(&mut reader, text, |command| matches!(command, Ok(Command::Heartbeat { .. })));
+        assert_eq!(take_texts(&wire, &mut scratch, &mut is_heartbeat), count);
+        group.bench_function(BenchmarkId::new("heartbeats_decoded", count), |bencher| {
+            bencher.iter(|| take_texts(black_box(&wire), &mut scratch, &mut is_heartbeat));
+        });
+    }
+    for bytes in JOIN_BYTES {
+        let message = join_message(&mut random, bytes);
+        let wire = masked_frame(&mut random, message.as_bytes());
+        let mut scratch = wire.clone();
+        assert_eq!(take_texts(&wire, &mut scratch, |text| text == message.as_bytes()), 1);
+        group.throughput(Throughput::Bytes(bytes as u64));
+        group.bench_function(BenchmarkId::new("message", bytes), |bencher| {
+            bencher.iter(|| take_texts(black_box(&wire), &mut scratch, |text| !black_box(text).is_empty()));
+        });
+    }
+    group.finish();
+}
+
+/// Takes all frames of `wire` and returns how many carried a text that `counts`.
+fn take_texts(wire: &[u8], scratch: &mut [u8], mut counts: impl FnMut(&[u8]) -> bool) -> usize {
+    scratch.copy_from_slice(wire);
+    let mut taken = 0;
+    let done = take_frames(scratch, &mut None, &Limits::PRESENCE, |incoming| {
+        if let Incoming::Text(text) = incoming {
+            taken += usize::from(counts(text));
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(done, Ok(wire.len()));
+    taken
+}
+
+/// A frame as a client sends it (RFC 6455, 5.2 and 5.3).
+fn masked_frame(random: &mut Random, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    if payload.len() < 126 {
+        frame.push(0x80 | payload.len() as u8);
+    } else {
+        frame.push(0x80 | 126);
+        frame.extend((payload.len() as u16).to_be_bytes());
+    }
+    let mask: [u8; 4] = std::array::from_fn(|_| random.below(256) as u8);
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// All readers find the same message, and the decoder the join that stands in it.
+fn check_join(reader: &mut Reader, tapes: &mut Tapes, text: &str) {
+    let expected: serde_json::Value = serde_json::from_str(text).unwrap();
+    let read = reader.read(text.as_bytes(), |value| json::compact(&value.unwrap()));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&read).unwrap(), expected);
+    assert!(tapes.nodes(text.as_bytes()) > 2 * expected.as_object().unwrap().len());
+    native::decode(reader, text.as_bytes(), |command| {
+        let Ok(Command::Join { room, state, audience, resume }) = command else { panic!("{command:?}") };
+        assert_eq!((room, audience), ("lobby", Some(Audience::Members)));
+        assert_eq!(resume.map(|resume| resume.seq), expected["resume"]["seq"].as_u64());
+        let state = state.map(|state| serde_json::from_str::<serde_json::Value>(state.as_str()).unwrap());
+        assert_eq!(state.as_ref(), expected.get("state"));
+    });
+}
+
+/// A join of exactly this length, its state made of what applications put there.
+fn join_message(random: &mut Random, bytes: usize) -> String {
+    let resume = if bytes < 200 { "" } else { r#","resume":{"epoch":"18c2f4a91b-1","seq":4217}"# };
+    let bare = format!(r#"{{"type":"join","room":"lobby"{resume}}}"#);
+    if bytes == bare.len() {
+        return bare;
+    }
+    let mut message = format!(r#"{},"state":{{"#, bare.strip_suffix('}').unwrap());
+    for number in 0.. {
+        let field = match random.below(5) {
+            0 => format!(r#""name{number}":"{} caf\u00e9\n","#, common::user_name(random.below(1_000_000))),
+            1 => format!(r#""x{number}":{},"#, random.below(1_000_000)),
+            2 => format!(r#""y{number}":-{}.5,"#, random.below(1_000)),
+            3 => format!(r#""at{number}":[{},{},null],"#, random.below(100), random.below(100)),
+            _ => format!(r#""on{number}":true,"#),
+        };
+        let end = r#""pad":""}}"#;
+        if message.len() + field.len() + end.len() > bytes {
+            let pad = "x".repeat(bytes - message.len() - end.len());
+            return format!(r#"{message}"pad":"{pad}"}}}}"#);
+        }
+        message += &field;
+    }
+    unreachable!("the message ends when it is long enough")
+}
+
+/// simd-json with everything reused that it lets one reuse.
+struct Tapes {
+    buffers: Buffers,
+    tape: Tape<'static>,
+    input: Vec<u8>,
+}
+
+impl Default for Tapes {
+    fn default() -> Self {
+        Self { buffers: Buffers::new(1024), tape: Tape(Vec::new()), input: Vec::new() }
+    }
+}
+
+impl Tapes {
+    /// Parses the text and returns the length of its tape.
+    fn nodes(&mut self, text: &[u8]) -> usize {
+        self.input.clear();
+        self.input.extend_from_slice(text);
+        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        simd_json::fill_tape(&mut self.input, &mut self.buffers, &mut tape).unwrap();
+        let nodes = tape.0.len();
+        self.tape = tape.reset();
+        nodes
+    }
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = heartbeat, join, frames }
+criterion_main!(benches);

@@ -1,0 +1,143 @@
+//! Encoding: changes and rooms become finished frames.
+//!
+//! Throughput is in members (or changes) a second, for strings in bytes. serde_json's writer stands beside ours for strings
+//! alone: it is what a derived encoder would spend there.
+
+mod common;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use common::{ROOM, Random, json_of, user_name};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rollcall::dialect::{json, native, online_users};
+use rollcall::presence::{Diff, Now, Reason, Registry, Room, Settings, State};
+
+/// A room within a page of a snapshot, one of exactly a page, one of many pages.
+const MEMBERS: [usize; 3] = [10, 1_000, 10_000];
+
+fn diff(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode_diff");
+    let room = room_of(1);
+    for changes in [1, 10, 100, 1_000] {
+        let diff = diff_of(changes);
+        let json = json_of(&native::encode_diff(&room, 7, 1_234, &diff));
+        assert_eq!((&json["type"], &json["room"]), (&"diff".into(), &ROOM.into()));
+        assert_eq!((&json["seq"], &json["count"]), (&7.into(), &1_234.into()));
+        let told = |field: &str| json.get(field).map_or(0, |list| list.as_array().unwrap().len());
+        assert_eq!(
+            [told("joined"), told("updated"), told("left")],
+            [diff.joined.len(), diff.updated.len(), diff.left.len()]
+        );
+        group.throughput(Throughput::Elements(changes as u64));
+        group.bench_function(BenchmarkId::from_parameter(changes), |bencher| {
+            bencher.iter(|| native::encode_diff(&room, 7, 1_234, black_box(&diff)));
+        });
+    }
+    group.finish();
+}
+
+/// The whole room, in the three ways that observers look at one.
+fn rooms(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode_room");
+    for members in MEMBERS {
+        let room = room_of(members);
+        check_room(&room, members);
+        group.throughput(Throughput::Elements(members as u64));
+        group.bench_function(BenchmarkId::new("snapshot", members), |bencher| {
+            bencher.iter(|| native::encode_snapshot(black_box(&room)));
+        });
+        group.bench_function(BenchmarkId::new("names", members), |bencher| {
+            bencher.iter(|| names(black_box(&room)));
+        });
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("count", members), |bencher| {
+            bencher.iter(|| native::encode_count(black_box(&room), 7, members));
+        });
+    }
+    group.finish();
+}
+
+fn strings(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode_string");
+    for bytes in [12, 128, 1_024] {
+        for (kind, pattern) in
+            [("plain", "user-name "), ("some_escapes", "a \"quoted\" word\n"), ("escapes", "\"\\\n\u{1}")]
+        {
+            let text: String = pattern.chars().cycle().take(bytes).collect();
+            let mut buffer = BytesMut::with_capacity(6 * bytes + 2);
+            json::put_string(&mut buffer, &text);
+            assert_eq!(serde_json::from_slice::<String>(&buffer).unwrap(), text);
+            group.throughput(Throughput::Bytes(bytes as u64));
+            group.bench_function(BenchmarkId::new(format!("put_string/{kind}"), bytes), |bencher| {
+                bencher.iter(|| {
+                    buffer.clear();
+                    json::put_string(&mut buffer, black_box(&text));
+                    buffer.len()
+                });
+            });
+            let mut written = Vec::with_capacity(6 * bytes + 2);
+            group.bench_function(BenchmarkId::new(format!("serde_json/{kind}"), bytes), |bencher| {
+                bencher.iter(|| {
+                    written.clear();
+                    serde_json::to_writer(&mut written, black_box(&text)).unwrap();
+                    written.len()
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn names(room: &Room) -> bytes::Bytes {
+    room.read(|roster| online_users::encode_list(roster.members_after(None).map(|(user, _)| user)))
+}
+
+fn check_room(room: &Room, members: usize) {
+    let mut expected: Vec<String> = (0..members).map(user_name).collect();
+    expected.sort_unstable();
+    let pages: Vec<_> = native::encode_snapshot(room).iter().map(|page| json_of(page)).collect();
+    assert!(pages.iter().all(|page| page["count"] == members && page["pages"] == pages.len()));
+    let shown: Vec<_> = pages.iter().flat_map(|page| page["members"].as_array().unwrap()).collect();
+    assert!(shown.iter().map(|member| member["user"].as_str().unwrap()).eq(&expected));
+    assert_eq!(shown.iter().filter(|member| member.get("state").is_some()).count(), members / 2);
+    assert_eq!(json_of(&names(room))["users"], serde_json::json!(expected));
+    assert_eq!(json_of(&native::encode_count(room, 7, members))["count"], members);
+}
+
+/// A room in which every second member says something about itself.
+fn room_of(members: usize) -> Arc<Room> {
+    let registry = Registry::new(Settings { ttl: 100, workers: 1, incarnation: 1 });
+    let now = Now::default();
+    for number in 0..members {
+        let session = registry.open_session(&user_name(number), now);
+        registry.join(&session, ROOM, state(number), now);
+    }
+    let room = registry.room(ROOM).unwrap();
+    assert_eq!(registry.settle(&room).count, members);
+    room
+}
+
+fn state(number: usize) -> Option<State> {
+    (number % 2 == 1).then(|| State::from(String::from(r#"{"status":"away","device":"phone"}"#)))
+}
+
+/// Joins, updates and leaves in turn, of users in random order.
+fn diff_of(changes: usize) -> Diff {
+    let mut numbers: Vec<usize> = (0..changes).collect();
+    Random::new().shuffle(&mut numbers);
+    let mut diff = Diff::default();
+    for (position, number) in numbers.into_iter().enumerate() {
+        let user = Arc::from(user_name(number));
+        match position % 3 {
+            0 => diff.joined.push((user, state(number))),
+            1 => diff.left.push((user, Reason::Closed)),
+            _ => diff.updated.push((user, state(number))),
+        }
+    }
+    diff
+}
+
+criterion_group! { name = benches; config = common::criterion(); targets = diff, rooms, strings }
+criterion_main!(benches);
