@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, env = "ROLLCALL_HISTORY", default_value_t = 100, value_name = "N")]
     pub history: usize,
 
-    /// How long a client may take to send a request's headers
+    /// How long a client may take to send a request's headers, and again for its body
     #[arg(long, env = "ROLLCALL_HEADER_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub header_timeout: Duration,
 

@@ -256,9 +256,13 @@ impl Deliveries {
                 tokio::task::yield_now().await;
             }
             let connection = &group[0].0;
+            // Since the plan was made the connection may have lagged and be waiting for a snapshot, or have left: what was
+            // planned for it then would make a gap.
+            let planned = group.iter().map(|(_, frame)| &self.frames[*frame as usize]);
+            let due = planned.filter(|(_, room)| is_attached(connection, *room));
             frames.clear();
-            frames.extend(group.iter().map(|(_, frame)| &self.frames[*frame as usize].0));
-            if connection.released.get() {
+            frames.extend(due.map(|(frame, _)| frame));
+            if frames.is_empty() {
                 continue;
             }
             if connection.deliver(worker, &frames) {
@@ -271,6 +275,13 @@ impl Deliveries {
             }
         }
     }
+}
+
+fn is_attached(connection: &Connection, room: u64) -> bool {
+    let attached = |subscription: &Subscription| {
+        subscription.room.id() == room && matches!(subscription.place, Place::Attached(_))
+    };
+    connection.with_subscriptions(|subscriptions| subscriptions.iter().any(attached))
 }
 
 /// Notes that a connection missed something of a room.

@@ -300,7 +300,7 @@ impl Mirror {
                 self.members = pages
                     .iter()
                     .flat_map(|page| payload(page)["members"].as_array().unwrap().clone())
-                    .map(entry)
+                    .map(|member| entry(&member))
                     .collect();
                 self.seq = Some(update.seq);
             }
@@ -312,7 +312,7 @@ impl Mirror {
         for list in ["joined", "updated"] {
             let changed = diff.get(list).map(|list| list.as_array().unwrap().clone());
             assert_ne!(changed.as_ref().map(Vec::len), Some(0), "an empty list is left out");
-            self.members.extend(changed.unwrap_or_default().into_iter().map(entry));
+            self.members.extend(changed.unwrap_or_default().iter().map(entry));
         }
         for left in diff.get("left").and_then(Value::as_array).into_iter().flatten() {
             self.members.remove(left["user"].as_str().unwrap());
@@ -322,7 +322,7 @@ impl Mirror {
     }
 }
 
-fn entry(member: Value) -> (String, Value) {
+fn entry(member: &Value) -> (String, Value) {
     (member["user"].as_str().unwrap().to_owned(), member.get("state").cloned().unwrap_or_default())
 }
 

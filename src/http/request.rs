@@ -1,5 +1,7 @@
 //! Requests: path, query and body, decoded and bounded.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -11,8 +13,6 @@ use crate::presence::check_id;
 
 /// Bytes of a body at most: 1,000 names of 128 bytes fit, escaped.
 const MAX_BODY_BYTES: usize = 256 * 1024;
-/// How long a body may take to come.
-const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Path and query of a request, as they were sent.
 #[derive(Debug)]
@@ -78,9 +78,9 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
 }
 
 /// The whole body, if it is not too long and comes in time.
-pub(super) async fn body(request: Request<Incoming>) -> Result<Bytes, Reply> {
+pub(super) async fn body(request: Request<Incoming>, time: Duration) -> Result<Bytes, Reply> {
     let collect = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, collect).await {
+    match tokio::time::timeout(time, collect).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Reply::error(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -44,7 +44,8 @@ const hueClass = (name) => `hue-${hashOf(name) % HUES}`;
 function initialsOf(name) {
   const words = name.split(/[\s._\-@]+/u).filter((word) => /[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(word));
   const picked = words.length > 1 ? [words[0], words.at(-1)] : [words[0] ?? name];
-  return picked.map((word) => firstGrapheme(word.replace(/^[^\p{L}\p{N}\p{Extended_Pictographic}]+/u, "") || word)).join("");
+  const withoutMarks = (word) => word.replace(/^[^\p{L}\p{N}\p{Extended_Pictographic}]+/u, "") || word;
+  return picked.map((word) => firstGrapheme(withoutMarks(word))).join("");
 }
 
 function firstGrapheme(word) {
@@ -304,7 +305,12 @@ class Roster {
 
 /* ------------------------------------------------------------------------------------------------------ the activity */
 
-const LEFT_WORDS = { closed: "closed the page", timeout: "timed out", node_lost: "lost with their node", kicked: "was removed" };
+const LEFT_WORDS = {
+  closed: "closed the page",
+  timeout: "timed out",
+  node_lost: "lost with their node",
+  kicked: "was removed",
+};
 
 /** The last comings and goings, newest first. */
 class Activity {
@@ -323,7 +329,8 @@ class Activity {
     el["activity-empty"].hidden = true;
     const time = element("time", "", "now");
     time.dateTime = new Date().toISOString();
-    const entry = element("li", what === "joined" ? "came" : "went", element("bdi", hueClass(user), user), element("span", "", what), time);
+    const entry = element("li", what === "joined" ? "came" : "went");
+    entry.append(element("bdi", "", user), element("span", "", what), time);
     this.#node.prepend(entry);
     while (this.#node.childElementCount > MAX_ACTIVITY) this.#node.lastElementChild.remove();
   }
@@ -353,13 +360,15 @@ function explain(cause) {
   if (!navigator.onLine && !isLocal) return ["This device is offline", "Without a network there is no live list."];
   switch (cause.kind) {
     case "unreachable":
-      return ["The server cannot be reached", `Nothing answers at ${host}. Either the server is not running or the network in between is down.`];
+      return ["The server cannot be reached",
+        `Nothing answers at ${host}. Either the server is not running or the network in between is down.`];
     case "blocked":
-      return ["The live connection does not get through", `The server at ${host} answers, but not to WebSockets. A proxy in between may not pass them on.`];
+      return ["The live connection does not get through",
+        `The server at ${host} answers, but not to WebSockets. A proxy in between may not pass them on.`];
     case "timeout":
       return ["The server does not answer", `${host} takes the connection but says nothing.`];
     case "silent":
-      return ["The connection went silent", `Nothing has come from ${host} any more, not even an answer to a question.`];
+      return ["The connection went silent", `Nothing comes from ${host} any more, not even an answer to a question.`];
     case "restarting":
       return ["The server is restarting", "It said so itself and will be back in a moment."];
     case "busy":
@@ -442,7 +451,7 @@ function markStale() {
 function showWire() {
   const { welcome } = presence;
   const facts = welcome
-    ? [`seq ${lobby.seq}`, `tick ${welcome.tick_ms} ms`, `heartbeat ${welcome.heartbeat_ms / 1000} s`, `node ${welcome.node}`]
+    ? [`seq ${lobby.seq}`, `tick ${welcome.tick_ms} ms`, `heartbeat ${welcome.heartbeat_ms / 1000} s`, welcome.node]
     : [];
   el.wire.replaceChildren(...facts.map((fact) => element("span", "", fact)));
   if (welcome) el.lease.textContent = `${welcome.ttl_ms / 1000} s`;
@@ -485,7 +494,6 @@ function enter(name) {
 
   paintAvatar(el["me-avatar"], name);
   el["me-name"].textContent = name;
-  el["change-name"].setAttribute("aria-label", `You are ${name}. Change name`);
   el["change-name"].hidden = false;
   hideNotice();
   board.clear();

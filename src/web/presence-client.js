@@ -12,7 +12,7 @@
  *   { phase: "idle" }                                 before connect()
  *   { phase: "connecting", attempt }                  until the server's welcome
  *   { phase: "online", since }
- *   { phase: "waiting", attempt, retryAt, cause }     the connection is gone; it is tried again at `retryAt` (ms since epoch)
+ *   { phase: "waiting", attempt, retryAt, cause }     the connection is gone; tried again at `retryAt` (ms since epoch)
  *   { phase: "refused", cause }                       the server said no for good (1008); connect() tries again
  *   { phase: "closed" }                               after close()
  * and a `cause` is { kind, code?, reason? }, `kind` one of
@@ -31,13 +31,13 @@ const BACKOFF_BASE_MS = 1_000;
 const BACKOFF_CAP_MS = 30_000;
 /** A connection that has lived this long was a good one: the next loss starts again at the base. */
 const STABLE_AFTER_MS = 10_000;
-/** After 1012 everybody of that server comes back at once: spread, but be back before the lease (twice this) has ended. */
+/** After 1012 everybody of that server comes back at once: spread, but be back before the lease has ended. */
 const RESTART_SPREAD_MS = 5_000;
 /** After 1013 the server has no room: stay away for between one and three times this long. */
 const BUSY_DELAY_MS = 10_000;
 /** When a welcome does not say. */
 const DEFAULT_HEARTBEAT_MS = 5_000;
-/** A quiet room sends nothing, so after this many silent heartbeats an ack is asked for; each one costs the server a write. */
+/** A quiet room sends nothing, so after this many silent heartbeats an ack is asked for; each costs the server a write. */
 const SILENT_BEATS_BEFORE_ACK = 3;
 const ACK_TIMEOUT_MS = 4_000;
 /** A resync that was not answered within this time is asked for again. */
@@ -63,8 +63,8 @@ export function defaultUrl(base = globalThis.location) {
 }
 
 /**
- * One room as this client sees it. `change` events carry `{ joined, updated, left, reset }`: members that came or changed,
- * `{ user, reason? }` of those that went, and whether it was a snapshot (then all three are against what was here before).
+ * One room as this client sees it. `change` events carry `{ joined, updated, left, reset }`: members that came or
+ * changed, `{ user, reason? }` of those that went, and whether it was a snapshot (all three are against what was here).
  */
 export class Room extends EventTarget {
   /** Everybody in the room: user → { user, state? }. Read it, do not write to it. */
@@ -198,7 +198,7 @@ export class PresenceClient extends EventTarget {
     socket.onopen = () => (opened = true);
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => {
-      const kind = opened ? (CLOSE_KINDS.get(code) ?? "ended") : "unreachable";
+      const kind = code === 1006 && !opened ? "unreachable" : (CLOSE_KINDS.get(code) ?? "ended");
       this.#lost({ kind, code, reason });
     };
     this.#after("deadline", CONNECT_TIMEOUT_MS, () => this.#giveUp("timeout"));

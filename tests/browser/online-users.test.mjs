@@ -231,6 +231,42 @@ describe("when something is wrong", () => {
     assertNoProblems({ serverWasAway: true });
   });
 
+  test("a refusal is told with its reason, and asked again only by hand", async () => {
+    server = await Server.start();
+    const one = await visitor();
+    let refuse = true;
+    let attempts = 0;
+    await one.context.routeWebSocket(/\/v1\/connect/, (socket) => {
+      attempts += 1;
+      if (refuse) socket.close({ code: 1008, reason: "no more than 5 connections each" });
+      else socket.connectToServer();
+    });
+    const page = await one.open(server, "alice", { online: false });
+    await page.getByRole("heading", { name: "The server refused the connection" }).waitFor();
+    assert.equal(await page.locator("#notice-text").innerText(), "no more than 5 connections each");
+    assert.equal(await page.locator("#connection-text").innerText(), "Offline");
+    await sleep(2_000);
+    assert.equal(attempts, 1);
+    refuse = false;
+    await page.getByRole("button", { name: "Try now" }).click();
+    await phase(page, "online");
+    await showsRoster(page, ["alice"]);
+    assertNoProblems();
+  });
+
+  test("a browser that loses the network and finds it again is online afterwards", async () => {
+    server = await Server.start();
+    const { one, page } = await online("alice");
+    const { page: bob } = await online("bob");
+    await one.context.setOffline(true);
+    await sleep(500);
+    await one.context.setOffline(false);
+    await bob.close();
+    await showsRoster(page, ["alice"]);
+    await phase(page, "online");
+    assertNoProblems({ serverWasAway: true });
+  });
+
   test("a server that hangs is noticed, though its connections stay open", async () => {
     server = await Server.start();
     const { page } = await online("alice");

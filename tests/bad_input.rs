@@ -1,0 +1,235 @@
+//! Input nobody should send, against the binary: the server closes or limits it, its memory stays flat, and nobody
+//! else notices. Single frames that break RFC 6455 are in `websocket.rs`, messages that break the dialect in
+//! `native_errors.rs`.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use common::frame::{CONTINUATION, PING, TEXT};
+use common::{Frame, Mirror, Process, RawClient, TestServer, http};
+
+/// Growth of the server's memory that counts as none: noise of the allocator and of the first connections.
+const FLAT_BYTES: u64 = 12 << 20;
+
+/// How long a full socket may refuse bytes before the sender takes it as a no.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A server in a process of its own, with a witness whose service must not suffer.
+struct Watched {
+    process: Process,
+    address: SocketAddr,
+    witness: Mirror,
+    resident_before: u64,
+}
+
+impl Watched {
+    async fn start(flags: &[&str]) -> Self {
+        let mut process = Process::start(&[&["--ttl", "60s", "--tick", "20ms"], flags].concat());
+        let address = process.address();
+        let mut witness = Mirror::connect(address, "witness", &["lobby"]).await;
+        witness.wait_until("herself", |witness| witness.has("lobby", "witness")).await;
+        let resident_before = process.resident_bytes();
+        Self { process, address, witness, resident_before }
+    }
+
+    async fn raw(&self, user: &str) -> RawClient {
+        let mut client = RawClient::narrow(self.address).await;
+        client.upgrade(&format!("/v1/connect?user={user}")).await;
+        client
+    }
+
+    /// Others come and go as ever, and the memory is what it was.
+    async fn check(&mut self) {
+        let visitor = Mirror::connect(self.address, "visitor", &["lobby"]).await;
+        self.witness.wait_until("a visitor", |witness| witness.has("lobby", "visitor")).await;
+        visitor.close(1000);
+        self.witness.wait_until("no visitor", |witness| !witness.has("lobby", "visitor")).await;
+        let grown = self.process.resident_bytes().saturating_sub(self.resident_before);
+        assert!(grown < FLAT_BYTES, "grown by {} KiB", grown >> 10);
+    }
+
+    async fn stop(mut self) {
+        self.check().await;
+        self.process.signal("TERM");
+        assert!(self.process.ended().success());
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_nobody_reads_the_pongs_of() {
+    let mut watched = Watched::start(&[]).await;
+    let mut flooder = watched.raw("flooder").await;
+    // 100,000 pings of 125 bytes: 13 MB of pongs that have nowhere to go.
+    let pings = common::frame::glued(&vec![Frame::new(PING, vec![b'p'; 125]); 1000]);
+    for _ in 0..100 {
+        if !flooder.send_if_taken(&pings, PATIENCE).await {
+            break;
+        }
+    }
+    watched.check().await;
+    drop(flooder);
+    watched.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_messages_nobody_reads_the_answers_of() {
+    let mut watched = Watched::start(&[]).await;
+    let mut flooder = watched.raw("flooder").await;
+    let nonsense = Frame::text(&json!({"type": "x".repeat(1000)}).to_string());
+    let messages = common::frame::glued(&vec![nonsense; 100]);
+    for _ in 0..200 {
+        if !flooder.send_if_taken(&messages, PATIENCE).await {
+            break;
+        }
+    }
+    watched.check().await;
+    let mut resyncing = watched.raw("resyncing").await;
+    resyncing.send_json(&json!({"type": "join", "room": "lobby"})).await;
+    let resync = Frame::text(&json!({"type": "resync", "room": "lobby"}).to_string());
+    for _ in 0..100 {
+        if !resyncing.send_if_taken(&common::frame::glued(&vec![resync.clone(); 500]), PATIENCE).await {
+            break;
+        }
+    }
+    watched.stop().await;
+}
+
+#[tokio::test]
+async fn ten_megabytes_of_headers() {
+    let mut watched = Watched::start(&[]).await;
+    let value = vec![b'x'; 10 << 20];
+    for name in ["x-one: ", ""] {
+        let mut request = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec();
+        request.extend_from_slice(name.as_bytes());
+        request.extend_from_slice(&value);
+        request.extend_from_slice(b"\r\n\r\n");
+        let answer = http::exchange(watched.address, &request).await;
+        let status = http::Response::parse(&answer).status;
+        assert!(status == 431 || (name.is_empty() && status == 400), "{status}");
+    }
+    let mut path = b"GET /".to_vec();
+    path.extend_from_slice(&value);
+    let answer = http::exchange(watched.address, &path).await;
+    let status = http::Response::parse(&answer).status;
+    assert!(matches!(status, 414 | 431), "{status}");
+    watched.check().await;
+    watched.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_are_never_finished() {
+    let mut watched = Watched::start(&[]).await;
+    let mut clients = Vec::new();
+    // Each holds as much as is allowed: 200 × 16 KiB is 3 MiB, and a reservation for what headers claim would show.
+    for n in 0..200 {
+        let mut client = watched.raw(&format!("unfinished-{n}")).await;
+        if n % 2 == 0 {
+            client.send_frame(&Frame::new(TEXT, vec![b' '; 8000]).open()).await;
+            client.send_frame(&Frame::new(CONTINUATION, vec![b' '; 8000]).open()).await;
+        } else {
+            let mut cut = Frame::new(TEXT, vec![b' '; 16_000]).encode();
+            cut.truncate(15_000);
+            client.send(&cut).await;
+        }
+        clients.push(client);
+    }
+    watched.check().await;
+    drop(clients);
+    watched.stop().await;
+}
+
+#[tokio::test]
+async fn connections_that_come_and_go_in_every_state() {
+    let mut watched = Watched::start(&[]).await;
+    for round in 0..300 {
+        match round % 5 {
+            0 => drop(RawClient::tcp(watched.address).await),
+            1 => RawClient::tcp(watched.address).await.send(b"GET /v1/conn").await,
+            2 => drop(watched.raw("brief").await),
+            3 => watched.raw("brief").await.send(&Frame::text("{}").header(900)).await,
+            _ => watched.raw("brief").await.send_frame(&Frame::close(1000, b"")).await,
+        }
+    }
+    watched.check().await;
+    watched.stop().await;
+}
+
+#[tokio::test]
+async fn a_header_that_drips_is_cut_off() {
+    let server = TestServer::start(&["--header-timeout", "500ms"]);
+    let mut slow = RawClient::tcp(server.address()).await;
+    slow.send(b"GET /livez HTTP/1.1\r\n").await;
+    // Each drip comes well within the time, all together do not.
+    let mut drips = 0;
+    while !slow.is_over_within(Duration::from_millis(100)).await {
+        slow.send(b"x-drip: 1\r\n").await;
+        drips += 1;
+        assert!(drips < 200, "still open after 20 s");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_cut_off() {
+    let server = TestServer::start(&["--header-timeout", "500ms"]);
+    let mut silent = RawClient::tcp(server.address()).await;
+    assert!(silent.is_over_within(common::DEADLINE).await, "half-open sockets are not kept");
+    // One that is upgraded is not under that timeout.
+    let mut client = server.raw("upgraded").await;
+    sleep(Duration::from_millis(800)).await;
+    assert!(client.is_served().await);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_cut_off() {
+    let server = TestServer::start(&["--header-timeout", "500ms"]);
+    let mut slow = RawClient::tcp(server.address()).await;
+    let head = "POST /heartbeat HTTP/1.1\r\nhost: localhost\r\n\
+        content-type: application/x-www-form-urlencoded\r\ncontent-length: 13\r\n\r\nuser_id=";
+    slow.send(head.as_bytes()).await;
+    assert!(slow.is_over_within(common::DEADLINE).await, "half a request is not kept");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nul_and_other_control_characters_in_ids_reach_no_room() {
+    let server = TestServer::start(&[]);
+    for path in ["/v1/connect?user=a%00", "/v1/connect?user=a&room=%1F", "/ws/%00", "/ws/a%7F"] {
+        common::raw::refused(server.address(), path, &[]).await.error(400);
+    }
+    let mut alice = server.enter("alice", "lobby").await;
+    let error = alice.error_of(r#"{"type":"join","room":"a\u0000b"}"#).await;
+    assert_eq!(error["code"], "bad_field");
+    let answer = server.post_json("/heartbeat", &json!({"user_id": "a\u{0}b"})).await;
+    answer.error(422);
+    let rooms = server.get("/v1/rooms").await.json();
+    assert_eq!(rooms["rooms"], json!([{"room": "lobby", "count": 1}]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn five_thousand_brackets_wherever_json_is_read() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let headers = [("content-type", "application/json")];
+    for unit in ["[", "{\"a\":"] {
+        let deep = unit.repeat(5000 / unit.len());
+        assert_eq!(alice.error_of(&deep).await["code"], "bad_json");
+        for (path, status) in [("/heartbeat", 422), ("/v1/users/status", 400)] {
+            http::request(server.address(), "POST", path, &headers, deep.as_bytes()).await.error(status);
+        }
+        // As a whole document, and deep inside one that is otherwise right.
+        let closing = if unit == "[" { "]" } else { "}" }.repeat(5000 / unit.len());
+        let body = format!("{{\"user_id\":\"alice\",\"x\":{deep}1{closing}}}");
+        let path = "/heartbeat";
+        http::request(server.address(), "POST", path, &headers, body.as_bytes()).await.error(422);
+    }
+    alice.heartbeat().await;
+    server.stop().await;
+}

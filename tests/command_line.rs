@@ -1,0 +1,205 @@
+//! The binary as it is typed: help, bad configuration, environment, a taken port, signals, logs.
+
+mod common;
+
+use std::net::TcpListener;
+use std::process::Output;
+
+use serde_json::Value;
+
+use common::process::{Process, command, finish};
+use common::{Mirror, UserList};
+
+/// EX_USAGE would be 64 in sysexits.h: what bad configuration ends with.
+const BAD_CONFIGURATION: i32 = 64;
+
+fn run(arguments: &[&str]) -> Output {
+    finish(command(arguments))
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}\n{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+/// A port somebody else listens on.
+fn taken_port() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("port 0 can be bound");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    (listener, address)
+}
+
+/// Expects exit 64 and a message with all of these words. The port is taken: had it been tried, the message and the
+/// code would be others.
+fn check_bad(arguments: &[&str], words: &[&str]) {
+    let (_taken, address) = taken_port();
+    let mut all = arguments.to_vec();
+    if !arguments.contains(&"--listen") {
+        all.extend(["--listen", &address]);
+    }
+    let output = run(&all);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{arguments:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{arguments:?} should mention {word}: {said}");
+    }
+    assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+}
+
+#[test]
+fn help_lists_the_flags_and_their_environment() {
+    let output = run(&["--help"]);
+    assert!(output.status.success());
+    let said = text(&output);
+    for flag in [
+        "--listen",
+        "--workers",
+        "--ttl",
+        "--tick",
+        "--liveness",
+        "--grace",
+        "--max-connections",
+        "--history",
+        "--header-timeout",
+        "--log",
+        "--log-format",
+    ] {
+        let variable = format!("ROLLCALL_{}", flag[2..].to_uppercase().replace('-', "_"));
+        assert!(said.contains(flag) && said.contains(&variable), "{flag} and {variable}: {said}");
+    }
+}
+
+#[test]
+fn version_is_printed() {
+    let output = run(&["--version"]);
+    assert!(output.status.success());
+    assert!(text(&output).contains(env!("CARGO_PKG_VERSION")), "{}", text(&output));
+}
+
+#[test]
+fn what_cannot_be_understood_exits_64() {
+    check_bad(&["--nonsense"], &["--nonsense"]);
+    check_bad(&["nonsense"], &["nonsense"]);
+    check_bad(&["--ttl", "banana"], &["ttl", "banana"]);
+    check_bad(&["--ttl"], &["ttl"]);
+    check_bad(&["--tick", "5"], &["tick"]);
+    check_bad(&["--workers", "many"], &["workers", "many"]);
+    check_bad(&["--workers", "-1"], &["-1"]);
+    check_bad(&["--listen", "nowhere"], &["listen", "nowhere"]);
+    check_bad(&["--listen", "127.0.0.1:99999"], &["listen"]);
+    check_bad(&["--liveness", "sometimes"], &["liveness", "any", "strict"]);
+    check_bad(&["--log-format", "xml"], &["log-format", "text", "json"]);
+    check_bad(&["--max-connections", "lots"], &["max-connections"]);
+}
+
+#[test]
+fn relations_between_settings_are_checked_and_stated() {
+    check_bad(&["--ttl", "100ms", "--tick", "100ms"], &["ttl", "tick"]);
+    check_bad(&["--ttl", "199ms", "--tick", "100ms"], &["ttl", "tick"]);
+    check_bad(&["--ttl", "5s", "--grace", "6s"], &["grace", "ttl"]);
+    check_bad(&["--grace", "11s"], &["grace", "ttl"]);
+    check_bad(&["--tick", "0s"], &["tick"]);
+    check_bad(&["--ttl", "0s"], &["ttl"]);
+    check_bad(&["--workers", "0"], &["workers"]);
+    check_bad(&["--max-connections", "0"], &["max-connections"]);
+}
+
+#[test]
+fn the_environment_sets_what_flags_do_not() {
+    let bad = |name: &str, value: &str| {
+        let (_taken, address) = taken_port();
+        let mut command = command(&["--listen", &address]);
+        command.env(name, value);
+        let output = finish(command);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{name}={value}: {said}");
+        assert!(said.to_lowercase().contains(&name["ROLLCALL_".len()..].to_lowercase()), "{said}");
+    };
+    bad("ROLLCALL_TTL", "banana");
+    bad("ROLLCALL_TTL", "150ms");
+    bad("ROLLCALL_WORKERS", "0");
+    bad("ROLLCALL_GRACE", "1h");
+}
+
+#[tokio::test]
+async fn the_environment_is_used_and_flags_win_over_it() {
+    let mut from_environment = command(&["--tick", "30ms"]);
+    from_environment.env("ROLLCALL_LISTEN", "127.0.0.1:0");
+    from_environment.env("ROLLCALL_TTL", "3s");
+    from_environment.env("ROLLCALL_TICK", "70ms");
+    let mut process = Process::spawn(from_environment);
+    let alice = Mirror::connect(process.address(), "alice", &[]).await;
+    assert_eq!(alice.welcome["ttl_ms"], 3000);
+    assert_eq!(alice.welcome["tick_ms"], 30);
+}
+
+#[tokio::test]
+async fn the_url_is_printed_and_works() {
+    let mut process = Process::start(&["--workers", "1"]);
+    let address = process.address();
+    let page = common::http::request(address, "GET", "/", &[], b"").await;
+    assert_eq!(page.status, 200);
+    let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
+    assert_eq!(alice.welcome["ttl_ms"], 10_000, "the documented default");
+    assert_eq!(alice.welcome["tick_ms"], 100, "the documented default");
+    alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
+}
+
+#[test]
+fn a_taken_port_is_said_clearly() {
+    let (_taken, address) = taken_port();
+    let output = run(&["--listen", &address]);
+    let said = text(&output);
+    assert!(!output.status.success(), "{said}");
+    assert_ne!(output.status.code(), Some(BAD_CONFIGURATION), "the configuration is fine: {said}");
+    assert!(said.contains(&address), "which address: {said}");
+    assert!(said.contains("in use"), "what is wrong with it: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_port_taken_by_another_rollcall_is_taken_too() {
+    // Listeners of one server share their port among workers; that must not let a second server in.
+    let mut first = Process::start(&["--workers", "2"]);
+    let address = first.address().to_string();
+    let output = run(&["--listen", &address, "--workers", "2"]);
+    let said = text(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&address) && said.contains("in use"), "{said}");
+}
+
+#[tokio::test]
+async fn signals_close_with_1012_and_exit_0() {
+    for signal in ["TERM", "INT"] {
+        let mut process = Process::start(&["--tick", "20ms"]);
+        let address = process.address();
+        let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
+        let mut list = UserList::connect(address, "bob").await;
+        alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
+        process.signal(signal);
+        assert_eq!(alice.wait_for_close().await, Some(1012), "{signal}");
+        list.wait_until("the end", |list| list.ended).await;
+        assert_eq!(list.closed, Some(Some(1012)), "{signal}");
+        let status = process.ended();
+        assert_eq!(status.code(), Some(0), "{signal}: {:?}", process.output());
+    }
+}
+
+#[tokio::test]
+async fn json_logs_are_json() {
+    let flags = ["--log-format", "json", "--log", "debug", "--workers", "1"];
+    let mut process = Process::start(&flags);
+    let address = process.address();
+    let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
+    alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
+    let _ = common::http::request(address, "GET", "/nothing", &[], b"").await;
+    process.signal("TERM");
+    assert!(process.ended().success());
+    // The line for people with the URL goes to standard output when logs go to standard error.
+    let logs = if process.stderr().is_empty() { process.stdout() } else { process.stderr() };
+    assert!(!logs.is_empty(), "something is logged");
+    for line in logs {
+        let parsed: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(parsed.is_object(), "{line}");
+    }
+}

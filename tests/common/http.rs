@@ -1,0 +1,109 @@
+//! HTTP/1.1 as small as the tests can do with: one request per connection, the answer read to its end.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::DEADLINE;
+
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    /// Parses the head and takes the rest as the body.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let end = head_end(bytes).unwrap_or_else(|| panic!("no whole head: {:?}", String::from_utf8_lossy(bytes)));
+        let head = std::str::from_utf8(&bytes[..end]).expect("a head is ASCII");
+        let mut lines = head.split("\r\n");
+        let status_line = lines.next().unwrap_or_default();
+        assert!(status_line.starts_with("HTTP/1.1 "), "{status_line}");
+        let status = status_line[9..12].parse().expect("a status is a number");
+        let headers = lines
+            .filter(|line| !line.is_empty())
+            .map(|line| line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}")))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        Self { status, headers, body: bytes[end..].to_vec() }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let kind = self.header("content-type").unwrap_or_default();
+        assert!(kind.starts_with("application/json"), "JSON says that it is JSON: {self:?}");
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Checks the error body all HTTP errors share and returns its message.
+    pub(crate) fn error(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        let json = self.json();
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(1), "{json}");
+        let code = json["error"]["code"].as_str().expect("an error has a code");
+        let message = json["error"]["message"].as_str().expect("an error has a message");
+        assert!(!code.is_empty() && !message.is_empty(), "{json}");
+        message.to_owned()
+    }
+}
+
+/// Where the head ends, the empty line included.
+pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
+}
+
+/// The text of a request; `content-length` is added when there is a body.
+pub(crate) fn request_text(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !body.is_empty() || method == "POST" {
+        text.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    text.push_str("\r\n");
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+pub(crate) async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
+    let answer = exchange(address, &request_text(method, path, headers, body)).await;
+    let response = Response::parse(&answer);
+    if method != "HEAD" {
+        let length = response.header("content-length").and_then(|length| length.parse().ok());
+        assert_eq!(length, Some(response.body.len()), "{response:?}");
+    }
+    response
+}
+
+/// Sends bytes and reads until the server closes. A server that has heard enough may reset: what came until then counts.
+pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.expect("the server accepts");
+    let (mut reading, mut writing) = stream.split();
+    let write = async {
+        let _ = writing.write_all(bytes).await;
+    };
+    let read = async {
+        let mut answer = Vec::new();
+        let _ = reading.read_to_end(&mut answer).await;
+        answer
+    };
+    let both = async { tokio::join!(write, read).1 };
+    timeout(DEADLINE, both).await.expect("the server answers and closes")
+}

@@ -1,0 +1,249 @@
+//! A native client that mirrors every room it is told about. It believes nothing but the messages, asserts the
+//! rules of the protocol on each, and waits for conditions instead of for time.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use super::room::{Members, Room, assert_keys, number, string};
+use super::socket::{Event, Socket};
+use super::{DEADLINE, encoded};
+
+const CODES: [&str; 7] =
+    ["unknown_type", "bad_json", "bad_field", "too_large", "not_joined", "rate_limited", "forbidden"];
+
+pub(crate) struct Mirror {
+    pub(crate) user: String,
+    /// The first message; `Null` until it has come.
+    pub(crate) welcome: Value,
+    pub(crate) rooms: BTreeMap<String, Room>,
+    /// Every message in order, unless logging is off (crowds of mirrors would keep a lot).
+    pub(crate) log: Vec<Value>,
+    pub(crate) logging: bool,
+    /// The close frame the server sent, with its code.
+    pub(crate) closed: Option<Option<u16>>,
+    /// The connection is over.
+    pub(crate) ended: bool,
+    socket: Socket,
+}
+
+impl Mirror {
+    /// Connects with `room` parameters and waits for the welcome.
+    pub(crate) async fn connect(address: SocketAddr, user: &str, rooms: &[&str]) -> Self {
+        let socket = Socket::connect(address, &path(user, rooms)).await;
+        Self::over(socket, user).await
+    }
+
+    /// The same with a small receive buffer: soon a slow client once it stops reading.
+    pub(crate) async fn connect_narrow(address: SocketAddr, user: &str, rooms: &[&str]) -> Self {
+        let socket = Socket::connect_narrow(address, &path(user, rooms)).await;
+        Self::over(socket, user).await
+    }
+
+    async fn over(socket: Socket, user: &str) -> Self {
+        let mut mirror = Self {
+            user: user.to_owned(),
+            welcome: Value::Null,
+            rooms: BTreeMap::new(),
+            log: Vec::new(),
+            logging: true,
+            closed: None,
+            ended: false,
+            socket,
+        };
+        mirror.wait_until("the welcome", |mirror| !mirror.welcome.is_null()).await;
+        mirror
+    }
+
+    pub(crate) fn send(&self, message: &Value) {
+        self.socket.send(message.to_string());
+    }
+
+    pub(crate) fn send_text(&self, text: &str) {
+        self.socket.send(text);
+    }
+
+    /// Several messages in one segment, so that the server handles them together.
+    pub(crate) fn send_all(&self, messages: &[Value]) {
+        self.socket.send_all(messages.iter().map(Value::to_string));
+    }
+
+    pub(crate) fn close(&self, code: u16) {
+        self.socket.close(code);
+    }
+
+    /// Breaks the connection off without a close frame.
+    pub(crate) fn vanish(self) {
+        drop(self);
+    }
+
+    /// Stops or resumes reading from the socket.
+    pub(crate) fn read(&self, on: bool) {
+        self.socket.read(on);
+    }
+
+    pub(crate) fn sees(&self, room: &str) -> bool {
+        self.rooms.get(room).is_some_and(|room| room.attached)
+    }
+
+    pub(crate) fn has(&self, room: &str, user: &str) -> bool {
+        self.rooms.get(room).is_some_and(|room| room.members.contains_key(user))
+    }
+
+    pub(crate) fn state(&self, room: &str, user: &str) -> Option<&Value> {
+        self.rooms.get(room)?.members.get(user)?.as_ref()
+    }
+
+    pub(crate) fn members(&self, room: &str) -> Members {
+        self.rooms.get(room).map(|room| room.members.clone()).unwrap_or_default()
+    }
+
+    /// Whether the room is known and is exactly this; cheaper than comparing `members()`.
+    pub(crate) fn mirrors(&self, room: &str, members: &Members) -> bool {
+        self.rooms.get(room).is_some_and(|room| room.members == *members)
+    }
+
+    /// How many members the room is known to have.
+    pub(crate) fn size(&self, room: &str) -> usize {
+        self.rooms.get(room).map_or(0, |room| room.members.len())
+    }
+
+    pub(crate) fn room(&self, room: &str) -> &Room {
+        self.rooms.get(room).unwrap_or_else(|| panic!("{room} is unknown: {}", self.describe()))
+    }
+
+    /// Where the log stands, for `since`.
+    pub(crate) fn mark(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The messages of a type that came after a mark, about `room` unless it is empty.
+    pub(crate) fn since<'a>(&'a self, mark: usize, kind: &str, room: &str) -> Vec<&'a Value> {
+        let about = |message: &&Value| room.is_empty() || message["room"] == room;
+        self.log[mark..].iter().filter(|message| message["type"] == kind).filter(about).collect()
+    }
+
+    /// Why `user` left `room`, by the last diff that says so.
+    pub(crate) fn reason(&self, room: &str, user: &str) -> Option<String> {
+        let diffs = self.log.iter().rev().filter(|message| message["room"] == room);
+        let mut left = diffs.filter_map(|diff| diff["left"].as_array()).flatten();
+        left.find(|entry| entry["user"] == user).map(|entry| string(entry, "reason"))
+    }
+
+    /// Applies messages until the condition holds. Gives up at the deadline, and at once when the connection is over.
+    pub(crate) async fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !done(self) {
+            assert!(!self.ended, "over while waiting for {what}: {}", self.describe());
+            match timeout_at(deadline, self.socket.events.recv()).await {
+                Ok(Some(event)) => self.apply(event),
+                Ok(None) => self.ended = true,
+                Err(_) => panic!("{what} did not come: {}", self.describe()),
+            }
+        }
+    }
+
+    /// Waits for the server to close, and for the end of the connection; returns the code.
+    pub(crate) async fn wait_for_close(&mut self) -> Option<u16> {
+        self.wait_until("the end", |mirror| mirror.ended).await;
+        self.closed.unwrap_or_else(|| panic!("no close frame: {}", self.describe()))
+    }
+
+    /// Applies what has come, without waiting.
+    pub(crate) fn pump(&mut self) {
+        while let Ok(event) = self.socket.events.try_recv() {
+            self.apply(event);
+        }
+    }
+
+    /// Waits until a tick that began after this call has been delivered: what an earlier tick sent has come by then.
+    /// A fresh empty room is looked at for it, because its snapshot comes with the tick.
+    pub(crate) async fn barrier(&mut self) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let room = format!("barrier-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.send(&json!({"type": "observe", "room": room}));
+        self.wait_until("the barrier", |mirror| mirror.sees(&room)).await;
+        self.send(&json!({"type": "unobserve", "room": room}));
+    }
+
+    /// Sends a message that has to be answered with an error, and returns that.
+    pub(crate) async fn error_of(&mut self, text: &str) -> Value {
+        let mark = self.mark();
+        self.send_text(text);
+        self.wait_until(&format!("an error for {text:.200}"), |mirror| !mirror.since(mark, "error", "").is_empty())
+            .await;
+        let errors = self.since(mark, "error", "");
+        assert_eq!(errors.len(), 1, "one error for one message: {errors:?}");
+        errors[0].clone()
+    }
+
+    /// Asks for an acknowledgement and waits for it: the connection is alive and in step.
+    pub(crate) async fn heartbeat(&mut self) -> Value {
+        let mark = self.mark();
+        self.send(&json!({"type": "heartbeat", "ack": true}));
+        let acknowledged = |mirror: &Self| !mirror.since(mark, "heartbeat_ack", "").is_empty();
+        self.wait_until("the acknowledgement", acknowledged).await;
+        self.since(mark, "heartbeat_ack", "")[0].clone()
+    }
+
+    /// What a failed assertion shows.
+    pub(crate) fn describe(&self) -> String {
+        let tail = &self.log[self.log.len().saturating_sub(6)..];
+        let tail: Vec<_> = tail.iter().map(|message| format!("{:.400}", message.to_string())).collect();
+        let (user, closed) = (&self.user, &self.closed);
+        format!("{user} closed={closed:?} ended={} last messages: {tail:#?}", self.ended)
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Text(text) => {
+                let message = serde_json::from_str(&text)
+                    .unwrap_or_else(|error| panic!("one JSON message a frame: {error}: {text}"));
+                self.apply_message(message);
+            }
+            Event::Close(code) => self.closed = Some(code),
+            Event::End => self.ended = true,
+        }
+    }
+
+    fn apply_message(&mut self, message: Value) {
+        let kind = string(&message, "type");
+        assert_eq!(kind == "welcome", self.welcome.is_null(), "the welcome comes first: {message}");
+        match kind.as_str() {
+            "welcome" => self.welcome = message.clone(),
+            "snapshot" => self.room_of(&message).apply_snapshot(&message),
+            "diff" => self.room_of(&message).apply_diff(&message),
+            "count" => self.room_of(&message).apply_count(&message),
+            "heartbeat_ack" => {
+                assert_keys(&message, &["type", "ts"], &[]);
+                number(&message, "ts");
+            }
+            "error" => {
+                assert_keys(&message, &["type", "code", "message"], &["type_sent"]);
+                assert!(CODES.contains(&string(&message, "code").as_str()), "{message}");
+                assert!(!string(&message, "message").is_empty(), "{message}");
+            }
+            _ => panic!("{kind} is unknown: {message}"),
+        }
+        if self.logging {
+            self.log.push(message);
+        }
+    }
+
+    fn room_of(&mut self, message: &Value) -> &mut Room {
+        self.rooms.entry(string(message, "room")).or_default()
+    }
+}
+
+/// The path that connects `user` and joins `rooms`.
+pub(crate) fn path(user: &str, rooms: &[&str]) -> String {
+    let mut path = format!("/v1/connect?user={}", encoded(user));
+    for room in rooms {
+        path.push_str("&room=");
+        path.push_str(&encoded(room));
+    }
+    path
+}

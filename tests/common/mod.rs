@@ -1,0 +1,36 @@
+//! What the black-box tests share: a real server on port 0, clients that mirror what they are told, a client that
+//! may break every rule, and a little HTTP. Nothing here looks into the server; all of it speaks the wire.
+#![allow(dead_code, reason = "every test binary uses its own part of this module")]
+#![allow(unused_imports, reason = "every test binary uses its own part of this module")]
+
+pub(crate) mod frame;
+pub(crate) mod http;
+pub(crate) mod mirror;
+pub(crate) mod process;
+pub(crate) mod raw;
+pub(crate) mod room;
+pub(crate) mod server;
+pub(crate) mod socket;
+pub(crate) mod user_list;
+
+use std::time::Duration;
+
+pub(crate) use frame::Frame;
+pub(crate) use mirror::Mirror;
+pub(crate) use process::Process;
+pub(crate) use raw::RawClient;
+pub(crate) use room::Members;
+pub(crate) use server::TestServer;
+pub(crate) use user_list::UserList;
+
+/// How long anything may take before a test gives up. Reached only by failures: it is generous on purpose, so that
+/// a loaded machine makes tests slower and not red.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A lease short enough to be waited for.
+pub(crate) const SHORT_LEASE: [&str; 2] = ["--ttl", "1s"];
+
+/// A user id or room name as it stands in a path or a query.
+pub(crate) fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

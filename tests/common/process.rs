@@ -1,0 +1,164 @@
+//! The binary itself as a child process: for the command line, for signals, and where the server's own memory is
+//! looked at.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::DEADLINE;
+
+/// How often a condition about a child is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The binary with a clean environment: no `ROLLCALL_…` of the person who runs the tests.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ROLLCALL_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs a command that has to end by itself.
+pub(crate) fn finish(mut command: Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let stdout = read_all(child.stdout.take().expect("piped"));
+    let stderr = read_all(child.stderr.take().expect("piped"));
+    let Some(status) = wait(&mut child, DEADLINE) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        let said = String::from_utf8_lossy(&stderr.join().unwrap_or_default()).into_owned();
+        panic!("{command:?} did not end by itself: {said}");
+    };
+    let stdout = stdout.join().expect("read to its end");
+    let stderr = stderr.join().expect("read to its end");
+    Output { status, stdout, stderr }
+}
+
+/// A running server. Killed when dropped, if it has not ended by then.
+pub(crate) struct Process {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+impl Process {
+    /// Starts on port 0 with further flags.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let mut arguments = vec!["--listen", "127.0.0.1:0"];
+        arguments.extend(flags);
+        Self::spawn(command(&arguments))
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let stdout = collect(child.stdout.take().expect("piped"));
+        let stderr = collect(child.stderr.take().expect("piped"));
+        Self { child, stdout, stderr }
+    }
+
+    /// The address in the URL the server prints.
+    pub(crate) fn address(&mut self) -> SocketAddr {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(address) = self.output().iter().find_map(|line| url_of(line)) {
+                return address;
+            }
+            let running = self.child.try_wait().expect("a child can be asked").is_none();
+            let waiting = running && Instant::now() < deadline;
+            assert!(waiting, "no URL was printed: {:#?}", self.output());
+            sleep(POLL);
+        }
+    }
+
+    /// What was printed so far: standard output, then standard error.
+    pub(crate) fn output(&self) -> Vec<String> {
+        let mut lines = self.stdout();
+        lines.extend(self.stderr());
+        lines
+    }
+
+    pub(crate) fn stdout(&self) -> Vec<String> {
+        self.stdout.lock().expect("the reader does not panic").clone()
+    }
+
+    pub(crate) fn stderr(&self) -> Vec<String> {
+        self.stderr.lock().expect("the reader does not panic").clone()
+    }
+
+    /// Sends a signal by name, with `kill` and this one pid.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(status.success(), "kill -s {name} {pid}");
+    }
+
+    /// Waits for the end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        wait(&mut self.child, DEADLINE).unwrap_or_else(|| panic!("still running: {:#?}", self.output()))
+    }
+
+    /// Resident memory in bytes: VmRSS of Linux's procfs.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("procfs has our child");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS is there");
+        let kilobytes = line.split_whitespace().nth(1).expect("a number follows");
+        kilobytes.parse::<u64>().expect("in kB") * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail when it has ended already, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address of `http://ADDRESS` in a line.
+fn url_of(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("http://")?;
+    let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}
+
+fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child can be asked") {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        sleep(POLL);
+    }
+}
+
+fn read_all(mut source: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = source.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+fn collect(source: impl Read + Send + 'static) -> Lines {
+    let lines = Lines::default();
+    let shared = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(source).lines().map_while(Result::ok) {
+            shared.lock().expect("nobody panics while holding it").push(line);
+        }
+    });
+    lines
+}

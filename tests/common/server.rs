@@ -1,0 +1,163 @@
+//! A server inside the test process: bound to port 0, stopped and joined at the end. Dropping it (a failed test)
+//! asks it to stop without waiting.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use rollcall::{Config, Server};
+
+use super::http::{self, Response};
+use super::room::{Members, members_of};
+use super::{DEADLINE, Mirror, RawClient, UserList, encoded};
+
+/// What a test gets unless it says otherwise: quick ticks, more than one worker, nobody expires, a short drain.
+const DEFAULTS: [[&str; 2]; 5] =
+    [["--listen", "127.0.0.1:0"], ["--workers", "2"], ["--tick", "20ms"], ["--ttl", "60s"], ["--drain", "200ms"]];
+
+pub(crate) struct TestServer {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl TestServer {
+    /// Starts a server; `flags` win over the defaults.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let mut arguments = vec!["rollcall"];
+        arguments.extend(DEFAULTS.iter().filter(|[name, _]| !flags.contains(name)).flatten());
+        arguments.extend(flags);
+        let config =
+            Config::from_args(arguments.iter().copied()).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
+        let server = Server::bind(config).expect("port 0 can always be bound");
+        let address = server.local_addr();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(server.run(async move {
+            // A dropped sender counts as a stop, so that a failed test leaves no server behind.
+            let _ = stopped.await;
+        }));
+        Self { address, stop, task }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops the server and waits for its end, which has to be a good one.
+    pub(crate) async fn stop(self) {
+        let ending = self.begin_stop();
+        let ended = timeout(DEADLINE, ending).await.expect("run() returns in bounded time");
+        ended.expect("the server does not panic").expect("a stop is not an error");
+    }
+
+    /// Asks for the stop and returns what `run()` will return.
+    pub(crate) fn begin_stop(self) -> JoinHandle<anyhow::Result<()>> {
+        self.stop.send(()).expect("the server was still running");
+        self.task
+    }
+
+    /// A native client without rooms.
+    pub(crate) async fn connect(&self, user: &str) -> Mirror {
+        Mirror::connect(self.address, user, &[]).await
+    }
+
+    /// A native client that is in `room` and has its snapshot.
+    pub(crate) async fn enter(&self, user: &str, room: &str) -> Mirror {
+        let mut mirror = Mirror::connect(self.address, user, &[room]).await;
+        mirror.wait_until("the snapshot with me in it", |mirror| mirror.has(room, user)).await;
+        mirror
+    }
+
+    /// A native client that looks at `room` unseen and has its snapshot.
+    pub(crate) async fn watch(&self, user: &str, room: &str) -> Mirror {
+        let mut mirror = Mirror::connect(self.address, user, &[]).await;
+        mirror.send(&serde_json::json!({"type": "observe", "room": room}));
+        mirror.wait_until("the snapshot", |mirror| mirror.sees(room)).await;
+        mirror
+    }
+
+    /// A client of the online users dialect that has its first list.
+    pub(crate) async fn list(&self, user: &str) -> UserList {
+        UserList::connect(self.address, user).await
+    }
+
+    /// A native client that may send any bytes, after its welcome.
+    pub(crate) async fn raw(&self, user: &str) -> RawClient {
+        let mut client = RawClient::open(self.address, &format!("/v1/connect?user={}", encoded(user))).await;
+        let welcome = client.json().await;
+        assert_eq!(welcome["type"], "welcome", "{welcome}");
+        client
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        http::request(self.address, "GET", path, &[], b"").await
+    }
+
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Response {
+        let body = body.to_string();
+        let headers = [("content-type", "application/json")];
+        http::request(self.address, "POST", path, &headers, body.as_bytes()).await
+    }
+
+    pub(crate) async fn post_form(&self, path: &str, body: &str) -> Response {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        http::request(self.address, "POST", path, &headers, body.as_bytes()).await
+    }
+
+    /// A REST heartbeat that has to succeed.
+    pub(crate) async fn beat(&self, user: &str) {
+        let answer = self.post_form("/heartbeat", &format!("user_id={}", encoded(user))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    pub(crate) async fn count(&self, room: &str) -> u64 {
+        let answer = self.get(&format!("/v1/rooms/{}/count", encoded(room))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["count"].as_u64().expect("a count is a number")
+    }
+
+    /// Everybody in a room, over as many pages of the HTTP API as it takes.
+    pub(crate) async fn members(&self, room: &str) -> Members {
+        let mut members = Members::new();
+        let mut after = String::new();
+        loop {
+            let path = format!("/v1/rooms/{}/members{after}", encoded(room));
+            let page = self.get(&path).await;
+            assert_eq!(page.status, 200, "{page:?}");
+            let page = page.json();
+            members.extend(members_of(&page["members"]));
+            match page["next"].as_str() {
+                Some(next) => after = format!("?after={}", encoded(next)),
+                None => return members,
+            }
+        }
+    }
+
+    /// Waits until every mirror's room is what the registry says over HTTP, and returns that.
+    pub(crate) async fn agreement(&self, room: &str, mirrors: &mut [Mirror]) -> Members {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let members = self.members(room).await;
+            let mut differing = mirrors.iter_mut().filter_map(|mirror| {
+                mirror.pump();
+                (!mirror.mirrors(room, &members)).then(|| mirror.describe())
+            });
+            let Some(example) = differing.next() else { return members };
+            assert!(Instant::now() < deadline, "no agreement on {members:.2000?}: {example}");
+            drop(differing);
+            sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until `user` is, or is no longer, a member of `room` by the HTTP API.
+    pub(crate) async fn wait_for_member(&self, room: &str, user: &str, present: bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.members(room).await.contains_key(user) != present {
+            assert!(Instant::now() < deadline, "{user} in {room} was to become {present}");
+            sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A WebSocket client (tokio-tungstenite) that reads by itself in a task, so that pings are answered whatever the
+//! test is doing, and that can stop reading or vanish when told to.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+use super::{DEADLINE, raw};
+
+/// What came from the server.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Text(String),
+    /// A close frame with this code.
+    Close(Option<u16>),
+    /// The connection is over; nothing follows.
+    End,
+}
+
+enum Command {
+    /// Messages to send in one write.
+    Send(Vec<Message>),
+    Read(bool),
+}
+
+pub(crate) struct Socket {
+    commands: UnboundedSender<Command>,
+    pub(crate) events: UnboundedReceiver<Event>,
+}
+
+impl Socket {
+    pub(crate) async fn connect(address: SocketAddr, path: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server accepts");
+        Self::over(stream, address, path).await
+    }
+
+    /// With a small receive buffer, so that not reading is soon felt by the server.
+    pub(crate) async fn connect_narrow(address: SocketAddr, path: &str) -> Self {
+        Self::over(raw::narrow_stream(address).await, address, path).await
+    }
+
+    async fn over(stream: TcpStream, address: SocketAddr, path: &str) -> Self {
+        stream.set_nodelay(true).expect("TCP has no delay");
+        let request = format!("ws://{address}{path}").into_client_request().expect("a good URL");
+        let handshake = tokio_tungstenite::client_async(request, stream);
+        let (stream, _) = timeout(DEADLINE, handshake)
+            .await
+            .expect("the upgrade is answered")
+            .unwrap_or_else(|error| panic!("{path} upgrades: {error}"));
+        let (commands, received) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
+        tokio::spawn(serve(stream, received, sender));
+        Self { commands, events }
+    }
+
+    pub(crate) fn send(&self, text: impl Into<String>) {
+        self.send_all([text]);
+    }
+
+    /// Several messages in one segment, so that the server reads them together.
+    pub(crate) fn send_all<T: Into<String>>(&self, texts: impl IntoIterator<Item = T>) {
+        let messages = texts.into_iter().map(|text| Message::text(text.into())).collect();
+        let _ = self.commands.send(Command::Send(messages));
+    }
+
+    pub(crate) fn close(&self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        let _ = self.commands.send(Command::Send(vec![Message::Close(Some(frame))]));
+    }
+
+    /// Stops or resumes reading; sending goes on.
+    pub(crate) fn read(&self, on: bool) {
+        let _ = self.commands.send(Command::Read(on));
+    }
+}
+
+/// Owns the stream. Ends with it, or when the `Socket` is dropped: then the connection just breaks off.
+async fn serve(
+    mut stream: WebSocketStream<TcpStream>,
+    mut commands: UnboundedReceiver<Command>,
+    events: UnboundedSender<Event>,
+) {
+    let mut reading = true;
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Send(messages)) => {
+                    for message in messages {
+                        let _ = stream.feed(message).await;
+                    }
+                    let _ = stream.flush().await;
+                }
+                Some(Command::Read(on)) => reading = on,
+                None => return,
+            },
+            message = stream.next(), if reading => {
+                let event = match message {
+                    Some(Ok(Message::Text(text))) => Event::Text(text.as_str().to_owned()),
+                    Some(Ok(Message::Close(frame))) => Event::Close(frame.map(|frame| frame.code.into())),
+                    Some(Ok(Message::Binary(_))) => panic!("the server sends text only"),
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => {
+                        let _ = events.send(Event::End);
+                        return;
+                    }
+                };
+                let _ = events.send(event);
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! PROTOCOLS section 1, what observers are told: snapshots, diffs, counts, resume, heartbeats. One test a rule.
+//! Contiguous `seq`, sorted members and left-out empty lists are asserted by every `Mirror` on every message.
+
+mod common;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use common::{Mirror, RawClient, TestServer, room};
+
+/// A tick long enough that messages sent together are handled between two of them.
+const SLOW_TICK: [&str; 2] = ["--tick", "400ms"];
+
+/// Sends `bob`'s messages in one segment right after a tick, so that all of them fall between two ticks.
+async fn within_one_tick(bob: &mut Mirror, messages: &[Value]) {
+    bob.barrier().await;
+    bob.send_all(messages);
+}
+
+#[tokio::test]
+async fn changes_of_one_tick_are_one_diff_and_the_last_state_wins() {
+    let server = TestServer::start(&SLOW_TICK);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.enter("bob", "lobby").await;
+    alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
+    let mark = alice.mark();
+    let states: Vec<Value> = (1..=20).map(|n| json!({"type": "state", "room": "lobby", "state": {"n": n}})).collect();
+    within_one_tick(&mut bob, &states).await;
+    alice.wait_until("the last state", |alice| alice.state("lobby", "bob") == Some(&json!({"n": 20}))).await;
+    let diffs = alice.since(mark, "diff", "lobby");
+    assert_eq!(diffs.len(), 1, "{diffs:?}");
+    assert_eq!(diffs[0]["updated"], json!([{"user": "bob", "state": {"n": 20}}]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_join_and_a_leave_within_one_tick_show_nothing() {
+    let server = TestServer::start(&SLOW_TICK);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.connect("bob").await;
+    let mark = alice.mark();
+    let come_and_go = [
+        json!({"type": "join", "room": "lobby", "state": {"n": 1}}),
+        json!({"type": "state", "room": "lobby", "state": {"n": 2}}),
+        json!({"type": "leave", "room": "lobby"}),
+    ];
+    within_one_tick(&mut bob, &come_and_go).await;
+    bob.barrier().await;
+    let _carol = server.enter("carol", "lobby").await;
+    alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
+    let diffs = alice.since(mark, "diff", "lobby");
+    assert_eq!(diffs.len(), 1, "only carol was seen: {diffs:?}");
+    assert_eq!(diffs[0]["joined"], json!([{"user": "carol"}]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_leave_and_a_join_within_one_tick_are_at_most_an_update() {
+    let server = TestServer::start(&SLOW_TICK);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.enter("bob", "lobby").await;
+    alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
+    let mark = alice.mark();
+    let go_and_come =
+        [json!({"type": "leave", "room": "lobby"}), json!({"type": "join", "room": "lobby", "state": {"back": true}})];
+    within_one_tick(&mut bob, &go_and_come).await;
+    alice.wait_until("the state", |alice| alice.state("lobby", "bob").is_some()).await;
+    let diffs = alice.since(mark, "diff", "lobby");
+    assert_eq!(diffs.len(), 1, "{diffs:?}");
+    assert_eq!(diffs[0]["updated"], json!([{"user": "bob", "state": {"back": true}}]));
+    assert!(diffs[0].get("left").is_none() && diffs[0].get("joined").is_none(), "{}", diffs[0]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn diffs_name_who_came_with_what_and_who_went() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let bob = server.connect("bob").await;
+    let mark = alice.mark();
+    let before = alice.room("lobby").seq;
+    bob.send(&json!({"type": "join", "room": "lobby", "state": {"k": "v \"quoted\" \\ ü 😀 \n"}}));
+    alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
+    bob.send(&json!({"type": "leave", "room": "lobby"}));
+    alice.wait_until("bob's leave", |alice| !alice.has("lobby", "bob")).await;
+    let expected = [
+        json!({"type": "diff", "room": "lobby", "seq": before + 1, "count": 2,
+            "joined": [{"user": "bob", "state": {"k": "v \"quoted\" \\ ü 😀 \n"}}]}),
+        json!({"type": "diff", "room": "lobby", "seq": before + 2, "count": 1,
+            "left": [{"user": "bob", "reason": "left"}]}),
+    ];
+    assert_eq!(alice.since(mark, "diff", "lobby"), expected.iter().collect::<Vec<_>>());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn rooms_have_their_own_members_and_seq() {
+    let server = TestServer::start(&[]);
+    let mut alice = Mirror::connect(server.address(), "alice", &["a", "b"]).await;
+    alice.wait_until("both rooms", |alice| alice.has("a", "alice") && alice.has("b", "alice")).await;
+    let in_b = alice.room("b").seq;
+    for user in ["u1", "u2", "u3"] {
+        let _ = server.enter(user, "a").await;
+        alice.wait_until("the user", |alice| alice.has("a", user)).await;
+    }
+    alice.barrier().await;
+    assert_eq!(alice.room("b").seq, in_b, "nothing happened in b");
+    assert_eq!(alice.members("b").into_keys().collect::<Vec<_>>(), ["alice"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn resync_sends_a_snapshot() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let before = alice.room("lobby").clone();
+    let mark = alice.mark();
+    alice.send(&json!({"type": "resync", "room": "lobby"}));
+    alice.wait_until("a snapshot", |alice| !alice.since(mark, "snapshot", "lobby").is_empty()).await;
+    let after = alice.room("lobby");
+    assert_eq!((&after.epoch, after.seq), (&before.epoch, before.seq), "nothing changed meanwhile");
+    assert_eq!(after.members, before.members);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn count_observers_get_numbers_only_when_they_change() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut watcher = server.connect("watcher").await;
+    watcher.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
+    watcher.wait_until("the first count", |watcher| watcher.sees("lobby")).await;
+    assert_eq!(watcher.room("lobby").count, 1);
+    let bob = server.enter("bob", "lobby").await;
+    watcher.wait_until("bob", |watcher| watcher.room("lobby").count == 2).await;
+    bob.send(&json!({"type": "state", "room": "lobby", "state": {"n": 1}}));
+    alice.wait_until("the state", |alice| alice.state("lobby", "bob").is_some()).await;
+    watcher.barrier().await;
+    bob.send(&json!({"type": "leave", "room": "lobby"}));
+    watcher.wait_until("bob's leave", |watcher| watcher.room("lobby").count == 1).await;
+    let counts = watcher.since(0, "count", "lobby");
+    let numbers: Vec<_> = counts.iter().map(|count| room::number(count, "count")).collect();
+    assert_eq!(numbers, [1, 2, 1], "one at attach, one for each change, none for a state");
+    let (seq, room) = (alice.room("lobby").seq, watcher.room("lobby"));
+    assert!(room.seq >= seq, "counts carry the room's seq: {} and {seq}", room.seq);
+    assert_eq!((room.snapshots, room.diffs), (0, 0), "no names");
+    server.stop().await;
+}
+
+/// What a client that lost its connection still knows, on a new connection.
+async fn returning(server: &TestServer, user: &str, known: &Mirror) -> Mirror {
+    let mut mirror = server.connect(user).await;
+    mirror.rooms.clone_from(&known.rooms);
+    mirror
+}
+
+fn resume(kind: &str, epoch: &str, seq: u64) -> Value {
+    json!({"type": kind, "room": "lobby", "resume": {"epoch": epoch, "seq": seq}})
+}
+
+#[tokio::test]
+async fn resume_is_answered_with_the_missed_diffs() {
+    let server = TestServer::start(&[]);
+    let watcher = server.watch("watcher", "lobby").await;
+    let mut alice = server.enter("alice", "lobby").await;
+    for n in 0..5 {
+        let state = json!({ "n": n });
+        alice.send(&json!({"type": "state", "room": "lobby", "state": state}));
+        alice.wait_until("the state", |alice| alice.state("lobby", "alice") == Some(&state)).await;
+    }
+    // The mirror has not looked at its messages since the snapshot, so what it knows is from before alice.
+    assert_eq!(watcher.room("lobby").count, 0);
+    let mut back = returning(&server, "watcher", &watcher).await;
+    let (epoch, seq) = (watcher.room("lobby").epoch.clone(), watcher.room("lobby").seq);
+    back.send(&resume("observe", &epoch, seq));
+    back.wait_until("all that was missed", |back| back.room("lobby").seq == alice.room("lobby").seq).await;
+    assert_eq!(back.members("lobby"), alice.members("lobby"));
+    assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new(), "diffs are enough");
+    let missed = alice.room("lobby").seq - seq;
+    assert_eq!(back.since(0, "diff", "lobby").len() as u64, missed);
+    // And it goes on from there.
+    let _bob = server.enter("bob", "lobby").await;
+    back.wait_until("bob", |back| back.has("lobby", "bob")).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn resume_with_nothing_missed_is_answered_with_nothing() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    alice.barrier().await;
+    let known = alice.room("lobby").clone();
+    let mut back = returning(&server, "watcher", &alice).await;
+    back.send(&resume("observe", &known.epoch, known.seq));
+    back.barrier().await;
+    assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new());
+    let _bob = server.enter("bob", "lobby").await;
+    back.wait_until("bob", |back| back.has("lobby", "bob")).await;
+    assert_eq!(back.since(0, "diff", "lobby").len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn resume_of_a_join_carries_on_too() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.enter("bob", "lobby").await;
+    bob.barrier().await;
+    let mut back = returning(&server, "bob", &bob).await;
+    let known = back.room("lobby").clone();
+    bob.vanish();
+    let _carol = server.enter("carol", "lobby").await;
+    back.send(&resume("join", &known.epoch, known.seq));
+    back.wait_until("carol", |back| back.has("lobby", "carol")).await;
+    assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new());
+    alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
+    assert_eq!(alice.since(0, "diff", "lobby").len(), 2, "bob and carol, and no sign of bob's reload");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn resume_from_another_epoch_or_an_unknown_seq_is_answered_with_a_snapshot() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    alice.barrier().await;
+    let known = alice.room("lobby").clone();
+    let cases = [("another-epoch", known.seq), (known.epoch.as_str(), known.seq + 1000)];
+    for (epoch, seq) in cases {
+        let mut watcher = server.connect("watcher").await;
+        watcher.send(&resume("observe", epoch, seq));
+        watcher.wait_until("a snapshot", |watcher| watcher.has("lobby", "alice")).await;
+        assert_eq!(watcher.room("lobby").snapshots, 1);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn resume_from_long_ago_is_answered_with_a_snapshot() {
+    let server = TestServer::start(&["--tick", "10ms"]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let known = alice.room("lobby").clone();
+    // More diffs than a short ring holds, each waited for.
+    for n in 0..150 {
+        let state = json!({ "n": n });
+        alice.send(&json!({"type": "state", "room": "lobby", "state": state}));
+        alice.wait_until("the state", |alice| alice.state("lobby", "alice") == Some(&state)).await;
+    }
+    let mut watcher = server.connect("watcher").await;
+    watcher.send(&resume("observe", &known.epoch, known.seq));
+    watcher.wait_until("a snapshot", |watcher| watcher.has("lobby", "alice")).await;
+    assert_eq!(watcher.room("lobby").snapshots, 1);
+    assert_eq!(watcher.members("lobby"), alice.members("lobby"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn heartbeats_are_silent_unless_an_acknowledgement_is_asked_for() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.connect("alice").await;
+    alice.send_text("heartbeat");
+    alice.send(&json!({"type": "heartbeat"}));
+    alice.send(&json!({"type": "heartbeat", "ack": false}));
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let acknowledgement = alice.heartbeat().await;
+    assert_eq!(alice.log.len(), 2, "the welcome and one acknowledgement: {:?}", alice.log);
+    let ts = Duration::from_millis(room::number(&acknowledgement, "ts"));
+    // Milliseconds since 1970, and not seconds or microseconds: a minute either way tells them apart.
+    assert!(ts.abs_diff(before) < Duration::from_secs(60), "{acknowledgement} at {before:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn messages_in_one_segment_are_handled_one_by_one() {
+    let server = TestServer::start(&[]);
+    let rooms: Vec<String> = (0..30).map(|n| format!("room-{n}")).collect();
+    let joins: Vec<Value> = rooms.iter().map(|room| json!({"type": "join", "room": room})).collect();
+    let mut alice = server.connect("alice").await;
+    alice.send_all(&joins);
+    for room in &rooms {
+        alice.wait_until("the snapshot", |alice| alice.has(room, "alice")).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_glued_to_the_upgrade_request_are_messages() {
+    let server = TestServer::start(&[]);
+    let join = common::Frame::text(r#"{"type":"join","room":"lobby"}"#).encode();
+    let path = "/v1/connect?user=hasty";
+    // Whole, and cut in the middle of the frame.
+    for cut in [join.len(), 9, 1] {
+        let (mut hasty, _) = RawClient::open_with(server.address(), path, &[], &join[..cut]).await;
+        assert_eq!(hasty.json().await["type"], "welcome");
+        hasty.send(&join[cut..]).await;
+        let snapshot = hasty.json_of_type("snapshot").await;
+        assert_eq!(snapshot["members"], json!([{"user": "hasty"}]));
+    }
+    server.stop().await;
+}

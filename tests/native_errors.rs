@@ -1,0 +1,252 @@
+//! PROTOCOLS section 1, what is not understood: every error code, and that the connection goes on after it.
+
+mod common;
+
+use serde_json::{Value, json};
+
+use common::frame::glued;
+use common::{Frame, Mirror, TestServer, room};
+
+/// Sends a message, expects this error code, and checks that the connection is still in step.
+async fn check(mirror: &mut Mirror, text: &str, code: &str) -> Value {
+    let error = mirror.error_of(text).await;
+    assert_eq!(error["code"], code, "{text:.200} got {error}");
+    mirror.heartbeat().await;
+    error
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_bad_json() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let cases = [
+        "",
+        "hello",
+        "heartbeat ",
+        "Heartbeat",
+        "{",
+        "}",
+        "{\"type\":",
+        "{\"type\":\"join\",}",
+        "{\"type\" \"join\"}",
+        "{'type':'join'}",
+        "{\"type\":\"join\",\"room\":\"lob",
+        "{\"type\":\"heartbeat\"}}",
+        "{\"type\":\"heartbeat\"} {\"type\":\"heartbeat\"}",
+        "{\"type\":\"join\",\"room\":\"a\u{0}b\"}",
+        "{\"type\":\"join\",\"room\":\"\\ud800\"}",
+        "{\"type\":\"join\",\"room\":\"\\x\"}",
+        "\u{0}",
+        "\u{feff}{\"type\":\"heartbeat\"}",
+        "nul",
+        "01",
+        "1",
+        "null",
+        "[]",
+        "[{\"type\":\"heartbeat\"}]",
+        "\"heartbeat\"",
+    ];
+    for text in cases {
+        check(&mut alice, text, "bad_json").await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn deep_nesting_is_bad_json() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    for brackets in ["[", "[[[[[[[[[[[[", "{\"a\":"] {
+        check(&mut alice, &brackets.repeat(5_000 / brackets.len()), "bad_json").await;
+    }
+    check(&mut alice, &format!("{}{}", "[".repeat(5_000), "]".repeat(5_000)), "bad_json").await;
+    let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    let state = |levels| {
+        let inner = nested(levels);
+        format!("{{\"type\":\"state\",\"room\":\"lobby\",\"state\":{{\"deep\":{inner}}}}}")
+    };
+    // The message and the state are two levels; six more make eight.
+    let mark = alice.mark();
+    alice.send_text(&state(6));
+    alice.wait_until("the state", |alice| alice.state("lobby", "alice").is_some()).await;
+    assert!(alice.since(mark, "error", "").is_empty());
+    check(&mut alice, &state(7), "bad_json").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_type_is_named() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let cases = [
+        ("nonsense", json!({"type": "nonsense"})),
+        ("JOIN", json!({"type": "JOIN", "room": "lobby"})),
+        ("", json!({"type": ""})),
+        ("\"ü\\\n", json!({"type": "\"ü\\\n"})),
+        ("welcome", json!({"type": "welcome"})),
+        ("watch", json!({"type": "watch", "users": ["bob"]})),
+        ("unwatch", json!({"type": "unwatch", "users": ["bob"]})),
+        ("message", json!({"type": "message", "room": "lobby", "data": 1})),
+    ];
+    for (kind, message) in cases {
+        let error = check(&mut alice, &message.to_string(), "unknown_type").await;
+        assert_eq!(error["type_sent"], kind);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn absent_and_wrong_fields_are_bad_field() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let long = "x".repeat(129);
+    let wide = "ü".repeat(65);
+    let cases = [
+        json!({}),
+        json!({"room": "lobby"}),
+        json!({"type": 1}),
+        json!({"type": null}),
+        json!({"type": ["join"], "room": "lobby"}),
+        json!({"type": "join"}),
+        json!({"type": "join", "room": 1}),
+        json!({"type": "join", "room": null}),
+        json!({"type": "join", "room": ["lobby"]}),
+        json!({"type": "join", "room": ""}),
+        json!({"type": "join", "room": long}),
+        json!({"type": "join", "room": wide}),
+        json!({"type": "join", "room": "a\u{0}b"}),
+        json!({"type": "join", "room": "a\nb"}),
+        json!({"type": "join", "room": "a\u{7f}b"}),
+        json!({"type": "join", "room": "a\u{85}b"}),
+        json!({"type": "join", "room": "lobby", "state": "text"}),
+        json!({"type": "join", "room": "lobby", "state": 1}),
+        json!({"type": "join", "room": "lobby", "state": [1]}),
+        json!({"type": "join", "room": "lobby", "state": true}),
+        json!({"type": "join", "room": "lobby", "observe": "yes"}),
+        json!({"type": "join", "room": "lobby", "observe": 1}),
+        json!({"type": "join", "room": "lobby", "detail": "everything"}),
+        json!({"type": "join", "room": "lobby", "detail": 1}),
+        json!({"type": "join", "room": "lobby", "resume": 41}),
+        json!({"type": "join", "room": "lobby", "resume": {"seq": 1}}),
+        json!({"type": "join", "room": "lobby", "resume": {"epoch": "e"}}),
+        json!({"type": "join", "room": "lobby", "resume": {"epoch": 1, "seq": 1}}),
+        json!({"type": "join", "room": "lobby", "resume": {"epoch": "e", "seq": "1"}}),
+        json!({"type": "join", "room": "lobby", "resume": {"epoch": "e", "seq": -1}}),
+        json!({"type": "join", "room": "lobby", "resume": {"epoch": "e", "seq": 1.5}}),
+        json!({"type": "leave"}),
+        json!({"type": "leave", "room": {}}),
+        json!({"type": "state", "room": "lobby"}),
+        json!({"type": "state", "state": {}}),
+        json!({"type": "state", "room": "lobby", "state": "text"}),
+        json!({"type": "observe"}),
+        json!({"type": "observe", "room": "lobby", "detail": "none"}),
+        json!({"type": "unobserve"}),
+        json!({"type": "resync"}),
+        json!({"type": "resync", "room": 7}),
+        json!({"type": "heartbeat", "ack": "yes"}),
+    ];
+    let before = alice.room("lobby").seq;
+    for message in cases {
+        check(&mut alice, &message.to_string(), "bad_field").await;
+    }
+    alice.barrier().await;
+    assert_eq!(alice.room("lobby").seq, before, "a refused message changes nothing");
+    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([{"room": "lobby", "count": 1}]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_fields_are_ignored() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.connect("alice").await;
+    alice.send(&json!({"type": "join", "room": "lobby", "later": {"version": [2]}, "x": null}));
+    alice.wait_until("the snapshot", |alice| alice.has("lobby", "alice")).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_state_over_one_kibibyte_is_too_large() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let state = |bytes: usize| {
+        let state = json!({"k": "x".repeat(bytes - r#"{"k":""}"#.len())});
+        assert_eq!(state.to_string().len(), bytes);
+        state
+    };
+    let largest = state(1024);
+    alice.send(&json!({"type": "state", "room": "lobby", "state": largest}));
+    alice.wait_until("the state", |alice| alice.state("lobby", "alice") == Some(&largest)).await;
+    for message in [
+        json!({"type": "state", "room": "lobby", "state": state(1025)}),
+        json!({"type": "state", "room": "lobby", "state": state(12_000)}),
+        json!({"type": "join", "room": "lobby", "state": state(1025)}),
+        json!({"type": "join", "room": "another", "state": state(1025)}),
+    ] {
+        check(&mut alice, &message.to_string(), "too_large").await;
+    }
+    alice.barrier().await;
+    assert_eq!(alice.state("lobby", "alice"), Some(&largest), "the old state stays");
+    assert_eq!(server.count("another").await, 0, "refused as a whole");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn acting_in_a_room_one_is_not_in_is_not_joined() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    for kind in ["state", "leave", "unobserve", "resync"] {
+        let message = json!({"type": kind, "room": "elsewhere", "state": {}});
+        check(&mut alice, &message.to_string(), "not_joined").await;
+    }
+    alice.send(&json!({"type": "observe", "room": "seen"}));
+    alice.wait_until("the snapshot", |alice| alice.sees("seen")).await;
+    let message = json!({"type": "state", "room": "seen", "state": {}});
+    check(&mut alice, &message.to_string(), "not_joined").await;
+    alice.send(&json!({"type": "leave", "room": "lobby"}));
+    check(&mut alice, r#"{"type":"leave","room":"lobby"}"#, "not_joined").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn more_than_a_hundred_rooms_are_forbidden() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.connect("alice").await;
+    let join = |n: usize| json!({"type": "join", "room": format!("room-{n}"), "observe": false});
+    alice.send_all(&(0..100).map(join).collect::<Vec<_>>());
+    alice.heartbeat().await;
+    assert!(alice.since(0, "error", "").is_empty(), "{}", alice.describe());
+    let error = check(&mut alice, &join(100).to_string(), "forbidden").await;
+    assert!(room::string(&error, "message").contains("100"), "the limit is stated: {error}");
+    // A room that is left makes room for another; a room one is in already is no further one.
+    alice.send(&json!({"type": "leave", "room": "room-0"}));
+    alice.send(&join(100));
+    alice.send(&join(7));
+    alice.heartbeat().await;
+    assert_eq!(alice.since(0, "error", "").len(), 1, "{}", alice.describe());
+    server.wait_for_member("room-100", "alice", true).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_joins_by_one_connection_are_a_hundred() {
+    let server = TestServer::start(&[]);
+    let mut witness = server.enter("witness", "lobby").await;
+    let mut greedy = server.raw("greedy").await;
+    let join = |n: usize| json!({"type": "join", "room": format!("room-{n:05}")}).to_string();
+    let joins: Vec<Frame> = (0..10_000).map(|n| Frame::text(&join(n))).collect();
+    for chunk in joins.chunks(500) {
+        greedy.send(&glued(chunk)).await;
+        assert_eq!(greedy.json_of_type("error").await["code"], "forbidden");
+        assert!(greedy.is_served().await);
+        witness.heartbeat().await;
+    }
+    let mut listed = server.get("/v1/rooms").await.json();
+    let mut rooms = listed["rooms"].as_array().expect("rooms").len();
+    while let Some(next) = listed["next"].as_str() {
+        let path = format!("/v1/rooms?after={}", common::encoded(next));
+        listed = server.get(&path).await.json();
+        rooms += listed["rooms"].as_array().expect("rooms").len();
+    }
+    assert_eq!(rooms, 101, "a hundred rooms and the lobby");
+    server.stop().await;
+}

@@ -1,0 +1,290 @@
+//! PROTOCOLS section 1, who is present: welcome, join, leave, observe, state, several connections. One test a rule.
+
+mod common;
+
+use serde_json::{Value, json};
+
+use common::{Mirror, RawClient, TestServer, encoded, room};
+
+#[tokio::test]
+async fn welcome_is_the_first_frame_and_complete() {
+    let server = TestServer::start(&["--ttl", "10s", "--tick", "50ms"]);
+    let alice = server.connect("alice").await;
+    let bob = server.connect("bob").await;
+    let welcome = &alice.welcome;
+    let keys = ["type", "protocol", "user", "connection", "node", "ttl_ms", "heartbeat_ms", "tick_ms"];
+    room::assert_keys(welcome, &keys, &[]);
+    assert_eq!(welcome["protocol"], "presence.v1");
+    assert_eq!(welcome["user"], "alice");
+    assert_eq!(welcome["ttl_ms"], 10_000);
+    assert_eq!(welcome["heartbeat_ms"], 5_000);
+    assert_eq!(welcome["tick_ms"], 50);
+    let (connection, node) = (&welcome["connection"], &welcome["node"]);
+    assert!(connection.as_str().is_some_and(|id| !id.is_empty()), "{welcome}");
+    assert!(node.as_str().is_some_and(|id| !id.is_empty()), "{welcome}");
+    assert_eq!(*node, bob.welcome["node"], "one node");
+    assert_ne!(*connection, bob.welcome["connection"], "two connections");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_subprotocol_is_echoed_when_offered_and_else_not_selected() {
+    let server = TestServer::start(&[]);
+    let cases = [
+        (vec![("sec-websocket-protocol", "presence.v1")], Some("presence.v1")),
+        (vec![("sec-websocket-protocol", "chat, presence.v1,other")], Some("presence.v1")),
+        (vec![("sec-websocket-protocol", "chat"), ("sec-websocket-protocol", "presence.v1")], Some("presence.v1")),
+        (vec![("sec-websocket-protocol", "presence.v2, chat")], None),
+        (vec![], None),
+    ];
+    for (headers, selected) in cases {
+        let path = "/v1/connect?user=alice";
+        let (mut client, response) = RawClient::open_with(server.address(), path, &headers, b"").await;
+        assert_eq!(response.header("sec-websocket-protocol"), selected, "{headers:?}");
+        assert_eq!(client.json().await["type"], "welcome", "{headers:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn room_parameters_join_and_observe() {
+    let server = TestServer::start(&[]);
+    let mut alice = Mirror::connect(server.address(), "alice", &["lobby", "a/b ü?&"]).await;
+    for room in ["lobby", "a/b ü?&"] {
+        alice.wait_until("the snapshot", |alice| alice.has(room, "alice")).await;
+        assert!(server.members(room).await.contains_key("alice"), "joined {room}");
+        let mut bob = server.enter("bob", room).await;
+        alice.wait_until("bob", |alice| alice.has(room, "bob")).await;
+        bob.pump();
+        assert_eq!(bob.members(room), alice.members(room));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_newcomer_is_in_its_own_snapshot() {
+    let server = TestServer::start(&[]);
+    let _alice = server.enter("alice", "lobby").await;
+    let mut bob = server.connect("bob").await;
+    bob.send(&json!({"type": "join", "room": "lobby", "state": {"mood": "new"}}));
+    bob.wait_until("the snapshot", |bob| bob.sees("lobby")).await;
+    let first = bob.since(0, "snapshot", "lobby")[0];
+    let expected = json!([{"user": "alice"}, {"user": "bob", "state": {"mood": "new"}}]);
+    assert_eq!(first["members"], expected);
+    assert_eq!(first["count"], 2);
+    assert_eq!((&first["page"], &first["pages"]), (&json!(1), &json!(1)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_join_without_observing_is_seen_but_sees_nothing() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.connect("bob").await;
+    bob.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+    alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
+    let _carol = server.enter("carol", "lobby").await;
+    alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
+    bob.barrier().await;
+    assert!(!bob.rooms.contains_key("lobby"), "{}", bob.describe());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_observer_sees_and_is_not_seen() {
+    let server = TestServer::start(&[]);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    assert_eq!(watcher.room("lobby").count, 0, "nobody is there yet");
+    let mut alice = server.enter("alice", "lobby").await;
+    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    alice.barrier().await;
+    assert_eq!(alice.members("lobby").into_keys().collect::<Vec<_>>(), ["alice"]);
+    assert_eq!(server.count("lobby").await, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn leave_ends_presence_and_observation() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.enter("bob", "lobby").await;
+    alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
+    bob.send(&json!({"type": "leave", "room": "lobby"}));
+    alice.wait_until("bob's leave", |alice| !alice.has("lobby", "bob")).await;
+    assert_eq!(alice.reason("lobby", "bob").as_deref(), Some("left"));
+    assert!(!server.members("lobby").await.contains_key("bob"));
+    bob.barrier().await;
+    let mark = bob.mark();
+    let _carol = server.enter("carol", "lobby").await;
+    alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
+    bob.barrier().await;
+    assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn unobserve_ends_observation_and_not_presence() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.enter("bob", "lobby").await;
+    bob.send(&json!({"type": "unobserve", "room": "lobby"}));
+    bob.barrier().await;
+    let mark = bob.mark();
+    let _carol = server.enter("carol", "lobby").await;
+    alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
+    bob.barrier().await;
+    assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new());
+    assert!(alice.has("lobby", "bob"));
+    // Presence goes on, so the state may still be changed, and looking again starts with a snapshot.
+    bob.send(&json!({"type": "state", "room": "lobby", "state": {"back": true}}));
+    bob.send(&json!({"type": "observe", "room": "lobby"}));
+    bob.wait_until("a snapshot", |bob| !bob.since(mark, "snapshot", "lobby").is_empty()).await;
+    assert_eq!(bob.state("lobby", "bob"), Some(&json!({"back": true})));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_state_replaces_the_last_one_and_is_an_update() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let bob = server.enter("bob", "lobby").await;
+    alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
+    let mark = alice.mark();
+    for state in [json!({"a": 1, "b": {"c": [1, 2.5, null, "x"]}}), json!({"d": true}), json!({})] {
+        bob.send(&json!({"type": "state", "room": "lobby", "state": state}));
+        alice.wait_until("the state", |alice| alice.state("lobby", "bob") == Some(&state)).await;
+        assert_eq!(server.members("lobby").await["bob"].as_ref(), Some(&state));
+    }
+    for diff in alice.since(mark, "diff", "lobby") {
+        assert!(diff["updated"].is_array(), "{diff}");
+        assert!(diff.get("joined").is_none() && diff.get("left").is_none(), "{diff}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_null_state_clears() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.connect("alice").await;
+    alice.send(&json!({"type": "join", "room": "lobby", "state": {"n": 1}}));
+    alice.wait_until("the state", |alice| alice.state("lobby", "alice").is_some()).await;
+    let mark = alice.mark();
+    alice.send(&json!({"type": "state", "room": "lobby", "state": null}));
+    alice.wait_until("no state", |alice| alice.has("lobby", "alice") && alice.state("lobby", "alice").is_none()).await;
+    assert_eq!(alice.since(mark, "diff", "lobby")[0]["updated"], json!([{"user": "alice"}]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_join_updates_state_and_detail_and_sends_a_snapshot() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.enter("bob", "lobby").await;
+    alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
+    let (from_alice, from_bob) = (alice.mark(), bob.mark());
+    bob.send(&json!({"type": "join", "room": "lobby", "state": {"again": 1}}));
+    bob.wait_until("a snapshot", |bob| !bob.since(from_bob, "snapshot", "lobby").is_empty()).await;
+    bob.wait_until("the state", |bob| bob.state("lobby", "bob").is_some()).await;
+    alice.wait_until("the state", |alice| alice.state("lobby", "bob").is_some()).await;
+    let diffs = alice.since(from_alice, "diff", "lobby");
+    assert_eq!(diffs.len(), 1);
+    assert_eq!(diffs[0]["updated"], json!([{"user": "bob", "state": {"again": 1}}]));
+
+    bob.send(&json!({"type": "join", "room": "lobby", "detail": "count"}));
+    bob.wait_until("a count", |bob| bob.room("lobby").counts > 0).await;
+    let mark = bob.mark();
+    let _carol = server.enter("carol", "lobby").await;
+    bob.wait_until("the new count", |bob| bob.room("lobby").count == 3).await;
+    assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new(), "counts only from now on");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn several_connections_of_a_user_are_one_member() {
+    let server = TestServer::start(&[]);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut first = server.enter("alice", "lobby").await;
+    let mut second = server.enter("alice", "lobby").await;
+    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    assert_eq!(server.count("lobby").await, 1);
+    first.send(&json!({"type": "leave", "room": "lobby"}));
+    first.barrier().await;
+    watcher.barrier().await;
+    assert!(watcher.has("lobby", "alice"), "the second connection is still there");
+    second.send(&json!({"type": "leave", "room": "lobby"}));
+    second.barrier().await;
+    watcher.wait_until("the leave", |watcher| !watcher.has("lobby", "alice")).await;
+    assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("left"));
+    assert_eq!(watcher.since(0, "diff", "lobby").len(), 2, "one join and one leave");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_state_written_wins_over_connections() {
+    let server = TestServer::start(&[]);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    let first = server.enter("alice", "lobby").await;
+    let second = server.enter("alice", "lobby").await;
+    for (writer, state) in [(&first, 1), (&second, 2), (&first, 3), (&second, 4)] {
+        let state = json!({ "n": state });
+        writer.send(&json!({"type": "state", "room": "lobby", "state": state}));
+        let written = |watcher: &Mirror| watcher.state("lobby", "alice") == Some(&state);
+        watcher.wait_until("the state", written).await;
+    }
+    second.send(&json!({"type": "leave", "room": "lobby"}));
+    let _bob = server.enter("bob", "lobby").await;
+    watcher.wait_until("bob", |watcher| watcher.has("lobby", "bob")).await;
+    watcher.barrier().await;
+    assert_eq!(watcher.state("lobby", "alice"), Some(&json!({"n": 4})), "the state outlives its writer");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn ids_are_percent_decoded_and_may_be_any_text() {
+    let server = TestServer::start(&[]);
+    let longest = "x".repeat(128);
+    let room = "Zimmer \"1\" \\ / 😀";
+    let users = ["a", "a b", "ä/ö?ü&=#%", "\"\\\u{2028}</script>", "😀👩‍👩‍👧", "heartbeat", longest.as_str()];
+    let mut watcher = server.watch("watcher", room).await;
+    let mut all = Vec::new();
+    for user in users {
+        let client = server.enter(user, room).await;
+        assert_eq!(client.welcome["user"], user);
+        all.push(client);
+    }
+    let everyone = |watcher: &Mirror| watcher.members(room).len() == users.len();
+    watcher.wait_until("everyone", everyone).await;
+    all.push(watcher);
+    let members = server.agreement(room, &mut all).await;
+    let mut sorted = users.to_vec();
+    sorted.sort_unstable();
+    assert_eq!(members.into_keys().collect::<Vec<_>>(), sorted);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bad_users_and_rooms_are_refused_before_the_upgrade() {
+    let server = TestServer::start(&[]);
+    let long = "x".repeat(129);
+    let wide = encoded(&"ü".repeat(65));
+    let cases = [
+        "/v1/connect".to_owned(),
+        "/v1/connect?room=lobby".to_owned(),
+        "/v1/connect?user=".to_owned(),
+        "/v1/connect?user=a%00b".to_owned(),
+        "/v1/connect?user=a%0Ab".to_owned(),
+        "/v1/connect?user=a%7Fb".to_owned(),
+        "/v1/connect?user=a%C2%85b".to_owned(),
+        "/v1/connect?user=%FF%FE".to_owned(),
+        format!("/v1/connect?user={long}"),
+        format!("/v1/connect?user={wide}"),
+        "/v1/connect?user=alice&room=".to_owned(),
+        "/v1/connect?user=alice&room=lobby&room=a%00".to_owned(),
+        format!("/v1/connect?user=alice&room={long}"),
+    ];
+    for path in cases {
+        common::raw::refused(server.address(), &path, &[]).await.error(400);
+    }
+    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([]), "nobody got in");
+    server.stop().await;
+}

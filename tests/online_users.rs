@@ -1,0 +1,322 @@
+//! PROTOCOLS sections 2 and 3: online users over WebSocket (`/ws/{user_id}`) and over REST (`/heartbeat`,
+//! `/online_users`), and that all dialects meet in the lobby. One test a rule.
+
+mod common;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::time::{Duration, Instant, sleep};
+
+use common::{RawClient, SHORT_LEASE, TestServer, frame};
+
+#[tokio::test]
+async fn the_list_comes_on_connect_and_on_change_to_everyone() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.list("alice").await;
+    alice.wait_until("herself", |alice| alice.users == ["alice"]).await;
+    let mut carol = server.list("carol").await;
+    let mut bob = server.list("bob").await;
+    for list in [&mut alice, &mut bob, &mut carol] {
+        list.wait_until("all three", |list| list.users == ["alice", "bob", "carol"]).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn changes_of_one_tick_are_one_list() {
+    let server = TestServer::start(&["--tick", "400ms"]);
+    let mut alice = server.list("alice").await;
+    let mut pulse = server.enter("pulse", "lobby").await;
+    alice.wait_until("the pulse", |alice| alice.users == ["alice", "pulse"]).await;
+    let before = alice.lists;
+    // Right after a tick, so that the four fall before the next one.
+    pulse.barrier().await;
+    let users: Vec<String> = (0..4).map(|n| format!("user-{n}")).collect();
+    join_all(users.iter().map(|user| server.beat(user))).await;
+    alice.wait_until("all", |alice| alice.users.len() == 2 + users.len()).await;
+    assert_eq!(alice.lists, before + 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_heartbeat_is_acknowledged() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.list("alice").await;
+    for _ in 0..5 {
+        alice.send("heartbeat");
+    }
+    alice.wait_until("five acknowledgements", |alice| alice.acknowledged == 5).await;
+    assert_eq!(alice.errors, 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn anything_else_is_an_unknown_message() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.list("alice").await;
+    let cases = ["", "hello", "HEARTBEAT", "heartbeat ", "\"heartbeat\"", "{\"type\":\"heartbeat\"}", "\u{0}", "😀"];
+    for (sent, text) in cases.iter().enumerate() {
+        alice.send(text);
+        alice.wait_until("the error", |alice| alice.errors == sent + 1).await;
+    }
+    alice.beat().await;
+    assert_eq!(alice.acknowledged, 1, "no error was acknowledged as well");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_answers_are_written_as_the_seed_writes_them() {
+    let server = TestServer::start(&[]);
+    let mut alice = RawClient::open(server.address(), "/ws/alice").await;
+    alice.send_frame(&common::Frame::text("heartbeat")).await;
+    alice.send_frame(&common::Frame::text("nonsense")).await;
+    let mut texts = Vec::new();
+    while texts.len() < 3 {
+        let frame = alice.answer().await;
+        assert_eq!(frame.opcode, frame::TEXT);
+        texts.push(String::from_utf8(frame.payload).expect("text"));
+    }
+    texts.sort();
+    let expected = [
+        r#"{"type": "error", "message": "Unknown message"}"#,
+        r#"{"type": "heartbeat_ack"}"#,
+        r#"{"type": "online_users", "users": ["alice"]}"#,
+    ];
+    assert_eq!(texts, expected);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_user_id_is_percent_decoded_and_checked() {
+    let server = TestServer::start(&[]);
+    let mut odd = server.list("a/b \"ü\" 😀").await;
+    odd.wait_until("itself", |odd| odd.users == ["a/b \"ü\" 😀"]).await;
+    let long = "x".repeat(129);
+    for path in ["/ws/a%00b", "/ws/a%0Ab", "/ws/%FF", "/ws/", &format!("/ws/{long}")] {
+        let response = common::raw::refused(server.address(), path, &[]).await;
+        // An empty id is no id: there is nothing at that path, or it is a bad one.
+        let status = if path == "/ws/" { response.status } else { 400 };
+        assert!(status == 400 || status == 404, "{path}: {response:?}");
+        response.error(status);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn binary_messages_close_with_1003() {
+    let server = TestServer::start(&[]);
+    let mut alice = RawClient::open(server.address(), "/ws/alice").await;
+    alice.send_frame(&common::Frame::new(frame::BINARY, "heartbeat")).await;
+    assert_eq!(alice.closed().await, Some(1003));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_heartbeats_disappears_and_a_later_one_comes_back() {
+    let server = TestServer::start(&SHORT_LEASE);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    // Its pongs do not count: the seed's documents say that whoever stops heartbeats disappears.
+    let mut alice = server.list("alice").await;
+    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
+    assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("timeout"));
+    alice.wait_until("the empty list", |alice| alice.users.is_empty()).await;
+    // Lists still come while one is away.
+    let bob = server.enter("bob", "lobby").await;
+    alice.wait_until("bob", |alice| alice.users == ["bob"]).await;
+    alice.beat().await;
+    alice.wait_until("herself again", |alice| alice.users == ["alice", "bob"]).await;
+    drop(bob);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn heartbeats_keep_a_user_online() {
+    let server = TestServer::start(&SHORT_LEASE);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut alice = server.list("alice").await;
+    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    // Three leases long, a beat each fifth of one.
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        alice.beat().await;
+        sleep(Duration::from_millis(200)).await;
+    }
+    watcher.barrier().await;
+    assert_eq!(watcher.room("lobby").diffs, 1, "joined once, never left");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn closing_leaves_the_user_online_until_the_lease_is_over() {
+    // So long a lease that nothing ends by itself: alice is still there although she closed, and properly.
+    let server = TestServer::start(&[]);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut alice = server.list("alice").await;
+    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    alice.close(1000);
+    alice.wait_until("the end", |alice| alice.ended).await;
+    watcher.barrier().await;
+    assert!(watcher.has("lobby", "alice"));
+    server.stop().await;
+    // And a short one does end.
+    let server = TestServer::start(&SHORT_LEASE);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    let alice = server.list("alice").await;
+    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    alice.close(1000);
+    watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
+    assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("timeout"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_rest_heartbeat_is_a_form_or_json() {
+    let server = TestServer::start(&[]);
+    let success = json!({"status": "success"});
+    let answer = server.post_form("/heartbeat", "user_id=form+u%C3%BCser&other=1").await;
+    assert_eq!((answer.status, answer.json()), (200, success.clone()));
+    let answer = server.post_json("/heartbeat", &json!({"user_id": "json \"user\"", "x": [1]})).await;
+    assert_eq!((answer.status, answer.json()), (200, success.clone()));
+    let headers = [("content-type", "Application/JSON; charset=utf-8")];
+    let body = br#"{"user_id":"charset"}"#;
+    let answer = common::http::request(server.address(), "POST", "/heartbeat", &headers, body).await;
+    assert_eq!((answer.status, answer.json()), (200, success));
+    let users = server.get("/online_users").await.json();
+    assert_eq!(users, json!({"online_users": ["charset", "form uüser", "json \"user\""]}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn online_users_contains_whoever_has_just_been_answered() {
+    let server = TestServer::start(&["--tick", "200ms"]);
+    assert_eq!(server.get("/online_users").await.json(), json!({"online_users": []}));
+    for n in (0..8).rev() {
+        let user = format!("user-{n:02}");
+        server.beat(&user).await;
+        let users = server.get("/online_users").await.json();
+        // The newest is the first in order, and nothing has waited for a tick.
+        assert_eq!(users["online_users"][0], user.as_str(), "{users}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn online_users_contains_whoever_has_just_been_answered_for_the_second_time() {
+    // Two heartbeats of a new user at once: whichever is answered first, the user is in the list from then on.
+    let server = TestServer::start(&["--tick", "200ms"]);
+    let beat_and_look = async |user: &str| {
+        server.beat(user).await;
+        let users = server.get("/online_users").await.json();
+        let listed = users["online_users"].as_array().expect("a list");
+        assert!(listed.contains(&json!(user)), "{user} was answered and is not in {users}");
+    };
+    let users: Vec<String> = (0..10).map(|n| format!("user-{n}")).collect();
+    join_all(users.iter().chain(&users).map(|user| beat_and_look(user))).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_rest_user_disappears_after_the_ttl() {
+    let server = TestServer::start(&SHORT_LEASE);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    server.beat("alice").await;
+    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
+    assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("timeout"));
+    assert_eq!(server.get("/online_users").await.json(), json!({"online_users": []}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn rest_heartbeats_keep_a_user_online() {
+    let server = TestServer::start(&SHORT_LEASE);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        server.beat("alice").await;
+        sleep(Duration::from_millis(200)).await;
+    }
+    watcher.barrier().await;
+    assert_eq!(watcher.room("lobby").diffs, 1, "joined once, never left");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_missing_or_bad_user_id_is_422() {
+    let server = TestServer::start(&[]);
+    let long = "x".repeat(129);
+    let too_long = format!("user_id={long}");
+    for body in ["", "user=alice", "user_id=", "user_id", "user_id=a%00b", "user_id=%FF", &too_long] {
+        server.post_form("/heartbeat", body).await.error(422);
+    }
+    for body in [
+        json!({}),
+        json!([]),
+        json!("alice"),
+        json!({"user_id": true}),
+        json!({"user_id": 1.5}),
+        json!({"user_id": ["alice"]}),
+        json!({"user_id": null}),
+        json!({"user_id": ""}),
+        json!({"user_id": "a\u{0}b"}),
+        json!({"user_id": long}),
+    ] {
+        server.post_json("/heartbeat", &body).await.error(422);
+    }
+    let headers = [("content-type", "application/json")];
+    for body in [&b"{"[..], b"", b"\xFF\xFE", b"{\"user_id\":\"\xFF\"}"] {
+        let path = "/heartbeat";
+        common::http::request(server.address(), "POST", path, &headers, body).await.error(422);
+    }
+    assert_eq!(server.get("/online_users").await.json(), json!({"online_users": []}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn all_dialects_meet_in_the_lobby() {
+    let server = TestServer::start(&[]);
+    let mut native = server.enter("native", "lobby").await;
+    let mut list = server.list("list").await;
+    server.beat("rest").await;
+    let everyone = ["list", "native", "rest"];
+    list.wait_until("everyone", |list| list.users == everyone).await;
+    native.wait_until("everyone", |native| native.members("lobby").len() == 3).await;
+    assert_eq!(server.get("/online_users").await.json()["online_users"], json!(everyone));
+    assert_eq!(server.members("lobby").await, native.members("lobby"));
+    // Other rooms are not seen by the dialects without rooms.
+    let _elsewhere = server.enter("elsewhere", "other").await;
+    native.barrier().await;
+    assert_eq!(server.get("/online_users").await.json()["online_users"], json!(everyone));
+    assert!(!list.has("elsewhere"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_user_of_several_dialects_is_one_member() {
+    let server = TestServer::start(&[]);
+    let mut watcher = server.watch("watcher", "lobby").await;
+    let native = server.enter("alice", "lobby").await;
+    let mut list = server.list("alice").await;
+    server.beat("alice").await;
+    watcher.barrier().await;
+    list.wait_until("alice once", |list| list.users == ["alice"]).await;
+    assert_eq!(server.count("lobby").await, 1);
+    native.send(&json!({"type": "leave", "room": "lobby"}));
+    watcher.barrier().await;
+    assert_eq!(server.get("/online_users").await.json()["online_users"], json!(["alice"]));
+    assert_eq!(watcher.room("lobby").diffs, 1, "joined once, not left");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_methods_name_the_right_one() {
+    let server = TestServer::start(&[]);
+    let get = server.get("/heartbeat").await;
+    get.error(405);
+    assert_eq!(get.header("allow"), Some("POST"));
+    let post = server.post_form("/online_users", "user_id=alice").await;
+    post.error(405);
+    assert!(post.header("allow").is_some_and(|allow| allow.contains("GET")), "{post:?}");
+    server.stop().await;
+}
