@@ -26,10 +26,15 @@ use crate::socket::inbound::Fragments;
 use crate::socket::outbox::{MAX_SLICES, Outbox};
 use crate::worker::Worker;
 
+/// Reads of one connection before the others get their turn. Nearly always the first read takes everything and the second finds
+/// that out without asking the kernel; a flood is taken in turns.
+const CHUNKS_PER_TURN: usize = 2;
 /// Answers that a client may leave unread before its messages are left unread too.
 const MAX_UNREAD_ANSWERS: usize = 64 * 1024;
 /// A client must have taken what waits for it within this time, or it is dropped: what it holds back is memory of ours.
 const OUTBOX_DEADLINE: Duration = Duration::from_secs(30);
+/// And what is long may take longer: this many bytes a second more, some 256 kbit/s.
+const SLOWEST_BYTES_PER_SECOND: usize = 32 * 1024;
 
 /// Finds a connection again, unless it is gone: its place in the worker's slab and which of its holders it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +103,7 @@ pub enum Place {
     /// It does not look.
     Nowhere,
     /// It waits for its snapshot.
-    Pending,
+    Pending(u32),
     /// It gets each change.
     Attached(u32),
     /// It missed changes because its socket was full, and gets a snapshot when it is not.
@@ -297,30 +302,33 @@ impl Connection {
         result
     }
 
-    /// Writes from the outbox until it is empty (true) or the socket is full.
-    fn flush(&self) -> bool {
+    /// Writes from the outbox until it is empty or the socket is full. Returns how many bytes are left.
+    fn flush(&self) -> usize {
         self.with_outbound(|outbound| {
-            let Some(waiting) = outbound.as_mut() else { return true };
+            let Some(waiting) = outbound.as_mut() else { return 0 };
             while !waiting.outbox.is_empty() {
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 let used = waiting.outbox.slices(&mut slices);
                 let written = self.try_write(&slices[..used]);
                 if written == 0 {
-                    return false;
+                    break;
                 }
                 waiting.outbox.advance(written);
             }
-            true
+            waiting.outbox.bytes()
         })
     }
 }
 
 /// Waits for a slow socket and sends it what it missed. Lives only as long as the outbox.
 async fn drain(connection: Rc<Connection>, worker: Rc<Worker>) {
-    let emptied = tokio::time::timeout(OUTBOX_DEADLINE, async {
-        while connection.phase.get() != Phase::Dead {
-            if connection.stream.writable().await.is_err() || connection.flush() {
-                break;
+    let mut left = connection.with_outbound(|outbound| outbound.as_ref().map_or(0, |waiting| waiting.outbox.bytes()));
+    let deadline = OUTBOX_DEADLINE + Duration::from_secs((left / SLOWEST_BYTES_PER_SECOND) as u64);
+    let emptied = tokio::time::timeout(deadline, async {
+        while left > 0 && connection.phase.get() != Phase::Dead && connection.stream.writable().await.is_ok() {
+            let before = std::mem::replace(&mut left, connection.flush());
+            if left < before && connection.phase.get() == Phase::Open {
+                worker.sign_of_life(&connection, worker.shared.now()); // Its end of the socket acknowledges.
             }
         }
     });
@@ -369,9 +377,14 @@ impl Future for Reader {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        while ready!(self.poll_chunk(context)).is_continue() {}
-        self.worker.disconnected(&self.connection);
-        Poll::Ready(())
+        for _ in 0..CHUNKS_PER_TURN {
+            if ready!(self.poll_chunk(context)).is_break() {
+                self.worker.disconnected(&self.connection);
+                return Poll::Ready(());
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

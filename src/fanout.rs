@@ -29,7 +29,7 @@ pub struct Fanout {
 #[derive(Debug, Default)]
 struct RoomObservers {
     attached: [Slab<Rc<Connection>>; AUDIENCES],
-    pending: Vec<Pending>,
+    pending: Slab<Pending>,
 }
 
 /// An observer that waits for its first update.
@@ -69,7 +69,7 @@ impl Fanout {
     pub fn left(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) {
         let subscription = connection.with_subscriptions(|rooms| Some(rooms.swap_remove(position(rooms, room)?)));
         if let Some(subscription) = subscription {
-            self.detach(worker, connection, &subscription);
+            self.detach(worker, &subscription);
         }
     }
 
@@ -93,14 +93,14 @@ impl Fanout {
             let mut joined = false;
             if let Some(at) = position(subscriptions, room) {
                 let before = subscriptions.swap_remove(at);
-                self.detach(worker, connection, &before);
+                self.detach(worker, &before);
                 joined = before.joined;
             }
-            let room = Arc::clone(&attachment.room);
-            subscriptions.push(Subscription { room, joined, audience, place: Place::Pending });
+            let (id, generation) = (attachment.room.id(), attachment.generation);
+            let pending = Pending { connection: Rc::clone(connection), audience, generation, since };
+            let place = self.rooms.entry(id).or_default().wait(pending);
+            subscriptions.push(Subscription { room: attachment.room, joined, audience, place });
         });
-        let pending = Pending { connection: Rc::clone(connection), audience, generation: attachment.generation, since };
-        self.rooms.entry(attachment.room.id()).or_default().pending.push(pending);
     }
 
     /// Stops looking; a member stays one. False if the connection did not look.
@@ -108,7 +108,7 @@ impl Fanout {
         connection.with_subscriptions(|subscriptions| {
             let observed = position(subscriptions, room).filter(|at| subscriptions[*at].place != Place::Nowhere);
             let Some(at) = observed else { return false };
-            self.detach(worker, connection, &subscriptions[at]);
+            self.detach(worker, &subscriptions[at]);
             subscriptions[at].place = Place::Nowhere;
             if !subscriptions[at].joined {
                 subscriptions.swap_remove(at);
@@ -139,34 +139,33 @@ impl Fanout {
     /// Ends all looking of a connection that is going.
     pub fn forget(&mut self, worker: &Worker, connection: &Rc<Connection>) {
         for subscription in connection.with_subscriptions(std::mem::take) {
-            self.detach(worker, connection, &subscription);
+            self.detach(worker, &subscription);
         }
     }
 
     /// Takes an observer from where it stands and has it wait for a snapshot; the room goes on counting it.
     fn line_up(&mut self, worker: &Worker, connection: &Rc<Connection>, subscription: &mut Subscription) {
-        self.remove(connection, subscription);
+        self.remove(subscription);
         let audience = subscription.audience;
         let generation = worker.shared.registry.ask(&subscription.room, audience, true);
         let pending = Pending { connection: Rc::clone(connection), audience, generation, since: None };
-        self.rooms.entry(subscription.room.id()).or_default().pending.push(pending);
-        subscription.place = Place::Pending;
+        subscription.place = self.rooms.entry(subscription.room.id()).or_default().wait(pending);
     }
 
     /// Takes an observer from where it stands and tells the room.
-    fn detach(&mut self, worker: &Worker, connection: &Rc<Connection>, subscription: &Subscription) {
+    fn detach(&mut self, worker: &Worker, subscription: &Subscription) {
         if subscription.place != Place::Nowhere {
-            self.remove(connection, subscription);
+            self.remove(subscription);
             worker.shared.registry.unobserve(&subscription.room, worker.number, subscription.audience);
         }
     }
 
-    fn remove(&mut self, connection: &Rc<Connection>, subscription: &Subscription) {
+    fn remove(&mut self, subscription: &Subscription) {
         let id = subscription.room.id();
         let Some(observers) = self.rooms.get_mut(&id) else { return };
         match subscription.place {
             Place::Nowhere => {}
-            Place::Pending => observers.pending.retain(|pending| !Rc::ptr_eq(&pending.connection, connection)),
+            Place::Pending(slot) => drop(observers.pending.remove(slot as usize)),
             Place::Attached(slot) | Place::Lagging(slot) => {
                 observers.attached[subscription.audience as usize].remove(slot as usize);
             }
@@ -198,40 +197,42 @@ impl Fanout {
 }
 
 impl RoomObservers {
+    fn wait(&mut self, pending: Pending) -> Place {
+        Place::Pending(self.pending.insert(pending) as u32)
+    }
+
+    /// Attaches those whom this update serves, and plans what they get first.
     fn serve_pending(&mut self, worker: &Worker, update: &Update, deliveries: &mut Deliveries) {
-        let mut shared: [Vec<u32>; AUDIENCES] = Default::default();
-        for mut pending in std::mem::take(&mut self.pending) {
-            if pending.generation >= update.generation {
-                self.pending.push(pending);
-                continue;
-            }
-            let audience = pending.audience as usize;
-            if let Some(since) = pending.since.take() {
+        let mut pages: [Vec<u32>; AUDIENCES] = Default::default();
+        for slot in self.waiting_for(update) {
+            let audience = self.pending[slot].audience;
+            if let Some(since) = self.pending[slot].since.take() {
                 match update.room.read(|roster| roster.history(since, update.seq)) {
                     Some(missed) => {
                         let frames: Vec<u32> = missed.iter().map(|frame| deliveries.frame(frame, update)).collect();
-                        self.attach(pending, &frames, update, deliveries);
+                        self.attach(slot, &frames, update, deliveries);
                     }
-                    None => {
-                        pending.generation = worker.shared.registry.ask(&update.room, pending.audience, true);
-                        self.pending.push(pending);
-                    }
+                    None => self.pending[slot].generation = worker.shared.registry.ask(&update.room, audience, true),
                 }
                 continue;
             }
-            let Some(pages) = &update.snapshots[audience] else {
-                self.pending.push(pending); // The snapshot was put off; the room is visited again.
-                continue;
-            };
-            if shared[audience].is_empty() {
-                shared[audience] = pages.iter().map(|page| deliveries.frame(page, update)).collect();
+            // Without a snapshot in it: that was put off, and the room is visited again.
+            let Some(snapshot) = &update.snapshots[audience as usize] else { continue };
+            let frames = &mut pages[audience as usize];
+            if frames.is_empty() {
+                *frames = snapshot.iter().map(|page| deliveries.frame(page, update)).collect();
             }
-            self.attach(pending, &shared[audience], update, deliveries);
+            self.attach(slot, frames, update, deliveries);
         }
     }
 
-    fn attach(&mut self, pending: Pending, frames: &[u32], update: &Update, deliveries: &mut Deliveries) {
-        let Pending { connection, audience, .. } = pending;
+    fn waiting_for(&self, update: &Update) -> Vec<usize> {
+        let served = self.pending.iter().filter(|(_, pending)| pending.generation < update.generation);
+        served.map(|(slot, _)| slot).collect()
+    }
+
+    fn attach(&mut self, slot: usize, frames: &[u32], update: &Update, deliveries: &mut Deliveries) {
+        let Pending { connection, audience, .. } = self.pending.remove(slot);
         let slot = self.attached[audience as usize].insert(Rc::clone(&connection)) as u32;
         connection.with_subscriptions(|subscriptions| {
             if let Some(subscription) = find(subscriptions, update.room.name()) {

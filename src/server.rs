@@ -22,8 +22,6 @@ use crate::worker::{Shared, unix_ms};
 /// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put off:
 /// changes go on being coalesced, and engine time stands still.
 const MAILBOX_MESSAGES: usize = 2;
-/// How often the allocator is made to return free memory.
-const GIVE_BACK_EVERY_TICKS: u64 = 16;
 /// How often the state of the server is logged.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
@@ -98,7 +96,7 @@ async fn drain(shared: &Shared, ticker: &mut Ticker, mut workers: Vec<WorkerHand
             warn!(workers = workers.len(), "stopped with workers still busy");
             return Ok(());
         }
-        if let Some(result) = first_ended(&mut workers) {
+        while let Some(result) = first_ended(&mut workers) {
             result?;
         }
     }
@@ -146,6 +144,7 @@ fn shared(config: Config) -> Shared {
         unix_ms: AtomicU64::new(unix_ms()),
         sockets: AtomicUsize::new(0),
         connections: AtomicUsize::new(0),
+        answer_bytes: Arc::default(),
         config,
     }
 }
@@ -185,9 +184,6 @@ impl Ticker {
             // There is room, as was looked at above; a worker that has ended needs no batch.
             let _ = worker.mailbox.try_send(Message::Tick(batch));
         }
-        if now.tick.is_multiple_of(GIVE_BACK_EVERY_TICKS) {
-            give_back_memory();
-        }
         let took_us = started.elapsed().as_micros() as u64;
         counters.ticks.add(1);
         counters.rooms_settled.add(counts.rooms);
@@ -195,16 +191,6 @@ impl Ticker {
         counters.tick_us_total.add(took_us);
         counters.tick_us_max.raise(took_us);
     }
-}
-
-/// Has the allocator return what a storm of connections has left free.
-///
-/// mimalloc gives pages back to the system some time after they were freed, but it looks at the time only when a page is freed
-/// again: a server that goes quiet after a storm would keep the storm's memory (measured: 10,000 connections that come at once
-/// leave some 1.5 MiB, 150 bytes each). A block this large is a page of its own; freeing it makes the allocator look. Nothing is
-/// written to it, so it costs two calls and no memory.
-fn give_back_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
 
 /// What the last log line counted from.

@@ -139,8 +139,10 @@ impl World {
         let user = self.sessions[at].user;
         let joined = self.sessions[at].joined.clone();
         for (room, state) in &joined {
-            let was_member = self.is_member(user, *room);
-            self.write_state(user, *room, *state, was_member);
+            // What others have written meanwhile stays.
+            if !self.is_member(user, *room) {
+                self.states.insert((user, *room), *state);
+            }
         }
         self.sessions[at].counted = true;
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode, header};
 use simd_json::prelude::{ValueAsScalar, ValueIntoString};
@@ -14,7 +14,7 @@ use super::request::{Target, body, id_segment, pairs};
 use crate::dialect::json::{self, put_list, put_number, put_string};
 use crate::dialect::{native::put_member, online_users};
 use crate::presence::{Registry, Room, Roster, State, check_id};
-use crate::worker::Worker;
+use crate::worker::{RoomAnswer, Worker};
 
 /// Members or rooms on one page at most.
 const MAX_PAGE: usize = 1000;
@@ -42,7 +42,7 @@ pub(super) fn answer(worker: &Worker, segments: &[&str], target: &Target) -> Res
         ["v1", "rooms", room, "count"] => Ok(count(registry, &id_segment(room, "the room")?)),
         ["v1", "rooms"] => rooms(registry, target),
         ["v1", "stats"] => Ok(stats(worker)),
-        ["online_users"] => Ok(online_users(registry)),
+        ["online_users"] => Ok(online_users(worker)),
         ["readyz"] if worker.draining.get() => {
             Err(Reply::error(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is stopping")
                 .and(header::RETRY_AFTER, "5"))
@@ -147,15 +147,28 @@ fn stats(worker: &Worker) -> Reply {
     })
 }
 
-fn online_users(registry: &Registry) -> Reply {
-    let names: Vec<Arc<str>> = registry.room(online_users::ROOM).map_or_else(Vec::new, |room| {
-        room.read(|roster| roster.members_after(None).map(|(user, _)| Arc::clone(user)).collect())
+fn online_users(worker: &Worker) -> Reply {
+    let Some(room) = worker.shared.registry.room(online_users::ROOM) else { return Reply::shared(encode_names(&[])) };
+    let mut cached = worker.names.borrow_mut();
+    let seq = room.read(Roster::seq);
+    if let Some(answer) = cached.as_ref().filter(|answer| (answer.room, answer.seq) == (room.id(), seq)) {
+        return Reply::shared(answer.body.clone());
+    }
+    let (seq, names) = room.read(|roster| {
+        let names: Vec<_> = roster.members_after(None).map(|(user, _)| Arc::clone(user)).collect();
+        (roster.seq(), names)
     });
-    Reply::json(|buffer| {
-        buffer.put_slice(br#"{"online_users":["#);
-        put_list(buffer, &names, |buffer, name| put_string(buffer, name));
-        buffer.put_slice(b"]}");
-    })
+    let body = encode_names(&names);
+    *cached = Some(RoomAnswer { room: room.id(), seq, body: body.clone() });
+    Reply::shared(body)
+}
+
+fn encode_names(names: &[Arc<str>]) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(32 + names.len() * 16);
+    buffer.put_slice(br#"{"online_users":["#);
+    put_list(&mut buffer, names, |buffer, name| put_string(buffer, name));
+    buffer.put_slice(b"]}");
+    buffer.freeze()
 }
 
 /// `POST /heartbeat`: keeps a user online for one lease. The first one is answered when everybody can see the user.

@@ -128,6 +128,7 @@ impl Service<Request<Incoming>> for Router {
             let _busy = Busy::new(&worker);
             let head = request.method() == Method::HEAD;
             let reply = route(&worker, request).await.unwrap_or_else(|refusal| refusal);
+            let reply = reply.account(&worker.shared.answer_bytes);
             Ok(if head { reply.without_body() } else { reply.into_response() })
         })
     }

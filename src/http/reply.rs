@@ -1,5 +1,8 @@
 //! Answers: status, JSON, and the one form of every error.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -7,9 +10,19 @@ use hyper::{Method, Response, StatusCode};
 
 use crate::dialect::json::put_string;
 
+/// Answers shorter than this are not counted: a socket takes them at once.
+const ACCOUNTED_BYTES: usize = 16 * 1024;
+/// Bytes of longer answers that may wait for clients to read them, on the whole server.
+const MAX_WAITING_BYTES: usize = 256 * 1024 * 1024;
+
 /// An answer that is not sent yet. Refusals have the same form: handlers return them as errors.
 #[derive(Debug)]
-pub(super) struct Reply(Box<Response<Full<Bytes>>>);
+pub(super) struct Reply {
+    head: Box<Response<()>>,
+    body: Bytes,
+    /// Many answers hold the same body, which is memory only once.
+    shared: bool,
+}
 
 impl Reply {
     /// 200 with JSON that `write` appends.
@@ -17,16 +30,23 @@ impl Reply {
         Self::with_json(StatusCode::OK, write)
     }
 
+    /// 200 with JSON that others get too.
+    pub(super) fn shared(body: Bytes) -> Self {
+        let reply = Self::new(StatusCode::OK, "application/json", body).and(header::CACHE_CONTROL, "no-store");
+        Self { shared: true, ..reply }
+    }
+
     /// A file of a page.
     pub(super) fn file(media_type: &'static str, body: &'static [u8]) -> Self {
-        Self::new(StatusCode::OK, media_type, Bytes::from_static(body)).and(header::CACHE_CONTROL, "no-cache")
+        let reply = Self::new(StatusCode::OK, media_type, Bytes::from_static(body));
+        Self { shared: true, ..reply.and(header::CACHE_CONTROL, "no-cache") }
     }
 
     /// 101 or any other status without a body.
     pub(super) fn empty(status: StatusCode) -> Self {
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = status;
-        Self(Box::new(response))
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        Self { head: Box::new(head), body: Bytes::new(), shared: true }
     }
 
     /// An error: `{"error":{"code":…,"message":…}}`.
@@ -62,21 +82,37 @@ impl Reply {
     /// Adds a header. A value that cannot be one is left out: all of them are ours.
     pub(super) fn and(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.0.headers_mut().insert(name, value);
+            self.head.headers_mut().insert(name, value);
         }
         self
     }
 
+    /// Counts a long body of its own against what may wait for slow clients, until it has been written or given up; 503 when that
+    /// is too much.
+    pub(super) fn account(self, waiting: &Arc<AtomicUsize>) -> Self {
+        let bytes = self.body.len();
+        if self.shared || bytes < ACCOUNTED_BYTES {
+            return self;
+        }
+        if waiting.load(Ordering::Relaxed) + bytes > MAX_WAITING_BYTES {
+            let message = "too many answers wait to be read, try again later";
+            return Self::error(StatusCode::SERVICE_UNAVAILABLE, "busy", message).and(header::RETRY_AFTER, "5");
+        }
+        waiting.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = Arc::clone(waiting);
+        Self { body: Bytes::from_owner(Accounted { body: self.body, waiting }), ..self }
+    }
+
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
-        *self.0
+        let body = self.body;
+        self.head.map(|()| Full::new(body))
     }
 
     /// The answer to HEAD: what GET would say, without its body.
     pub(super) fn without_body(self) -> Response<Full<Bytes>> {
-        use hyper::body::Body;
-        let length = self.0.body().size_hint().exact().unwrap_or(0);
-        let reply = self.and(header::CONTENT_LENGTH, &length.to_string());
-        reply.0.map(|_| Full::default())
+        let length = self.body.len().to_string();
+        let reply = self.and(header::CONTENT_LENGTH, &length);
+        reply.head.map(|()| Full::default())
     }
 
     fn with_json(status: StatusCode, write: impl FnOnce(&mut BytesMut)) -> Self {
@@ -86,8 +122,46 @@ impl Reply {
     }
 
     fn new(status: StatusCode, media_type: &'static str, body: Bytes) -> Self {
-        let mut response = Response::new(Full::new(body));
-        *response.status_mut() = status;
-        Self(Box::new(response)).and(header::CONTENT_TYPE, media_type).and(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        let reply = Self { body, shared: false, ..Self::empty(status) };
+        reply.and(header::CONTENT_TYPE, media_type).and(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+    }
+}
+
+/// A body that is counted for as long as somebody holds it.
+struct Accounted {
+    body: Bytes,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Accounted {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for Accounted {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.body.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_answers_are_counted_until_they_are_dropped_and_refused_beyond_the_limit() {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let long = || Reply::json(|body| body.resize(MAX_WAITING_BYTES / 2 + 1, b'x')).account(&waiting);
+        let first = long().into_response();
+        assert_eq!(waiting.load(Ordering::Relaxed), MAX_WAITING_BYTES / 2 + 1);
+        assert_eq!(long().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            Reply::json(|body| body.resize(10, b'x')).account(&waiting).into_response().status(),
+            StatusCode::OK
+        );
+        drop(first);
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(long().into_response().status(), StatusCode::OK);
     }
 }

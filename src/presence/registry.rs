@@ -17,6 +17,10 @@ const SHARDS: usize = 256;
 /// Users that may be online through REST heartbeats alone: bounds what a flood of invented names can hold for one lease.
 const MAX_REQUEST_SESSIONS: usize = 1_000_000;
 
+/// How far ahead the wheel looks: longer leases are looked at early and put back. A session that has ended stays in the wheel
+/// until it is looked at, so this bounds how many of those there are, however long leases are.
+const LEASE_HORIZON_TICKS: Tick = 600;
+
 /// What the registry has to know about its surroundings.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -98,7 +102,7 @@ impl Registry {
             rooms: sharded(),
             requests: sharded(),
             dirty: Mutex::default(),
-            leases: Mutex::new(Wheel::new(settings.ttl + 1)),
+            leases: Mutex::new(Wheel::new(settings.ttl.min(LEASE_HORIZON_TICKS) + 1)),
             online: AtomicUsize::new(0),
             requested: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
@@ -330,10 +334,17 @@ impl Registry {
         rooms.counted = true;
         for joined in &mut rooms.joined {
             let name = Arc::clone(joined.room.name());
-            joined.room = self.count_in_by_name(session.user(), &name, joined.state.as_ref(), now);
+            // Others may have written a state meanwhile, and the last one written wins.
+            let state = joined.state.as_ref().filter(|_| !self.is_member(session.user(), &name));
+            joined.room = self.count_in_by_name(session.user(), &name, state, now);
         }
         drop(rooms);
         self.watch_lease(now.tick + self.settings.ttl, Arc::clone(session));
+    }
+
+    fn is_member(&self, user: &str, room: &str) -> bool {
+        let Some(user) = self.users.get(user) else { return false };
+        user.memberships.iter().any(|membership| **membership.room.name() == *room && membership.sessions > 0)
     }
 
     fn count_out_all(&self, session: &Session, rooms: &mut SessionRooms, reason: Reason) {

@@ -510,9 +510,12 @@ function showChange({ joined, left, reset }) {
   // Myself first: on a full board others have to wait for a square, I have one.
   if (came.includes(presence.user)) board.add(presence.user, true);
   for (const user of came) board.add(user, false);
-  const sort = reset && (came.length > MAX_ANIMATED || went.length > MAX_ANIMATED);
-  if (sort) roster.reset(lobby.members.keys(), presence.user);
-  else roster.change(came, went);
+  // A first list is simply there, and a very different one too.
+  if (reset && (came.length === lobby.count || came.length + went.length > MAX_ANIMATED)) {
+    roster.reset(lobby.members.keys(), presence.user);
+  } else {
+    roster.change(came, went);
+  }
   if (!reset) {
     for (const { user, reason } of left.slice(-MAX_ACTIVITY)) activity.add(user, LEFT_WORDS[reason] ?? "left");
     for (const user of came.slice(-MAX_ACTIVITY)) activity.add(user, "joined");

@@ -25,8 +25,8 @@ use crate::metrics::{Metrics, WorkerCounters};
 use crate::presence::{Now, Reason, Registry, Session, Tick, Wheel};
 use crate::socket::{PING, close, put_close};
 
-/// What one read takes at most. A heartbeat is 15 bytes; this is for floods, and one per worker.
-const SCRATCH_BYTES: usize = 64 * 1024;
+/// What one read takes at most. A heartbeat is 15 bytes; this is for floods, which are taken in bites that delay nobody much.
+const SCRATCH_BYTES: usize = 16 * 1024;
 /// Rooms that one connection may have joined or look at.
 pub const MAX_ROOMS_PER_CONNECTION: usize = 100;
 /// How long a client may take to answer a close frame, in milliseconds.
@@ -53,6 +53,8 @@ pub struct Shared {
     pub sockets: AtomicUsize,
     /// WebSocket connections on all workers.
     pub connections: AtomicUsize,
+    /// Bytes of long HTTP answers that have not been written yet.
+    pub answer_bytes: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -78,6 +80,8 @@ pub struct Worker {
     pub done: watch::Sender<Tick>,
     /// Requests that are being answered.
     pub requests: Cell<usize>,
+    /// The last list of `GET /online_users`: whoever polls shares it until somebody comes or goes.
+    pub(crate) names: RefCell<Option<RoomAnswer>>,
     /// The server is stopping: no new connections.
     pub draining: Cell<bool>,
     connections: RefCell<Slab<Rc<Connection>>>,
@@ -87,6 +91,14 @@ pub struct Worker {
     json: RefCell<json::Reader>,
     answers: RefCell<BytesMut>,
     times: Times,
+}
+
+/// An encoded answer about a room, good while the room has this sequence number.
+#[derive(Debug)]
+pub(crate) struct RoomAnswer {
+    pub(crate) room: u64,
+    pub(crate) seq: u64,
+    pub(crate) body: Bytes,
 }
 
 /// Durations in ticks.
@@ -135,6 +147,7 @@ impl Worker {
             fanout: RefCell::default(),
             done: watch::Sender::new(0),
             requests: Cell::new(0),
+            names: RefCell::default(),
             draining: Cell::new(false),
             connections: RefCell::default(),
             next_serial: Cell::new(0),
@@ -184,6 +197,8 @@ impl Worker {
     /// The reader has come to the end: everything of the connection goes.
     pub(crate) fn disconnected(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.release(connection, Ending::Lost);
+        // Released connections look at nothing; one left behind here would hold its socket for ever.
+        self.fanout.borrow_mut().forget(self, connection);
         if connection.is_blocked() {
             connection.abort(); // Nobody is there to read what still waits.
         }
@@ -230,13 +245,24 @@ impl Worker {
         let mut answers = BytesMut::new();
         put_close(&mut answers, code, reason);
         connection.answer(self, &mut answers);
-        self.release(connection, Ending::Lost);
-        connection.phase.set(Phase::Closing);
-        self.expect_close(connection);
+        self.expect_close(connection, Phase::Closing);
     }
 
-    fn expect_close(&self, connection: &Connection) {
-        self.checks.borrow_mut().insert(self.shared.now().tick + self.times.close_wait, connection.id);
+    /// Ends the presence of a connection and gives the client some time to close it.
+    fn expect_close(&self, connection: &Rc<Connection>, phase: Phase) {
+        self.release(connection, Ending::Lost);
+        connection.phase.set(phase);
+        let now = self.shared.now().tick;
+        connection.heard(now); // From here on this counts the time of the closing.
+        self.checks.borrow_mut().insert(now + self.times.close_wait, connection.id);
+    }
+
+    /// Something came from the client, or it took something that waited for it.
+    pub(crate) fn sign_of_life(&self, connection: &Connection, now: Now) {
+        connection.heard(now.tick);
+        if self.any_counts(connection.dialect) {
+            self.shared.registry.renew(&connection.session, now);
+        }
     }
 
     /// Pings connections that have been silent, drops those that stay so, and those that do not finish closing.
@@ -248,11 +274,13 @@ impl Worker {
                 self.connections.borrow().get(id.index as usize).filter(|held| held.id == id).map(Rc::clone);
             let Some(connection) = connection else { continue };
             let silent = connection.silent_for(now);
-            if connection.phase.get() != Phase::Open {
-                connection.abort();
-                continue;
-            }
-            let next = if silent > self.times.ttl {
+            let next = if connection.phase.get() != Phase::Open {
+                if silent >= self.times.close_wait {
+                    connection.abort();
+                    continue;
+                }
+                now - silent + self.times.close_wait
+            } else if silent > self.times.ttl {
                 self.counters.connections_timed_out.add(1);
                 connection.abort();
                 continue;

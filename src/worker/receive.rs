@@ -18,12 +18,11 @@ impl Worker {
     /// Takes bytes that a client has sent. Breaks when the connection is over.
     pub(crate) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> ControlFlow<()> {
         let now = self.shared.now();
-        connection.heard(now.tick);
-        if connection.phase.get() == Phase::Failed {
-            return ControlFlow::Continue(());
-        }
-        if self.any_counts(connection.dialect) && !connection.released.get() {
-            self.shared.registry.renew(&connection.session, now);
+        match connection.phase.get() {
+            Phase::Open => self.sign_of_life(connection, now),
+            Phase::Closing => {}
+            Phase::Failed => return ControlFlow::Continue(()),
+            Phase::Dead => return ControlFlow::Break(()),
         }
         match connection.inbound.take() {
             None => {
@@ -84,13 +83,18 @@ impl Worker {
                 Ok(taken) => done += taken,
                 Err(violation) => {
                     self.counters.protocol_violations.add(1);
-                    put_close(&mut answers, violation.code, violation.reason);
-                    self.release(connection, Ending::Lost);
-                    connection.phase.set(Phase::Failed);
-                    self.expect_close(connection);
+                    if connection.phase.get() == Phase::Open {
+                        put_close(&mut answers, violation.code, violation.reason);
+                    }
+                    self.expect_close(connection, Phase::Failed);
                 }
             }
             connection.answer(self, &mut answers);
+            if over.is_break() && connection.is_blocked() {
+                // The answer to the client's close frame waits behind others: it is given the time to go out.
+                self.expect_close(connection, Phase::Closing);
+                over = ControlFlow::Continue(());
+            }
             inbound.backlog = full && over.is_continue() && connection.is_choked();
             if !full || over.is_break() || inbound.backlog {
                 break;
@@ -110,7 +114,7 @@ impl Worker {
         incoming: Incoming<'_>,
         answers: &mut BytesMut,
     ) -> ControlFlow<()> {
-        let closing = connection.phase.get() == Phase::Closing;
+        let closing = connection.phase.get() != Phase::Open;
         match incoming {
             Incoming::Close(code) => {
                 if !closing {
@@ -130,9 +134,7 @@ impl Worker {
             }
             Incoming::Binary(_) => {
                 put_close(answers, close::UNSUPPORTED, "messages are text");
-                self.release(connection, Ending::Lost);
-                connection.phase.set(Phase::Closing);
-                self.expect_close(connection);
+                self.expect_close(connection, Phase::Closing);
             }
         }
         ControlFlow::Continue(())

@@ -334,7 +334,7 @@ describe("how it looks", () => {
     }));
     for (let round = 0; round < 20; round += 1) await server.beat([`Aa ${round}`, `Mm ${round}`, `Zz ${round}`]);
     const worst = await longest;
-    assert.ok(worst < 250, `the longest frame took ${worst} ms`);
+    assert.ok(worst < 500, `the longest frame took ${worst} ms`);
     await page.getByLabel("Find a name").fill("ZZ 7");
     await showsRoster(page, ["Zz 7"]);
     await page.getByLabel("Find a name").fill("nobody at all");

@@ -140,6 +140,24 @@ impl RawClient {
         }
     }
 
+    /// The next message of a type, taken from the socket in bites with a pause after each; pings stay unanswered.
+    pub(crate) async fn json_slowly(&mut self, kind: &str, bite: usize, pause: Duration) -> Value {
+        loop {
+            while let Some(frame) = frame::decode(&mut self.buffer) {
+                let message: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
+                if message["type"] == kind && message["room"] == "big" {
+                    return message;
+                }
+            }
+            let mut bytes = vec![0; bite];
+            let read = timeout(DEADLINE, self.stream.read(&mut bytes)).await.expect("the server goes on sending");
+            let read = read.expect("the connection goes on");
+            assert!(read > 0, "the server ended a connection that was reading");
+            self.buffer.extend_from_slice(&bytes[..read]);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// Reads to the close frame, answers it and reads to the end of the connection; returns the code.
     pub(crate) async fn closed(&mut self) -> Option<u16> {
         loop {
