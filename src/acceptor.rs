@@ -101,6 +101,9 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>) {
     let (mut warned, mut in_a_row) = (false, 0usize);
     loop {
         if worker.shared.sockets.load(Ordering::Relaxed) >= worker.shared.config.max_sockets() {
+            if !std::mem::replace(&mut warned, true) {
+                warn!(sockets = worker.shared.config.max_sockets(), "all sockets are in use, further clients wait");
+            }
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         }

@@ -16,6 +16,8 @@ pub const EXIT_USAGE: u8 = 64;
 const RESERVED_DESCRIPTORS: u64 = 256;
 /// The shortest tick: below that the engine would mostly wake up.
 const MIN_TICK: Duration = Duration::from_millis(10);
+/// More threads than this gain nothing on any machine, and run out of descriptors on some.
+const MAX_WORKERS: usize = 256;
 /// The longest lease: the timing wheel has a slot for each tick of it.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
@@ -198,6 +200,10 @@ impl Args {
                     show(self.ttl)
                 ),
             ),
+            (
+                self.workers.is_none_or(|workers| workers.get() <= MAX_WORKERS),
+                format!("--workers must be at most {MAX_WORKERS}"),
+            ),
             (self.history <= 100_000, format!("--history is {}, it must be at most 100000", self.history)),
             (!self.header_timeout.is_zero(), "--header-timeout must be more than 0".to_owned()),
             (self.drain <= MAX_TTL, format!("--drain is {}, it must be at most {}", show(self.drain), show(MAX_TTL))),
@@ -210,7 +216,7 @@ impl Args {
         }
         Ok(Config {
             listen: address(&self.listen)?,
-            workers: self.workers.map_or_else(cores, NonZeroUsize::get),
+            workers: self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS),
             ttl: self.ttl,
             tick: self.tick,
             liveness: self.liveness,

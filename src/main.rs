@@ -1,12 +1,13 @@
 //! The `rollcall` server: arguments, logging, run, exit code.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 use rollcall::Server;
 use rollcall::config::{Config, ConfigError, EXIT_USAGE, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -20,11 +21,13 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return explain(&error),
     };
-    start_log(&config);
+    // Written by a thread of its own: a terminal that is stopped, or a pipe that nobody reads, must not stop the server.
+    let (writer, _flush_at_end) = tracing_appender::non_blocking(std::io::stderr());
+    start_log(&config, writer);
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            say(&mut std::io::stderr(), &format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -32,23 +35,34 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let workers = config.workers;
+    let (workers, connections) = (config.workers, config.max_connections);
     let server = Server::bind(config)?;
     let address = server.local_addr();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    println!("rollcall {} is listening on {address} with {workers} workers", env!("CARGO_PKG_VERSION"));
-    println!("open http://{} (stop with ctrl-C)", browsable(address));
+    let mut hangup = signal(SignalKind::hangup())?;
+    let version = env!("CARGO_PKG_VERSION");
+    let out = &mut std::io::stdout();
+    say(
+        out,
+        &format!("rollcall {version} is listening on {address} with {workers} workers, for {connections} connections"),
+    );
+    say(out, &format!("open http://{} (stop with ctrl-C)", browsable(address)));
     server
         .run(async move {
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
             tokio::spawn(async move {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                eprintln!("stopped at once");
+                say(&mut std::io::stderr(), "stopped at once");
                 std::process::exit(EXIT_INTERRUPTED);
             });
         })
         .await
+}
+
+/// Prints a line. Nobody may be there to read it, which is no reason to fail.
+fn say(out: &mut impl Write, line: &str) {
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// An address that a browser on this machine can open.
@@ -68,13 +82,17 @@ fn explain(error: &ConfigError) -> ExitCode {
                 return ExitCode::SUCCESS;
             }
         }
-        ConfigError::Invalid(message) => eprintln!("error: {message}"),
+        ConfigError::Invalid(message) => say(&mut std::io::stderr(), &format!("error: {message}")),
     }
     ExitCode::from(EXIT_USAGE)
 }
 
-fn start_log(config: &Config) {
-    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&config.log)).with_writer(std::io::stderr);
+fn start_log(config: &Config, writer: NonBlocking) {
+    // A log line that cannot be written is lost: reporting that on the same broken pipe would end the process.
+    let log = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(EnvFilter::new(&config.log))
+        .with_writer(writer);
     let log = log.with_ansi(std::io::stderr().is_terminal());
     match config.log_format {
         LogFormat::Text => log.with_target(false).init(),

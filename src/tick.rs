@@ -1,8 +1,8 @@
 //! The tick: end leases, settle the rooms in which something moved, encode each change once, hand it to the workers.
 //!
 //! It does no I/O. What it costs follows what changed: the users that reported something, and the rosters that somebody asked
-//! to see whole. Whole rosters are paced: what one observer of a room is sent is bounded in bytes per second by stretching the
-//! interval, so a queue never grows.
+//! to see whole. Whole rosters are paced: encoding them takes a bounded share of the ticks, and what an observer of a changing
+//! list is sent is bounded in bytes per second by stretching the interval, so a queue never grows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,9 +13,11 @@ use bytes::Bytes;
 use crate::dialect::{native, online_users};
 use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Tick};
 
-/// What whole lists and snapshots may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
+/// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
 /// enough for a phone.
 const EGRESS_BYTES_PER_SECOND: u64 = 256 * 1024;
+/// What may be encoded of one room for newcomers: at some 3 ns a byte this is a tenth of a second in each.
+const ENCODED_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 
 /// The pages of a snapshot, as finished frames.
 pub type Pages = Arc<[Bytes]>;
@@ -58,26 +60,34 @@ pub struct TickCounts {
 pub struct Announcer {
     registry: Arc<Registry>,
     workers: usize,
-    /// Bytes of a whole list that go to one observer within a tick.
-    egress_per_tick: u64,
-    /// Rooms whose whole lists are long enough to be put off. Gone again when the time has come.
+    tick: Duration,
+    /// Rooms whose whole lists are long enough to be put off. Gone again when the room is.
     paces: HashMap<u64, Pace>,
 }
 
-/// When the whole lists of a room may go out again.
+/// What the last whole lists of a room cost, by audience.
 #[derive(Debug, Default)]
 struct Pace {
-    not_before: [Tick; AUDIENCES],
-    /// The list of names was due for those attached and was put off.
-    names_owed: bool,
+    last: [Whole; AUDIENCES],
+    /// When the list last went to all who are attached.
+    told: Tick,
+    /// It was due for them and was put off.
+    owed: bool,
+}
+
+/// The last time that something whole was encoded.
+#[derive(Debug, Default, Clone, Copy)]
+struct Whole {
+    at: Tick,
+    bytes: u64,
+    members: u64,
 }
 
 impl Announcer {
     /// An announcer for this many workers.
     #[must_use]
     pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration) -> Self {
-        let egress_per_tick = (EGRESS_BYTES_PER_SECOND as f64 * tick.as_secs_f64()).max(1.0) as u64;
-        Self { registry, workers, egress_per_tick, paces: HashMap::new() }
+        Self { registry, workers, tick, paces: HashMap::new() }
     }
 
     /// Does one tick and returns a batch for each worker.
@@ -135,54 +145,100 @@ impl Announcer {
         }
         let mut put_off = AudienceSet::default();
         if wanted(Audience::Members) {
-            update.snapshots[Audience::Members as usize] =
-                self.paced(room, Audience::Members, now, native::encode_snapshot);
-            if update.snapshots[Audience::Members as usize].is_none() {
+            let snapshot = self.whole(room, change, Audience::Members, now, native::encode_snapshot);
+            if snapshot.is_none() {
                 put_off.insert(Audience::Members);
             }
+            update.snapshots[Audience::Members as usize] = snapshot;
         }
-        let owed = in_use.contains(Audience::Names) && (change.diff.moved() || self.names_owed(room));
-        if owed || wanted(Audience::Names) {
-            let list = self.paced(room, Audience::Names, now, encode_names);
-            if list.is_none() {
+        let owed = in_use.contains(Audience::Names) && (change.diff.moved() || self.is_owed(room));
+        let due = owed && self.may_tell(room, change, now);
+        if due || wanted(Audience::Names) {
+            let list = self.whole(room, change, Audience::Names, now, encode_names);
+            if wanted(Audience::Names) && list.is_none() {
                 put_off.insert(Audience::Names);
             }
-            self.owe_names(room, owed && list.is_none());
-            update.changes[Audience::Names as usize] = list.as_ref().filter(|_| owed).map(|list| list[0].clone());
+            update.changes[Audience::Names as usize] = list.as_ref().filter(|_| due).map(|list| list[0].clone());
             update.snapshots[Audience::Names as usize] = list;
         }
-        if !put_off.is_empty() {
+        let told = update.changes[Audience::Names as usize].is_some();
+        self.note(room, owed, told, now);
+        if !put_off.is_empty() || (owed && !told) {
             self.registry.revisit(room, put_off);
         }
         update
     }
 
-    /// Encodes something whole, unless the last one was so long that observers must not be sent another yet.
-    fn paced(&mut self, room: &Arc<Room>, audience: Audience, now: Tick, encode: fn(&Room) -> Pages) -> Option<Pages> {
-        if self.paces.get(&room.id()).is_some_and(|pace| now < pace.not_before[audience as usize]) {
+    /// Encodes something whole, unless the last one was so long that its share of the ticks is not over.
+    fn whole(
+        &mut self,
+        room: &Arc<Room>,
+        change: &RoomChange,
+        audience: Audience,
+        now: Tick,
+        encode: fn(&Room) -> Pages,
+    ) -> Option<Pages> {
+        let last = self.paces.get(&room.id()).map_or(Whole::default(), |pace| pace.last[audience as usize]);
+        if now < last.at + last.pause(change.count, ENCODED_BYTES_PER_SECOND, self.tick) {
             return None;
         }
         let pages = encode(room);
         let bytes: u64 = pages.iter().map(|page| page.len() as u64).sum();
-        let pause = bytes / self.egress_per_tick;
-        if pause > 0 {
-            self.paces.entry(room.id()).or_default().not_before[audience as usize] = now + pause;
+        let encoded = Whole { at: now, bytes, members: change.count as u64 };
+        if self.paces.contains_key(&room.id()) || encoded.pause(change.count, EGRESS_BYTES_PER_SECOND, self.tick) > 0 {
+            self.paces.entry(room.id()).or_default().last[audience as usize] = encoded;
         }
         Some(pages)
     }
 
-    fn names_owed(&self, room: &Room) -> bool {
-        self.paces.get(&room.id()).is_some_and(|pace| pace.names_owed)
+    /// Whether those who are attached may be sent the list of names again.
+    fn may_tell(&self, room: &Room, change: &RoomChange, now: Tick) -> bool {
+        self.paces.get(&room.id()).is_none_or(|pace| {
+            let last = pace.last[Audience::Names as usize];
+            now >= pace.told + last.pause(change.count, EGRESS_BYTES_PER_SECOND, self.tick)
+        })
     }
 
-    fn owe_names(&mut self, room: &Room, owed: bool) {
+    fn is_owed(&self, room: &Room) -> bool {
+        self.paces.get(&room.id()).is_some_and(|pace| pace.owed)
+    }
+
+    /// Notes whether the list went to those who are attached, or is still owed to them.
+    fn note(&mut self, room: &Room, owed: bool, told: bool, now: Tick) {
         if let Some(pace) = self.paces.get_mut(&room.id()) {
-            pace.names_owed = owed;
+            pace.owed = owed && !told;
+            if told {
+                pace.told = now;
+            }
         }
+    }
+}
+
+impl Whole {
+    /// How many ticks to pause after it at this rate, were it as long as the room has members now: a room that was huge once
+    /// must not make anybody wait when it is small again.
+    fn pause(self, members: usize, bytes_per_second: u64, tick: Duration) -> Tick {
+        let bytes = self.bytes as f64 * (members as f64 / self.members.max(1) as f64).min(1.0);
+        (bytes / (bytes_per_second as f64 * tick.as_secs_f64())) as Tick
     }
 }
 
 fn encode_names(room: &Room) -> Pages {
     let list = room.read(|roster| online_users::encode_list(roster.members_after(None).map(|(user, _)| user)));
     Arc::from([list])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_follows_the_size_that_the_room_has_now() {
+        let tick = Duration::from_millis(100);
+        let last = Whole { at: 0, bytes: 10_000_000, members: 100_000 };
+        assert_eq!(last.pause(100_000, 1_000_000, tick), 100);
+        assert_eq!(last.pause(50_000, 1_000_000, tick), 50);
+        assert_eq!(last.pause(2, 1_000_000, tick), 0);
+        assert_eq!(Whole::default().pause(1_000, 1_000_000, tick), 0);
+    }
 }

@@ -2,19 +2,19 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode, header};
 use simd_json::prelude::{ValueAsScalar, ValueIntoString};
 
-use super::reply::Reply;
+use super::reply::{Reply, accounted, is_congested};
 use super::request::{Target, body, id_segment, pairs};
 use crate::dialect::json::{self, put_list, put_number, put_string};
 use crate::dialect::{native::put_member, online_users};
 use crate::presence::{Registry, Room, Roster, State, check_id};
-use crate::worker::{RoomAnswer, Worker};
+use crate::worker::{RoomAnswer, RoomList, Worker};
 
 /// Members or rooms on one page at most.
 const MAX_PAGE: usize = 1000;
@@ -40,7 +40,6 @@ pub(super) fn answer(worker: &Worker, segments: &[&str], target: &Target) -> Res
     match segments {
         ["v1", "rooms", room, "members"] => members(registry, &id_segment(room, "the room")?, target),
         ["v1", "rooms", room, "count"] => Ok(count(registry, &id_segment(room, "the room")?)),
-        ["v1", "rooms"] => rooms(registry, target),
         ["v1", "stats"] => Ok(stats(worker)),
         ["online_users"] => Ok(online_users(worker)),
         ["readyz"] if worker.draining.get() => {
@@ -108,21 +107,43 @@ fn put_room_count(buffer: &mut BytesMut, name: &str, count: usize) {
     buffer.put_u8(b'}');
 }
 
-fn rooms(registry: &Registry, target: &Target) -> Result<Reply, Reply> {
+/// `GET /v1/rooms`: a page of the list of rooms.
+pub(super) async fn rooms(worker: &Rc<Worker>, target: &Target) -> Result<Reply, Reply> {
     let limit = target.number("limit", MAX_PAGE, 1..=MAX_PAGE)?;
     let after = target.first("after")?.unwrap_or_default();
-    let rooms = registry.rooms();
-    let counted = rooms.iter().map(|room| (room.name(), room.read(Roster::count)));
-    let mut page: Vec<_> = counted.filter(|(name, count)| *count > 0 && ***name > *after).collect();
-    page.sort_unstable();
-    let next = page.get(limit).map(|_| Arc::clone(page[limit - 1].0));
-    page.truncate(limit);
+    let rooms = room_list(worker).await;
+    let start = rooms.partition_point(|(name, _)| **name <= *after);
+    let page = &rooms[start..rooms.len().min(start + limit)];
+    let next = page.last().filter(|_| start + limit < rooms.len()).map(|(name, _)| &**name);
     Ok(Reply::json(|buffer| {
         buffer.put_slice(br#"{"rooms":["#);
-        put_list(buffer, page, |buffer, (name, count)| put_room_count(buffer, name, count));
+        put_list(buffer, page, |buffer, (name, count)| put_room_count(buffer, name, *count));
         buffer.put_u8(b']');
-        put_next(buffer, next.as_deref());
+        put_next(buffer, next);
     }))
+}
+
+/// All rooms with members, sorted. With very many of them that takes a while: it is done on a thread of its own, once for all who ask
+/// at the same time, and is good for ten times as long as it took.
+async fn room_list(worker: &Worker) -> Arc<[(Arc<str>, usize)]> {
+    let mut held = worker.shared.room_list.lock().await;
+    if let Some(list) = held.as_ref().filter(|list| list.good_until > Instant::now()) {
+        return Arc::clone(&list.rooms);
+    }
+    let (registry, started) = (Arc::clone(&worker.shared.registry), Instant::now());
+    let collected = tokio::task::spawn_blocking(move || collect_rooms(&registry)).await;
+    let rooms = collected.unwrap_or_default();
+    let good_until = started + started.elapsed() * 11;
+    *held = Some(RoomList { rooms: Arc::clone(&rooms), good_until });
+    rooms
+}
+
+fn collect_rooms(registry: &Registry) -> Arc<[(Arc<str>, usize)]> {
+    let rooms = registry.rooms();
+    let counted = rooms.iter().map(|room| (Arc::clone(room.name()), room.read(Roster::count)));
+    let mut list: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
+    list.sort_unstable();
+    list.into()
 }
 
 fn stats(worker: &Worker) -> Reply {
@@ -158,7 +179,12 @@ fn online_users(worker: &Worker) -> Reply {
         let names: Vec<_> = roster.members_after(None).map(|(user, _)| Arc::clone(user)).collect();
         (roster.seq(), names)
     });
-    let body = encode_names(&names);
+    // Counted once, however many answers share it: a room that changes all the time makes many of them.
+    let waiting = &worker.shared.answer_bytes;
+    if is_congested(waiting, 0) {
+        return Reply::busy();
+    }
+    let body = accounted(encode_names(&names), waiting);
     *cached = Some(RoomAnswer { room: room.id(), seq, body: body.clone() });
     Reply::shared(body)
 }
@@ -209,7 +235,12 @@ fn user_id(body: &[u8]) -> Option<String> {
     if body.trim_ascii_start().starts_with(b"{") {
         return json::Reader::default().read(body, |value| {
             let user = value?.get("user_id")?;
-            user.as_str().map(str::to_owned).or_else(|| user.as_i64().map(|number| number.to_string()))
+            let number = || {
+                user.as_u64()
+                    .map(|number| number.to_string())
+                    .or_else(|| user.as_i64().map(|number| number.to_string()))
+            };
+            user.as_str().map(str::to_owned).or_else(number)
         });
     }
     let pairs = pairs(std::str::from_utf8(body).ok()?)?;

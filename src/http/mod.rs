@@ -179,6 +179,7 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
     match segments[..] {
         ["heartbeat"] => api::heartbeat(worker, request).await,
         ["v1", "users", "status"] => api::users_status(worker, request).await,
+        ["v1", "rooms"] => api::rooms(worker, &target).await,
         _ => pages::find(&target.path).map_or_else(|| api::answer(worker, &segments, &target), Ok),
     }
 }

@@ -65,6 +65,12 @@ impl Reply {
         Self::error(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
+    /// 503: too much waits for clients that do not read.
+    pub(super) fn busy() -> Self {
+        let message = "too many answers wait to be read, try again later";
+        Self::error(StatusCode::SERVICE_UNAVAILABLE, "busy", message).and(header::RETRY_AFTER, "5")
+    }
+
     /// 404.
     pub(super) fn not_found(path: &str) -> Self {
         let short: String = path.chars().take(100).collect();
@@ -94,13 +100,10 @@ impl Reply {
         if self.shared || bytes < ACCOUNTED_BYTES {
             return self;
         }
-        if waiting.load(Ordering::Relaxed) + bytes > MAX_WAITING_BYTES {
-            let message = "too many answers wait to be read, try again later";
-            return Self::error(StatusCode::SERVICE_UNAVAILABLE, "busy", message).and(header::RETRY_AFTER, "5");
+        if is_congested(waiting, bytes) {
+            return Self::busy();
         }
-        waiting.fetch_add(bytes, Ordering::Relaxed);
-        let waiting = Arc::clone(waiting);
-        Self { body: Bytes::from_owner(Accounted { body: self.body, waiting }), ..self }
+        Self { body: accounted(self.body, waiting), ..self }
     }
 
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
@@ -125,6 +128,17 @@ impl Reply {
         let reply = Self { body, shared: false, ..Self::empty(status) };
         reply.and(header::CONTENT_TYPE, media_type).and(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
     }
+}
+
+/// Counts a body until the last who holds it lets it go.
+pub(super) fn accounted(body: Bytes, waiting: &Arc<AtomicUsize>) -> Bytes {
+    waiting.fetch_add(body.len(), Ordering::Relaxed);
+    Bytes::from_owner(Accounted { body, waiting: Arc::clone(waiting) })
+}
+
+/// Whether so much waits for slow clients that no further long answer may.
+pub(super) fn is_congested(waiting: &AtomicUsize, bytes: usize) -> bool {
+    waiting.load(Ordering::Relaxed) + bytes > MAX_WAITING_BYTES
 }
 
 /// A body that is counted for as long as somebody holds it.

@@ -45,7 +45,8 @@ impl Target {
         range: std::ops::RangeInclusive<usize>,
     ) -> Result<usize, Reply> {
         let Some(text) = self.first(name)? else { return Ok(default) };
-        let number = text.parse().ok().filter(|number| range.contains(number));
+        let digits = Some(&text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = digits.and_then(|text| text.parse().ok()).filter(|number| range.contains(number));
         number.ok_or_else(|| {
             Reply::bad_request(&format!("{name} must be a whole number from {} to {}", range.start(), range.end()))
         })

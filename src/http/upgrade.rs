@@ -66,9 +66,16 @@ pub(super) fn switch<B>(request: &Request<B>, dialect: Dialect) -> Result<Reply,
         let reply = Reply::error(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "the WebSocket version must be 13");
         return Err(reply.and(header::SEC_WEBSOCKET_VERSION, "13").and(header::UPGRADE, "websocket"));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(|key| key.as_bytes().trim_ascii());
+    // Its bytes would be taken for frames.
+    let body = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if body {
+        return Err(Reply::bad_request("the request of a WebSocket has no body"));
+    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().filter(|_| keys.next().is_none()).map(|key| key.as_bytes().trim_ascii());
     let key = key.filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16));
-    let key = key.ok_or_else(|| Reply::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"))?;
+    let key = key.ok_or_else(|| Reply::bad_request("Sec-WebSocket-Key must be there once, 16 bytes in base64"))?;
     let reply = Reply::empty(StatusCode::SWITCHING_PROTOCOLS)
         .and(header::UPGRADE, "websocket")
         .and(header::CONNECTION, "upgrade")
@@ -120,6 +127,13 @@ mod tests {
         assert_eq!(set("connection", "keep-alive"), Err(StatusCode::UPGRADE_REQUIRED));
         assert_eq!(set("sec-websocket-version", "8"), Err(StatusCode::UPGRADE_REQUIRED));
         assert_eq!(set("sec-websocket-key", "short"), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(set("content-length", "5"), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(set("transfer-encoding", "chunked"), Err(StatusCode::BAD_REQUEST));
+        let again = |request: &mut Request<()>| {
+            let key = request.headers()["sec-websocket-key"].clone();
+            request.headers_mut().append("sec-websocket-key", key);
+        };
+        assert_eq!(handshake(again), Err(StatusCode::BAD_REQUEST));
         assert_eq!(handshake(|request| *request.method_mut() = Method::POST), Err(StatusCode::METHOD_NOT_ALLOWED));
         assert_eq!(handshake(|request| *request.version_mut() = Version::HTTP_10), Err(StatusCode::UPGRADE_REQUIRED));
     }

@@ -53,6 +53,8 @@ pub struct Shared {
     pub sockets: AtomicUsize,
     /// WebSocket connections on all workers.
     pub connections: AtomicUsize,
+    /// The last list of rooms that was asked for.
+    pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
     /// Bytes of long HTTP answers that have not been written yet.
     pub answer_bytes: Arc<AtomicUsize>,
 }
@@ -99,6 +101,13 @@ pub(crate) struct RoomAnswer {
     pub(crate) room: u64,
     pub(crate) seq: u64,
     pub(crate) body: Bytes,
+}
+
+/// All rooms with members and how many, sorted by name.
+#[derive(Debug)]
+pub(crate) struct RoomList {
+    pub(crate) rooms: Arc<[(Arc<str>, usize)]>,
+    pub(crate) good_until: std::time::Instant,
 }
 
 /// Durations in ticks.
