@@ -1,18 +1,20 @@
-//! One client connection: handshake, frames in, frames out. Idle it owns a socket and three empty vectors.
+//! One client connection: handshake, frames in, frames out. Idle it owns a socket and empty vectors.
 //!
 //! Bytes are read into the engine's shared buffer and handled in place; only an incomplete frame is kept.
 //! A message longer than the run keeps is shown by its beginning and the rest is skipped, so that a server
 //! that sends long lists costs the generator no memory.
 
-use std::fmt;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 use crate::engine::Client;
 use crate::frame::{self, Header, Violation};
 use crate::handshake::{Answer, Handshake};
+use crate::loss::Loss;
 
 /// Enough of a long message to tell what it is.
 pub(crate) const HEAD_BYTES: usize = 256;
@@ -30,6 +32,8 @@ pub(crate) struct Connection {
     tail: Vec<u8>,
     /// Bytes of a long message that are still to be thrown away.
     skip_bytes: u64,
+    /// What there is of a message that comes in several frames.
+    fragments: Option<Vec<u8>>,
     /// The rest of a short write, and what came after it; starts with the request.
     outbox: Vec<u8>,
 }
@@ -52,21 +56,12 @@ pub(crate) enum Offer {
     Gone,
 }
 
-/// A text or binary message, or the beginning of a long one.
+/// A text or binary message, whatever the number of its frames.
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
+    /// All of it, or the beginning of one that is longer than the run keeps.
     pub(crate) payload: &'a [u8],
-}
-
-/// Why a connection ended.
-#[derive(Debug)]
-pub(crate) enum Loss {
-    Connect(io::Error),
-    Refused(String),
-    Violation(Violation),
-    Closed { code: Option<u16>, reason: String },
-    Broken(io::Error),
-    Ended,
+    pub(crate) is_whole: bool,
 }
 
 /// What has come in on all connections together.
@@ -89,7 +84,15 @@ pub(crate) struct Shared<'a> {
 impl Connection {
     /// Takes a socket that is still connecting; the request goes out when it is writable.
     pub(crate) fn new(index: usize, stream: TcpStream, request: Vec<u8>) -> Self {
-        Self { index, stream, stage: Stage::Connecting, tail: Vec::new(), skip_bytes: 0, outbox: request }
+        Self {
+            index,
+            stream,
+            stage: Stage::Connecting,
+            tail: Vec::new(),
+            skip_bytes: 0,
+            fragments: None,
+            outbox: request,
+        }
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -121,6 +124,12 @@ impl Connection {
         if self.offer(frame) == Offer::Blocked && self.outbox.len() + frame.len() <= MAX_OUTBOX_BYTES {
             self.outbox.extend_from_slice(frame);
         }
+    }
+
+    /// The peer is to see a reset, whatever is still on its way.
+    pub(crate) fn reset_on_drop(&self) {
+        // A socket that cannot be reset any more is gone already.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Handles what epoll reports. An error means the connection is over.
@@ -227,7 +236,7 @@ impl Connection {
             };
             self.skip_bytes = header.payload_bytes - shown.len() as u64;
             bytes = &payload[shown.len()..];
-            self.take_frame(header, shown, traffic, client)?;
+            self.take_frame(header, shown, keep_bytes, traffic, client)?;
         }
     }
 
@@ -241,6 +250,7 @@ impl Connection {
         &mut self,
         header: Header,
         payload: &[u8],
+        keep_bytes: usize,
         traffic: &mut Traffic,
         client: &mut impl Client,
     ) -> Result<(), Loss> {
@@ -256,40 +266,38 @@ impl Connection {
                 let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
                 return Err(Loss::Closed { code, reason });
             }
-            _ => {
-                traffic.messages += 1;
+            frame::TEXT | frame::BINARY | frame::CONTINUATION => {
                 traffic.bytes += header.payload_bytes;
-                client.message(self, &Message { payload });
+                let is_whole = payload.len() as u64 == header.payload_bytes;
+                if header.opcode != frame::CONTINUATION && header.is_final && self.fragments.is_none() {
+                    traffic.messages += 1;
+                    client.message(self, &Message { payload, is_whole });
+                } else if let Some((payload, is_whole)) = self.gather(header, payload, keep_bytes)? {
+                    traffic.messages += 1;
+                    client.message(self, &Message { payload: &payload, is_whole });
+                }
             }
+            _ => return Err(Loss::Violation(Violation("an opcode is unknown"))),
         }
         Ok(())
     }
-}
 
-impl fmt::Display for Loss {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                write!(formatter, "connection refused; is a server listening there?")
-            }
-            Self::Connect(error) => write!(formatter, "cannot connect: {error}"),
-            Self::Refused(message) => {
-                write!(formatter, "the server refused the WebSocket: {message}")
-            }
-            Self::Violation(violation) => {
-                write!(formatter, "the server broke RFC 6455: {}", violation.0)
-            }
-            Self::Closed { code: Some(code), reason } if reason.is_empty() => {
-                write!(formatter, "closed by the server with {code}")
-            }
-            Self::Closed { code: Some(code), reason } => {
-                write!(formatter, "closed by the server with {code} {reason:?}")
-            }
-            Self::Closed { code: None, .. } => {
-                write!(formatter, "closed by the server without a code")
-            }
-            Self::Broken(error) => write!(formatter, "the connection broke: {error}"),
-            Self::Ended => write!(formatter, "the server ended the connection without a close frame"),
+    /// Puts a fragment to those that came before (RFC 6455 §5.4); the message when it was the last, and whether
+    /// that is all of it.
+    fn gather(&mut self, header: Header, payload: &[u8], keep_bytes: usize) -> Result<Option<(Vec<u8>, bool)>, Loss> {
+        let begins = header.opcode != frame::CONTINUATION;
+        if begins == self.fragments.is_some() {
+            return Err(Loss::Violation(Violation("a message begins within another, or goes on without a beginning")));
         }
+        let mut gathered = self.fragments.take().unwrap_or_default();
+        // One byte more than is kept tells that the message was longer.
+        let room = (keep_bytes + 1).saturating_sub(gathered.len());
+        gathered.extend_from_slice(&payload[..payload.len().min(room)]);
+        if !header.is_final {
+            self.fragments = Some(gathered);
+            return Ok(None);
+        }
+        let is_whole = gathered.len() <= keep_bytes && payload.len() as u64 == header.payload_bytes;
+        Ok(Some((gathered, is_whole)))
     }
 }

@@ -6,17 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::cli::{CrowdArgs, UsageError};
-use crate::connection::{Connection, Loss, Message};
-use crate::engine::{Client, Engine};
+use crate::cli::{CrowdArgs, ServerArgs, UsageError};
+use crate::connection::{Connection, Message};
+use crate::engine::{Client, Deaf, Engine};
 use crate::interrupt::Interrupt;
 use crate::limits;
+use crate::loss::Loss;
+use crate::probe;
 use crate::progress::Progress;
-use crate::protocol::{Dialect, Step};
+use crate::protocol::{Dialect, Role, Step};
 use crate::target::Target;
 
 /// How often the deadline and Ctrl-C are looked at while nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Handshakes in flight unless told otherwise: enough to keep a server busy, and no storm.
+const IN_FLIGHT: usize = 256;
 
 /// Everybody in, and the engine that holds them.
 pub(crate) struct Crowd {
@@ -36,9 +41,20 @@ pub(crate) struct Losses {
     pub(crate) examples: Vec<String>,
 }
 
+/// Who is to come.
+pub(crate) struct Guests<'a> {
+    pub(crate) size: usize,
+    pub(crate) rooms: u32,
+    /// By client index.
+    pub(crate) role_of: &'a dyn Fn(usize) -> Role,
+}
+
 /// The way in, as the engine's client.
-struct Gathering {
+struct Gathering<'a, L> {
     dialect: Dialect,
+    role_of: &'a dyn Fn(usize) -> Role,
+    /// Hears what those who are in already are told.
+    listener: &'a mut L,
     /// By client index.
     joined: Vec<bool>,
     joined_count: usize,
@@ -47,22 +63,49 @@ struct Gathering {
     failure: Option<String>,
 }
 
+impl Guests<'_> {
+    pub(crate) fn dialect(&self, args: &ServerArgs) -> Dialect {
+        Dialect { protocol: args.protocol, rooms: self.rooms, first_user: args.first_user }
+    }
+}
+
 /// What can be checked before anything is opened.
-pub(crate) fn check(args: &CrowdArgs) -> Result<Target> {
-    args.check()?;
-    let target = Target::resolve(&args.url).map_err(|error| UsageError(format!("--url {error:#}")))?;
-    limits::check_descriptors(args.connections as usize)?;
+pub(crate) fn check(server: &ServerArgs, connections: usize) -> Result<Target> {
+    let target = Target::resolve(&server.url).map_err(|error| UsageError(format!("--url {error:#}")))?;
+    limits::check_descriptors(connections)?;
+    // A wrong --pid is better known before ten thousand connections are made.
+    probe::cpu_time(&server.pid)?;
     Ok(target)
 }
 
 impl Crowd {
-    pub(crate) fn gather(args: &CrowdArgs, target: Target, keep_bytes: usize, interrupt: &Interrupt) -> Result<Self> {
-        let size = args.connections as usize;
-        let dialect =
-            Dialect { protocol: args.protocol, observe: args.observe, rooms: args.rooms, first_user: args.first_user };
+    /// All alike, and nobody listens yet.
+    pub(crate) fn gather_alike(
+        args: &CrowdArgs,
+        target: Target,
+        keep_bytes: usize,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
+        let role_of = |_| Role::Member(args.observe);
+        let guests = Guests { size: args.connections as usize, rooms: args.rooms, role_of: &role_of };
+        Self::gather(&args.server, &guests, target, keep_bytes, &mut Deaf, interrupt)
+    }
+
+    pub(crate) fn gather(
+        args: &ServerArgs,
+        guests: &Guests<'_>,
+        target: Target,
+        keep_bytes: usize,
+        listener: &mut impl Client,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
+        let Guests { size, role_of, .. } = *guests;
+        let dialect = guests.dialect(args);
         let sources = limits::source_addresses(size, target.address, &args.source)?;
         let mut engine = Engine::new(&target, sources, args.seed, keep_bytes)?;
-        let mut gathering = Gathering::new(dialect, size);
+        let (joined, begun) = (vec![false; size], VecDeque::new());
+        let mut gathering = Gathering { dialect, role_of, listener, joined, joined_count: 0, begun, failure: None };
+        let in_flight = args.in_flight.map_or(IN_FLIGHT, |limit| limit as usize);
         let mut progress = Progress::new("connecting", size as u64);
         let started = Instant::now();
         let mut next = 0;
@@ -70,8 +113,8 @@ impl Crowd {
             if interrupt.is_asked() {
                 bail!("interrupted while connecting: {} of {size} were in", gathering.joined_count);
             }
-            while next < size && next - gathering.joined_count < args.in_flight as usize {
-                engine.open(next, &dialect.path(&target.base_path, next))?;
+            while next < size && next - gathering.joined_count < in_flight {
+                engine.open(next, &dialect.path(&target.base_path, next, role_of(next)))?;
                 gathering.begun.push_back((next, Instant::now()));
                 next += 1;
             }
@@ -84,11 +127,7 @@ impl Crowd {
     }
 }
 
-impl Gathering {
-    fn new(dialect: Dialect, size: usize) -> Self {
-        Self { dialect, joined: vec![false; size], joined_count: 0, begun: VecDeque::new(), failure: None }
-    }
-
+impl<L> Gathering<'_, L> {
     fn apply(&mut self, connection: &mut Connection, step: &Step) {
         if let Some(frame) = &step.send {
             connection.push(frame);
@@ -121,17 +160,19 @@ impl Gathering {
     }
 }
 
-impl Client for Gathering {
+impl<L: Client> Client for Gathering<'_, L> {
     fn opened(&mut self, connection: &mut Connection) {
         let step = self.dialect.on_open();
         self.apply(connection, &step);
     }
 
     fn message(&mut self, connection: &mut Connection, message: &Message<'_>) {
-        if !self.joined[connection.index()] {
-            let step = self.dialect.on_message(connection.index(), message.payload);
+        let index = connection.index();
+        if !self.joined[index] {
+            let step = self.dialect.on_message(index, (self.role_of)(index), message.payload);
             self.apply(connection, &step);
         }
+        self.listener.message(connection, message);
     }
 
     fn closed(&mut self, index: usize, loss: Loss) {

@@ -11,9 +11,10 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::alarm::Alarm;
-use crate::connection::{Connection, HEAD_BYTES, Loss, Message, Offer, Shared, Traffic};
+use crate::connection::{Connection, HEAD_BYTES, Message, Offer, Shared, Traffic};
 use crate::frame;
 use crate::handshake::Handshake;
+use crate::loss::Loss;
 use crate::target::Target;
 
 const ALARM: Token = Token(usize::MAX);
@@ -26,6 +27,16 @@ const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 /// RFC 6455 §7.4.1: normal closure.
 const CLOSE_NORMAL: u16 = 1000;
 
+/// How a client leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// A close frame, then the end of the stream.
+    Goodbye,
+    /// A reset, as when a middlebox forgets the connection. It leaves no port waiting (TIME_WAIT), so storms
+    /// can follow each other.
+    Abrupt,
+}
+
 /// What a scenario hears. A connection may be answered through the reference that comes along.
 pub(crate) trait Client {
     /// The handshake is done.
@@ -35,8 +46,8 @@ pub(crate) trait Client {
     fn closed(&mut self, _index: usize, _loss: Loss) {}
 }
 
-/// A client that does not care, for the time after the figures are taken.
-struct Deaf;
+/// A client that does not care, for the time before and after the figures are taken.
+pub(crate) struct Deaf;
 
 impl Client for Deaf {}
 
@@ -108,6 +119,18 @@ impl Engine {
         match self.connections.get_mut(index) {
             Some(Some(connection)) => connection.offer(frame),
             _ => Offer::Gone,
+        }
+    }
+
+    /// Ends a connection from this side; its client hears nothing of it.
+    pub(crate) fn close(&mut self, index: usize, how: Close) {
+        let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        self.live -= 1;
+        match how {
+            Close::Goodbye => connection.push(&frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes())),
+            Close::Abrupt => connection.reset_on_drop(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! WebSocket frames (RFC 6455 §5.2), both ways: headers in, finished frames out. No state, no sockets.
 
 /// Opcodes of RFC 6455 §5.2.
+pub(crate) const CONTINUATION: u8 = 0x0;
 pub(crate) const TEXT: u8 = 0x1;
+pub(crate) const BINARY: u8 = 0x2;
 pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xA;
@@ -18,6 +20,8 @@ const MASKING_KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) opcode: u8,
+    /// The last frame of its message.
+    pub(crate) is_final: bool,
     pub(crate) mask: Option<[u8; 4]>,
     pub(crate) header_bytes: usize,
     pub(crate) payload_bytes: u64,
@@ -53,8 +57,14 @@ pub(crate) fn parse_header(bytes: &[u8]) -> Result<Option<Header>, Violation> {
         },
         short => (0, u64::from(short)),
     };
-    let mut header = Header { opcode: first & 0xF, mask: None, header_bytes: 2 + length_bytes, payload_bytes };
-    if header.is_control() && (payload_bytes > MAX_CONTROL_BYTES || first & FINAL_BIT == 0) {
+    let mut header = Header {
+        opcode: first & 0xF,
+        is_final: first & FINAL_BIT != 0,
+        mask: None,
+        header_bytes: 2 + length_bytes,
+        payload_bytes,
+    };
+    if header.is_control() && (payload_bytes > MAX_CONTROL_BYTES || !header.is_final) {
         return Err(Violation("a control frame is fragmented or longer than 125 bytes"));
     }
     if second & MASK_BIT != 0 {

@@ -16,9 +16,27 @@ const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The JSON at `path`; an error if there is none, whatever the reason.
 pub(crate) fn get_json(target: &Target, path: &str) -> Result<Value> {
+    let body = get_body(target, path)?;
+    serde_json::from_slice(&body).with_context(|| format!("GET {path}: the answer is not JSON"))
+}
+
+/// What is at `path`; an error unless the status is 200.
+pub(crate) fn get_body(target: &Target, path: &str) -> Result<Vec<u8>> {
     let path = format!("{}{path}", target.base_path);
     let answer = get(target, &path).with_context(|| format!("GET {path}"))?;
-    parse(&answer).with_context(|| format!("GET {path}"))
+    body(answer).with_context(|| format!("GET {path}"))
+}
+
+/// For a name in a query (RFC 3986 §2.1).
+pub(crate) fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 fn get(target: &Target, path: &str) -> Result<Vec<u8>> {
@@ -35,16 +53,17 @@ fn get(target: &Target, path: &str) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn parse(answer: &[u8]) -> Result<Value> {
-    let head_bytes = head_end(answer).context("the answer has no HTTP head")?;
+fn body(mut answer: Vec<u8>) -> Result<Vec<u8>> {
+    let head_bytes = head_end(&answer).context("the answer has no HTTP head")?;
     let head = String::from_utf8_lossy(&answer[..head_bytes]);
     let status = head.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) != Some("200") {
         bail!("{status}");
     }
-    let body = &answer[head_bytes..];
-    let length = header_value(&head, "content-length").and_then(|value| value.parse().ok()).unwrap_or(body.len());
-    serde_json::from_slice(&body[..length.min(body.len())]).context("the answer is not JSON")
+    let length = header_value(&head, "content-length").and_then(|value| value.parse().ok()).unwrap_or(usize::MAX);
+    let mut body = answer.split_off(head_bytes);
+    body.truncate(length);
+    Ok(body)
 }
 
 #[cfg(test)]
@@ -53,10 +72,15 @@ mod tests {
 
     #[test]
     fn answers_are_read() {
-        let value = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}rest").unwrap();
-        assert_eq!(value["a"], 1);
-        assert!(parse(b"HTTP/1.1 404 Not Found\r\n\r\n{}").unwrap_err().to_string().contains("404"));
-        assert!(parse(b"HTTP/1.1 200 OK\r\n\r\n<html>").is_err());
-        assert!(parse(b"nonsense").is_err());
+        let read = |answer: &[u8]| body(answer.to_vec());
+        assert_eq!(read(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}rest").unwrap(), br#"{"a":1}"#);
+        assert!(read(b"HTTP/1.1 404 Not Found\r\n\r\n{}").unwrap_err().to_string().contains("404"));
+        assert!(read(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn names_are_encoded_for_a_query() {
+        assert_eq!(percent_encode("user-000.001"), "user-000.001");
+        assert_eq!(percent_encode("a b&ü"), "a%20b%26%C3%BC");
     }
 }

@@ -1,16 +1,19 @@
 //! Latencies in an HDR histogram, and the percentiles that are reported of them. The histogram travels in
 //! the JSON report, so that several processes' reports can be merged without averaging percentiles.
 
+use anyhow::{Context as _, Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer as _, V2Serializer};
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 use serde::Serialize;
 
 /// Beyond a minute it is an outage, not a latency; such values are recorded as this.
 const MAX_NS: u64 = 60_000_000_000;
 /// Three digits: 0.1 % exact at every size.
 const SIGNIFICANT_DIGITS: u8 = 3;
+/// Points of a curve each time the rest is halved.
+const TICKS_PER_HALVING: u32 = 5;
 const NANOS_PER_MICRO: f64 = 1000.0;
 
 /// Values in nanoseconds.
@@ -40,6 +43,11 @@ impl Latency {
         self.0.saturating_record(latency_ns);
     }
 
+    /// Adds an encoded histogram of another report.
+    pub(crate) fn add(&mut self, encoded: &str) -> Result<()> {
+        self.0.add(decode(encoded)?).context("the histogram has other bounds")
+    }
+
     pub(crate) fn summary(&self) -> Summary {
         let percentile_us = |quantile| self.0.value_at_quantile(quantile) as f64 / NANOS_PER_MICRO;
         Summary {
@@ -61,10 +69,24 @@ impl Latency {
     }
 }
 
+/// Percentiles of an encoded histogram: (quantile, microseconds) from 0 towards 1, as far as its values tell them apart.
+pub(crate) fn curve(encoded: &str) -> Result<Vec<(f64, f64)>> {
+    let histogram = decode(encoded)?;
+    let steps = histogram.iter_quantiles(TICKS_PER_HALVING);
+    let steps = steps.map(|step| (step.quantile_iterated_to(), step.value_iterated_to() as f64 / NANOS_PER_MICRO));
+    Ok(steps.take_while(|(quantile, _)| *quantile < 1.0).collect())
+}
+
+fn decode(encoded: &str) -> Result<Histogram<u64>> {
+    let bytes = STANDARD.decode(encoded).context("the histogram is not base64")?;
+    Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .map_err(|error| anyhow!("the histogram is damaged: {error:?}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hdrhistogram::serialization::Deserializer;
 
     fn thousand() -> Latency {
         let mut latency = Latency::new();
@@ -100,8 +122,18 @@ mod tests {
     #[test]
     fn the_encoded_histogram_can_be_read_back() {
         let latency = thousand();
-        let bytes = STANDARD.decode(latency.summary().histogram_v2).unwrap();
-        let read: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
-        assert_eq!(read, latency.0);
+        let encoded = latency.summary().histogram_v2;
+        assert_eq!(decode(&encoded).unwrap(), latency.0);
+        let mut sum = thousand();
+        sum.add(&encoded).unwrap();
+        assert_eq!(sum.summary().count, 2000);
+        assert!(sum.add("nonsense").is_err());
+    }
+
+    #[test]
+    fn a_curve_rises_to_the_slowest() {
+        let curve = curve(&thousand().summary().histogram_v2).unwrap();
+        assert!(curve.len() > 10 && curve.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1), "{curve:?}");
+        assert!((curve[curve.len() - 1].1 / 1000.0 - 1.0).abs() < 0.01, "{curve:?}");
     }
 }

@@ -1,12 +1,16 @@
 //! `loadtest`: measures a presence server over real sockets, and brings the floor to measure it against.
 //!
 //! ```text
-//! cli ─► scenarios/{idle, heartbeat, …}     what to do, which figures, what must hold
+//! cli ─► scenarios/{idle, heartbeat, churn, storm, …}   what to do, which figures, what must hold
 //!          │  crowd      N clients connected and joined
 //!          │  engine     one thread, one epoll, all sockets ── connection ── frame, handshake, protocol
 //!          │  schedule   open loop: when each operation is due, whatever the server does
+//!          │  mirror     what each observer knows from what it was told, to be compared with the server's word
 //!          │  probe      the server's CPU and memory from /proc, its counters from /v1/stats
 //!          └► report     figures, percentiles, problems: text and JSON
+//! series                 sweep and compare: many runs of a scenario, medians and ratios
+//! merge                  reports of several processes as one
+//! page                   a report or a series as HTML with plots
 //! floor                  the bare epoll server that nothing can beat
 //! ```
 //!
@@ -25,18 +29,24 @@ mod http;
 mod interrupt;
 mod latency;
 mod limits;
+mod loss;
+mod merge;
+mod mirror;
+mod page;
 mod probe;
 mod progress;
 mod protocol;
 mod report;
 mod scenarios;
 mod schedule;
+mod series;
 mod target;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use serde_json::Value;
 
 use crate::cli::{Args, Scenario};
 use crate::interrupt::Interrupt;
@@ -73,14 +83,37 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
-    let report = match &args.scenario {
+    let mut failure = None;
+    let (json, text) = match &args.scenario {
         Scenario::Floor(floor_args) => {
             floor::run(floor_args, &interrupt)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Scenario::Idle(idle_args) => scenarios::idle::run(idle_args, &interrupt)?,
-        Scenario::Heartbeat(heartbeat_args) => scenarios::heartbeat::run(heartbeat_args, &interrupt)?,
+        Scenario::Sweep(sweep_args) => of_series(series::sweep(sweep_args, &interrupt)?, &mut failure),
+        Scenario::Compare(compare_args) => of_series(series::compare(compare_args, &interrupt)?, &mut failure),
+        Scenario::Merge(merge_args) => {
+            let merged = merge::read(&merge_args.files)?;
+            let text = if merged.get("runs").is_some() { series::text(&merged) } else { report::text(&merged) };
+            (merged, text)
+        }
+        one_run => {
+            let report = scenarios::run(one_run, &interrupt)?;
+            (report.to_json(), report.to_string())
+        }
     };
-    print!("{report}");
-    Ok(if report.is_valid() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_INVALID) })
+    print!("{text}");
+    if let Some(output) = args.scenario.output() {
+        report::save(&json, output)?;
+    }
+    match failure {
+        Some(failure) => Err(failure),
+        None if json["valid"] == true => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::from(EXIT_INVALID)),
+    }
+}
+
+fn of_series(outcome: series::Outcome, failure: &mut Option<anyhow::Error>) -> (Value, String) {
+    *failure = outcome.failure;
+    let text = series::text(&outcome.series);
+    (outcome.series, text)
 }

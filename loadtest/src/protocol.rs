@@ -1,7 +1,7 @@
 //! What is particular to each dialect: the path, the words of joining, the heartbeat. No sockets.
 //!
 //! ```text
-//! native        GET /v1/connect?user=NAME   ◄ welcome   ► join   [◄ count | snapshot]   ► heartbeat
+//! native        GET /v1/connect?user=NAME   ◄ welcome   ► join | observe   [◄ count | snapshot]   ► heartbeat, leave
 //! online-users  GET /ws/NAME                ◄ online_users                              ► heartbeat ◄ heartbeat_ack
 //! floor         GET /                                                                   ► heartbeat
 //! ```
@@ -12,6 +12,8 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::frame;
+
+const USER_PREFIX: &str = "user-";
 
 /// The dialects of PROTOCOLS that can be loaded, and the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,11 +37,21 @@ pub(crate) enum Observe {
     Members,
 }
 
+/// What a client is in its room once it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Present, and told this much.
+    Member(Observe),
+    /// Told everything, and not present.
+    Onlooker,
+    /// Connected, and in no room yet.
+    Visitor,
+}
+
 /// A dialect with the choices of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dialect {
     pub(crate) protocol: Protocol,
-    pub(crate) observe: Observe,
     pub(crate) rooms: u32,
     pub(crate) first_user: u32,
 }
@@ -65,7 +77,13 @@ impl Protocol {
 
 impl Dialect {
     pub(crate) fn user(&self, index: usize) -> String {
-        format!("user-{:06}", self.first_user as usize + index)
+        format!("{USER_PREFIX}{:06}", self.first_user as usize + index)
+    }
+
+    /// The index of the client with this name, if it is a name that `user` gives.
+    pub(crate) fn index_of(&self, user: &str) -> Option<usize> {
+        let number: usize = user.strip_prefix(USER_PREFIX)?.parse().ok()?;
+        number.checked_sub(self.first_user as usize)
     }
 
     pub(crate) fn room(&self, index: usize) -> String {
@@ -77,10 +95,10 @@ impl Dialect {
     }
 
     /// Names are plain ASCII, so nothing needs percent-encoding.
-    pub(crate) fn path(&self, base_path: &str, index: usize) -> String {
+    pub(crate) fn path(&self, base_path: &str, index: usize, role: Role) -> String {
         let user = self.user(index);
         match self.protocol {
-            Protocol::Native if self.observe == Observe::Members => {
+            Protocol::Native if role == Role::Member(Observe::Members) => {
                 format!("{base_path}/v1/connect?user={user}&room={}", self.room(index))
             }
             Protocol::Native => format!("{base_path}/v1/connect?user={user}"),
@@ -94,20 +112,45 @@ impl Dialect {
     }
 
     /// What follows from a message while the client is not in yet.
-    pub(crate) fn on_message(&self, index: usize, payload: &[u8]) -> Step {
+    pub(crate) fn on_message(&self, index: usize, role: Role, payload: &[u8]) -> Step {
         let kind = message_kind(payload).unwrap_or_default();
-        match (self.protocol, self.observe, kind) {
-            (Protocol::Native, Observe::None, "welcome") => {
-                Step { send: Some(self.join(index, &json!({ "observe": false }))), joined: true }
+        match (self.protocol, role, kind) {
+            (Protocol::Native, Role::Visitor, "welcome") => Step { send: None, joined: true },
+            (Protocol::Native, Role::Member(Observe::None), "welcome") => {
+                Step { send: Some(self.join(index)), joined: true }
             }
-            (Protocol::Native, Observe::Count, "welcome") => {
-                Step { send: Some(self.join(index, &json!({ "detail": "count" }))), joined: false }
+            (Protocol::Native, Role::Member(Observe::Count), "welcome") => {
+                let join = self.room_message(index, &json!({ "type": "join", "detail": "count" }));
+                Step { send: Some(join), joined: false }
             }
-            (Protocol::Native, Observe::Count, "count")
-            | (Protocol::Native, Observe::Members, "snapshot")
+            (Protocol::Native, Role::Onlooker, "welcome") => {
+                Step { send: Some(self.room_message(index, &json!({ "type": "observe" }))), joined: false }
+            }
+            (Protocol::Native, Role::Member(Observe::Count), "count")
+            | (Protocol::Native, Role::Member(Observe::Members) | Role::Onlooker, "snapshot")
             | (Protocol::OnlineUsers, _, "online_users") => Step { send: None, joined: true },
             _ => Step::default(),
         }
+    }
+
+    /// Become present in one's room without looking at it (native).
+    pub(crate) fn join(&self, index: usize) -> Vec<u8> {
+        self.room_message(index, &json!({ "type": "join", "observe": false }))
+    }
+
+    /// The same with a state.
+    pub(crate) fn join_with(&self, index: usize, state: &serde_json::Value) -> Vec<u8> {
+        self.room_message(index, &json!({ "type": "join", "observe": false, "state": state }))
+    }
+
+    /// Replaces one's state (native).
+    pub(crate) fn set_state(&self, index: usize, state: &serde_json::Value) -> Vec<u8> {
+        self.room_message(index, &json!({ "type": "state", "state": state }))
+    }
+
+    /// The opposite of `join`.
+    pub(crate) fn leave(&self, index: usize) -> Vec<u8> {
+        self.room_message(index, &json!({ "type": "leave" }))
     }
 
     /// The finished heartbeat frame, the same for all clients.
@@ -124,11 +167,10 @@ impl Dialect {
         ask_ack || self.protocol == Protocol::OnlineUsers
     }
 
-    fn join(&self, index: usize, extra: &serde_json::Value) -> Vec<u8> {
-        let mut message = json!({ "type": "join", "room": self.room(index) });
-        if let (Some(message), Some(extra)) = (message.as_object_mut(), extra.as_object()) {
-            message.extend(extra.clone());
-        }
+    /// A finished frame about the client's room.
+    fn room_message(&self, index: usize, message: &serde_json::Value) -> Vec<u8> {
+        let mut message = message.clone();
+        message["room"] = self.room(index).into();
         frame::masked(frame::TEXT, message.to_string().as_bytes())
     }
 }
@@ -151,35 +193,50 @@ fn after<'a>(bytes: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    fn native(observe: Observe) -> Dialect {
-        Dialect { protocol: Protocol::Native, observe, rooms: 1, first_user: 0 }
-    }
+    const NATIVE: Dialect = Dialect { protocol: Protocol::Native, rooms: 1, first_user: 0 };
+    const UNSEEING: Role = Role::Member(Observe::None);
+    const SEEING: Role = Role::Member(Observe::Members);
 
     #[test]
     fn paths() {
-        assert_eq!(native(Observe::None).path("", 7), "/v1/connect?user=user-000007");
-        assert_eq!(native(Observe::Members).path("/p", 7), "/p/v1/connect?user=user-000007&room=lobby");
-        let online = Dialect { protocol: Protocol::OnlineUsers, first_user: 5000, ..native(Observe::None) };
-        assert_eq!(online.path("", 7), "/ws/user-005007");
-        let rooms = Dialect { rooms: 3, ..native(Observe::Members) };
-        assert_eq!(rooms.path("", 7), "/v1/connect?user=user-000007&room=room-00001");
+        assert_eq!(NATIVE.path("", 7, UNSEEING), "/v1/connect?user=user-000007");
+        assert_eq!(NATIVE.path("/p", 7, SEEING), "/p/v1/connect?user=user-000007&room=lobby");
+        let online = Dialect { protocol: Protocol::OnlineUsers, first_user: 5000, ..NATIVE };
+        assert_eq!(online.path("", 7, UNSEEING), "/ws/user-005007");
+        let rooms = Dialect { rooms: 3, ..NATIVE };
+        assert_eq!(rooms.path("", 7, SEEING), "/v1/connect?user=user-000007&room=room-00001");
+    }
+
+    #[test]
+    fn names_lead_back_to_their_clients() {
+        let dialect = Dialect { first_user: 5000, ..NATIVE };
+        assert_eq!(dialect.index_of(&dialect.user(1_234_567)), Some(1_234_567));
+        assert_eq!(dialect.index_of("user-004999"), None, "another generator's");
+        assert_eq!(dialect.index_of("alice"), None);
     }
 
     #[test]
     fn joining_without_looking_takes_a_welcome() {
-        let dialect = native(Observe::None);
-        assert_eq!(dialect.on_message(0, br#"{"type":"diff","room":"lobby"}"#), Step::default());
-        let step = dialect.on_message(0, br#"{"type":"welcome","user":"user-000000"}"#);
+        assert_eq!(NATIVE.on_message(0, UNSEEING, br#"{"type":"diff","room":"lobby"}"#), Step::default());
+        let step = NATIVE.on_message(0, UNSEEING, br#"{"type":"welcome","user":"user-000000"}"#);
         assert!(step.joined);
         let expected = frame::masked(frame::TEXT, br#"{"observe":false,"room":"lobby","type":"join"}"#);
         assert_eq!(step.send, Some(expected));
     }
 
     #[test]
-    fn observers_are_in_when_they_see_the_room() {
-        assert!(native(Observe::Members).on_message(0, br#"{"type":"snapshot","seq":1}"#).joined);
-        assert!(!native(Observe::Members).on_message(0, br#"{"type":"welcome"}"#).joined);
-        assert!(native(Observe::Count).on_message(0, br#"{"type":"count","count":1}"#).joined);
+    fn those_who_look_are_in_when_they_see_the_room() {
+        assert!(NATIVE.on_message(0, SEEING, br#"{"type":"snapshot","seq":1}"#).joined);
+        assert!(NATIVE.on_message(0, Role::Onlooker, br#"{"type":"snapshot","seq":1}"#).joined);
+        assert!(!NATIVE.on_message(0, SEEING, br#"{"type":"welcome"}"#).joined);
+        assert!(NATIVE.on_message(0, Role::Member(Observe::Count), br#"{"type":"count","count":1}"#).joined);
+        let step = NATIVE.on_message(0, Role::Onlooker, br#"{"type":"welcome"}"#);
+        assert_eq!(step.send, Some(frame::masked(frame::TEXT, br#"{"room":"lobby","type":"observe"}"#)));
+    }
+
+    #[test]
+    fn visitors_go_no_further_than_the_door() {
+        assert_eq!(NATIVE.on_message(0, Role::Visitor, br#"{"type":"welcome"}"#), Step { send: None, joined: true });
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! What a run found: figures whose names carry their unit, percentiles, and what did not hold. As text for
 //! people and as JSON for `compare`, `sweep` and `merge`.
 
-use std::fmt;
-use std::path::Path;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
+use crate::cli::OutputArgs;
 use crate::latency::Summary;
+use crate::page;
 
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Report {
     scenario: &'static str,
+    /// To run it again.
+    pub(crate) command: String,
     started: SystemTime,
     settings: Map<String, Value>,
     pub(crate) window: Duration,
@@ -24,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) notes: Vec<String>,
     figures: Vec<Figure>,
     latencies: Vec<(&'static str, Summary)>,
+    /// Seconds since the start of the load, and a value whose unit the name carries.
+    series: Vec<(&'static str, Vec<[f64; 2]>)>,
 }
 
 #[derive(Debug)]
@@ -37,6 +42,7 @@ impl Report {
     pub(crate) fn new(scenario: &'static str) -> Self {
         Self {
             scenario,
+            command: command_line(),
             started: SystemTime::now(),
             settings: Map::new(),
             window: Duration::ZERO,
@@ -45,6 +51,7 @@ impl Report {
             notes: Vec::new(),
             figures: Vec::new(),
             latencies: Vec::new(),
+            series: Vec::new(),
         }
     }
 
@@ -64,24 +71,23 @@ impl Report {
         self.latencies.push((name, summary));
     }
 
-    /// Writes the JSON form, if asked to.
-    pub(crate) fn save(&self, file: Option<&Path>) -> Result<()> {
-        let Some(file) = file else { return Ok(()) };
-        let mut text = serde_json::to_string_pretty(&self.to_json()).context("cannot encode the report")?;
-        text.push('\n');
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    /// Something over time.
+    pub(crate) fn series(&mut self, name: &'static str, points: Vec<[f64; 2]>) {
+        self.series.push((name, points));
     }
 
-    fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let figures: Map<String, Value> =
             self.figures.iter().map(|figure| (figure.name.to_owned(), json!(figure.value))).collect();
         let latencies: Map<String, Value> =
             self.latencies.iter().map(|(name, summary)| ((*name).to_owned(), json!(summary))).collect();
+        let series: Map<String, Value> =
+            self.series.iter().map(|(name, points)| ((*name).to_owned(), json!(points))).collect();
         let started_ms = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         json!({
             "loadtest": env!("CARGO_PKG_VERSION"),
             "scenario": self.scenario,
-            "command": command_line(),
+            "command": self.command,
             "started_unix_ms": started_ms,
             "settings": self.settings,
             "window_s": self.window.as_secs_f64(),
@@ -91,6 +97,7 @@ impl Report {
             "notes": self.notes,
             "figures": figures,
             "latencies": latencies,
+            "series": series,
         })
     }
 }
@@ -119,14 +126,49 @@ impl fmt::Display for Report {
     }
 }
 
+/// A report from its JSON, for people: the figures' names say what they are.
+pub(crate) fn text(report: &Value) -> String {
+    let mut text = format!("{}\n", report["scenario"].as_str().unwrap_or_default());
+    for (name, value) in report["figures"].as_object().into_iter().flatten() {
+        let _ = writeln!(text, "  {name:<34} {:>14}", readable(value.as_f64().unwrap_or(0.0)));
+    }
+    for (name, latency) in report["latencies"].as_object().into_iter().flatten() {
+        let _ = write!(text, "  {name:<34}");
+        for part in ["p50", "p90", "p99", "p99_9", "max"] {
+            let us = latency[format!("{part}_us")].as_f64().unwrap_or(0.0);
+            let _ = write!(text, " {} {us:.0}", part.replace('_', "."));
+        }
+        text.push_str(" us\n");
+    }
+    for (field, label) in [("notes", "note"), ("problems", "INVALID")] {
+        for line in report[field].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let _ = writeln!(text, "  {label}: {line}");
+        }
+    }
+    text
+}
+
+/// Writes a report, or a series of them, where it was asked for.
+pub(crate) fn save(report: &Value, output: &OutputArgs) -> Result<()> {
+    if let Some(file) = &output.json {
+        let mut text = serde_json::to_string_pretty(report).context("cannot encode the report")?;
+        text.push('\n');
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let Some(folder) = &output.report {
+        page::write(report, folder)?;
+    }
+    Ok(())
+}
+
 /// The command to run it again, without the place where the binary lies.
-fn command_line() -> String {
+pub(crate) fn command_line() -> String {
     let words: Vec<String> = std::iter::once("loadtest".to_owned()).chain(std::env::args().skip(1)).collect();
     words.join(" ")
 }
 
 /// Whole numbers without decimals and with thousands apart, others with three.
-fn readable(value: f64) -> String {
+pub(crate) fn readable(value: f64) -> String {
     if value.fract() != 0.0 && value.abs() < 1000.0 {
         return format!("{value:.3}");
     }

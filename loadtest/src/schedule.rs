@@ -1,7 +1,8 @@
 //! An open-loop schedule: operation k is due at `k / rate`, whatever the server does. Latency counts from
 //! the planned time, so a server that stalls cannot hide the operations it kept from being sent.
 //!
-//! With a slot the plan itself is bursty: all operations of a slot are due at its start. No clock in here.
+//! With a slot the plan itself is bursty: all operations of a slot are due at its start. With jitter each operation is
+//! due somewhere in its own interval, so that a plan and a server's tick do not march in step. No clock in here.
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -39,9 +40,46 @@ impl Schedule {
     }
 }
 
+/// The same rate, each operation at a random moment of its interval; a seed gives the same moments again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Jittered {
+    schedule: Schedule,
+    interval_ns: u64,
+    seed: u64,
+}
+
+impl Jittered {
+    pub(crate) fn new(rate_per_second: u64, seed: u64) -> Self {
+        let schedule = Schedule::new(rate_per_second, 0);
+        Self { schedule, interval_ns: schedule.planned_ns(1).max(1), seed }
+    }
+
+    /// When operation `index` is due: never before the one before it.
+    pub(crate) fn planned_ns(&self, index: u64) -> u64 {
+        let offset_ns = fastrand::Rng::with_seed(self.seed ^ index.rotate_left(32)).u64(..self.interval_ns);
+        self.schedule.planned_ns(index) + offset_ns
+    }
+
+    /// How many operations have their interval before `end_ns`.
+    pub(crate) fn planned_before(&self, end_ns: u64) -> u64 {
+        self.schedule.planned_before(end_ns)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jitter_keeps_the_order_and_the_rate_and_repeats() {
+        let (schedule, again) = (Jittered::new(300, 7), Jittered::new(300, 7));
+        let planned: Vec<u64> = (0..300).map(|index| schedule.planned_ns(index)).collect();
+        assert!(planned.is_sorted());
+        assert!(planned[299] < 1_000_000_000 && schedule.planned_ns(300) >= 1_000_000_000);
+        assert!(planned.iter().enumerate().all(|(index, planned)| again.planned_ns(index as u64) == *planned));
+        let late_half = planned.iter().filter(|planned| **planned % 3_333_333 > 1_666_666).count();
+        assert!((100..200).contains(&late_half), "{late_half} of 300 in the later half");
+    }
 
     /// `due` is the inverse of `planned_ns`, just before, at and after each planned time.
     fn check(rate_per_second: u64, slot_ns: u64) {

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::cli::HeartbeatArgs;
-use crate::connection::{Connection, Loss, Message, Offer};
+use crate::connection::{Connection, Message, Offer};
 use crate::crowd::{self, Crowd, Losses};
 use crate::engine::Client;
 use crate::interrupt::Interrupt;
 use crate::latency::Latency;
-use crate::probe;
+use crate::loss::Loss;
 use crate::progress::Progress;
 use crate::protocol::{Dialect, message_kind};
 use crate::report::Report;
@@ -62,16 +62,16 @@ struct Sender {
 }
 
 pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report> {
-    let target = crowd::check(&args.crowd)?;
-    // A wrong --pid is better known before ten thousand connections are made.
-    probe::cpu_time(&args.crowd.pid)?;
+    args.crowd.check()?;
+    let target = crowd::check(&args.crowd.server, args.crowd.connections as usize)?;
     let mut report = Report::new("heartbeat");
-    window::record_settings(&args.crowd, &args.run, &mut report);
+    window::record_crowd(&args.crowd, &mut report);
+    window::record_run(&args.run, &mut report);
     report.set("rate_per_s", args.rate);
     report.set("ack", args.ack);
     report.set("slot_us", args.slot.as_micros() as u64);
 
-    let mut crowd = Crowd::gather(&args.crowd, target, KEEP_BYTES, interrupt)?;
+    let mut crowd = Crowd::gather_alike(&args.crowd, target, KEEP_BYTES, interrupt)?;
     let mut listener = Listener { dialect: crowd.dialect, losses: Losses::default(), acks: None };
     verify::check_rooms(&args.crowd, "at first", &mut crowd, &mut listener, &mut report)?;
     let counted = HeartbeatCount::start(&args.crowd, &crowd.target, &mut report);
@@ -94,7 +94,6 @@ pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report>
     verify::check_rooms(&args.crowd, "at last", &mut crowd, &mut listener, &mut report)?;
     report.problems.extend(listener.losses.problem(crowd.size));
     crowd.engine.farewell(FAREWELL)?;
-    report.save(args.run.json.as_deref())?;
     Ok(report)
 }
 
@@ -106,7 +105,7 @@ fn drive(
     listener: &mut Listener,
     interrupt: &Interrupt,
 ) -> Result<(Tally, Window)> {
-    let pids = &args.crowd.pid;
+    let pids = &args.crowd.server.pid;
     send_until(args.run.warm_up, "warm-up", sender, crowd, listener, interrupt)?;
     if interrupt.is_asked() {
         bail!("interrupted before the measured window began");
@@ -152,7 +151,7 @@ fn send_until(
 impl Sender {
     fn new(args: &HeartbeatArgs, crowd: &Crowd) -> Self {
         let mut order: Vec<usize> = (0..crowd.size).collect();
-        fastrand::Rng::with_seed(args.crowd.seed).shuffle(&mut order);
+        fastrand::Rng::with_seed(args.crowd.server.seed).shuffle(&mut order);
         let started = Instant::now();
         Self {
             schedule: Schedule::new(args.rate, nanos(args.slot)),

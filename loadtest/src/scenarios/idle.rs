@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::cli::IdleArgs;
-use crate::connection::Loss;
 use crate::crowd::{self, Crowd, Losses};
 use crate::engine::Client;
 use crate::interrupt::Interrupt;
+use crate::loss::Loss;
 use crate::probe;
 use crate::progress::Progress;
 use crate::protocol::Dialect;
@@ -39,14 +39,16 @@ impl Client for Idler {
 }
 
 pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
-    let target = crowd::check(&args.crowd)?;
-    let pids = &args.crowd.pid;
+    args.crowd.check()?;
+    let target = crowd::check(&args.crowd.server, args.crowd.connections as usize)?;
+    let pids = &args.crowd.server.pid;
     let mut report = Report::new("idle");
-    window::record_settings(&args.crowd, &args.run, &mut report);
+    window::record_crowd(&args.crowd, &mut report);
+    window::record_run(&args.run, &mut report);
     let anonymous_before = probe::anonymous(pids)?;
     let kernel_before = probe::kernel_memory()?;
 
-    let mut crowd = Crowd::gather(&args.crowd, target, KEEP_BYTES, interrupt)?;
+    let mut crowd = Crowd::gather_alike(&args.crowd, target, KEEP_BYTES, interrupt)?;
     let mut idler = Idler { dialect: crowd.dialect, losses: Losses::default() };
     verify::check_rooms(&args.crowd, "at first", &mut crowd, &mut idler, &mut report)?;
     hold("settling", args.run.warm_up, &mut crowd, &mut idler, interrupt)?;
@@ -78,7 +80,6 @@ pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
     verify::check_rooms(&args.crowd, "at last", &mut crowd, &mut idler, &mut report)?;
     report.problems.extend(idler.losses.problem(crowd.size));
     crowd.engine.farewell(FAREWELL)?;
-    report.save(args.run.json.as_deref())?;
     Ok(report)
 }
 

@@ -1,7 +1,32 @@
 //! One file per scenario: what it does, which figures it gives, what must hold for them to count.
 
 mod acks;
+pub(crate) mod churn;
 pub(crate) mod heartbeat;
 pub(crate) mod idle;
+mod keepalive;
+mod samples;
+pub(crate) mod storm;
 mod verify;
 mod window;
+
+use anyhow::{Result, bail};
+
+use crate::cli::Scenario;
+use crate::interrupt::Interrupt;
+use crate::report::Report;
+
+/// Makes one run.
+pub(crate) fn run(scenario: &Scenario, interrupt: &Interrupt) -> Result<Report> {
+    match scenario {
+        Scenario::Idle(args) => idle::run(args, interrupt),
+        Scenario::Heartbeat(args) => heartbeat::run(args, interrupt),
+        Scenario::Churn(args) => churn::run("churn", args, interrupt),
+        Scenario::Rooms(args) => churn::run("rooms", &args.churn(), interrupt),
+        Scenario::Storm(args) => storm::run(args, interrupt),
+        Scenario::Soak(args) => churn::soak(args, interrupt),
+        Scenario::Floor(_) | Scenario::Sweep(_) | Scenario::Compare(_) | Scenario::Merge(_) => {
+            bail!("this is not one run")
+        }
+    }
+}

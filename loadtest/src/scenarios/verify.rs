@@ -28,7 +28,7 @@ pub(crate) struct HeartbeatCount {
 impl HeartbeatCount {
     /// Reads the counter, or notes why there is none.
     pub(crate) fn start(args: &CrowdArgs, target: &Target, report: &mut Report) -> Self {
-        if args.no_verify {
+        if args.server.no_verify {
             report.notes.push("not compared with the server's counters (--no-verify)".to_owned());
             return Self { before: None };
         }
@@ -70,7 +70,7 @@ pub(crate) fn check_rooms(
     client: &mut impl Client,
     report: &mut Report,
 ) -> Result<()> {
-    if args.no_verify || args.protocol != Protocol::Native {
+    if args.server.no_verify || args.server.protocol != Protocol::Native {
         return Ok(());
     }
     let rooms = args.rooms as usize;

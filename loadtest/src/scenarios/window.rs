@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::cli::{CrowdArgs, RunArgs};
+use crate::cli::{CrowdArgs, RunArgs, ServerArgs};
 use crate::connection::Traffic;
 use crate::crowd::Crowd;
 use crate::probe::{self, CpuTime};
@@ -73,7 +73,7 @@ impl Window {
             let meaning = "of the server's processes, all threads";
             report.figure("server_cpu_cores", self.cores(server.ran_ns), meaning);
         } else {
-            let note = "the server's cost is not measured: give its process with --pid";
+            let note = "the server's cost is not measured: give its process with --pid (no server tells its CPU time in /v1/stats)";
             report.notes.push(note.to_owned());
         }
         let own_cores = self.cores(self.own.ran_ns);
@@ -104,15 +104,23 @@ impl Window {
     }
 }
 
-/// What the report says was asked for.
-pub(crate) fn record_settings(crowd: &CrowdArgs, run: &RunArgs, report: &mut Report) {
-    report.set("url", crowd.url.as_str());
-    report.set("protocol", crowd.protocol.name());
+/// What the report says was asked for, whatever the scenario.
+pub(crate) fn record_server(server: &ServerArgs, report: &mut Report) {
+    report.set("url", server.url.as_str());
+    report.set("protocol", server.protocol.name());
+    report.set("first_user", server.first_user);
+    report.set("seed", server.seed);
+}
+
+pub(crate) fn record_run(run: &RunArgs, report: &mut Report) {
+    report.set("duration_s", run.duration.as_secs_f64());
+    report.set("warm_up_s", run.warm_up.as_secs_f64());
+}
+
+/// The same, when all clients are alike.
+pub(crate) fn record_crowd(crowd: &CrowdArgs, report: &mut Report) {
+    record_server(&crowd.server, report);
     report.set("connections", crowd.connections);
     report.set("rooms", crowd.rooms);
     report.set("observe", format!("{:?}", crowd.observe).to_lowercase());
-    report.set("first_user", crowd.first_user);
-    report.set("seed", crowd.seed);
-    report.set("duration_s", run.duration.as_secs_f64());
-    report.set("warm_up_s", run.warm_up.as_secs_f64());
 }

@@ -91,6 +91,12 @@ pub(crate) fn finish(mut child: Child) -> Finished {
     Finished { status, stdout, stderr }
 }
 
+/// Ctrl-C.
+pub(crate) fn interrupt(child: &Child) {
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+}
+
 /// Where a test's report goes: one file per test in cargo's directory for that.
 pub(crate) fn json_file(test: &str) -> String {
     format!("{}/{test}.json", env!("CARGO_TARGET_TMPDIR"))

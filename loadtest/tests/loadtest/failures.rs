@@ -2,10 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::children::{Floor, finish, loadtest, spawn};
+use crate::children::{Floor, finish, interrupt, loadtest, spawn};
 
 #[test]
 fn nobody_listens() {
@@ -93,7 +92,6 @@ fn ctrl_c_ends_early_with_the_report() {
         "50s",
     ]);
     std::thread::sleep(Duration::from_secs(1));
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
+    interrupt(&child);
     finish(child).expect(0, "ended early");
 }

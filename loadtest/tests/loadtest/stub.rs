@@ -69,8 +69,11 @@ fn serve(mut stream: TcpStream, fault: Fault, counters: &Counters) -> std::io::R
         stream,
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     )?;
-    send(&mut stream, 0x81, br#"{"type":"welcome","protocol":"presence.v1"}"#)?;
+    // In fragments, with a ping between them as RFC 6455 §5.4 allows.
+    send(&mut stream, 0x01, br#"{"type":"wel"#)?;
     send(&mut stream, 0x89, b"alive?")?;
+    send(&mut stream, 0x00, b"come\",\"protocol\"")?;
+    send(&mut stream, 0x80, br#":"presence.v1"}"#)?;
     loop {
         let (opcode, payload) = receive(&mut stream)?;
         match (opcode, payload.as_slice()) {

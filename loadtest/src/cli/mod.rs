@@ -1,14 +1,21 @@
 //! The command line as typed. What needs the machine to be judged (fd limit, addresses) is checked in
 //! `limits` and `target`; relations between options are checked by `check` before anything is opened.
 
+mod churn;
+mod crowd;
+mod series;
+mod soak;
+
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::protocol::{Observe, Protocol};
+pub(crate) use churn::{ChurnArgs, RoomsArgs};
+pub(crate) use crowd::{CrowdArgs, OutputArgs, RunArgs, ServerArgs};
+pub(crate) use series::{CompareArgs, ManyArgs, MergeArgs, Over, Peer, SweepArgs};
+pub(crate) use soak::SoakArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +36,38 @@ const HEARTBEAT_EXAMPLE: &str = "\
 Example:
   loadtest heartbeat --connections 10000 --rate 50000 --duration 10s --pid $(pidof rollcall) --json run.json";
 
+const CHURN_EXAMPLES: &str = "\
+Examples:
+  loadtest churn --observers 5000 --members 200 --rate 100 --pid $(pidof rollcall) --json run.json
+  loadtest churn --protocol online-users --observers 500 --members 100 --rate 20";
+
+const ROOMS_EXAMPLE: &str = "\
+Example:
+  loadtest rooms --rooms 500 --observers 5000 --members 2000 --rate 200 --pid $(pidof rollcall)";
+
+const STORM_EXAMPLE: &str = "\
+Example:
+  loadtest storm --connections 10000 --rounds 5 --pid $(pidof rollcall)";
+
+const SOAK_EXAMPLE: &str = "\
+Example:
+  loadtest soak --duration 8h --pid $(pidof rollcall) --json soak.json --report soak";
+
+const SWEEP_EXAMPLE: &str = "\
+Example:
+  loadtest sweep --over connections=100,1000,10000 --rounds 5 --report cost heartbeat --rate 10000 --pid $(pidof rollcall)";
+
+const COMPARE_EXAMPLE: &str = "\
+Example:
+  loadtest compare --server floor=ws://127.0.0.1:9000,pid=$FLOOR,protocol=floor \\
+                   --server rollcall=ws://127.0.0.1:8000,pid=$(pidof rollcall) \\
+                   --rounds 5 --json compare.json heartbeat --connections 10000 --rate 50000";
+
+const MERGE_EXAMPLE: &str = "\
+Examples:
+  loadtest merge a.json b.json --json both.json
+  loadtest merge run.json --report page";
+
 /// Load generator and measuring instrument for presence servers
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
@@ -48,6 +87,50 @@ pub(crate) enum Scenario {
     /// N connections, R heartbeats a second on an open-loop schedule: CPU per heartbeat, ack round trips
     #[command(after_help = HEARTBEAT_EXAMPLE)]
     Heartbeat(HeartbeatArgs),
+    /// J joins and leaves a second in a room with O observers: join → seen latency, cost and bytes per delivery
+    #[command(after_help = CHURN_EXAMPLES)]
+    Churn(ChurnArgs),
+    /// The same with users spread over many rooms
+    #[command(after_help = ROOMS_EXAMPLE)]
+    Rooms(RoomsArgs),
+    /// N connections drop at once and come back: handshakes a second, time until all are in, errors, CPU per connection
+    #[command(after_help = STORM_EXAMPLE)]
+    Storm(StormArgs),
+    /// Mixed work for a long time: memory over time, drops that nobody may notice, ghosts
+    #[command(after_help = SOAK_EXAMPLE)]
+    Soak(SoakArgs),
+    /// One of the scenarios over a list of sizes: cost against size
+    #[command(after_help = SWEEP_EXAMPLE)]
+    Sweep(SweepArgs),
+    /// One of the scenarios against several servers in turn, A B A B …: medians and ratios. It starts no server
+    #[command(after_help = COMPARE_EXAMPLE)]
+    Compare(CompareArgs),
+    /// Reports of several generator processes that loaded one server at the same time, as one; or one report as a page
+    #[command(after_help = MERGE_EXAMPLE)]
+    Merge(MergeArgs),
+}
+
+impl Scenario {
+    /// Whether it makes one run and one report.
+    pub(crate) fn makes_one_run(&self) -> bool {
+        !matches!(self, Self::Floor(_) | Self::Sweep(_) | Self::Compare(_) | Self::Merge(_))
+    }
+
+    /// Where the result goes; `None` for the floor.
+    pub(crate) fn output(&self) -> Option<&OutputArgs> {
+        match self {
+            Self::Floor(_) => None,
+            Self::Idle(args) => Some(&args.run.output),
+            Self::Heartbeat(args) => Some(&args.run.output),
+            Self::Churn(args) => Some(&args.run.output),
+            Self::Rooms(args) => Some(&args.run.output),
+            Self::Storm(args) => Some(&args.output),
+            Self::Soak(args) => Some(&args.output),
+            Self::Sweep(args) => Some(&args.many.output),
+            Self::Compare(args) => Some(&args.many.output),
+            Self::Merge(args) => Some(&args.output),
+        }
+    }
 }
 
 #[derive(ClapArgs, Debug)]
@@ -67,61 +150,6 @@ pub(crate) struct FloorArgs {
     /// Stop after this time, else on Ctrl-C
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,
-}
-
-/// Which server, as whom, and where to look at its cost.
-#[derive(ClapArgs, Debug)]
-pub(crate) struct CrowdArgs {
-    /// The server; a path is put before the protocol's own
-    #[arg(long, default_value = "ws://127.0.0.1:8000")]
-    pub(crate) url: String,
-    /// Dialect to speak
-    #[arg(long, value_enum, default_value_t = Protocol::Native)]
-    pub(crate) protocol: Protocol,
-    /// Clients, one connection and one user each
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) connections: u32,
-    /// Rooms the users are dealt to in turn; one room is called "lobby" (native only)
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) rooms: u32,
-    /// What each client is told about its room (native only); "none" keeps the fan-out out of the figure
-    #[arg(long, value_enum, default_value_t = Observe::None)]
-    pub(crate) observe: Observe,
-    /// Number of the first user: give each of several generator processes its own range
-    #[arg(long, default_value_t = 0)]
-    pub(crate) first_user: u32,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Handshakes in flight at most
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) in_flight: u32,
-    /// A client that is not in by then ends the run
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    pub(crate) connect_timeout: Duration,
-    /// Local addresses to connect from; default: as many 127.0.0.x as the ports need, if the server is on loopback
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) source: Vec<IpAddr>,
-    /// The server's process ids, to read its CPU and memory from /proc
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) pid: Vec<u32>,
-    /// Do not compare with the server's own counters (others are using it at the same time)
-    #[arg(long)]
-    pub(crate) no_verify: bool,
-}
-
-/// How long, and where the result goes.
-#[derive(ClapArgs, Debug)]
-pub(crate) struct RunArgs {
-    /// The measured window
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    pub(crate) duration: Duration,
-    /// The same load before the window, not measured
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
-    pub(crate) warm_up: Duration,
-    /// Write the report there as JSON too
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -149,6 +177,26 @@ pub(crate) struct HeartbeatArgs {
     pub(crate) slot: Duration,
 }
 
+#[derive(ClapArgs, Debug)]
+pub(crate) struct StormArgs {
+    #[command(flatten)]
+    pub(crate) crowd: CrowdArgs,
+    /// How often all drop and come back
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// They come back at random moments of this time; 0s: all at once
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) spread: Duration,
+    /// After each round, so that the server can settle
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) pause: Duration,
+    /// A round that takes longer is given up
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Duration,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
 /// The command line was understood and makes no sense; nothing was opened.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub(crate) String);
@@ -160,33 +208,6 @@ impl fmt::Display for UsageError {
 }
 
 impl std::error::Error for UsageError {}
-
-impl CrowdArgs {
-    /// Checks what one option says against another.
-    pub(crate) fn check(&self) -> Result<(), UsageError> {
-        let native = self.protocol == Protocol::Native;
-        if !native && self.rooms > 1 {
-            return Err(UsageError(format!(
-                "--rooms {} needs --protocol native: {} has no rooms",
-                self.rooms,
-                self.protocol.name()
-            )));
-        }
-        if !native && self.observe != Observe::None {
-            return Err(UsageError(format!(
-                "--observe needs --protocol native: {} has one way to look",
-                self.protocol.name()
-            )));
-        }
-        if self.rooms > self.connections {
-            return Err(UsageError(format!(
-                "--rooms {} is more than --connections {}: some rooms would be empty",
-                self.rooms, self.connections
-            )));
-        }
-        Ok(())
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -218,8 +239,8 @@ mod tests {
     #[test]
     fn lists_take_commas() {
         let args = heartbeat("--pid 1,2 --source 127.0.0.2,127.0.0.3 --slot 0s");
-        assert_eq!(args.crowd.pid, [1, 2]);
-        assert_eq!(args.crowd.source.len(), 2);
+        assert_eq!(args.crowd.server.pid, [1, 2]);
+        assert_eq!(args.crowd.server.source.len(), 2);
         assert_eq!(args.slot, Duration::ZERO);
     }
 }

@@ -1,0 +1,93 @@
+//! What servers say about who is there, as far as a mirror needs it.
+//!
+//! ```text
+//! native        {"type":"snapshot","room":R,"epoch":E,"seq":N,"count":K,"members":[{"user":U,"state":{…}?},…],"page":1,"pages":1}
+//!               {"type":"diff","room":R,"seq":N,"count":K,"joined":[…]?,"updated":[…]?,"left":[{"user":U,…},…]?}
+//! online-users  {"type": "online_users", "users": [U, …]}
+//! ```
+//! A dialect that tells single events (`status`, `chat`) gets its messages here and a file beside `diffs` and `lists`.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A page of a room at one moment; also the answer of `/v1/rooms/{room}/members`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Snapshot<'a> {
+    #[serde(borrow)]
+    pub(crate) room: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) epoch: Cow<'a, str>,
+    pub(crate) seq: u64,
+    pub(crate) count: u64,
+    #[serde(borrow)]
+    pub(crate) members: Vec<Member<'a>>,
+    #[serde(default = "one")]
+    pub(crate) page: u32,
+    #[serde(default = "one")]
+    pub(crate) pages: u32,
+    /// In answers of the HTTP API: the name to go on after, if there are more.
+    #[serde(default, borrow)]
+    pub(crate) next: Option<Cow<'a, str>>,
+}
+
+/// What changed in a room from `seq - 1` to `seq`.
+#[derive(Debug, Deserialize, PartialEq)]
+pub(crate) struct Diff<'a> {
+    #[serde(borrow)]
+    pub(crate) room: Cow<'a, str>,
+    pub(crate) seq: u64,
+    pub(crate) count: u64,
+    #[serde(default, borrow)]
+    pub(crate) joined: Vec<Member<'a>>,
+    #[serde(default, borrow)]
+    pub(crate) updated: Vec<Member<'a>>,
+    #[serde(default, borrow)]
+    pub(crate) left: Vec<Gone<'a>>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+pub(crate) struct Member<'a> {
+    #[serde(borrow)]
+    pub(crate) user: Cow<'a, str>,
+    #[serde(default)]
+    pub(crate) state: Value,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+pub(crate) struct Gone<'a> {
+    #[serde(borrow)]
+    pub(crate) user: Cow<'a, str>,
+}
+
+/// Everybody, by name.
+#[derive(Debug, Deserialize)]
+pub(crate) struct List<'a> {
+    #[serde(borrow)]
+    pub(crate) users: Vec<Cow<'a, str>>,
+}
+
+impl Diff<'_> {
+    /// Members that joined, changed or left.
+    pub(crate) fn changes(&self) -> u32 {
+        u32::try_from(self.joined.len() + self.updated.len() + self.left.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// What goes wrong is a broken server, so the message's beginning is worth showing.
+pub(crate) fn read<'a, T: Deserialize<'a>>(payload: &'a [u8], is_whole: bool) -> Result<T, String> {
+    if !is_whole {
+        return Err(format!("a message is too long to be kept: {}…", beginning(payload)));
+    }
+    serde_json::from_slice(payload).map_err(|error| format!("{error} in {}", beginning(payload)))
+}
+
+fn beginning(payload: &[u8]) -> Cow<'_, str> {
+    const SHOWN_BYTES: usize = 120;
+    String::from_utf8_lossy(&payload[..payload.len().min(SHOWN_BYTES)])
+}
+
+fn one() -> u32 {
+    1
+}

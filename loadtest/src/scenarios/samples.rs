@@ -1,0 +1,75 @@
+//! The server's memory over time: does it come back to where it was?
+
+use anyhow::Result;
+
+use crate::probe;
+use crate::report::Report;
+
+const NANOS_PER_SECOND: f64 = 1e9;
+const SECONDS_PER_HOUR: f64 = 3600.0;
+/// A slope through fewer points says nothing.
+const MIN_POINTS: usize = 10;
+
+/// Taken at a fixed interval.
+pub(crate) struct Samples {
+    pids: Vec<u32>,
+    every_ns: u64,
+    pub(crate) next_ns: u64,
+    /// Seconds since the start, bytes of anonymous memory.
+    points: Vec<[f64; 2]>,
+}
+
+impl Samples {
+    pub(crate) fn new(pids: &[u32], every_ns: u64) -> Self {
+        Self { pids: pids.to_vec(), every_ns, next_ns: 0, points: Vec::new() }
+    }
+
+    /// Takes one if it is due.
+    pub(crate) fn look(&mut self, elapsed_ns: u64) -> Result<()> {
+        if elapsed_ns < self.next_ns || self.pids.is_empty() {
+            return Ok(());
+        }
+        self.next_ns = elapsed_ns + self.every_ns;
+        let bytes = probe::anonymous(&self.pids)?.bytes;
+        self.points.push([elapsed_ns as f64 / NANOS_PER_SECOND, bytes as f64]);
+        Ok(())
+    }
+
+    pub(crate) fn describe(self, report: &mut Report) {
+        let Some([first, .., last]) = self.points.get(..).filter(|points| points.len() > 1) else {
+            return;
+        };
+        report.figure("server_rss_start_bytes", first[1], "user space, not backed by files");
+        report.figure("server_rss_end_bytes", last[1], "");
+        let most = self.points.iter().map(|point| point[1]).fold(0.0, f64::max);
+        report.figure("server_rss_max_bytes", most, "");
+        // What is learned at first stays; a leak goes on in the second half.
+        let later = &self.points[self.points.len() / 2..];
+        if later.len() >= MIN_POINTS {
+            let per_hour = slope(later) * SECONDS_PER_HOUR;
+            report.figure("server_rss_growth_bytes_per_hour", per_hour, "slope of the second half");
+        }
+        report.series("server_rss_bytes", self.points);
+    }
+}
+
+/// Least squares.
+fn slope(points: &[[f64; 2]]) -> f64 {
+    let count = points.len() as f64;
+    let [x_mean, y_mean] = [0, 1].map(|axis| points.iter().map(|point| point[axis]).sum::<f64>() / count);
+    let covariance: f64 = points.iter().map(|[x, y]| (x - x_mean) * (y - y_mean)).sum();
+    let variance: f64 = points.iter().map(|[x, _]| (x - x_mean) * (x - x_mean)).sum();
+    if variance == 0.0 { 0.0 } else { covariance / variance }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_of_a_line_is_its_slope() {
+        let points: Vec<[f64; 2]> = (0..20).map(|x| [f64::from(x), 3.0 * f64::from(x) + 7.0]).collect();
+        assert!((slope(&points) - 3.0).abs() < 1e-9);
+        assert_eq!(slope(&[[1.0, 2.0]]), 0.0);
+    }
+}

@@ -1,0 +1,128 @@
+//! `churn` and `rooms` against the real server, straight and through a proxy that makes it a broken one: what is shown
+//! must be the truth, and what is not must be found.
+
+use std::time::Duration;
+
+use crate::children::{Finished, finish, interrupt, json_file, loadtest, read_json, spawn};
+use crate::engine;
+use crate::proxy::{self, Fault};
+
+fn churn(url: &str, more: &[&str]) -> Finished {
+    let mut arguments = vec!["churn", "--url", url, "--warm-up", "300ms"];
+    arguments.extend_from_slice(more);
+    if !more.contains(&"--duration") {
+        arguments.extend_from_slice(&["--duration", "1500ms"]);
+    }
+    if !more.contains(&"--observers") {
+        arguments.extend_from_slice(&["--observers", "20"]);
+    }
+    // Each stays longer than the run lasts, so that a lost leave is not made good by the next.
+    arguments.extend_from_slice(&["--members", "60", "--rate", "20"]);
+    loadtest(&arguments)
+}
+
+fn churn_through(fault: Fault) -> Finished {
+    let url = proxy::start(&engine::start(&[]), fault);
+    churn(&url, &["--patience", "1s"])
+}
+
+#[test]
+fn all_observers_see_all_joins() {
+    let file = json_file("all_observers_see_all_joins");
+    churn(&engine::start(&[]), &["--json", &file]).expect(0, "join_to_seen");
+    let report = read_json(&file);
+    let figure = |name: &str| report["figures"][name].as_f64().unwrap_or_else(|| panic!("{name} is missing"));
+    assert!(figure("deliveries") >= 20.0, "{report:#}");
+    assert_eq!(figure("joins_never_seen"), 0.0, "{report:#}");
+    assert_eq!(figure("rooms_wrong"), 0.0);
+    // Each join of the window was seen by each observer, and no other was counted.
+    assert_eq!(figure("joins_seen") % 20.0, 0.0, "{report:#}");
+    assert_eq!(report["latencies"]["join_to_seen"]["count"].as_f64(), Some(figure("joins_seen")));
+}
+
+#[test]
+fn the_last_joins_are_waited_for_without_verification_too() {
+    churn(&engine::start(&["--tick", "500ms"]), &["--no-verify"]).expect(0, "--no-verify");
+}
+
+#[test]
+fn observers_that_are_present_follow_snapshots_in_pages() {
+    let arguments = ["--observers", "1200", "--observers-join", "--in-flight", "64"];
+    churn(&engine::start(&["--tick", "20ms"]), &arguments).expect(0, "join_to_seen");
+}
+
+#[test]
+fn many_rooms_are_all_verified() {
+    let file = json_file("many_rooms_are_all_verified");
+    let url = engine::start(&[]);
+    let size = ["--rooms", "15", "--observers", "40", "--members", "31", "--rate", "30"];
+    let mut arguments = vec!["rooms", "--url", &url, "--duration", "1s", "--warm-up", "200ms", "--json", &file];
+    arguments.extend_from_slice(&size);
+    loadtest(&arguments).expect(0, "rooms: window");
+    let report = read_json(&file);
+    assert_eq!(report["figures"]["rooms_wrong"], 0.0);
+    assert_eq!(report["settings"]["rooms"], 15);
+}
+
+#[test]
+fn full_lists_are_compared_too() {
+    let url = engine::start(&["--ttl", "1s", "--tick", "50ms"]);
+    let arguments = ["--protocol", "online-users", "--heartbeat-every", "250ms", "--patience", "10s"];
+    churn(&url, &arguments).expect(0, "join_to_seen");
+}
+
+#[test]
+fn a_proxy_that_passes_everything_changes_nothing() {
+    churn_through(Fault::None).expect(0, "join_to_seen");
+}
+
+#[test]
+fn a_skipped_seq_is_found() {
+    churn_through(Fault::SkipsOneSeq).expect(2, "came after");
+}
+
+#[test]
+fn a_dropped_leave_is_found() {
+    churn_through(Fault::DropsOneLeave).expect(2, "INVALID: ");
+}
+
+#[test]
+fn a_ghost_is_found() {
+    churn_through(Fault::SwallowsALeave).expect(2, "is a ghost");
+}
+
+#[test]
+fn who_only_comes_and_goes_again_is_missed_all_the_same() {
+    let url = proxy::start(&engine::start(&[]), Fault::SwallowsALeave);
+    let mut arguments = vec!["churn", "--url", &url, "--warm-up", "300ms", "--duration", "1500ms"];
+    arguments.extend_from_slice(&["--observers", "20", "--members", "10", "--rate", "20"]);
+    loadtest(&arguments).expect(2, "never shown");
+}
+
+#[test]
+fn a_server_that_stops_midway_ends_the_run() {
+    let url = engine::start_for(Duration::from_secs(2), &["--drain", "300ms"]);
+    churn(&url, &["--observers", "5", "--duration", "50s"]).expect(1, "all connections were lost");
+}
+
+#[test]
+fn ctrl_c_ends_early_with_the_report_and_the_checks() {
+    let url = engine::start(&[]);
+    let child = spawn(&["churn", "--url", &url, "--observers", "5", "--warm-up", "0s", "--duration", "50s"]);
+    std::thread::sleep(Duration::from_millis(1500));
+    interrupt(&child);
+    let finished = finish(child).expect(0, "ended early");
+    assert!(finished.stdout.contains("rooms_wrong"), "{}", finished.stdout);
+}
+
+#[test]
+fn those_who_are_there_already_are_not_taken_for_ours() {
+    // Somebody else uses the names: the first client of this crowd is there all the time.
+    let url = engine::start(&[]);
+    let crowd = spawn(&["idle", "--url", &url, "--connections", "150", "--duration", "50s"]);
+    std::thread::sleep(Duration::from_millis(700));
+    let finished = churn(&url, &["--patience", "300ms"]);
+    interrupt(&crowd);
+    drop(finish(crowd));
+    finished.expect(1, "give --first-user");
+}

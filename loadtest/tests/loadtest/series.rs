@@ -1,0 +1,106 @@
+//! `sweep`, `compare`, `merge` and `--report`: many runs, one result.
+
+use std::time::Duration;
+
+use crate::children::{Floor, finish, interrupt, json_file, loadtest, read_json, spawn};
+use crate::engine;
+
+const SHORT: [&str; 6] = ["--warm-up", "0s", "--duration", "300ms", "--rate", "500"];
+
+#[test]
+fn a_sweep_has_a_run_of_each_size_and_a_page() {
+    let floor = Floor::start(&[]);
+    let file = json_file("a_sweep_has_a_run_of_each_size_and_a_page");
+    let folder = file.replace(".json", "");
+    let mut arguments = vec!["sweep", "--over", "connections=5,20,200", "--pause", "0s", "--json", &file];
+    let pid = floor.pid();
+    arguments.extend_from_slice(&["--report", &folder, "heartbeat", "--protocol", "floor", "--url", &floor.url]);
+    arguments.extend_from_slice(&["--pid", &pid]);
+    arguments.extend_from_slice(&SHORT);
+    loadtest(&arguments).expect(0, "server_cpu_per_heartbeat_us");
+    let series = read_json(&file);
+    let sizes: Vec<_> = series["runs"].as_array().unwrap().iter().map(|run| run["value"].as_f64().unwrap()).collect();
+    assert_eq!(sizes, [5.0, 20.0, 200.0]);
+    assert_eq!(series["runs"][2]["report"]["settings"]["connections"], 200);
+    let page = std::fs::read_to_string(format!("{folder}/index.html")).expect("the page was written");
+    assert!(page.contains("Server CPU per heartbeat") && page.contains("<svg"), "{page}");
+}
+
+#[test]
+fn a_comparison_takes_turns_and_gives_ratios() {
+    let floor = Floor::start(&[]);
+    let file = json_file("a_comparison_takes_turns_and_gives_ratios");
+    let first = format!("floor={},pid={},protocol=floor", floor.url, floor.pid());
+    let second = format!("rollcall={},pid={}", engine::start(&[]), std::process::id());
+    let mut arguments = vec!["compare", "--server", &first, "--server", &second, "--rounds", "2", "--pause", "0s"];
+    arguments.extend_from_slice(&["--json", &file, "heartbeat", "--connections", "20"]);
+    arguments.extend_from_slice(&SHORT);
+    loadtest(&arguments).expect(0, "rollcall");
+    let series = read_json(&file);
+    let turns: Vec<_> = series["runs"].as_array().unwrap().iter().map(|run| run["server"].as_str().unwrap()).collect();
+    assert_eq!(turns, ["floor", "rollcall", "floor", "rollcall"]);
+    let summary = series["summary"].as_array().unwrap();
+    let cost = |server: &str| {
+        let found =
+            summary.iter().find(|entry| entry["server"] == server && entry["figure"] == "server_cpu_per_heartbeat_us");
+        found.unwrap_or_else(|| panic!("no cost of {server}")).clone()
+    };
+    assert_eq!(cost("floor").get("ratio"), None);
+    assert!(cost("rollcall")["ratio"]["median"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_server_that_is_not_there_ends_the_series_with_what_there_is() {
+    let floor = Floor::start(&[]);
+    let file = json_file("a_server_that_is_not_there_ends_the_series_with_what_there_is");
+    let there = format!("there={},protocol=floor", floor.url);
+    let mut arguments = vec!["compare", "--server", &there, "--server", "gone=ws://127.0.0.1:1", "--json", &file];
+    arguments.extend_from_slice(&["--pause", "0s", "heartbeat", "--connections", "5"]);
+    arguments.extend_from_slice(&SHORT);
+    loadtest(&arguments).expect(1, "run 2 of 10");
+    assert_eq!(read_json(&file)["runs"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn nonsense_in_a_series_is_told_before_the_first_run() {
+    loadtest(&["sweep", "--over", "nothing=1,2", "idle"]).expect(64, "--nothing");
+    loadtest(&["sweep", "--over", "rate=1,2", "floor"]).expect(64, "floor");
+    loadtest(&["compare", "--server", "a=ws://127.0.0.1:1", "idle"]).expect(64, "at least twice");
+    loadtest(&["sweep", "--over", "rate", "idle"]).expect(64, "OPTION=V1,V2");
+}
+
+#[test]
+fn two_generators_are_merged() {
+    let floor = Floor::start(&[]);
+    let files = [json_file("two_generators_are_merged-a"), json_file("two_generators_are_merged-b")];
+    let merged = json_file("two_generators_are_merged");
+    let both = files.each_ref().map(String::as_str).into_iter().zip(["0", "100"]).map(|(file, first_user)| {
+        // Each counts only its own heartbeats, the server those of both.
+        let mut arguments =
+            vec!["heartbeat", "--protocol", "floor", "--url", &floor.url, "--no-verify", "--json", file];
+        arguments.extend_from_slice(&["--connections", "20", "--first-user", first_user]);
+        arguments.extend_from_slice(&SHORT);
+        spawn(&arguments)
+    });
+    let children: Vec<_> = both.collect();
+    children.into_iter().for_each(|child| drop(finish(child).expect(0, "sent_per_s")));
+    loadtest(&["merge", &files[0], &files[1], "--json", &merged]).expect(0, "sent_per_s");
+    let [a, b, sum] = [&files[0], &files[1], &merged].map(|file| read_json(file)["figures"]["sent"].as_f64().unwrap());
+    assert_eq!(a + b, sum);
+    let count = |file: &str| read_json(file)["latencies"]["send_delay"]["count"].as_u64().unwrap();
+    assert_eq!(count(&files[0]) + count(&files[1]), count(&merged));
+    loadtest(&["merge", &files[0], &files[0]]).expect(1, "same first_user");
+    loadtest(&["merge", "no-such-file"]).expect(1, "no-such-file");
+}
+
+#[test]
+fn ctrl_c_ends_a_series_with_the_runs_that_are_done() {
+    let floor = Floor::start(&[]);
+    let mut arguments = vec!["sweep", "--over", "connections=5,10,20", "--rounds", "100", "--pause", "0s", "heartbeat"];
+    arguments.extend_from_slice(&["--protocol", "floor", "--url", &floor.url]);
+    arguments.extend_from_slice(&SHORT);
+    let child = spawn(&arguments);
+    std::thread::sleep(Duration::from_millis(1500));
+    interrupt(&child);
+    finish(child).expect(0, "ended early");
+}
