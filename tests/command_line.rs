@@ -2,8 +2,9 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
@@ -202,4 +203,19 @@ async fn json_logs_are_json() {
         let parsed: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(parsed.is_object(), "{line}");
     }
+}
+
+#[test]
+fn losing_the_readers_of_its_output_does_not_end_the_server() {
+    let mut command = command(&["--listen", "127.0.0.1:0", "--drain", "1s"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    let listening = stdout.next().unwrap().unwrap();
+    assert!(listening.contains("is listening"), "{listening}");
+    // The second line, and everything that is logged from now on, goes to pipes that nobody holds.
+    drop(stdout);
+    drop(child.stderr.take());
+    let told = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
