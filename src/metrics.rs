@@ -102,7 +102,7 @@ counters! {
     TickCounters, TickTotals {
         /// Ticks done.
         ticks,
-        /// Ticks put off because a worker had not finished the last but one.
+        /// Ticks put off because a worker had not begun the last one.
         ticks_missed,
         /// Rooms settled.
         rooms_settled,

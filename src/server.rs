@@ -144,6 +144,7 @@ fn shared(config: Config) -> Shared {
         unix_ms: AtomicU64::new(unix_ms()),
         sockets: AtomicUsize::new(0),
         connections: AtomicUsize::new(0),
+        names: parking_lot::Mutex::default(),
         room_list: tokio::sync::Mutex::default(),
         answer_bytes: Arc::default(),
         config,

@@ -20,6 +20,8 @@ use crate::worker::{RoomAnswer, RoomList, Worker};
 const MAX_PAGE: usize = 1000;
 /// Users that one status request may ask about.
 const MAX_STATUS_USERS: usize = 1000;
+/// A list of rooms that took no longer than this to collect is collected anew for whoever asks next: some 20,000 rooms.
+const CHEAP_LIST: Duration = Duration::from_millis(20);
 /// How long the first heartbeat of a user waits until the tick has shown it to everybody. Normally that is one tick.
 const MAX_ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(2);
 
@@ -124,17 +126,21 @@ pub(super) async fn rooms(worker: &Rc<Worker>, target: &Target) -> Result<Reply,
 }
 
 /// All rooms with members, sorted. With very many of them that takes a while: it is done on a thread of its own, once for all who ask
-/// at the same time, and is good for ten times as long as it took.
+/// at the same time, and if it took long
+/// the list is good for ten times as long.
 async fn room_list(worker: &Worker) -> Arc<[(Arc<str>, usize)]> {
     let mut held = worker.shared.room_list.lock().await;
     if let Some(list) = held.as_ref().filter(|list| list.good_until > Instant::now()) {
         return Arc::clone(&list.rooms);
     }
-    let (registry, started) = (Arc::clone(&worker.shared.registry), Instant::now());
-    let collected = tokio::task::spawn_blocking(move || collect_rooms(&registry)).await;
-    let rooms = collected.unwrap_or_default();
-    let good_until = started + started.elapsed() * 11;
-    *held = Some(RoomList { rooms: Arc::clone(&rooms), good_until });
+    let registry = Arc::clone(&worker.shared.registry);
+    let collect = move || {
+        let started = Instant::now();
+        (collect_rooms(&registry), started.elapsed())
+    };
+    let (rooms, took) = tokio::task::spawn_blocking(collect).await.unwrap_or_default();
+    let reuse = if took < CHEAP_LIST { Duration::ZERO } else { took * 10 };
+    *held = Some(RoomList { rooms: Arc::clone(&rooms), good_until: Instant::now() + reuse });
     rooms
 }
 
@@ -170,7 +176,7 @@ fn stats(worker: &Worker) -> Reply {
 
 fn online_users(worker: &Worker) -> Reply {
     let Some(room) = worker.shared.registry.room(online_users::ROOM) else { return Reply::shared(encode_names(&[])) };
-    let mut cached = worker.names.borrow_mut();
+    let mut cached = worker.shared.names.lock();
     let seq = room.read(Roster::seq);
     if let Some(answer) = cached.as_ref().filter(|answer| (answer.room, answer.seq) == (room.id(), seq)) {
         return Reply::shared(answer.body.clone());

@@ -53,6 +53,8 @@ pub struct Shared {
     pub sockets: AtomicUsize,
     /// WebSocket connections on all workers.
     pub connections: AtomicUsize,
+    /// The last list of `GET /online_users`: whoever polls shares it until somebody comes or goes.
+    pub(crate) names: parking_lot::Mutex<Option<RoomAnswer>>,
     /// The last list of rooms that was asked for.
     pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
     /// Bytes of long HTTP answers that have not been written yet.
@@ -82,8 +84,6 @@ pub struct Worker {
     pub done: watch::Sender<Tick>,
     /// Requests that are being answered.
     pub requests: Cell<usize>,
-    /// The last list of `GET /online_users`: whoever polls shares it until somebody comes or goes.
-    pub(crate) names: RefCell<Option<RoomAnswer>>,
     /// The server is stopping: no new connections.
     pub draining: Cell<bool>,
     connections: RefCell<Slab<Rc<Connection>>>,
@@ -156,7 +156,6 @@ impl Worker {
             fanout: RefCell::default(),
             done: watch::Sender::new(0),
             requests: Cell::new(0),
-            names: RefCell::default(),
             draining: Cell::new(false),
             connections: RefCell::default(),
             next_serial: Cell::new(0),
