@@ -24,6 +24,7 @@ pub mod acceptor;
 pub mod http;
 pub mod listen;
 pub mod metrics;
+pub mod process;
 
 pub mod config;
 pub mod server;

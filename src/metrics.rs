@@ -34,24 +34,24 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident, $totals:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $totals:ident { $(#[doc = $help:literal] $field:ident,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct $name {
-            $($(#[$field_doc])* pub $field: Counter,)*
+            $(#[doc = $help] pub $field: Counter,)*
         }
 
         /// The sum of the counters of all writers at one moment.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct $totals {
-            $($(#[$field_doc])* pub $field: u64,)*
+            $(#[doc = $help] pub $field: u64,)*
         }
 
         impl $totals {
-            /// Names and values, in the order of declaration.
-            pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($field), self.$field),)*].into_iter()
+            /// Names, meanings and values, in the order of declaration.
+            pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
+                [$((stringify!($field), $help.trim_ascii(), self.$field),)*].into_iter()
             }
 
             fn add(&mut self, counters: &$name) {

@@ -195,6 +195,7 @@ async fn stats_count_what_is_there() {
     assert_eq!(room::number(&stats, "rooms"), 2, "{stats}");
     assert!(room::number(&stats, "users") >= 2, "{stats}");
     assert!(room::number(&stats, "heartbeats") >= 3, "{stats}");
+    assert!(room::number(&stats, "cpu_ns") > 0 && room::number(&stats, "memory_bytes") > 0, "{stats}");
     let ticks = room::number(&stats, "ticks");
     bob.barrier().await;
     bob.barrier().await;
@@ -242,6 +243,23 @@ async fn unknown_paths_are_404() {
 }
 
 #[tokio::test]
+async fn metrics_are_what_prometheus_reads() {
+    let server = TestServer::start(&[]);
+    let _alice = Mirror::connect(server.address(), "alice", &["a"]).await;
+    let response = server.get("/metrics").await;
+    assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = std::str::from_utf8(&response.body).expect("text");
+    assert!(text.contains("# TYPE rollcall_connections gauge\nrollcall_connections 1\n"), "{text}");
+    assert!(text.contains("# TYPE rollcall_heartbeats_total counter\n"), "{text}");
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.split_once(' ').expect("a name and a value");
+        assert!(name.starts_with("rollcall_") && value.parse::<u64>().is_ok(), "{line}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{line}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn wrong_methods_are_405_and_name_the_right_ones() {
     let server = TestServer::start(&[]);
     let cases = [
@@ -250,6 +268,7 @@ async fn wrong_methods_are_405_and_name_the_right_ones() {
         ("PUT", "/v1/rooms/lobby/count", "GET"),
         ("GET", "/v1/users/status", "POST"),
         ("POST", "/v1/stats", "GET"),
+        ("POST", "/metrics", "GET"),
         ("POST", "/livez", "GET"),
         ("PATCH", "/online_users", "GET"),
         ("GET", "/heartbeat", "POST"),

@@ -12,6 +12,7 @@ use crate::engine::{Client, Deaf, Engine};
 use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::loss::Loss;
+use crate::meter::Meter;
 use crate::probe;
 use crate::progress::Progress;
 use crate::protocol::{Dialect, Role, Step};
@@ -28,6 +29,8 @@ pub(crate) struct Crowd {
     pub(crate) engine: Engine,
     pub(crate) dialect: Dialect,
     pub(crate) target: Target,
+    /// Looked for before anybody came: asking is a connection of its own.
+    pub(crate) meter: Meter,
     pub(crate) size: usize,
     /// From the first connect to the last join.
     pub(crate) gathered_in: Duration,
@@ -101,6 +104,7 @@ impl Crowd {
     ) -> Result<Self> {
         let Guests { size, role_of, .. } = *guests;
         let dialect = guests.dialect(args);
+        let meter = Meter::new(&args.pid, &target);
         let sources = limits::source_addresses(size, target.address, &args.source)?;
         let mut engine = Engine::new(&target, sources, args.seed, keep_bytes)?;
         let (joined, begun) = (vec![false; size], VecDeque::new());
@@ -123,7 +127,7 @@ impl Crowd {
             progress.set(gathering.joined_count as u64);
         }
         progress.finish();
-        Ok(Self { engine, dialect, target, size, gathered_in: started.elapsed() })
+        Ok(Self { engine, dialect, target, meter, size, gathered_in: started.elapsed() })
     }
 }
 
@@ -162,7 +166,7 @@ impl<L> Gathering<'_, L> {
 
 impl<L: Client> Client for Gathering<'_, L> {
     fn opened(&mut self, connection: &mut Connection) {
-        let step = self.dialect.on_open();
+        let step = self.dialect.on_open(connection.index());
         self.apply(connection, &step);
     }
 

@@ -31,6 +31,7 @@ mod latency;
 mod limits;
 mod loss;
 mod merge;
+mod meter;
 mod mirror;
 mod page;
 mod probe;

@@ -3,6 +3,8 @@
 //! ```text
 //! native        GET /v1/connect?user=NAME   ◄ welcome   ► join | observe   [◄ count | snapshot]   ► heartbeat, leave
 //! online-users  GET /ws/NAME                ◄ online_users                              ► heartbeat ◄ heartbeat_ack
+//! status        GET /ws-online-status?userId=NAME   ◄ CONNECTION_ESTABLISHED                (its server pings)
+//! chat          GET /ws                     ► join  [◄ history]  ◄ join of oneself      ► ping ◄ pong
 //! floor         GET /                                                                   ► heartbeat
 //! ```
 
@@ -12,6 +14,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::frame;
+use crate::mirror;
 
 const USER_PREFIX: &str = "user-";
 
@@ -22,6 +25,10 @@ pub(crate) enum Protocol {
     Native,
     /// The list of online users at /ws/{user}
     OnlineUsers,
+    /// Single events of who comes and goes at /ws-online-status
+    Status,
+    /// A chat room at /ws
+    Chat,
     /// Bare WebSocket at any path: nothing is said but heartbeats
     Floor,
 }
@@ -70,8 +77,20 @@ impl Protocol {
         match self {
             Self::Native => "native",
             Self::OnlineUsers => "online-users",
+            Self::Status => "status",
+            Self::Chat => "chat",
             Self::Floor => "floor",
         }
+    }
+
+    /// Whether to be connected is to be present: then everybody is also told of everybody.
+    pub(crate) fn joins_by_connecting(self) -> bool {
+        matches!(self, Self::OnlineUsers | Self::Status | Self::Chat)
+    }
+
+    /// Whether a user is gone as soon as its connection is closed.
+    pub(crate) fn leaves_by_closing(self) -> bool {
+        matches!(self, Self::Status | Self::Chat)
     }
 }
 
@@ -103,12 +122,18 @@ impl Dialect {
             }
             Protocol::Native => format!("{base_path}/v1/connect?user={user}"),
             Protocol::OnlineUsers => format!("{base_path}/ws/{user}"),
+            Protocol::Status => format!("{base_path}/ws-online-status?userId={user}"),
+            Protocol::Chat => format!("{base_path}/ws"),
             Protocol::Floor => format!("{base_path}/"),
         }
     }
 
-    pub(crate) fn on_open(&self) -> Step {
-        Step { send: None, joined: self.protocol == Protocol::Floor }
+    pub(crate) fn on_open(&self, index: usize) -> Step {
+        let join = json!({ "type": "join", "payload": { "user": self.user(index) } });
+        Step {
+            send: (self.protocol == Protocol::Chat).then(|| frame::masked(frame::TEXT, join.to_string().as_bytes())),
+            joined: self.protocol == Protocol::Floor,
+        }
     }
 
     /// What follows from a message while the client is not in yet.
@@ -128,7 +153,12 @@ impl Dialect {
             }
             (Protocol::Native, Role::Member(Observe::Count), "count")
             | (Protocol::Native, Role::Member(Observe::Members) | Role::Onlooker, "snapshot")
-            | (Protocol::OnlineUsers, _, "online_users") => Step { send: None, joined: true },
+            | (Protocol::OnlineUsers, _, "online_users")
+            | (Protocol::Status, _, "CONNECTION_ESTABLISHED") => Step { send: None, joined: true },
+            (Protocol::Chat, _, "join") => {
+                let names_me = mirror::event(payload, true).is_ok_and(|event| *event.user == *self.user(index));
+                Step { send: None, joined: names_me }
+            }
             _ => Step::default(),
         }
     }
@@ -157,6 +187,7 @@ impl Dialect {
     pub(crate) fn heartbeat(&self, ask_ack: bool) -> Vec<u8> {
         let text: &[u8] = match self.protocol {
             Protocol::Native if ask_ack => br#"{"type":"heartbeat","ack":true}"#,
+            Protocol::Chat => br#"{"type":"ping"}"#,
             _ => b"heartbeat",
         };
         frame::masked(frame::TEXT, text)
@@ -164,7 +195,12 @@ impl Dialect {
 
     /// Whether heartbeats are answered. The floor does it when it was told to.
     pub(crate) fn answers(&self, ask_ack: bool) -> bool {
-        ask_ack || self.protocol == Protocol::OnlineUsers
+        ask_ack || matches!(self.protocol, Protocol::OnlineUsers | Protocol::Chat)
+    }
+
+    /// The kind of message in which they are.
+    pub(crate) fn answer_kind(&self) -> &'static str {
+        if self.protocol == Protocol::Chat { "pong" } else { "heartbeat_ack" }
     }
 
     /// A finished frame about the client's room.
@@ -203,6 +239,8 @@ mod tests {
         assert_eq!(NATIVE.path("/p", 7, SEEING), "/p/v1/connect?user=user-000007&room=lobby");
         let online = Dialect { protocol: Protocol::OnlineUsers, first_user: 5000, ..NATIVE };
         assert_eq!(online.path("", 7, UNSEEING), "/ws/user-005007");
+        let status = Dialect { protocol: Protocol::Status, ..NATIVE };
+        assert_eq!(status.path("", 7, SEEING), "/ws-online-status?userId=user-000007");
         let rooms = Dialect { rooms: 3, ..NATIVE };
         assert_eq!(rooms.path("", 7, SEEING), "/v1/connect?user=user-000007&room=room-00001");
     }
@@ -237,6 +275,16 @@ mod tests {
     #[test]
     fn visitors_go_no_further_than_the_door() {
         assert_eq!(NATIVE.on_message(0, Role::Visitor, br#"{"type":"welcome"}"#), Step { send: None, joined: true });
+    }
+
+    #[test]
+    fn in_a_chat_one_is_in_when_all_have_been_told() {
+        let chat = Dialect { protocol: Protocol::Chat, ..NATIVE };
+        let join = br#"{"payload":{"user":"user-000003"},"type":"join"}"#;
+        assert_eq!(chat.on_open(3), Step { send: Some(frame::masked(frame::TEXT, join)), joined: false });
+        let told = |user: &str| format!(r#"{{"type":"join","payload":{{"user":"{user}","ts":1.5}}}}"#);
+        assert!(!chat.on_message(3, SEEING, told("user-000002").as_bytes()).joined, "the history");
+        assert!(chat.on_message(3, SEEING, told("user-000003").as_bytes()).joined);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use simd_json::prelude::{ValueAsScalar, ValueIntoString};
 
 use super::reply::{Reply, accounted, is_congested};
 use super::request::{Target, body, id_segment, pairs};
+use super::stats;
 use crate::dialect::json::{self, put_list, put_number, put_string};
 use crate::dialect::{native::put_member, online_users};
 use crate::presence::{Registry, Room, Roster, State, check_id};
@@ -29,7 +30,7 @@ const MAX_ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(2);
 pub(super) fn knows(segments: &[&str]) -> bool {
     matches!(
         segments,
-        ["livez" | "readyz" | "heartbeat" | "online_users"]
+        ["livez" | "readyz" | "metrics" | "heartbeat" | "online_users"]
             | ["v1", "stats" | "rooms"]
             | ["v1", "users", "status"]
             | ["v1", "rooms", _, "members" | "count"]
@@ -42,7 +43,8 @@ pub(super) fn answer(worker: &Worker, segments: &[&str], target: &Target) -> Res
     match segments {
         ["v1", "rooms", room, "members"] => members(registry, &id_segment(room, "the room")?, target),
         ["v1", "rooms", room, "count"] => Ok(count(registry, &id_segment(room, "the room")?)),
-        ["v1", "stats"] => Ok(stats(worker)),
+        ["v1", "stats"] => Ok(stats::json(worker)),
+        ["metrics"] => Ok(stats::prometheus(worker)),
         ["online_users"] => Ok(online_users(worker)),
         ["readyz"] if worker.draining.get() => {
             Err(Reply::error(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is stopping")
@@ -150,28 +152,6 @@ fn collect_rooms(registry: &Registry) -> Arc<[(Arc<str>, usize)]> {
     let mut list: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
     list.sort_unstable();
     list.into()
-}
-
-fn stats(worker: &Worker) -> Reply {
-    let shared = &*worker.shared;
-    Reply::json(|buffer| {
-        buffer.put_slice(br#"{"node":"#);
-        put_string(buffer, &shared.node);
-        let gauges = [
-            ("uptime_ms", shared.started.elapsed().as_millis() as u64),
-            ("users", shared.registry.users_online() as u64),
-            ("rooms", shared.registry.rooms_open() as u64),
-        ];
-        let workers = shared.metrics.worker_totals();
-        let ticks = shared.metrics.tick_totals();
-        for (name, value) in gauges.into_iter().chain(workers.fields()).chain(ticks.fields()) {
-            buffer.put_u8(b',');
-            put_string(buffer, name);
-            buffer.put_u8(b':');
-            put_number(buffer, value);
-        }
-        buffer.put_u8(b'}');
-    })
 }
 
 fn online_users(worker: &Worker) -> Reply {

@@ -7,6 +7,7 @@ mod api;
 mod pages;
 mod reply;
 mod request;
+mod stats;
 mod upgrade;
 
 use std::cell::RefCell;

@@ -42,6 +42,11 @@ impl Reply {
         Self { shared: true, ..reply.and(header::CACHE_CONTROL, "no-cache") }
     }
 
+    /// 200 with text made for this request.
+    pub(super) fn text(media_type: &'static str, body: String) -> Self {
+        Self::new(StatusCode::OK, media_type, body.into()).and(header::CACHE_CONTROL, "no-store")
+    }
+
     /// 101 or any other status without a body.
     pub(super) fn empty(status: StatusCode) -> Self {
         let mut head = Response::new(());

@@ -33,7 +33,7 @@ pub(crate) struct ServerArgs {
     /// Local addresses to connect from; default: as many 127.0.0.x as the ports need, if the server is on loopback
     #[arg(long, value_delimiter = ',')]
     pub(crate) source: Vec<IpAddr>,
-    /// The server's process ids, to read its CPU and memory from /proc
+    /// The server's process ids, to read its CPU and memory from /proc; else it is asked at /v1/stats
     #[arg(long, value_delimiter = ',')]
     pub(crate) pid: Vec<u32>,
     /// Do not compare with the server's own counters and lists (others are using it at the same time)

@@ -17,6 +17,8 @@ pub(crate) use crowd::{CrowdArgs, OutputArgs, RunArgs, ServerArgs};
 pub(crate) use series::{CompareArgs, ManyArgs, MergeArgs, Over, Peer, SweepArgs};
 pub(crate) use soak::SoakArgs;
 
+use crate::protocol::Protocol;
+
 const EXAMPLES: &str = "\
 Examples:
   loadtest floor --listen 127.0.0.1:9000
@@ -197,6 +199,18 @@ pub(crate) struct StormArgs {
     pub(crate) output: OutputArgs,
 }
 
+impl HeartbeatArgs {
+    /// Checks what one option says against another.
+    pub(crate) fn check(&self) -> Result<(), UsageError> {
+        if self.crowd.server.protocol == Protocol::Status {
+            return Err(UsageError(
+                "--protocol status has no heartbeats: its server pings. Try idle or churn".to_owned(),
+            ));
+        }
+        self.crowd.check()
+    }
+}
+
 /// The command line was understood and makes no sense; nothing was opened.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub(crate) String);
@@ -234,6 +248,8 @@ mod tests {
         assert!(message.contains("more than --connections"), "{message}");
         assert!(heartbeat("--protocol floor --rooms 2").crowd.check().is_err());
         assert!(heartbeat("--protocol online-users --observe count").crowd.check().is_err());
+        let message = heartbeat("--protocol status").check().unwrap_err().to_string();
+        assert!(message.contains("its server pings"), "{message}");
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! What observers know of a room from what they were told, to be compared with what the server says of it.
 //!
-//! `diffs` for dialects that tell changes, `lists` for those that tell everybody each time. A dialect that tells single
-//! events gets a file beside them.
+//! `diffs` for dialects that tell changes, `lists` for those that tell everybody each time, `events` for those that tell
+//! of one user at a time.
 
 mod arrivals;
 mod chronicle;
 mod diffs;
+mod events;
 mod lists;
 mod members;
 mod own;
 mod wire;
 
 pub(crate) use arrivals::Arrivals;
+pub(crate) use events::is_event;
 pub(crate) use members::Members;
-pub(crate) use wire::{Snapshot, read};
+pub(crate) use wire::{Snapshot, event, read};
 
 use crate::connection::Message;
 use crate::protocol::{Dialect, Protocol};
@@ -45,12 +47,14 @@ pub(crate) struct Complaints {
 pub(crate) enum Mirrors {
     Diffs(diffs::Diffs),
     Lists(lists::Lists),
+    Events(events::Events),
 }
 
 impl Mirrors {
     pub(crate) fn new(dialect: Dialect, observers: usize) -> Self {
         match dialect.protocol {
             Protocol::OnlineUsers => Self::Lists(lists::Lists::new(dialect, observers)),
+            Protocol::Status | Protocol::Chat => Self::Events(events::Events::new(dialect, observers)),
             Protocol::Native | Protocol::Floor => Self::Diffs(diffs::Diffs::new(dialect, observers)),
         }
     }
@@ -67,6 +71,7 @@ impl Mirrors {
         match self {
             Self::Diffs(diffs) => diffs.take(observer, message, arrivals, now_ns),
             Self::Lists(lists) => lists.take(observer, message, arrivals, now_ns),
+            Self::Events(events) => events.take(observer, message, arrivals, now_ns),
         }
     }
 
@@ -74,6 +79,8 @@ impl Mirrors {
         match self {
             Self::Diffs(diffs) => diffs.closed(observer),
             Self::Lists(lists) => lists.closed(observer),
+            // What it was told stays what it was told; the loss itself is a problem of the run.
+            Self::Events(_) => {}
         }
     }
 
@@ -82,6 +89,7 @@ impl Mirrors {
         match self {
             Self::Diffs(diffs) => diffs.differences(truth),
             Self::Lists(lists) => lists.differences(truth),
+            Self::Events(events) => events.differences(truth),
         }
     }
 
@@ -90,6 +98,7 @@ impl Mirrors {
         match self {
             Self::Diffs(diffs) => &diffs.complaints,
             Self::Lists(lists) => &lists.complaints,
+            Self::Events(events) => &events.complaints,
         }
     }
 
@@ -97,7 +106,7 @@ impl Mirrors {
     pub(crate) fn skipped_forward(&self) -> u64 {
         match self {
             Self::Diffs(diffs) => diffs.skipped_forward,
-            Self::Lists(_) => 0,
+            Self::Lists(_) | Self::Events(_) => 0,
         }
     }
 }

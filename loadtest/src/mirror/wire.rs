@@ -4,8 +4,9 @@
 //! native        {"type":"snapshot","room":R,"epoch":E,"seq":N,"count":K,"members":[{"user":U,"state":{…}?},…],"page":1,"pages":1}
 //!               {"type":"diff","room":R,"seq":N,"count":K,"joined":[…]?,"updated":[…]?,"left":[{"user":U,…},…]?}
 //! online-users  {"type": "online_users", "users": [U, …]}
+//! status        {"type":"USER_ONLINE","userId":U,…}   {"type":"USER_OFFLINE","userId":U,…}
+//! chat          {"type":"join","payload":{"user":U,…}}   {"type":"leave","payload":{"user":U,…}}
 //! ```
-//! A dialect that tells single events (`status`, `chat`) gets its messages here and a file beside `diffs` and `lists`.
 
 use std::borrow::Cow;
 
@@ -66,6 +67,35 @@ pub(crate) struct Gone<'a> {
 pub(crate) struct List<'a> {
     #[serde(borrow)]
     pub(crate) users: Vec<Cow<'a, str>>,
+}
+
+/// Somebody came or went.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Event<'a> {
+    pub(crate) user: Cow<'a, str>,
+    pub(crate) came: bool,
+}
+
+/// The same as it is told: where the user stands depends on the dialect.
+#[derive(Debug, Deserialize)]
+struct ToldEvent<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(default, rename = "userId", borrow)]
+    user_id: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    payload: Option<Gone<'a>>,
+}
+
+/// Reads what the status and the chat dialect tell of one user.
+pub(crate) fn event(payload: &[u8], is_whole: bool) -> Result<Event<'_>, String> {
+    let told: ToldEvent<'_> = read(payload, is_whole)?;
+    let (user, came) = match (&*told.kind, told.user_id, told.payload) {
+        ("USER_ONLINE", Some(user), _) | ("join", _, Some(Gone { user })) => (user, true),
+        ("USER_OFFLINE", Some(user), _) | ("leave", _, Some(Gone { user })) => (user, false),
+        _ => return Err(format!("names no user: {}", beginning(payload))),
+    };
+    Ok(Event { user, came })
 }
 
 impl Diff<'_> {

@@ -62,7 +62,7 @@ struct Sender {
 }
 
 pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report> {
-    args.crowd.check()?;
+    args.check()?;
     let target = crowd::check(&args.crowd.server, args.crowd.connections as usize)?;
     let mut report = Report::new("heartbeat");
     window::record_crowd(&args.crowd, &mut report);
@@ -105,7 +105,6 @@ fn drive(
     listener: &mut Listener,
     interrupt: &Interrupt,
 ) -> Result<(Tally, Window)> {
-    let pids = &args.crowd.server.pid;
     send_until(args.run.warm_up, "warm-up", sender, crowd, listener, interrupt)?;
     if interrupt.is_asked() {
         bail!("interrupted before the measured window began");
@@ -113,9 +112,9 @@ fn drive(
     // What the warm-up could not send in its time is not owed to the window.
     sender.next = sender.next.max(sender.schedule.planned_before(nanos(args.run.warm_up)));
     let warm_up = std::mem::replace(&mut sender.tally, Tally::new());
-    let start = Mark::now(pids, crowd.engine.traffic())?;
+    let start = Mark::now(&crowd.meter, crowd.engine.traffic())?;
     send_until(args.run.warm_up + args.run.duration, "heartbeats", sender, crowd, listener, interrupt)?;
-    let window = start.until(&Mark::now(pids, crowd.engine.traffic())?);
+    let window = start.until(&Mark::now(&crowd.meter, crowd.engine.traffic())?);
     Ok((warm_up, window))
 }
 
@@ -244,7 +243,7 @@ impl Listener {
 impl Client for Listener {
     fn message(&mut self, connection: &mut Connection, message: &Message<'_>) {
         let Some(acks) = &mut self.acks else { return };
-        if message_kind(message.payload) == Some("heartbeat_ack") {
+        if message_kind(message.payload) == Some(self.dialect.answer_kind()) {
             acks.answer(connection.index(), Instant::now());
         }
     }

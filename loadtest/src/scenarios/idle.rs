@@ -9,6 +9,7 @@ use crate::crowd::{self, Crowd, Losses};
 use crate::engine::Client;
 use crate::interrupt::Interrupt;
 use crate::loss::Loss;
+use crate::meter::Meter;
 use crate::probe;
 use crate::progress::Progress;
 use crate::protocol::Dialect;
@@ -21,6 +22,7 @@ const KEEP_BYTES: usize = 1024;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the server may take to answer the close frames.
 const FAREWELL: Duration = Duration::from_secs(2);
+const NANOS_PER_MICRO: f64 = 1000.0;
 
 /// Growth that fits into a huge page that was there before does not show, and the next one shows 2 MiB at once.
 const HUGE_PAGES_NOTE: &str = "the server uses huge pages: its memory is known to 2 MiB only \
@@ -41,27 +43,25 @@ impl Client for Idler {
 pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
     args.crowd.check()?;
     let target = crowd::check(&args.crowd.server, args.crowd.connections as usize)?;
-    let pids = &args.crowd.server.pid;
     let mut report = Report::new("idle");
     window::record_crowd(&args.crowd, &mut report);
     window::record_run(&args.run, &mut report);
-    let anonymous_before = probe::anonymous(pids)?;
+    let anonymous_before = Meter::new(&args.crowd.server.pid, &target).anonymous()?;
     let kernel_before = probe::kernel_memory()?;
 
     let mut crowd = Crowd::gather_alike(&args.crowd, target, KEEP_BYTES, interrupt)?;
     let mut idler = Idler { dialect: crowd.dialect, losses: Losses::default() };
     verify::check_rooms(&args.crowd, "at first", &mut crowd, &mut idler, &mut report)?;
     hold("settling", args.run.warm_up, &mut crowd, &mut idler, interrupt)?;
-    let start = Mark::now(pids, crowd.engine.traffic())?;
+    let start = Mark::now(&crowd.meter, crowd.engine.traffic())?;
     hold("idle", args.run.duration, &mut crowd, &mut idler, interrupt)?;
-    let window = start.until(&Mark::now(pids, crowd.engine.traffic())?);
+    let window = start.until(&Mark::now(&crowd.meter, crowd.engine.traffic())?);
     report.ended_early = interrupt.is_asked();
 
     let size = crowd.size as f64;
     window.describe(&crowd, &mut report);
-    if !pids.is_empty() {
-        let anonymous = probe::anonymous(pids)?;
-        let grown = anonymous.bytes as f64 - anonymous_before.bytes as f64;
+    if let Some((before, anonymous)) = anonymous_before.zip(crowd.meter.anonymous()?) {
+        let grown = anonymous.bytes as f64 - before.bytes as f64;
         report.figure("server_rss_per_connection_bytes", grown / size, "user space, not backed by files");
         report.figure("server_huge_pages_bytes", anonymous.huge_bytes as f64, "of its memory");
         if anonymous.huge_bytes > 0 {
@@ -71,6 +71,10 @@ pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
     if let Some(server) = window.server {
         let each_ns = server.ran_ns as f64 / size / window.length.as_secs_f64();
         report.figure("server_cpu_per_connection_ns_per_s", each_ns, "CPU time per connection and second");
+        if window.messages > 0 {
+            let each_us = server.ran_ns as f64 / NANOS_PER_MICRO / window.messages as f64;
+            report.figure("server_cpu_per_message_us", each_us, "of the messages that came unasked");
+        }
     }
     let kernel = probe::kernel_memory()?;
     let slab_grown = kernel.slab_bytes as f64 - kernel_before.slab_bytes as f64;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::probe;
+use crate::meter::Meter;
 use crate::report::Report;
 
 const NANOS_PER_SECOND: f64 = 1e9;
@@ -12,7 +12,6 @@ const MIN_POINTS: usize = 10;
 
 /// Taken at a fixed interval.
 pub(crate) struct Samples {
-    pids: Vec<u32>,
     every_ns: u64,
     pub(crate) next_ns: u64,
     /// Seconds since the start, bytes of anonymous memory.
@@ -20,18 +19,19 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    pub(crate) fn new(pids: &[u32], every_ns: u64) -> Self {
-        Self { pids: pids.to_vec(), every_ns, next_ns: 0, points: Vec::new() }
+    pub(crate) fn new(every_ns: u64) -> Self {
+        Self { every_ns, next_ns: 0, points: Vec::new() }
     }
 
     /// Takes one if it is due.
-    pub(crate) fn look(&mut self, elapsed_ns: u64) -> Result<()> {
-        if elapsed_ns < self.next_ns || self.pids.is_empty() {
+    pub(crate) fn look(&mut self, elapsed_ns: u64, meter: &Meter) -> Result<()> {
+        if elapsed_ns < self.next_ns {
             return Ok(());
         }
         self.next_ns = elapsed_ns + self.every_ns;
-        let bytes = probe::anonymous(&self.pids)?.bytes;
-        self.points.push([elapsed_ns as f64 / NANOS_PER_SECOND, bytes as f64]);
+        if let Some(anonymous) = meter.anonymous()? {
+            self.points.push([elapsed_ns as f64 / NANOS_PER_SECOND, anonymous.bytes as f64]);
+        }
         Ok(())
     }
 

@@ -73,15 +73,15 @@ pub(crate) fn run(args: &StormArgs, interrupt: &Interrupt) -> Result<Report> {
     };
     crowd.engine.turn_for(args.pause, &mut tally)?;
     let mut random = fastrand::Rng::with_seed(server.seed);
-    let start = Mark::now(&server.pid, crowd.engine.traffic())?;
-    let mut end = Mark::now(&server.pid, crowd.engine.traffic())?;
+    let start = Mark::now(&crowd.meter, crowd.engine.traffic())?;
+    let mut end = Mark::now(&crowd.meter, crowd.engine.traffic())?;
     let mut times = Vec::new();
     for round in 1..=args.rounds {
         let Some(time) = come_back(args, &mut crowd, &mut tally, &mut random, interrupt)? else { break };
         times.push(time);
         eprintln!("round {round} of {}: all in after {:.3} s", args.rounds, time.as_secs_f64());
         crowd.engine.turn_for(args.pause, &mut tally)?;
-        end = Mark::now(&server.pid, crowd.engine.traffic())?;
+        end = Mark::now(&crowd.meter, crowd.engine.traffic())?;
         if interrupt.is_asked() {
             break;
         }
@@ -195,7 +195,7 @@ impl<'a> Return<'a> {
 
 impl Client for Return<'_> {
     fn opened(&mut self, connection: &mut Connection) {
-        let step = self.dialect.on_open();
+        let step = self.dialect.on_open(connection.index());
         self.apply(connection, &step);
     }
 

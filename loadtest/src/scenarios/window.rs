@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::cli::{CrowdArgs, RunArgs, ServerArgs};
 use crate::connection::Traffic;
 use crate::crowd::Crowd;
+use crate::meter::Meter;
 use crate::probe::{self, CpuTime};
 use crate::report::Report;
 
@@ -20,7 +21,7 @@ const DISTURBED_CORES: f64 = 0.02;
 #[derive(Debug)]
 pub(crate) struct Mark {
     at: Instant,
-    /// `None` without --pid.
+    /// `None` if nobody tells it.
     server: Option<CpuTime>,
     own: CpuTime,
     stolen_ns: u64,
@@ -31,19 +32,19 @@ pub(crate) struct Mark {
 #[derive(Debug)]
 pub(crate) struct Window {
     pub(crate) length: Duration,
-    /// `None` without --pid.
+    /// `None` if nobody tells it.
     pub(crate) server: Option<CpuTime>,
     pub(crate) own: CpuTime,
     stolen_ns: u64,
-    messages: u64,
+    pub(crate) messages: u64,
     pings: u64,
 }
 
 impl Mark {
-    pub(crate) fn now(pids: &[u32], traffic: Traffic) -> Result<Self> {
+    pub(crate) fn now(meter: &Meter, traffic: Traffic) -> Result<Self> {
         Ok(Self {
             at: Instant::now(),
-            server: if pids.is_empty() { None } else { Some(probe::cpu_time(pids)?) },
+            server: meter.cpu_time()?,
             own: probe::own_cpu_time()?,
             stolen_ns: probe::stolen_ns()?,
             traffic,
@@ -72,10 +73,8 @@ impl Window {
         if let Some(server) = self.server {
             let meaning = "of the server's processes, all threads";
             report.figure("server_cpu_cores", self.cores(server.ran_ns), meaning);
-        } else {
-            let note = "the server's cost is not measured: give its process with --pid (no server tells its CPU time in /v1/stats)";
-            report.notes.push(note.to_owned());
         }
+        report.notes.extend(crowd.meter.note().map(str::to_owned));
         let own_cores = self.cores(self.own.ran_ns);
         report.figure("generator_cpu_cores", own_cores, "of this process: one busy thread");
         report.figure("messages_received", self.messages as f64, "in the window");

@@ -6,7 +6,7 @@ use crate::connection::{Connection, Message};
 use crate::crowd::Losses;
 use crate::engine::Client;
 use crate::loss::Loss;
-use crate::mirror::{Arrivals, Complaints, Mirrors};
+use crate::mirror::{self, Arrivals, Complaints, Mirrors};
 use crate::protocol::{Dialect, message_kind};
 use crate::scenarios::churn::residents::Residents;
 
@@ -66,8 +66,8 @@ impl Gallery {
                     residents.welcomed(connection);
                 }
             }
-            // In this dialect all are told, also those whose mirrors are not kept.
-            Some("online_users") => {
+            // Where to be connected is to be present all are told, also those whose mirrors are not kept.
+            Some(kind) if kind == "online_users" || mirror::is_event(kind) => {
                 self.deliveries.count += 1;
                 self.deliveries.bytes += message.payload.len() as u64;
             }
@@ -77,6 +77,13 @@ impl Gallery {
 }
 
 impl Client for Gallery {
+    /// Somebody comes, where coming is connecting.
+    fn opened(&mut self, connection: &mut Connection) {
+        if let Some(frame) = self.dialect.on_open(connection.index()).send {
+            connection.push(&frame);
+        }
+    }
+
     fn message(&mut self, connection: &mut Connection, message: &Message<'_>) {
         let index = connection.index();
         if index < self.observers {

@@ -76,7 +76,7 @@ pub(crate) fn soak(args: &SoakArgs, interrupt: &Interrupt) -> Result<Report> {
     let (dialect, first_slot) = (stage.crowd.dialect, churn.connections());
     let base_path = &stage.crowd.target.base_path;
     stage.gallery.residents = Some(Residents::new(args, dialect, base_path, first_slot));
-    stage.samples = Some(Samples::new(&args.server.pid, nanos(args.sample_every)));
+    stage.samples = Some(Samples::new(nanos(args.sample_every)));
     stage.play(&churn, interrupt, report)
 }
 
@@ -102,7 +102,7 @@ impl Stage {
             index if index >= observers + half && index < movers_end => Role::Visitor,
             _ => Role::Member(Observe::None),
         };
-        let connects = Moves::joins_by_connecting(args.server.protocol);
+        let connects = args.server.protocol.joins_by_connecting();
         let size = if connects { observers + half } else { movers_end + residents };
         let guests = Guests { size, rooms: args.rooms, role_of: &role_of };
         let mut gallery = Gallery::new(guests.dialect(&args.server), observers);
@@ -147,7 +147,6 @@ impl Stage {
 
     /// Warm-up and window: what passed, what was delivered and what was sent in the window.
     fn drive(&mut self, args: &ChurnArgs, interrupt: &Interrupt) -> Result<(Window, Deliveries, moves::Tally)> {
-        let pids = &args.server.pid;
         self.gallery.started = Instant::now();
         self.act_until(args.run.warm_up, "warm-up", interrupt)?;
         if interrupt.is_asked() {
@@ -155,10 +154,10 @@ impl Stage {
         }
         self.gallery.arrivals.window_start_ns = nanos(args.run.warm_up);
         self.send_delay = Latency::new();
-        let start = Mark::now(pids, self.crowd.engine.traffic())?;
+        let start = Mark::now(&self.crowd.meter, self.crowd.engine.traffic())?;
         let (deliveries, tally) = (self.gallery.deliveries, self.moves.tally);
         self.act_until(args.run.warm_up + args.run.duration, "churn", interrupt)?;
-        let window = start.until(&Mark::now(pids, self.crowd.engine.traffic())?);
+        let window = start.until(&Mark::now(&self.crowd.meter, self.crowd.engine.traffic())?);
         Ok((window, self.gallery.deliveries.since(deliveries), self.moves.tally.since(tally)))
     }
 
@@ -195,7 +194,7 @@ impl Stage {
             residents.act(elapsed_ns, &mut self.crowd)?;
         }
         if let Some(samples) = &mut self.samples {
-            samples.look(elapsed_ns)?;
+            samples.look(elapsed_ns, &self.crowd.meter)?;
         }
         self.keep_alive();
         Ok(())

@@ -7,7 +7,7 @@ use crate::connection::Offer;
 use crate::crowd::Crowd;
 use crate::engine::Close;
 use crate::mirror::Arrivals;
-use crate::protocol::{Dialect, Protocol, Role};
+use crate::protocol::{Dialect, Role};
 use crate::scenarios::churn::plan::Act;
 
 /// What became of joins and leaves in one phase.
@@ -28,7 +28,7 @@ pub(crate) struct Moves {
     half: usize,
     /// By mover: the number of the user that it is present as.
     present: Vec<Option<usize>>,
-    /// Where joining is connecting, a user that left stays online until its lease ends, so each join is a new user.
+    /// Where closing is not leaving, a user that left stays online until its lease ends, so each join is a new user.
     next_number: usize,
     pub(crate) tally: Tally,
 }
@@ -46,11 +46,6 @@ impl Moves {
             next_number: clients,
             tally: Tally::default(),
         }
-    }
-
-    /// Whether to be connected is to be present.
-    pub(crate) fn joins_by_connecting(protocol: Protocol) -> bool {
-        protocol == Protocol::OnlineUsers
     }
 
     /// Does one operation of the plan.
@@ -93,9 +88,8 @@ impl Moves {
             self.tally.blocked += 1;
             return Ok(());
         }
-        let number = if Self::joins_by_connecting(self.dialect.protocol) {
-            let number = self.next_number;
-            self.next_number += 1;
+        let number = if self.dialect.protocol.joins_by_connecting() {
+            let number = if self.dialect.protocol.leaves_by_closing() { slot } else { self.new_number() };
             crowd.engine.open(slot, &self.dialect.path(&self.base_path, number, Role::Visitor))?;
             number
         } else {
@@ -111,13 +105,18 @@ impl Moves {
         Ok(())
     }
 
+    fn new_number(&mut self) -> usize {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
     fn leave(&mut self, mover: usize, crowd: &mut Crowd) {
         let slot = self.first_slot + mover;
         if self.present[mover].is_none() {
             self.tally.blocked += 1;
             return;
         }
-        if Self::joins_by_connecting(self.dialect.protocol) {
+        if self.dialect.protocol.joins_by_connecting() {
             crowd.engine.close(slot, Close::Goodbye);
         } else if crowd.engine.offer(slot, &self.dialect.leave(slot)) != Offer::Taken {
             self.tally.blocked += 1;

@@ -118,7 +118,7 @@ impl Stage {
         let truth = match fetch(&self.crowd.target, room) {
             Ok(truth) => truth,
             // Peers that speak only this dialect have no such list.
-            Err(error) if self.crowd.dialect.protocol == Protocol::OnlineUsers => {
+            Err(error) if self.crowd.dialect.protocol != Protocol::Native => {
                 *unreadable = Some(format!("{error:#}"));
                 Truth { room: room.to_owned(), epoch: String::new(), seq: 0, members: expected.clone() }
             }

@@ -1,0 +1,43 @@
+//! What this process costs, for whoever asks over HTTP. Linux only; elsewhere there is nothing to say.
+
+use std::fs;
+
+use rustix::time::{ClockId, clock_gettime};
+
+const BYTES_PER_KIB: u64 = 1024;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// CPU time of all threads since the start, user and kernel, in nanoseconds.
+#[must_use]
+pub fn cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * NANOS_PER_SECOND + time.tv_nsec as u64
+}
+
+/// Memory that no file backs, in bytes: heap and stacks, as far as they are in RAM (`RssAnon`, proc(5)).
+#[must_use]
+pub fn memory_bytes() -> Option<u64> {
+    rss_anon_bytes(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn rss_anon_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(BYTES_PER_KIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_costs_something() {
+        assert!(cpu_ns() > 0);
+        assert!(memory_bytes().is_some_and(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn memory_is_the_line_of_anonymous_pages() {
+        assert_eq!(rss_anon_bytes("VmRSS:\t  9 kB\nRssAnon:\t  3 kB\n"), Some(3 * 1024));
+        assert_eq!(rss_anon_bytes("VmRSS:\t  9 kB\n"), None);
+    }
+}
