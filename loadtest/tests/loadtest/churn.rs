@@ -35,6 +35,7 @@ fn all_observers_see_all_joins() {
     assert!(figure("deliveries") >= 20.0, "{report:#}");
     assert_eq!(figure("joins_never_seen"), 0.0, "{report:#}");
     assert_eq!(figure("rooms_wrong"), 0.0);
+    assert!(figure("server_cpu_per_delivery_us") > 0.0, "without --pid the server tells its cost");
     // Each join of the window was seen by each observer, and no other was counted.
     assert_eq!(figure("joins_seen") % 20.0, 0.0, "{report:#}");
     assert_eq!(report["latencies"]["join_to_seen"]["count"].as_f64(), Some(figure("joins_seen")));

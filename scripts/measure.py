@@ -1,0 +1,148 @@
+"""What the measuring scripts share: servers pinned to a core, the generator on another, and filed results.
+
+Figures count as ratios of one run: servers take turns (A B A B ...), each started anew for each run.
+"""
+import contextlib, datetime, json, os, pathlib, platform, re, shutil, socket, statistics, subprocess, sys, tempfile, time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BIN = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release"
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, GENERATOR_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
+# Where there are two cores only, Redis shares the generator's: the server keeps its own.
+REDIS_CORE = CORES[min(2, len(CORES) - 1)]
+START_SECONDS, STOP_SECONDS = 30, 10
+
+
+class Failed(Exception):
+    """A run that could not be made, or whose figures do not hold."""
+
+
+def pinned(core, command):
+    return ["taskset", "-c", str(core), *map(str, command)]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def accepts(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def serving(command, port, core=SERVER_CORE, name="server"):
+    """Runs a server until the block ends; yields its process when it accepts connections."""
+    path = ROOT / "target" / f"measure-{name}.log"
+    with open(path, "w") as log:
+        process = subprocess.Popen(pinned(core, command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not accepts(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"{name} does not accept connections:\n{path.read_text()[-2000:]}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def rollcall(*options, core=SERVER_CORE, workers=1):
+    port = free_port()
+    command = [BIN / "rollcall", "--listen", f"127.0.0.1:{port}", "--workers", workers, *options]
+    with serving(command, port, core, "rollcall") as process:
+        yield process, port
+
+
+@contextlib.contextmanager
+def floor(*options):
+    port = free_port()
+    with serving([BIN / "loadtest", "floor", "--listen", f"127.0.0.1:{port}", *options], port, name="floor") as process:
+        yield process, port
+
+
+@contextlib.contextmanager
+def redis(core=REDIS_CORE):
+    """A redis-server of our own that keeps nothing on disk; yields its process and port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+        with serving(command, port, core, "redis") as process:
+            yield process, port
+
+
+def loadtest(scenario, port, pid, *options, seconds=300):
+    """One run against a server; its report. The command in it is relative, so that it says nothing of this machine's paths."""
+    out = "target/measure.json"
+    command = ["target/release/loadtest", scenario, "--url", f"ws://127.0.0.1:{port}", "--pid", str(pid), "--json", out, *map(str, options)]
+    (ROOT / out).unlink(missing_ok=True)
+    done = subprocess.run(pinned(GENERATOR_CORE, [BIN / "loadtest", *command[1:]]), cwd=ROOT, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=seconds)
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    report = json.loads((ROOT / out).read_text())
+    report.pop("commit", None)
+    for latency in report.get("latencies", {}).values():
+        latency.pop("histogram", None)  # Kept for merging generators; thousands of numbers.
+    return report
+
+
+def cpu_seconds(pid):
+    """Of all threads of a process, as the scheduler counts it."""
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()) / 1e9
+
+
+def spread(values):
+    values = list(values)
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": values}
+
+
+def machine():
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    memory = re.search(r"MemTotal:\s*(\d+)", pathlib.Path("/proc/meminfo").read_text())
+    run = lambda *command: subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {"cpu": cpu.group(1) if cpu else "?", "cores": len(CORES), "memory_kib": int(memory.group(1)),
+            "kernel": platform.release(), "rustc": run("rustc", "--version"), "commit": run("git", "rev-parse", "HEAD"),
+            "uncommitted_changes": bool(run("git", "status", "--porcelain", "src", "loadtest", "benches", "Cargo.toml", "Cargo.lock")),
+            "load_average_at_start": os.getloadavg()[0]}
+
+
+def results_folder(name, subject):
+    folder = ROOT / "results" / f"{datetime.date.today()}-{name}-{subject}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def need(*programs):
+    missing = [program for program in programs if not shutil.which(program)]
+    if missing:
+        packages = sorted({"redis-server": "redis-server", "redis-benchmark": "redis-tools", "taskset": "util-linux"}.get(program, program)
+                          for program in missing)
+        subprocess.run([ROOT / "scripts" / "install", *packages], check=True)
+
+
+def build():
+    subprocess.run(["cargo", "build", "--release", "--workspace", "--quiet"], cwd=ROOT, check=True)
+
+
+def main(body):
+    """Runs a script's body; what goes wrong is a sentence, not a stack."""
+    try:
+        body()
+    except Failed as failure:
+        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)
