@@ -80,19 +80,30 @@ def redis(core=REDIS_CORE):
             yield process, port
 
 
-def loadtest(scenario, port, pid, *options, seconds=300):
-    """One run against a server; its report. The command in it is relative, so that it says nothing of this machine's paths."""
-    out = "target/measure.json"
-    command = ["target/release/loadtest", scenario, "--url", f"ws://127.0.0.1:{port}", "--pid", str(pid), "--json", out, *map(str, options)]
-    (ROOT / out).unlink(missing_ok=True)
-    done = subprocess.run(pinned(GENERATOR_CORE, [BIN / "loadtest", *command[1:]]), cwd=ROOT, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=seconds)
+def run_loadtest(words, core=GENERATOR_CORE, seconds=300):
+    """Runs the generator, pinned; a run whose figures do not hold fails."""
+    # Relative: the command is filed with the result, which names no path of a machine.
+    words = [word.relative_to(ROOT) if isinstance(word, pathlib.Path) else word for word in words]
+    command = [BIN / "loadtest", *words]
+    done = subprocess.run(pinned(core, command), cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
     if done.returncode != 0:
-        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    report = json.loads((ROOT / out).read_text())
-    report.pop("commit", None)
-    for latency in report.get("latencies", {}).values():
-        latency.pop("histogram", None)  # Kept for merging generators; thousands of numbers.
+        raise Failed(f"loadtest {' '.join(map(str, words))} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def loadtest(scenario, port, pid, *options):
+    """One run against a server; its report."""
+    out = ROOT / "target" / "measure.json"
+    out.unlink(missing_ok=True)
+    run_loadtest([scenario, "--url", f"ws://127.0.0.1:{port}", "--pid", pid, "--json", out, *options])
+    return tidy(out)
+
+
+def tidy(path):
+    """What is filed of a report: without the numbers that only merging generators needs."""
+    report = json.loads(path.read_text())
+    for one in [report, *(run["report"] for run in report.get("runs", []))]:
+        for latency in one.get("latencies", {}).values():
+            latency.pop("histogram_v2", None)
     return report
 
 

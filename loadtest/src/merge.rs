@@ -3,6 +3,8 @@
 //! Counts and rates add up. Histograms are added, percentiles come from the sum. What was measured once and seen by all
 //! (the server's CPU, the machine) is the mean. The server's cost for each unit of work was found by each process with
 //! its own share of the work only: the work adds up, so the inverses of the costs do.
+//!
+//! Series (`sweep`, `compare`) were made one after the other: their runs stand beside each other in one series.
 
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::latency::Latency;
 use crate::report::command_line;
+use crate::series;
 
 /// How figures of one name become one figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +48,7 @@ fn merge(reports: &[Value]) -> Result<Value> {
         }
     }
     if first.get("runs").is_some() {
-        bail!("series of runs cannot be merged, only single runs");
+        return series::join(reports);
     }
     let users: Vec<&Value> = reports.iter().map(|report| &report["settings"]["first_user"]).collect();
     if (1..users.len()).any(|index| users[..index].contains(&users[index])) {

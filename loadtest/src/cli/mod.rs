@@ -107,7 +107,7 @@ pub(crate) enum Scenario {
     /// One of the scenarios against several servers in turn, A B A B …: medians and ratios. It starts no server
     #[command(after_help = COMPARE_EXAMPLE)]
     Compare(CompareArgs),
-    /// Reports of several generator processes that loaded one server at the same time, as one; or one report as a page
+    /// Reports of several generators that loaded one server at the same time, as one; series, as one; or one as a page
     #[command(after_help = MERGE_EXAMPLE)]
     Merge(MergeArgs),
 }

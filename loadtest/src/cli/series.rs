@@ -18,6 +18,9 @@ pub(crate) struct SweepArgs {
     /// Runs of each size
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
+    /// What stands for the server in tables and plots: `merge` joins series of several servers
+    #[arg(long, default_value = "server")]
+    pub(crate) name: String,
     #[command(flatten)]
     pub(crate) many: ManyArgs,
 }
@@ -50,7 +53,7 @@ pub(crate) struct ManyArgs {
     pub(crate) scenario: Vec<String>,
 }
 
-/// Reports of several generator processes that loaded one server at the same time.
+/// Reports of several generator processes that loaded one server at the same time, or series made one after the other.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct MergeArgs {
     /// JSON reports; one alone is only shown again, with --report as a page

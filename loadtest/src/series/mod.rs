@@ -5,7 +5,7 @@ mod summary;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Parser as _;
 use serde_json::{Value, json};
 
@@ -25,8 +25,9 @@ struct Plan<'a> {
     many: &'a ManyArgs,
     rounds: u32,
     over: Option<&'a Over>,
-    /// Empty: the one that the scenario's own options name.
+    /// Empty: the one that the scenario's own options name, which stands in tables as `name`.
     peers: &'a [Peer],
+    name: &'a str,
 }
 
 /// One run of the plan.
@@ -46,8 +47,8 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) fn sweep(args: &SweepArgs, interrupt: &Interrupt) -> Result<Outcome> {
-    let SweepArgs { over, rounds, many } = args;
-    Plan { kind: "sweep", many, rounds: *rounds, over: Some(over), peers: &[] }.run(interrupt)
+    let SweepArgs { over, rounds, name, many } = args;
+    Plan { kind: "sweep", many, rounds: *rounds, over: Some(over), peers: &[], name }.run(interrupt)
 }
 
 pub(crate) fn compare(args: &CompareArgs, interrupt: &Interrupt) -> Result<Outcome> {
@@ -55,7 +56,7 @@ pub(crate) fn compare(args: &CompareArgs, interrupt: &Interrupt) -> Result<Outco
     if servers.len() < 2 {
         return Err(UsageError("compare needs --server at least twice".to_owned()).into());
     }
-    Plan { kind: "compare", many, rounds: *rounds, over: over.as_ref(), peers: servers }.run(interrupt)
+    Plan { kind: "compare", many, rounds: *rounds, over: over.as_ref(), peers: servers, name: "" }.run(interrupt)
 }
 
 impl Plan<'_> {
@@ -157,9 +158,42 @@ impl Plan<'_> {
         if !scenario.makes_one_run() {
             return Err(UsageError(format!("{} cannot be part of a {}", words[1], self.kind)).into());
         }
-        let server = peer.map_or_else(|| "server".to_owned(), |peer| peer.name.clone());
+        let server = peer.map_or(self.name, |peer| &peer.name).to_owned();
         Ok(Step { server, value: value.cloned(), round, words, scenario })
     }
+}
+
+/// Series that were made one after the other, for example each server on its own, as one. Rounds are counted anew: the n-th
+/// run of a server at a size is round n.
+pub(crate) fn join(series: &[Value]) -> Result<Value> {
+    let mut joined = series[0].clone();
+    for field in ["of", "over"] {
+        if series.iter().any(|one| one[field] != joined[field]) {
+            bail!("the series differ in {field:?}: only those of one scenario over one option can be joined");
+        }
+    }
+    let mut runs: Vec<Value> = Vec::new();
+    for mut run in series.iter().flat_map(|one| one["runs"].as_array().cloned().unwrap_or_default()) {
+        let same = |other: &&Value| other["server"] == run["server"] && other["value"] == run["value"];
+        run["round"] = json!(runs.iter().filter(same).count() + 1);
+        runs.push(run);
+    }
+    let number = |one: &Value| one["planned_runs"].as_u64().unwrap_or(0);
+    let problems: Vec<String> = runs.iter().flat_map(problems_of).collect();
+    if let [first, others @ ..] = series
+        && !others.is_empty()
+    {
+        joined["command"] = json!(format!("{} … and {} more like it", summary::plain(&first["command"]), others.len()));
+    }
+    joined["rounds"] = json!(runs.iter().filter_map(|run| run["round"].as_u64()).max());
+    joined["planned_runs"] = json!(series.iter().map(number).sum::<u64>());
+    joined["ended_early"] = json!(series.iter().any(|one| one["ended_early"] == true));
+    joined["valid"] = json!(problems.is_empty());
+    joined["problems"] = json!(problems);
+    joined["notes"] = json!(notes_of(&runs));
+    joined["summary"] = json!(summary::summarize(&runs));
+    joined["runs"] = json!(runs);
+    Ok(joined)
 }
 
 /// Gives the option this value, whatever was there before.
@@ -218,6 +252,30 @@ mod tests {
         let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         set_option(&mut words, option, value);
         assert_eq!(words.join(" "), expected);
+    }
+
+    fn of_one(server: &str, cost: f64, over: &str) -> Value {
+        let report = json!({ "figures": { "cost": cost }, "problems": [], "notes": ["noisy"] });
+        let run = json!({ "server": server, "round": 1, "value": 100.0, "report": report });
+        json!({ "scenario": "compare", "of": "idle", "over": over, "planned_runs": 1, "ended_early": false, "runs": [run] })
+    }
+
+    #[test]
+    fn series_that_belong_together_become_one() {
+        let parts = [("floor", 2.0), ("ours", 3.0), ("floor", 4.0), ("ours", 5.0)];
+        let parts = parts.map(|(server, cost)| of_one(server, cost, "connections"));
+        let joined = join(&parts).unwrap();
+        assert_eq!((joined["rounds"].as_u64(), joined["planned_runs"].as_u64()), (Some(2), Some(4)));
+        assert_eq!(joined["notes"], json!(["4 of 4 runs: noisy"]));
+        let ours = &joined["summary"][1];
+        assert_eq!(ours["server"], "ours");
+        assert_eq!(
+            ours["ratio"],
+            json!({ "median": 1.375, "min": 1.25, "max": 1.5, "runs": 2 }),
+            "of the runs of a round"
+        );
+        let error = join(&[of_one("a", 1.0, "connections"), of_one("a", 1.0, "rate")]).unwrap_err();
+        assert!(error.to_string().contains("\"over\""), "{error}");
     }
 
     #[test]
