@@ -28,7 +28,8 @@ pub(crate) struct SweepArgs {
 /// One scenario against several servers in turn.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct CompareArgs {
-    /// A server, repeated for each, the first is what the others are compared with: NAME=URL[,pid=N]…[,protocol=P]
+    /// A server, repeated for each, the first is what the others are compared with: NAME=URL[,pid=N]…[,protocol=P]. One alone
+    /// makes a series that `merge` joins with those of others
     #[arg(long = "server", value_name = "NAME=URL,…", required = true)]
     pub(crate) servers: Vec<Peer>,
     /// Runs against each server, in turn: A B A B …

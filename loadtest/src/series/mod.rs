@@ -53,9 +53,6 @@ pub(crate) fn sweep(args: &SweepArgs, interrupt: &Interrupt) -> Result<Outcome> 
 
 pub(crate) fn compare(args: &CompareArgs, interrupt: &Interrupt) -> Result<Outcome> {
     let CompareArgs { servers, rounds, over, many } = args;
-    if servers.len() < 2 {
-        return Err(UsageError("compare needs --server at least twice".to_owned()).into());
-    }
     Plan { kind: "compare", many, rounds: *rounds, over: over.as_ref(), peers: servers, name: "" }.run(interrupt)
 }
 
