@@ -8,6 +8,8 @@ const { WebSocketServer, WebSocket } = require('ws');
 const PATH = '/ws-online-status';
 const PING_MS = 30_000;
 const STATS_LOG_MS = 30_000;
+/** With the usual 511 a storm of connections would measure how long the kernel waits before it repeats a SYN. */
+const BACKLOG = 8192;
 const NO_USER = 1008;
 const GOING_AWAY = 1012;
 
@@ -109,4 +111,4 @@ process.on('SIGTERM', stop);
 process.on('SIGINT', stop);
 
 const port = Number(process.argv[2]);
-server.listen(port, '127.0.0.1', () => console.error(`listening on 127.0.0.1:${port}`));
+server.listen({ port, host: '127.0.0.1', backlog: BACKLOG }, () => console.error(`listening on 127.0.0.1:${port}`));
