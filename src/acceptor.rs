@@ -38,7 +38,7 @@ pub enum Message {
 /// Runs a worker until it has drained. Blocks its thread.
 pub fn run(
     number: usize,
-    listener: std::net::TcpListener,
+    listeners: Vec<std::net::TcpListener>,
     shared: Arc<Shared>,
     messages: mpsc::Receiver<Message>,
 ) -> anyhow::Result<()> {
@@ -46,27 +46,32 @@ pub fn run(
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .context("cannot start the runtime of a worker")?;
-    serve(&runtime, Rc::new(Worker::new(number, shared)), listener, messages)
+    serve(&runtime, Rc::new(Worker::new(number, shared)), listeners, messages)
 }
 
 fn serve(
     runtime: &LocalRuntime,
     worker: Rc<Worker>,
-    listener: std::net::TcpListener,
+    listeners: Vec<std::net::TcpListener>,
     messages: mpsc::Receiver<Message>,
 ) -> anyhow::Result<()> {
     runtime.block_on(async move {
-        let listener = TcpListener::from_std(listener).context("cannot listen")?;
-        let stop_accepting = Rc::new(Notify::new());
-        let acceptor = tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Rc::clone(&stop_accepting)));
-        work(&worker, messages, &stop_accepting).await;
-        acceptor.abort();
+        let mut acceptors = Vec::new();
+        for listener in listeners {
+            let listener = TcpListener::from_std(listener).context("cannot listen")?;
+            let stop = Rc::new(Notify::new());
+            let task = tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Rc::clone(&stop)));
+            acceptors.push((task, stop));
+        }
+        let stop_accepting = || acceptors.iter().for_each(|(_, stop)| stop.notify_one());
+        work(&worker, messages, stop_accepting).await;
+        acceptors.iter().for_each(|(task, _)| task.abort());
         Ok(())
     })
 }
 
 /// Does what the ticker says until the worker has drained or the ticker is gone.
-async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_accepting: &Notify) {
+async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_accepting: impl Fn()) {
     let config = &worker.shared.config;
     let waves = config.ticks(config.drain.mul_f64(0.6)).max(1) as usize;
     let mut wave = 0;
@@ -74,7 +79,7 @@ async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_a
         match message {
             Message::Drain => {
                 worker.draining.set(true);
-                stop_accepting.notify_one();
+                stop_accepting();
                 wave = worker.connections_open().div_ceil(waves).max(SMALLEST_WAVE);
             }
             Message::Tick(batch) => {

@@ -31,6 +31,10 @@ pub struct Args {
     #[arg(long, env = "ROLLCALL_LISTEN", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
     pub listen: String,
 
+    /// A second port on the same address, for clients of the online-status protocol that know no other; everything is served there
+    #[arg(long, env = "ROLLCALL_STATUS_PORT", value_name = "PORT")]
+    pub status_port: Option<u16>,
+
     /// Worker threads, each with its own listener and its share of the connections [default: one per core]
     #[arg(long, env = "ROLLCALL_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
@@ -47,6 +51,10 @@ pub struct Args {
     /// for presence.v1 and strict for /ws/{user_id}]
     #[arg(long, env = "ROLLCALL_LIVENESS", value_name = "RULE")]
     pub liveness: Option<Liveness>,
+
+    /// How often connections of the online-status protocol are pinged; who has not answered by the next ping is dropped
+    #[arg(long, env = "ROLLCALL_PING_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub ping_interval: Duration,
 
     /// How long a member stays after a connection that was not closed cleanly, so that a reload shows nobody anything
     /// [default: the ttl]
@@ -109,12 +117,16 @@ pub enum LogFormat {
 pub struct Config {
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// A second port to listen on, at the same address. 0 takes a free one.
+    pub status_port: Option<u16>,
     /// Worker threads.
     pub workers: usize,
     /// The lease, at least two ticks.
     pub ttl: Duration,
     /// The time between two ticks.
     pub tick: Duration,
+    /// The time between two pings of a connection without a lease, at least two ticks.
+    pub ping_interval: Duration,
     /// Overrides what each protocol counts as a sign of life.
     pub liveness: Option<Liveness>,
     /// The longest lingering after an unclean close, at most `ttl`.
@@ -193,6 +205,15 @@ impl Args {
             ),
             (self.ttl <= MAX_TTL, format!("--ttl is {}, it must be at most {}", show(self.ttl), show(MAX_TTL))),
             (
+                self.ping_interval >= self.tick * 2 && self.ping_interval <= MAX_TTL,
+                format!(
+                    "--ping-interval is {} and --tick is {}: it must be at least 2 ticks and at most {}",
+                    show(self.ping_interval),
+                    show(self.tick),
+                    show(MAX_TTL)
+                ),
+            ),
+            (
                 grace <= self.ttl,
                 format!(
                     "--grace is {} and --ttl is {}: grace must be at most ttl, since a lease that nobody renews ends by then",
@@ -214,11 +235,20 @@ impl Args {
         if let Err(error) = self.log.parse::<tracing_subscriber::EnvFilter>() {
             return Err(ConfigError::Invalid(format!("--log {:?} is not a log filter: {error}", self.log)));
         }
+        let listen = address(&self.listen)?;
+        if self.status_port.is_some_and(|port| port != 0 && port == listen.port()) {
+            return Err(ConfigError::Invalid(format!(
+                "--status-port is {0} and --listen is {listen}: port {0} serves everything already",
+                listen.port()
+            )));
+        }
         Ok(Config {
-            listen: address(&self.listen)?,
+            listen,
+            status_port: self.status_port,
             workers: self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS),
             ttl: self.ttl,
             tick: self.tick,
+            ping_interval: self.ping_interval,
             liveness: self.liveness,
             grace,
             max_connections: connections(self.max_connections)?,
@@ -291,6 +321,11 @@ mod tests {
         check(&["--ttl", "soon"], Err("write it like"));
         check(&["--workers", "0"], Err("--workers"));
         check(&["--liveness", "none"], Err("[possible values: any, strict]"));
+        check(&["--ping-interval", "199ms"], Err("at least 2 ticks"));
+        check(&["--ping-interval", "2h"], Err("at most 1h"));
+        check(&["--status-port", "8000"], Err("serves everything already"));
+        check(&["--status-port", "3001"], Ok(()));
+        check(&["--listen", "localhost:0", "--status-port", "0"], Ok(()));
         check(&["--listen", "8000"], Err("127.0.0.1:8000"));
         check(&["--listen", "localhost:0"], Ok(()));
         check(&["--max-connections", "999999999"], Err("limit of open files"));

@@ -4,7 +4,7 @@
 //! read into the worker's scratch buffer; only an unfinished frame or message is kept, and only until it is finished. Writes go
 //! straight to the socket; only what it does not take is kept, and only until it does.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io::{self, IoSlice, Read};
 use std::ops::ControlFlow;
@@ -31,6 +31,8 @@ use crate::worker::Worker;
 const CHUNKS_PER_TURN: usize = 2;
 /// Answers that a client may leave unread before its messages are left unread too.
 const MAX_UNREAD_ANSWERS: usize = 64 * 1024;
+/// Events that may wait for a client that is told each of them: some 10,000. They are references to frames that all share.
+const MAX_WAITING_EVENTS: usize = 1024 * 1024;
 /// A client must have taken what waits for it within this time, or it is dropped: what it holds back is memory of ours.
 const OUTBOX_DEADLINE: Duration = Duration::from_secs(30);
 /// And what is long may take longer: this many bytes a second more, some 256 kbit/s.
@@ -64,8 +66,8 @@ pub struct Connection {
     pub id: ConnectionId,
     /// What it speaks.
     pub dialect: Dialect,
-    /// Whose it is; holds the lease.
-    pub session: Arc<Session>,
+    /// Whose it is; holds the lease. Set when the user is known, which the upgrade says or the first message.
+    pub session: OnceCell<Arc<Session>>,
     /// How far it has come. Written by the worker.
     pub phase: Cell<Phase>,
     /// The lower half of the tick of the last bytes that were read: what is asked is how long ago that was.
@@ -124,8 +126,21 @@ struct Outbound {
     outbox: Outbox,
     /// Bytes of answers among it.
     answers: usize,
+    /// Bytes of events that came while others waited.
+    events: usize,
     /// The reader, if it waits for the outbox.
     reader: Option<Waker>,
+}
+
+/// What is put into an outbox, which bounds each in its own way.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// To what the client sent: bounded by what more is read of it.
+    Answer,
+    /// What a tick brought: nothing more is put behind it.
+    Whole,
+    /// What a tick brought, behind other things.
+    Event,
 }
 
 impl std::fmt::Debug for Connection {
@@ -137,11 +152,11 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// A new connection over a socket.
-    pub fn new(id: ConnectionId, dialect: Dialect, session: Arc<Session>, stream: TcpStream, now: Tick) -> Self {
+    pub fn new(id: ConnectionId, dialect: Dialect, stream: TcpStream, now: Tick) -> Self {
         Self {
             id,
             dialect,
-            session,
+            session: OnceCell::new(),
             phase: Cell::new(Phase::Open),
             last_heard: Cell::new(now as u32),
             subscriptions: Cell::default(),
@@ -185,7 +200,7 @@ impl Connection {
         let written = if self.is_blocked() { 0 } else { self.try_write(&[IoSlice::new(answers)]) };
         if written < answers.len() {
             let rest = Bytes::copy_from_slice(&answers[written..]);
-            self.queue(worker, [rest].into_iter(), true);
+            self.queue(worker, [rest].into_iter(), Kind::Answer);
         }
         answers.clear();
     }
@@ -207,11 +222,22 @@ impl Connection {
                     written -= skipped;
                     (skipped < frame.len()).then(|| frame.slice(skipped..))
                 });
-                self.queue(worker, rest, false);
+                self.queue(worker, rest, Kind::Whole);
                 return true;
             }
         }
         true
+    }
+
+    /// Has frames wait for a socket that is busy with earlier ones. False if too many wait already: then nothing was kept.
+    pub fn wait_behind(self: &Rc<Self>, worker: &Rc<Worker>, frames: &[&Bytes]) -> bool {
+        let waiting = self.with_outbound(|outbound| outbound.as_ref().map_or(0, |outbound| outbound.events));
+        let more: usize = frames.iter().map(|frame| frame.len()).sum();
+        let fits = waiting + more <= MAX_WAITING_EVENTS;
+        if fits {
+            self.queue(worker, frames.iter().copied().cloned(), Kind::Event);
+        }
+        fits
     }
 
     /// Ends the connection from our side: the reader finds the end of the stream.
@@ -262,13 +288,16 @@ impl Connection {
         }
     }
 
-    fn queue(self: &Rc<Self>, worker: &Rc<Worker>, frames: impl Iterator<Item = Bytes>, answers: bool) {
+    fn queue(self: &Rc<Self>, worker: &Rc<Worker>, frames: impl Iterator<Item = Bytes>, kind: Kind) {
         let idle = !self.is_blocked();
         let mut outbound = self.outbound.take().unwrap_or_default();
         let before = outbound.outbox.bytes();
         frames.for_each(|frame| outbound.outbox.push(frame));
-        if answers {
-            outbound.answers += outbound.outbox.bytes() - before;
+        let more = outbound.outbox.bytes() - before;
+        match kind {
+            Kind::Answer => outbound.answers += more,
+            Kind::Event => outbound.events += more,
+            Kind::Whole => {}
         }
         self.outbound.set(Some(outbound));
         if idle {

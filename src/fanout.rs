@@ -4,6 +4,7 @@
 //! between some writes the worker yields, so that reads go on while many observers are told.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -222,8 +223,26 @@ impl RoomObservers {
             if frames.is_empty() {
                 *frames = snapshot.iter().map(|page| deliveries.frame(page, update)).collect();
             }
-            self.attach(slot, frames, update, deliveries);
+            let whole = frames.clone();
+            let frames = match self.span_of(slot, update) {
+                Some((page, own)) => {
+                    let around = [snapshot[page].slice(..own.start), snapshot[page].slice(own.end..)];
+                    let around = around.iter().filter(|bytes| !bytes.is_empty());
+                    let around: Vec<u32> = around.map(|bytes| deliveries.frame(bytes, update)).collect();
+                    [&whole[..page], &around, &whole[page + 1..]].concat()
+                }
+                None => whole,
+            };
+            self.attach(slot, &frames, update, deliveries);
         }
+    }
+
+    /// Where the snapshot tells a waiting observer of itself, if its audience is not to be told that. Only there: as long as it
+    /// looks it is a member, so that no later change is about its user.
+    fn span_of(&self, slot: usize, update: &Update) -> Option<(usize, Range<usize>)> {
+        let Pending { connection, audience, .. } = &self.pending[slot];
+        let session = connection.session.get().filter(|_| *audience == Audience::Events)?;
+        update.spans.find(session.user())
     }
 
     fn waiting_for(&self, update: &Update) -> Vec<usize> {
@@ -266,9 +285,13 @@ impl Deliveries {
             if frames.is_empty() {
                 continue;
             }
-            if connection.deliver(worker, &frames) {
+            let stream = connection.dialect.is_stream();
+            if connection.deliver(worker, &frames) || stream && connection.wait_behind(worker, &frames) {
                 worker.counters.deliveries.add(frames.len() as u64);
                 worker.counters.delivered_bytes.add(frames.iter().map(|frame| frame.len() as u64).sum());
+            } else if stream {
+                worker.counters.connections_too_slow.add(1);
+                connection.abort();
             } else {
                 worker.counters.deliveries_skipped.add(frames.len() as u64);
                 let rooms = group.iter().map(|(_, frame)| self.frames[*frame as usize].1);

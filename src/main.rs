@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let (workers, connections) = (config.workers, config.max_connections);
     let server = Server::bind(config)?;
-    let address = server.local_addr();
+    let (address, status_address) = (server.local_addr(), server.status_addr());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -47,6 +47,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         out,
         &format!("rollcall {version} is listening on {address} with {workers} workers, for {connections} connections"),
     );
+    if let Some(status) = status_address {
+        say(out, &format!("online status is served on {status} as well"));
+    }
     say(out, &format!("open http://{} (stop with ctrl-C)", browsable(address)));
     server
         .run(async move {

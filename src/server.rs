@@ -28,8 +28,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 /// A server that has its port and does not serve yet.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<std::net::TcpListener>,
+    /// For each worker.
+    listeners: Vec<Vec<std::net::TcpListener>>,
     address: SocketAddr,
+    status_address: Option<SocketAddr>,
     config: Config,
 }
 
@@ -44,9 +46,23 @@ struct WorkerHandle {
 impl Server {
     /// Binds the listeners.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
-        let listeners = listen::bind(config.listen, config.workers)?;
-        let address = listeners[0].local_addr()?;
-        Ok(Self { listeners, address, config })
+        let main = listen::bind(config.listen, config.workers, "--listen HOST:PORT")?;
+        let address = main[0].local_addr()?;
+        let mut listeners: Vec<_> = main.into_iter().map(|listener| vec![listener]).collect();
+        let mut status_address = None;
+        if let Some(port) = config.status_port {
+            let status = SocketAddr::new(address.ip(), port);
+            let second = listen::bind(status, config.workers, "--status-port PORT")?;
+            status_address = Some(second[0].local_addr()?);
+            listeners.iter_mut().zip(second).for_each(|(of_worker, listener)| of_worker.push(listener));
+        }
+        Ok(Self { listeners, address, status_address, config })
+    }
+
+    /// Where it listens as well, if `--status-port` is given.
+    #[must_use]
+    pub fn status_addr(&self) -> Option<SocketAddr> {
+        self.status_address
     }
 
     /// Where it listens.
@@ -62,8 +78,8 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let shared = Arc::new(shared(self.config));
         let mut workers = Vec::new();
-        for (number, listener) in self.listeners.into_iter().enumerate() {
-            workers.push(start(number, listener, Arc::clone(&shared))?);
+        for (number, listeners) in self.listeners.into_iter().enumerate() {
+            workers.push(start(number, listeners, Arc::clone(&shared))?);
         }
         let mut ticker = Ticker::new(Arc::clone(&shared));
         tokio::pin!(shutdown);
@@ -117,13 +133,13 @@ fn first_ended(workers: &mut Vec<WorkerHandle>) -> Option<anyhow::Result<()>> {
     None
 }
 
-fn start(number: usize, listener: std::net::TcpListener, shared: Arc<Shared>) -> anyhow::Result<WorkerHandle> {
+fn start(number: usize, listeners: Vec<std::net::TcpListener>, shared: Arc<Shared>) -> anyhow::Result<WorkerHandle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
     let (tell, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
-            let result = acceptor::run(number, listener, shared, messages);
+            let result = acceptor::run(number, listeners, shared, messages);
             // Nobody listens if the server has been dropped.
             let _ = tell.send(result);
         })

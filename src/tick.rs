@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::dialect::{native, online_users};
+use crate::dialect::{native, online_users, status};
 use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Tick};
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
@@ -35,6 +35,8 @@ pub struct Update {
     pub changes: [Option<Bytes>; AUDIENCES],
     /// For each audience, the frames for those who are not yet.
     pub snapshots: [Option<Pages>; AUDIENCES],
+    /// Where each user stands in the snapshot for [`Audience::Events`].
+    pub spans: status::Spans,
 }
 
 /// One tick's work for one worker. It is sent even if there is none: it is the worker's clock.
@@ -99,12 +101,12 @@ impl Announcer {
             let change = self.registry.settle(&room);
             counts.rooms += 1;
             counts.changes += (change.diff.joined.len() + change.diff.updated.len() + change.diff.left.len()) as u64;
-            self.announce(&room, &change, now.tick, &mut batches);
+            self.announce(&room, &change, now, &mut batches);
         }
         (batches, counts)
     }
 
-    fn announce(&mut self, room: &Arc<Room>, change: &RoomChange, now: Tick, batches: &mut [Batch]) {
+    fn announce(&mut self, room: &Arc<Room>, change: &RoomChange, now: Now, batches: &mut [Batch]) {
         let mut in_use = AudienceSet::default();
         for audience in Audience::ALL {
             if change.observers.iter().any(|observers| observers[audience as usize] > 0) {
@@ -123,13 +125,14 @@ impl Announcer {
         }
     }
 
-    fn encode(&mut self, room: &Arc<Room>, change: &RoomChange, in_use: AudienceSet, now: Tick) -> Update {
+    fn encode(&mut self, room: &Arc<Room>, change: &RoomChange, in_use: AudienceSet, now: Now) -> Update {
         let mut update = Update {
             room: Arc::clone(room),
             generation: change.generation,
             seq: change.seq,
             changes: Default::default(),
             snapshots: Default::default(),
+            spans: status::Spans::default(),
         };
         let wanted = |audience| change.wanted.contains(audience) && in_use.contains(audience);
         if !change.diff.is_empty() && change.keeps_history {
@@ -145,16 +148,16 @@ impl Announcer {
         }
         let mut put_off = AudienceSet::default();
         if wanted(Audience::Members) {
-            let snapshot = self.whole(room, change, Audience::Members, now, native::encode_snapshot);
+            let snapshot = self.whole(room, change, Audience::Members, now.tick, native::encode_snapshot);
             if snapshot.is_none() {
                 put_off.insert(Audience::Members);
             }
             update.snapshots[Audience::Members as usize] = snapshot;
         }
         let owed = in_use.contains(Audience::Names) && (change.diff.moved() || self.is_owed(room));
-        let due = owed && self.may_tell(room, change, now);
+        let due = owed && self.may_tell(room, change, now.tick);
         if due || wanted(Audience::Names) {
-            let list = self.whole(room, change, Audience::Names, now, encode_names);
+            let list = self.whole(room, change, Audience::Names, now.tick, encode_names);
             if wanted(Audience::Names) && list.is_none() {
                 put_off.insert(Audience::Names);
             }
@@ -162,7 +165,22 @@ impl Announcer {
             update.snapshots[Audience::Names as usize] = list;
         }
         let told = update.changes[Audience::Names as usize].is_some();
-        self.note(room, owed, told, now);
+        self.note(room, owed, told, now.tick);
+        if in_use.contains(Audience::Events) && change.diff.moved() {
+            update.changes[Audience::Events as usize] = Some(status::encode_changes(&change.diff, now.unix_ms));
+        }
+        if wanted(Audience::Events) {
+            let spans = &mut update.spans;
+            let roster = self.whole(room, change, Audience::Events, now.tick, |room| {
+                let (pages, found) = status::encode_roster(room, now.unix_ms);
+                *spans = found;
+                pages
+            });
+            if roster.is_none() {
+                put_off.insert(Audience::Events);
+            }
+            update.snapshots[Audience::Events as usize] = roster;
+        }
         if !put_off.is_empty() || (owed && !told) {
             self.registry.revisit(room, put_off);
         }
@@ -176,7 +194,7 @@ impl Announcer {
         change: &RoomChange,
         audience: Audience,
         now: Tick,
-        encode: fn(&Room) -> Pages,
+        encode: impl FnOnce(&Room) -> Pages,
     ) -> Option<Pages> {
         let last = self.paces.get(&room.id()).map_or(Whole::default(), |pace| pace.last[audience as usize]);
         if now < last.at + last.pause(change.count, ENCODED_BYTES_PER_SECOND, self.tick) {

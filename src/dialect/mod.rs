@@ -6,6 +6,7 @@
 pub mod json;
 pub mod native;
 pub mod online_users;
+pub mod status;
 
 use bytes::{Bytes, BytesMut};
 
@@ -18,9 +19,26 @@ pub enum Dialect {
     Native,
     /// The online-users seed, see [`online_users`].
     OnlineUsers,
+    /// The online-status seed, see [`status`].
+    Status,
     /// Gives every message back; for conformance suites.
     #[cfg(feature = "echo")]
     Echo,
+}
+
+impl Dialect {
+    /// Whether presence is a lease that signs of life renew. Otherwise it is the connection, from its join to its end, and the
+    /// connection is pinged at the seeds' pace.
+    #[must_use]
+    pub fn has_lease(self) -> bool {
+        matches!(self, Self::Native | Self::OnlineUsers)
+    }
+
+    /// Whether its clients are told events only: a snapshot cannot take back what they were told before they missed something.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Status)
+    }
 }
 
 /// What a client asks for. Names are checked, states are compact JSON within their limit.

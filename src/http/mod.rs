@@ -28,6 +28,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::dialect::Dialect;
 use crate::socket::{close, put_close};
 use crate::worker::{Accepted, Worker};
 use reply::Reply;
@@ -86,6 +87,8 @@ async fn hand_over(stream: TcpStream, read_ahead: &[u8], accepted: &Accepted, wo
     } else if worker.is_full() {
         worker.counters.connections_refused.add(1);
         refuse(stream, close::TRY_AGAIN, "too many connections, try again later").await;
+    } else if accepted.dialect == Dialect::Status && accepted.user.is_none() {
+        refuse(stream, close::POLICY, "User ID required").await;
     } else {
         return worker.park(stream, read_ahead, accepted);
     }

@@ -21,17 +21,21 @@ pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<Result<
         return whole.then(|| {
             Ok(Accepted {
                 dialect: Dialect::OnlineUsers,
-                user: id_segment(user, "the user id")?.into(),
+                user: Some(id_segment(user, "the user id")?.into()),
                 rooms: Vec::new(),
             })
         });
     }
     #[cfg(feature = "echo")]
     if matches!(&*target.path, "/" | "/echo") && request.headers().contains_key(header::UPGRADE) {
-        return Some(Ok(Accepted { dialect: Dialect::Echo, user: "echo".into(), rooms: Vec::new() }));
+        return Some(Ok(Accepted { dialect: Dialect::Echo, user: Some("echo".into()), rooms: Vec::new() }));
     }
     let _ = request;
-    (target.path == "/v1/connect").then(|| accept_native(target))
+    match &*target.path {
+        "/v1/connect" => Some(accept_native(target)),
+        "/ws-online-status" => Some(accept_status(target)),
+        _ => None,
+    }
 }
 
 fn accept_native(target: &Target) -> Result<Accepted, Reply> {
@@ -42,7 +46,14 @@ fn accept_native(target: &Target) -> Result<Accepted, Reply> {
         return Err(Reply::bad_request(&format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms")));
     }
     let rooms: Result<Vec<_>, _> = rooms.iter().map(|room| Ok(id(room, "room")?.into())).collect();
-    Ok(Accepted { dialect: Dialect::Native, user, rooms: rooms? })
+    Ok(Accepted { dialect: Dialect::Native, user: Some(user), rooms: rooms? })
+}
+
+/// Without a user, or with an empty one, the handshake succeeds: the close frame says what is missing, as the seed does.
+fn accept_status(target: &Target) -> Result<Accepted, Reply> {
+    let user = target.first("userId")?.filter(|user| !user.is_empty());
+    let user = user.map(|user| id(&user, "userId")).transpose()?;
+    Ok(Accepted { dialect: Dialect::Status, user: user.map(Into::into), rooms: Vec::new() })
 }
 
 /// The answer that makes the connection a WebSocket, if the request is a sound handshake.

@@ -117,6 +117,11 @@ impl Registry {
         session
     }
 
+    /// Starts a session without a lease: no wheel looks at it, and it lasts until its owner ends it.
+    pub fn hold_session(&self, user: &str) -> Arc<Session> {
+        Arc::new(Session::new(self.shared_name(user), Tick::MAX - 1))
+    }
+
     /// Records a sign of life. A session whose lease had ended is back in its rooms.
     pub fn renew(&self, session: &Arc<Session>, now: Now) {
         if !session.renew(now.tick + self.settings.ttl) {

@@ -28,14 +28,16 @@ pub enum Audience {
     Count,
     /// The whole list of names at each change (online users).
     Names,
+    /// Who came and who went, one event each (online status).
+    Events,
 }
 
 /// The number of audiences; arrays are indexed by `Audience as usize`.
-pub const AUDIENCES: usize = 3;
+pub const AUDIENCES: usize = 4;
 
 impl Audience {
     /// All of them.
-    pub const ALL: [Self; AUDIENCES] = [Self::Members, Self::Count, Self::Names];
+    pub const ALL: [Self; AUDIENCES] = [Self::Members, Self::Count, Self::Names, Self::Events];
 }
 
 /// A set of audiences.

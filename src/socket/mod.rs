@@ -19,6 +19,8 @@ pub mod close {
     pub const UNSUPPORTED: u16 = 1003;
     /// Text that is not UTF-8.
     pub const INVALID: u16 = 1007;
+    /// Not what the server's rules ask for.
+    pub const POLICY: u16 = 1008;
     /// A message that is too big.
     pub const TOO_BIG: u16 = 1009;
     /// The server is going away; come back after a random delay.

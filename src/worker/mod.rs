@@ -22,7 +22,7 @@ use crate::dialect::Dialect;
 use crate::dialect::json;
 use crate::fanout::Fanout;
 use crate::metrics::{Metrics, WorkerCounters};
-use crate::presence::{Now, Reason, Registry, Session, Tick, Wheel};
+use crate::presence::{Now, Reason, Registry, Tick, Wheel};
 use crate::socket::{PING, close, put_close};
 
 /// What one read takes at most. A heartbeat is 15 bytes; this is for floods, which are taken in bites that delay nobody much.
@@ -119,6 +119,8 @@ struct Times {
     /// are not pinged all the time.
     ping_after: Tick,
     close_wait: Tick,
+    /// Connections without a lease are pinged each time this has passed.
+    ping_interval: Tick,
 }
 
 /// What was agreed at the upgrade.
@@ -126,8 +128,8 @@ struct Times {
 pub struct Accepted {
     /// The protocol.
     pub dialect: Dialect,
-    /// The user that the connection speaks for.
-    pub user: Box<str>,
+    /// The user that the connection speaks for, if the request says so.
+    pub user: Option<Box<str>>,
     /// Rooms to join at once.
     pub rooms: Vec<Box<str>>,
 }
@@ -148,6 +150,7 @@ impl Worker {
             grace: config.ticks(config.grace),
             ping_after: half + (half / 10).max(1),
             close_wait: config.ticks(std::time::Duration::from_millis(CLOSE_WAIT_MS)),
+            ping_interval: config.ticks(config.ping_interval),
         };
         Self {
             number,
@@ -159,7 +162,7 @@ impl Worker {
             draining: Cell::new(false),
             connections: RefCell::default(),
             next_serial: Cell::new(0),
-            checks: RefCell::new(Wheel::new(times.ttl.max(times.close_wait) + 1)),
+            checks: RefCell::new(Wheel::new(times.ttl.max(times.close_wait).max(times.ping_interval) + 1)),
             json: RefCell::default(),
             answers: RefCell::default(),
             times,
@@ -171,8 +174,10 @@ impl Worker {
     pub fn park(self: &Rc<Self>, stream: TcpStream, read_ahead: &[u8], accepted: &Accepted) {
         let now = self.shared.now();
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let session = self.shared.registry.open_session(&accepted.user, now);
-        let connection = self.admit(accepted.dialect, session, stream, now.tick);
+        let connection = self.admit(accepted.dialect, stream, now.tick);
+        if let Some(user) = &accepted.user {
+            self.identify(&connection, user);
+        }
         let mut answers = BytesMut::new();
         self.greet(&connection, accepted, &mut answers);
         connection.answer(self, &mut answers);
@@ -183,15 +188,25 @@ impl Worker {
         tokio::task::spawn_local(Reader::new(connection, Rc::clone(self)));
     }
 
-    fn admit(&self, dialect: Dialect, session: Arc<Session>, stream: TcpStream, now: Tick) -> Rc<Connection> {
+    /// Gives a connection its user, once.
+    fn identify(&self, connection: &Connection, user: &str) {
+        let registry = &self.shared.registry;
+        connection.session.get_or_init(|| match connection.dialect.has_lease() {
+            true => registry.open_session(user, self.shared.now()),
+            false => registry.hold_session(user),
+        });
+    }
+
+    fn admit(&self, dialect: Dialect, stream: TcpStream, now: Tick) -> Rc<Connection> {
         let mut connections = self.connections.borrow_mut();
         let serial = self.next_serial.get();
         self.next_serial.set(serial.wrapping_add(1));
         let entry = connections.vacant_entry();
         let id = ConnectionId { index: entry.key() as u32, serial };
-        let connection = Rc::new(Connection::new(id, dialect, session, stream, now));
+        let connection = Rc::new(Connection::new(id, dialect, stream, now));
         entry.insert(Rc::clone(&connection));
-        self.checks.borrow_mut().insert(now + self.times.ping_after, id);
+        let first_check = if dialect.has_lease() { self.times.ping_after } else { self.times.ping_interval };
+        self.checks.borrow_mut().insert(now + first_check, id);
         self.counters.connections.add(1);
         self.counters.connections_opened.add(1);
         connection
@@ -234,14 +249,16 @@ impl Worker {
         }
         self.fanout.borrow_mut().forget(self, connection);
         let registry = &self.shared.registry;
+        let Some(session) = connection.session.get() else { return };
         match (connection.dialect, ending) {
-            (Dialect::Native, Ending::Clean) => registry.end_session(&connection.session, Reason::Closed),
-            (Dialect::Native, Ending::Lost) => {
-                registry.abandon_session(&connection.session, self.times.grace, self.shared.now());
-            }
+            (Dialect::Native, Ending::Clean) => registry.end_session(session, Reason::Closed),
+            (Dialect::Native, Ending::Lost) => registry.abandon_session(session, self.times.grace, self.shared.now()),
             (Dialect::OnlineUsers, _) => {} // It stays until its lease ends.
+            // The server goes and not its users: they are not to see each other leave.
+            (Dialect::Status, Ending::Lost) if self.draining.get() => {}
+            (Dialect::Status, _) => registry.end_session(session, Reason::Closed),
             #[cfg(feature = "echo")]
-            (Dialect::Echo, _) => registry.end_session(&connection.session, Reason::Closed),
+            (Dialect::Echo, _) => registry.end_session(session, Reason::Closed),
         }
     }
 
@@ -268,8 +285,10 @@ impl Worker {
     /// Something came from the client, or it took something that waited for it.
     pub(crate) fn sign_of_life(&self, connection: &Connection, now: Now) {
         connection.heard(now.tick);
-        if self.any_counts(connection.dialect) {
-            self.shared.registry.renew(&connection.session, now);
+        if self.any_counts(connection.dialect)
+            && let Some(session) = connection.session.get()
+        {
+            self.shared.registry.renew(session, now);
         }
     }
 
@@ -281,26 +300,31 @@ impl Worker {
             let connection =
                 self.connections.borrow().get(id.index as usize).filter(|held| held.id == id).map(Rc::clone);
             let Some(connection) = connection else { continue };
-            let silent = connection.silent_for(now);
-            let next = if connection.phase.get() != Phase::Open {
-                if silent >= self.times.close_wait {
-                    connection.abort();
-                    continue;
-                }
-                now - silent + self.times.close_wait
-            } else if silent > self.times.ttl {
-                self.counters.connections_timed_out.add(1);
-                connection.abort();
-                continue;
-            } else if silent >= self.times.ping_after {
-                // A full socket has other trouble than silence, and gets no ping on top.
-                connection.deliver(self, &[&Bytes::from_static(PING)]);
-                now - silent + self.times.ttl + 1
-            } else {
-                now - silent + self.times.ping_after
-            };
-            self.checks.borrow_mut().insert(next, id);
+            match self.check(&connection, now) {
+                Some(next) => self.checks.borrow_mut().insert(next, id),
+                None => connection.abort(),
+            }
         }
+    }
+
+    /// Looks after one connection. Returns when to look again, or `None` if it has been silent for too long.
+    fn check(self: &Rc<Self>, connection: &Rc<Connection>, now: Tick) -> Option<Tick> {
+        let (silent, times) = (connection.silent_for(now), &self.times);
+        if connection.phase.get() != Phase::Open {
+            return (silent < times.close_wait).then(|| now - silent + times.close_wait);
+        }
+        let leased = connection.dialect.has_lease();
+        // Without a lease: whoever has not been heard since the last ping did not answer it.
+        if silent > if leased { times.ttl } else { times.ping_interval } {
+            self.counters.connections_timed_out.add(1);
+            return None;
+        }
+        if leased && silent < times.ping_after {
+            return Some(now - silent + times.ping_after);
+        }
+        // A full socket has other trouble than silence, and gets no ping on top.
+        connection.deliver(self, &[&Bytes::from_static(PING)]);
+        Some(if leased { now - silent + times.ttl + 1 } else { now + times.ping_interval })
     }
 
     /// Whether no further connection may be taken.
@@ -327,6 +351,7 @@ impl Worker {
 
     fn any_counts(&self, dialect: Dialect) -> bool {
         match self.shared.config.liveness {
+            _ if !dialect.has_lease() => false,
             Some(rule) => rule == Liveness::Any,
             None => dialect != Dialect::OnlineUsers,
         }

@@ -7,19 +7,20 @@ use bytes::BytesMut;
 use super::{Accepted, MAX_ROOMS_PER_CONNECTION, Worker, unix_ms};
 use crate::connection::{Connection, Subscription};
 use crate::dialect::native::{self, Refusal, Welcome};
-use crate::dialect::{Command, Dialect, Resume, online_users};
+use crate::dialect::{Command, Dialect, Resume, online_users, status};
 use crate::presence::Audience;
 
 impl Worker {
     /// Says the first words of a protocol, and joins what the upgrade asked for.
     pub(super) fn greet(self: &Rc<Self>, connection: &Rc<Connection>, accepted: &Accepted, answers: &mut BytesMut) {
+        let user = accepted.user.as_deref().unwrap_or_default();
         match accepted.dialect {
             Dialect::Native => {
                 let config = &self.shared.config;
                 let name = format!("{}-{:x}", self.number, connection.id.serial);
                 let ttl_ms = config.ttl.as_millis() as u64;
                 let welcome = Welcome {
-                    user: &accepted.user,
+                    user,
                     connection: &name,
                     node: &self.shared.node,
                     ttl_ms,
@@ -41,6 +42,15 @@ impl Worker {
                 };
                 self.obey(connection, join, answers);
             }
+            Dialect::Status => {
+                status::put_established(answers, user, unix_ms());
+                let audience = Some(Audience::Events);
+                self.obey(
+                    connection,
+                    Command::Join { room: online_users::ROOM, state: None, audience, resume: None },
+                    answers,
+                );
+            }
             #[cfg(feature = "echo")]
             Dialect::Echo => {}
         }
@@ -50,11 +60,12 @@ impl Worker {
     pub(super) fn obey(self: &Rc<Self>, connection: &Rc<Connection>, command: Command<'_>, answers: &mut BytesMut) {
         let registry = &self.shared.registry;
         let now = self.shared.now();
+        let Some(session) = connection.session.get() else { return };
         let done = match command {
             Command::Heartbeat { ack } => {
                 self.counters.heartbeats.add(1);
                 if !self.any_counts(connection.dialect) {
-                    registry.renew(&connection.session, now);
+                    registry.renew(session, now);
                 }
                 match connection.dialect {
                     Dialect::OnlineUsers => answers.extend_from_slice(online_users::HEARTBEAT_ACK),
@@ -64,22 +75,20 @@ impl Worker {
                 Ok(())
             }
             Command::Join { room, state, audience, resume } => self.room_for(connection, room).map(|()| {
-                let room = registry.join(&connection.session, room, state, now);
+                let room = registry.join(session, room, state, now);
                 self.fanout.borrow_mut().joined(connection, &room);
                 if let Some(audience) = audience {
                     self.observe(connection, room.name(), audience, resume);
                 }
             }),
             Command::Leave { room } => {
-                let left = registry.leave(&connection.session, room);
+                let left = registry.leave(session, room);
                 if left {
                     self.fanout.borrow_mut().left(self, connection, room);
                 }
                 joined(left, room)
             }
-            Command::SetState { room, state } => {
-                joined(registry.set_state(&connection.session, room, state, now), room)
-            }
+            Command::SetState { room, state } => joined(registry.set_state(session, room, state, now), room),
             Command::Observe { room, audience, resume } => {
                 self.room_for(connection, room).map(|()| self.observe(connection, room, audience, resume))
             }

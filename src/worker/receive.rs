@@ -156,6 +156,7 @@ impl Worker {
                     answers.extend_from_slice(online_users::UNKNOWN_MESSAGE);
                 }
             },
+            Dialect::Status => {} // Its clients only listen.
             #[cfg(feature = "echo")]
             Dialect::Echo => crate::socket::put_message(answers, true, text),
         }
@@ -164,7 +165,7 @@ impl Worker {
 
 fn limits(dialect: Dialect) -> Limits {
     match dialect {
-        Dialect::Native | Dialect::OnlineUsers => Limits::PRESENCE,
+        Dialect::Native | Dialect::OnlineUsers | Dialect::Status => Limits::PRESENCE,
         #[cfg(feature = "echo")]
         Dialect::Echo => Limits::ECHO,
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 #![allow(unused_imports, reason = "every test binary uses its own part of this module")]
 
+pub(crate) mod feed;
 pub(crate) mod frame;
 pub(crate) mod http;
 pub(crate) mod mirror;
@@ -15,6 +16,7 @@ pub(crate) mod user_list;
 
 use std::time::Duration;
 
+pub(crate) use feed::Feed;
 pub(crate) use frame::Frame;
 pub(crate) use mirror::Mirror;
 pub(crate) use process::Process;

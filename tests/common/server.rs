@@ -12,7 +12,7 @@ use rollcall::{Config, Server};
 
 use super::http::{self, Response};
 use super::room::{Members, members_of};
-use super::{DEADLINE, Mirror, RawClient, UserList, encoded};
+use super::{DEADLINE, Feed, Mirror, RawClient, UserList, encoded};
 
 /// What a test gets unless it says otherwise: quick ticks, more than one worker, nobody expires, a short drain.
 const DEFAULTS: [[&str; 2]; 5] =
@@ -20,6 +20,7 @@ const DEFAULTS: [[&str; 2]; 5] =
 
 pub(crate) struct TestServer {
     address: SocketAddr,
+    status_address: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -33,17 +34,22 @@ impl TestServer {
         let config =
             Config::from_args(arguments.iter().copied()).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
         let server = Server::bind(config).expect("port 0 can always be bound");
-        let address = server.local_addr();
+        let (address, status_address) = (server.local_addr(), server.status_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async move {
             // A dropped sender counts as a stop, so that a failed test leaves no server behind.
             let _ = stopped.await;
         }));
-        Self { address, stop, task }
+        Self { address, status_address, stop, task }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of `--status-port`.
+    pub(crate) fn status_address(&self) -> SocketAddr {
+        self.status_address.expect("started with --status-port")
     }
 
     /// Stops the server and waits for its end, which has to be a good one.
@@ -82,6 +88,13 @@ impl TestServer {
     /// A client of the online users dialect that has its first list.
     pub(crate) async fn list(&self, user: &str) -> UserList {
         UserList::connect(self.address, user).await
+    }
+
+    /// A client of online status that has been greeted.
+    pub(crate) async fn status(&self, user: &str) -> Feed {
+        let mut feed = Feed::connect(self.address, &format!("/ws-online-status?userId={}", encoded(user))).await;
+        feed.wait_until("the greeting", |feed| !feed.log.is_empty()).await;
+        feed
     }
 
     /// A native client that may send any bytes, after its welcome.

@@ -1,0 +1,349 @@
+//! PROTOCOLS section 4: online status (`/ws-online-status`). One test a rule.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use common::frame::{BINARY, CLOSE, PING, PONG};
+use common::{Feed, Frame, RawClient, TestServer, raw};
+
+fn path(user: &str) -> String {
+    format!("/ws-online-status?userId={user}")
+}
+
+/// How far a timestamp is from now.
+fn age(message: &Value) -> Duration {
+    let text = message["timestamp"].as_str().expect("a timestamp is a string");
+    assert_eq!(text.len(), "2024-01-01T12:00:00.000Z".len(), "{text}");
+    let time = humantime::parse_rfc3339(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    SystemTime::now().duration_since(time).unwrap_or_else(|error| error.duration())
+}
+
+#[tokio::test]
+async fn a_newcomer_is_greeted_with_its_number_and_a_connection_id() {
+    let server = TestServer::start(&[]);
+    let feed = server.status("123").await;
+    let greeting = &feed.log[0];
+    assert_eq!(greeting["type"], "CONNECTION_ESTABLISHED");
+    assert_eq!(greeting["userId"], json!(123));
+    assert!(age(greeting) < Duration::from_secs(60), "{greeting}");
+    let (user, unix_ms) = greeting["connectionId"].as_str().unwrap().split_once('-').unwrap();
+    assert_eq!(user, "123");
+    assert_eq!(unix_ms.len(), 13, "milliseconds: {greeting}");
+    assert_eq!(greeting.as_object().unwrap().len(), 4, "{greeting}");
+    let text = server.status("ann 007").await;
+    assert_eq!(text.log[0]["userId"], json!("ann 007"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn others_are_told_who_comes_and_goes() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.status("alice").await;
+    let bob = server.status("7").await;
+    alice.wait_until("7", |alice| alice.shows(&["7"])).await;
+    assert_eq!(alice.log[1]["userId"], json!(7), "a number stays one");
+    assert!(age(&alice.log[1]) < Duration::from_secs(60));
+    assert_eq!(alice.log[1].as_object().unwrap().len(), 3, "{}", alice.log[1]);
+    bob.close(1000);
+    alice.wait_until("his going", |alice| alice.shows(&[])).await;
+    assert_eq!(alice.log[2]["type"], "USER_OFFLINE");
+    assert!(age(&alice.log[2]) < Duration::from_secs(60));
+    assert_eq!(alice.log.len(), 3, "nothing else was said: {:?}", alice.log);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_newcomer_is_told_who_is_online_and_nobody_of_itself() {
+    let server = TestServer::start(&[]);
+    let names: Vec<String> = (0..5).map(|n| format!("user-{n}")).collect();
+    let mut feeds = Vec::new();
+    for name in &names {
+        feeds.push(server.status(name).await);
+    }
+    for (feed, name) in feeds.iter_mut().zip(&names) {
+        let others: BTreeSet<String> =
+            names.iter().filter(|other| *other != name).map(|n| json!(n).to_string()).collect();
+        feed.wait_until("the others", |feed| feed.online == others).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn newcomers_of_one_tick_are_told_of_each_other_only() {
+    let server = TestServer::start(&["--tick", "200ms"]);
+    let names: Vec<String> = (0..20).map(|n| format!("{n}")).collect();
+    let mut feeds = join_all(names.iter().map(|name| server.status(name))).await;
+    for (feed, name) in feeds.iter_mut().zip(&names) {
+        let others: BTreeSet<String> = names.iter().filter(|other| *other != name).cloned().collect();
+        feed.wait_until("the others", |feed| feed.online == others).await;
+    }
+    let last = server.status("last").await;
+    for feed in &mut feeds {
+        feed.wait_until("the last", |feed| feed.online.contains("\"last\"")).await;
+        assert_eq!(feed.log.len(), 21, "a greeting, 19 others, the last: {:?}", feed.log);
+    }
+    drop(last);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_room_comes_in_whole_and_without_oneself() {
+    let server = TestServer::start(&[]);
+    let crowd: Vec<String> = (0..2_500).map(|n| format!("member-{n:04}")).collect();
+    for some in crowd.chunks(100) {
+        join_all(some.iter().map(|name| server.beat(name))).await;
+    }
+    // First, in the middle, last of the roster; and one who was there before.
+    for name in ["a", "member-1000", "member-1200x", "z"] {
+        let mut feed = server.status(name).await;
+        let others: BTreeSet<String> =
+            crowd.iter().filter(|other| *other != name).map(|n| json!(n).to_string()).collect();
+        feed.wait_until("all", |feed| feed.log.len() > others.len()).await;
+        assert!(feed.online == others, "{name}");
+        feed.close(1000);
+        server.wait_for_member("lobby", name, crowd.iter().any(|member| member == name)).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn all_dialects_see_each_other() {
+    let server = TestServer::start(&[]);
+    let mut status = server.status("1").await;
+    let mut native = server.enter("native", "lobby").await;
+    let mut list = server.list("list").await;
+    server.beat("rest").await;
+    status.wait_until("all", |status| status.shows(&["\"list\"", "\"native\"", "\"rest\""])).await;
+    list.wait_until("all", |list| list.users == ["1", "list", "native", "rest"]).await;
+    native.wait_until("status", |native| native.has("lobby", "1")).await;
+    native.close(1000);
+    status.wait_until("its going", |status| status.shows(&["\"list\"", "\"rest\""])).await;
+    status.close(1000);
+    list.wait_until("its going", |list| !list.has("1")).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn offline_comes_with_the_last_connection_whatever_way_it_ends() {
+    // The lease of the other dialects is a minute: nothing lingers here.
+    let server = TestServer::start(&[]);
+    let mut watcher = server.status("watcher").await;
+    let mut native = server.watch("native", "lobby").await;
+    let address = server.address();
+    for way in ["clean", "going away", "no code", "cut off", "broken"] {
+        let mut client = RawClient::open(address, &path("7")).await;
+        watcher.wait_until("online", |watcher| watcher.shows(&["7"])).await;
+        native.wait_until("online", |native| native.has("lobby", "7")).await;
+        match way {
+            "clean" => client.send_frame(&Frame::close(1000, b"")).await,
+            "going away" => client.send_frame(&Frame::close(1001, b"")).await,
+            "no code" => client.send_frame(&Frame::new(CLOSE, *b"")).await,
+            "broken" => client.send_frame(&Frame::text("x").unmasked()).await,
+            _ => drop(client),
+        }
+        watcher.wait_until(way, |watcher| watcher.shows(&[])).await;
+        native.wait_until(way, |native| !native.has("lobby", "7")).await;
+        assert_eq!(native.reason("lobby", "7").as_deref(), Some("closed"), "{way}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn further_connections_of_a_user_show_nobody_anything() {
+    let server = TestServer::start(&[]);
+    let mut watcher = server.status("watcher").await;
+    let first = server.status("7").await;
+    watcher.wait_until("7", |watcher| watcher.shows(&["7"])).await;
+    let mut second = server.status("7").await;
+    second.wait_until("the watcher", |second| second.shows(&["\"watcher\""])).await;
+    let mut elsewhere = server.enter("7", "lobby").await;
+    first.close(1000);
+    second.close(1000);
+    let marker = server.status("marker").await;
+    watcher.wait_until("the marker", |watcher| watcher.shows(&["\"marker\"", "7"])).await;
+    marker.close(1000);
+    watcher.wait_until("its going", |watcher| watcher.of("USER_OFFLINE").len() == 1).await;
+    assert!(watcher.shows(&["7"]), "still there through another dialect: {:?}", watcher.log);
+    elsewhere.barrier().await;
+    elsewhere.close(1000);
+    watcher.wait_until("the end of the last", |watcher| watcher.shows(&[])).await;
+    assert_eq!(watcher.log.len(), 5, "came once, went once: {:?}", watcher.log);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_join_and_a_leave_within_one_tick_show_nothing() {
+    let server = TestServer::start(&["--tick", "500ms"]);
+    let mut watcher = server.status("watcher").await;
+    let mut pulse = server.enter("pulse", "lobby").await;
+    pulse.barrier().await;
+    let mut brief = RawClient::open(server.address(), &path("brief")).await;
+    brief.send_frame(&Frame::close(1000, b"")).await;
+    brief.ended().await;
+    let _marker = server.status("marker").await;
+    watcher.wait_until("the marker", |watcher| watcher.online.contains("\"marker\"")).await;
+    assert!(!watcher.log.iter().any(|message| message["userId"] == "brief"), "{:?}", watcher.log);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_user_it_closes_with_1008() {
+    let server = TestServer::start(&[]);
+    for path in ["/ws-online-status", "/ws-online-status?userId=", "/ws-online-status?user=7"] {
+        let mut client = RawClient::open(server.address(), path).await;
+        let frame = client.frame().await.expect("a close frame");
+        assert_eq!((frame.opcode, frame.close_code()), (CLOSE, Some(1008)), "{path}");
+        assert_eq!(&frame.payload[2..], b"User ID required", "{path}");
+    }
+    for id in ["a%00b", "%FF", &"x".repeat(129)] {
+        raw::refused(server.address(), &path(id), &[]).await.error(400);
+    }
+    assert_eq!(server.count("lobby").await, 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_clients_send_is_ignored() {
+    let server = TestServer::start(&[]);
+    let mut feed = server.status("7").await;
+    for text in ["", "heartbeat", "{\"type\":\"leave\",\"room\":\"lobby\"}", "[[[[", "\u{0}", &"x".repeat(16_000)] {
+        feed.send_text(text);
+    }
+    let _other = server.status("8").await;
+    feed.wait_until("the other", |feed| feed.shows(&["8"])).await;
+    assert_eq!(feed.log.len(), 2, "no answers: {:?}", feed.log);
+    let mut binary = RawClient::open(server.address(), &path("9")).await;
+    binary.send_frame(&Frame::new(BINARY, *b"x")).await;
+    assert_eq!(raw_close(&mut binary).await, Some(1003));
+    let mut long = RawClient::open(server.address(), &path("9")).await;
+    long.send(&Frame::text("").header(16 * 1024 + 1)).await;
+    assert_eq!(raw_close(&mut long).await, Some(1009));
+    server.stop().await;
+}
+
+/// The code of the close frame, which comes after events.
+async fn raw_close(client: &mut RawClient) -> Option<u16> {
+    loop {
+        let frame = client.frame().await.expect("a close frame");
+        if frame.opcode == CLOSE {
+            return frame.close_code();
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_answer_a_ping_is_dropped_by_the_next() {
+    let server = TestServer::start(&["--ping-interval", "500ms", "--liveness", "strict", "--ttl", "100ms"]);
+    let mut watcher = server.status("watcher").await;
+    let mut lively = RawClient::open(server.address(), &path("lively")).await;
+    let mut silent = RawClient::open(server.address(), &path("silent")).await;
+    watcher.wait_until("both", |watcher| watcher.shows(&["\"lively\"", "\"silent\""])).await;
+    let started = Instant::now();
+    let mut pings = 0;
+    while let Some(frame) = silent.frame().await {
+        pings += usize::from(frame.opcode == PING);
+        if frame.opcode == PING {
+            lively.send_frame(&Frame::new(PONG, *b"")).await;
+        }
+    }
+    assert_eq!(pings, 1, "asked once, dropped when the next was due");
+    assert!(started.elapsed() >= Duration::from_millis(700), "{:?}", started.elapsed());
+    watcher.wait_until("its going", |watcher| watcher.shows(&["\"lively\""])).await;
+    // Whoever answers stays, and is asked each time; the watcher's library does it by itself.
+    for _ in 0..3 {
+        while lively.frame().await.expect("it goes on").opcode != PING {}
+        lively.send_frame(&Frame::new(PONG, *b"")).await;
+    }
+    let _marker = server.status("marker").await;
+    watcher.wait_until("the marker", |watcher| watcher.shows(&["\"lively\"", "\"marker\""])).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pongs_alone_are_enough_for_any_lease() {
+    let server = TestServer::start(&["--ping-interval", "300ms", "--ttl", "200ms"]);
+    let mut watcher = server.status("watcher").await;
+    let quiet = server.status("quiet").await;
+    sleep(Duration::from_secs(1)).await;
+    watcher.wait_until("quiet", |watcher| watcher.shows(&["\"quiet\""])).await;
+    assert_eq!(watcher.log.len(), 2, "never gone meanwhile: {:?}", watcher.log);
+    drop(quiet);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_status_port_serves_it_too() {
+    let server = TestServer::start(&["--status-port", "0"]);
+    let second: SocketAddr = server.status_address();
+    assert_ne!(second, server.address());
+    let mut here = server.status("1").await;
+    let mut there = Feed::connect(second, &path("2")).await;
+    here.wait_until("the other", |here| here.shows(&["2"])).await;
+    there.wait_until("the other", |there| there.shows(&["1"])).await;
+    let run = server.begin_stop();
+    assert_eq!(here.wait_for_close().await, Some(1012));
+    assert_eq!(there.wait_for_close().await, Some(1012));
+    run.await.expect("no panic").expect("a stop is no error");
+    assert!(tokio::net::TcpStream::connect(second).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_stop_closes_with_1012_and_shows_nobody_as_offline() {
+    let server = TestServer::start(&["--drain", "2s", "--workers", "1"]);
+    let mut feeds = Vec::new();
+    for n in 0..400 {
+        feeds.push(server.status(&format!("{n}")).await);
+    }
+    let run = server.begin_stop();
+    for feed in &mut feeds {
+        assert_eq!(feed.wait_for_close().await, Some(1012));
+        assert!(feed.of("USER_OFFLINE").is_empty(), "the server goes, not they: {:?}", feed.log.last());
+    }
+    run.await.expect("no panic").expect("a stop is no error");
+}
+
+#[tokio::test]
+async fn a_slow_client_misses_nothing_or_is_dropped() {
+    let server = TestServer::start(&["--tick", "10ms"]);
+    let mut fast = server.status("fast").await;
+    let mut slow = Feed::connect_narrow(server.address(), &path("slow")).await;
+    let mut hung = Feed::connect_narrow(server.address(), &path("hung")).await;
+    fast.wait_until("both", |fast| fast.shows(&["\"hung\"", "\"slow\""])).await;
+    slow.wait_until("both", |slow| slow.shows(&["\"fast\"", "\"hung\""])).await;
+    slow.read(false);
+    hung.read(false);
+    // Long names: a round is some 40 KB of events, and 500 KB are more than all buffers between the two ends.
+    let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
+    let guests = join_all(names.iter().map(|name| server.connect(name))).await;
+    let churn = async |fast: &mut Feed, rounds: usize| {
+        for _ in 0..rounds {
+            guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
+            fast.wait_until("all", |fast| fast.online.len() >= 100).await;
+            guests.iter().for_each(|guest| guest.send(&json!({"type": "leave", "room": "lobby"})));
+            fast.wait_until("none", |fast| fast.online.len() < 10).await;
+        }
+    };
+    churn(&mut fast, 12).await;
+    slow.read(true);
+    let marker = server.status("marker").await;
+    let last = ["\"fast\"", "\"hung\"", "\"marker\""];
+    slow.wait_until("the truth of now", |slow| slow.shows(&last)).await;
+    // The other never reads: it is dropped while what waits for it is still little.
+    let deadline = Instant::now() + common::DEADLINE;
+    while server.get("/v1/stats").await.json()["connections_too_slow"] == json!(0) {
+        assert!(Instant::now() < deadline, "it was not dropped");
+        churn(&mut fast, 6).await;
+    }
+    fast.wait_until("its going", |fast| fast.shows(&["\"marker\"", "\"slow\""])).await;
+    hung.read(true);
+    hung.wait_until("the end", |hung| hung.ended).await;
+    drop(marker);
+    server.stop().await;
+}
