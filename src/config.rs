@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, env = "ROLLCALL_LIVENESS", value_name = "RULE")]
     pub liveness: Option<Liveness>,
 
-    /// How often connections of the online-status protocol are pinged; who has not answered by the next ping is dropped
+    /// How often connections of online status and chat are pinged; who has not answered by the next ping is dropped
     #[arg(long, env = "ROLLCALL_PING_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
     pub ping_interval: Duration,
 
@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long, env = "ROLLCALL_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<NonZeroUsize>,
 
-    /// Chat messages kept for newcomers
+    /// Chat messages kept for newcomers, joins and leaves among them; at most 1 MiB
     #[arg(long, env = "ROLLCALL_HISTORY", default_value_t = 100, value_name = "N")]
     pub history: usize,
 

@@ -180,7 +180,8 @@ impl Ticker {
         let mut interval = tokio::time::interval(tick);
         // A late tick is not made up for: what it would have told, the next one tells.
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let announcer = Announcer::new(Arc::clone(&shared.registry), shared.config.workers, tick);
+        let config = &shared.config;
+        let announcer = Announcer::new(Arc::clone(&shared.registry), config.workers, tick, config.history);
         Self { shared, announcer, interval }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::dialect::{native, online_users, status};
+use crate::dialect::{chat, native, online_users, status};
 use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Tick};
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
@@ -65,6 +65,8 @@ pub struct Announcer {
     tick: Duration,
     /// Rooms whose whole lists are long enough to be put off. Gone again when the room is.
     paces: HashMap<u64, Pace>,
+    /// What was said in the lobby. It outlives the room, which goes when everybody has gone.
+    history: chat::History,
 }
 
 /// What the last whole lists of a room cost, by audience.
@@ -86,10 +88,10 @@ struct Whole {
 }
 
 impl Announcer {
-    /// An announcer for this many workers.
+    /// An announcer for this many workers, which remembers so many messages of a chat.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration) -> Self {
-        Self { registry, workers, tick, paces: HashMap::new() }
+    pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration, history: usize) -> Self {
+        Self { registry, workers, tick, paces: HashMap::new(), history: chat::History::new(history) }
     }
 
     /// Does one tick and returns a batch for each worker.
@@ -181,10 +183,31 @@ impl Announcer {
             }
             update.snapshots[Audience::Events as usize] = roster;
         }
+        if **room.name() == *online_users::ROOM {
+            self.talk(change, in_use, now, &mut update);
+        }
         if !put_off.is_empty() || (owed && !told) {
             self.registry.revisit(room, put_off);
         }
         update
+    }
+
+    /// Encodes what was said, and for newcomers what was said before. The history is short, so it is never put off.
+    fn talk(&mut self, change: &RoomChange, in_use: AudienceSet, now: Now, update: &mut Update) {
+        let listening = in_use.contains(Audience::Talk);
+        self.history.begun |= listening;
+        if !self.history.begun {
+            return;
+        }
+        let messages = chat::Messages::encode(&change.diff, &change.said, now.unix_ms);
+        if listening && change.wanted.contains(Audience::Talk) {
+            let pages = [self.history.frames(), messages.frames.clone()].into_iter();
+            update.snapshots[Audience::Talk as usize] = Some(pages.filter(|page| !page.is_empty()).collect());
+        }
+        self.history.add(&messages);
+        if listening && !messages.frames.is_empty() {
+            update.changes[Audience::Talk as usize] = Some(messages.frames);
+        }
     }
 
     /// Encodes something whole, unless the last one was so long that its share of the ticks is not over.

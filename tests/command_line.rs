@@ -61,6 +61,8 @@ fn help_lists_the_flags_and_their_environment() {
         "--grace",
         "--max-connections",
         "--history",
+        "--status-port",
+        "--ping-interval",
         "--header-timeout",
         "--log",
         "--log-format",

@@ -98,7 +98,7 @@ fn state_of(state: Option<u8>) -> Option<State> {
 impl World {
     fn new() -> Self {
         let registry = Arc::new(Registry::new(Settings { ttl: TTL, workers: 2, incarnation: 7 }));
-        let announcer = Announcer::new(Arc::clone(&registry), 2, Duration::from_millis(100));
+        let announcer = Announcer::new(Arc::clone(&registry), 2, Duration::from_millis(100), 100);
         Self {
             registry,
             announcer,

@@ -173,6 +173,24 @@ fn any_text_in_the_online_users_dialect() {
 }
 
 #[test]
+fn any_text_in_the_chat() {
+    let known = || {
+        ["msg", "join", "ping", "leave"].map(|kind| format!("{{\"type\":\"{kind}\",\"payload\":{{\"text\":\"x\"}}}}"))
+    };
+    let strategy = vec(prop_oneof![any::<String>(), proptest::sample::select(known().to_vec())], 0..10);
+    check(&strategy, |texts, address| async move {
+        let mut client = RawClient::open(address, "/ws").await;
+        client.send_frame(&Frame::text(r#"{"type":"join","payload":{"user":"random"}}"#)).await;
+        for text in &texts {
+            client.send_frame(&Frame::text(text)).await;
+        }
+        client.send_frame(&Frame::text(r#"{"type":"ping"}"#)).await;
+        client.json_of_type("pong").await;
+        client.finish().await;
+    });
+}
+
+#[test]
 fn any_bytes_instead_of_a_request() {
     // A good request with some bytes changed, cut somewhere; or just bytes.
     let good = upgrade_request("/v1/connect?user=random&room=lobby", &[]);

@@ -62,7 +62,7 @@ async fn the_handshake_is_that_of_the_rfc() {
 #[tokio::test]
 async fn requests_that_are_no_upgrade_are_refused_with_what_would_be_right() {
     let server = TestServer::start(&[]);
-    for path in ["/v1/connect?user=alice", "/ws/alice"] {
+    for path in ["/v1/connect?user=alice", "/ws/alice", "/ws", "/ws-online-status?userId=7"] {
         let plain = server.get(path).await;
         plain.error(426);
         let upgrade = plain.header("upgrade").unwrap_or_default();

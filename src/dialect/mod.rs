@@ -3,6 +3,7 @@
 //! One file per protocol; the wire format stands in its module's doc. A dialect knows nothing of sockets: it reads the payload
 //! of a text message and writes finished, unmasked server frames (RFC 6455, 5.1), which every receiver shares.
 
+pub mod chat;
 pub mod json;
 pub mod native;
 pub mod online_users;
@@ -21,6 +22,8 @@ pub enum Dialect {
     OnlineUsers,
     /// The online-status seed, see [`status`].
     Status,
+    /// The chat seed, see [`chat`].
+    Chat,
     /// Gives every message back; for conformance suites.
     #[cfg(feature = "echo")]
     Echo,
@@ -37,7 +40,7 @@ impl Dialect {
     /// Whether its clients are told events only: a snapshot cannot take back what they were told before they missed something.
     #[must_use]
     pub fn is_stream(self) -> bool {
-        matches!(self, Self::Status)
+        matches!(self, Self::Status | Self::Chat)
     }
 }
 

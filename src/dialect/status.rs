@@ -60,7 +60,7 @@ pub fn encode_changes(diff: &Diff, unix_ms: u64) -> Bytes {
     buffer.freeze()
 }
 
-/// Everybody in the announced roster as events, in pieces of [`PAGE_EVENTS`]. Only the tick moves the roster, so the pieces agree.
+/// Everybody in the announced roster as events, in pieces of 1,000. Only the tick moves the roster, so the pieces agree.
 #[must_use]
 pub fn encode_roster(room: &Room, unix_ms: u64) -> (Arc<[Bytes]>, Spans) {
     let timestamp = timestamp(unix_ms);

@@ -33,6 +33,7 @@ pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<Result<
     let _ = request;
     match &*target.path {
         "/v1/connect" => Some(accept_native(target)),
+        "/ws" => Some(Ok(Accepted { dialect: Dialect::Chat, user: None, rooms: Vec::new() })),
         "/ws-online-status" => Some(accept_status(target)),
         _ => None,
     }

@@ -19,7 +19,7 @@ mod wheel;
 
 pub use id::{IdError, MAX_ID_BYTES, check_id};
 pub use registry::{Attachment, Registry, RequestsFull, Settings, UserStatus};
-pub use room::{AUDIENCES, Audience, AudienceSet, Diff, Observers, Room, RoomChange, Roster};
+pub use room::{AUDIENCES, Audience, AudienceSet, Diff, Observers, Room, RoomChange, Roster, Said};
 pub use session::Session;
 pub use state::State;
 pub use wheel::Wheel;

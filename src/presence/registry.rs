@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::room::{Reported, Word};
 use super::session::{Joined, SessionRooms};
-use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Session, State, Tick, Wheel};
+use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Wheel};
 
 /// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
 const SHARDS: usize = 256;
@@ -162,6 +162,14 @@ impl Registry {
             self.count_out(session.user(), &joined.room, Reason::Left);
         }
         true
+    }
+
+    /// Says something to those who look at a joined room. False if the session has not joined it, or too much is being said there.
+    pub fn say(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
+        let rooms = self.lock_counted(session, now);
+        let Some(joined) = rooms.joined.iter().find(|joined| **joined.room.name() == *room) else { return false };
+        let reported = joined.room.say(Said { user: Arc::clone(session.user()), data });
+        reported.map(|reported| self.queue(&joined.room, reported)).is_some()
     }
 
     /// Ends the session now: its user leaves wherever this was the last one.

@@ -17,6 +17,8 @@ use super::{Reason, State};
 const HISTORY_DIFFS: usize = 64;
 /// And no more than this many bytes of them a room; older ones go first, a client that missed more gets a snapshot.
 const HISTORY_BYTES: usize = 64 * 1024;
+/// What is said in a room in one tick, names included: some 300 KiB a second to each who listens, at the default tick.
+const MAX_SAID_BYTES: usize = 32 * 1024;
 
 /// How an observer looks at a room. Each audience is encoded once per change, whatever the number of its observers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,14 +32,16 @@ pub enum Audience {
     Names,
     /// Who came and who went, one event each (online status).
     Events,
+    /// Who came, what was said and who went, one message each (chat).
+    Talk,
 }
 
 /// The number of audiences; arrays are indexed by `Audience as usize`.
-pub const AUDIENCES: usize = 4;
+pub const AUDIENCES: usize = 5;
 
 impl Audience {
     /// All of them.
-    pub const ALL: [Self; AUDIENCES] = [Self::Members, Self::Count, Self::Names, Self::Events];
+    pub const ALL: [Self; AUDIENCES] = [Self::Members, Self::Count, Self::Names, Self::Events, Self::Talk];
 }
 
 /// A set of audiences.
@@ -91,6 +95,15 @@ impl Diff {
     }
 }
 
+/// Something that a member said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Who.
+    pub user: Arc<str>,
+    /// What: compact JSON text.
+    pub data: Box<str>,
+}
+
 /// What the tick found when it settled a room.
 #[derive(Debug)]
 pub struct RoomChange {
@@ -102,6 +115,8 @@ pub struct RoomChange {
     pub count: usize,
     /// What is new since the last one; empty if only observers asked for something.
     pub diff: Diff,
+    /// What was said since then, in order.
+    pub said: Vec<Said>,
     /// Audiences in which somebody waits for a snapshot.
     pub wanted: AudienceSet,
     /// Per worker, whom to tell.
@@ -130,6 +145,9 @@ struct Inbox {
     generation: u64,
     /// Users who reported a change, each once (its membership is marked pending).
     changed: Vec<Arc<str>>,
+    /// What members said, and how many bytes that is: at most [`MAX_SAID_BYTES`].
+    said: Vec<Said>,
+    said_bytes: usize,
     wanted: AudienceSet,
     /// Per worker; kept up by `observe` and `unobserve`.
     observers: SmallVec<[Observers; 4]>,
@@ -172,6 +190,8 @@ impl Room {
                 queued: false,
                 generation: 0,
                 changed: Vec::new(),
+                said: Vec::new(),
+                said_bytes: 0,
                 wanted: AudienceSet::default(),
                 observers: SmallVec::from_elem([0; AUDIENCES], workers),
                 keeps_history: false,
@@ -210,6 +230,20 @@ impl Room {
 
     pub(super) fn report(&self, user: &Arc<str>) -> Reported {
         self.with_inbox(|inbox| inbox.changed.push(Arc::clone(user))).0
+    }
+
+    /// Takes what a member says to the next tick. `None` if too much has been said already.
+    pub(super) fn say(&self, said: Said) -> Option<Reported> {
+        let (reported, taken) = self.with_inbox(|inbox| {
+            let bytes = size_of::<Said>() + said.user.len() + said.data.len();
+            let fits = inbox.said_bytes + bytes <= MAX_SAID_BYTES;
+            if fits {
+                inbox.said_bytes += bytes;
+                inbox.said.push(said);
+            }
+            fits
+        });
+        taken.unwrap_or(false).then_some(reported)
     }
 
     /// Counts an observer in or out (`by` is 1 or -1).
@@ -260,10 +294,12 @@ impl Room {
             seq: 0,
             count: 0,
             diff: Diff::default(),
+            said: std::mem::take(&mut inbox.said),
             wanted: std::mem::take(&mut inbox.wanted),
             observers: inbox.observers.clone(),
             keeps_history: inbox.keeps_history,
         };
+        inbox.said_bytes = 0;
         drop(inbox);
         // In the roster's order: the walk goes forward, and the lists of the diff come out sorted.
         changed.sort_unstable();
@@ -287,6 +323,7 @@ impl Room {
         let mut inbox = self.inbox.lock();
         let unused = roster.members.is_empty()
             && inbox.changed.is_empty()
+            && inbox.said.is_empty()
             && inbox.observers.iter().flatten().all(|observers| *observers == 0);
         inbox.closed |= unused;
         unused

@@ -5,6 +5,7 @@
 
 mod obey;
 mod receive;
+mod talk;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -92,6 +93,8 @@ pub struct Worker {
     checks: RefCell<Wheel<ConnectionId>>,
     json: RefCell<json::Reader>,
     answers: RefCell<BytesMut>,
+    /// Who has said how much on this worker.
+    talkers: RefCell<talk::Talkers>,
     times: Times,
 }
 
@@ -121,6 +124,8 @@ struct Times {
     close_wait: Tick,
     /// Connections without a lease are pinged each time this has passed.
     ping_interval: Tick,
+    /// What one connection may say is counted by the second.
+    second: Tick,
 }
 
 /// What was agreed at the upgrade.
@@ -151,6 +156,7 @@ impl Worker {
             ping_after: half + (half / 10).max(1),
             close_wait: config.ticks(std::time::Duration::from_millis(CLOSE_WAIT_MS)),
             ping_interval: config.ticks(config.ping_interval),
+            second: config.ticks(std::time::Duration::from_secs(1)),
         };
         Self {
             number,
@@ -165,6 +171,7 @@ impl Worker {
             checks: RefCell::new(Wheel::new(times.ttl.max(times.close_wait).max(times.ping_interval) + 1)),
             json: RefCell::default(),
             answers: RefCell::default(),
+            talkers: RefCell::default(),
             times,
             shared,
         }
@@ -255,8 +262,8 @@ impl Worker {
             (Dialect::Native, Ending::Lost) => registry.abandon_session(session, self.times.grace, self.shared.now()),
             (Dialect::OnlineUsers, _) => {} // It stays until its lease ends.
             // The server goes and not its users: they are not to see each other leave.
-            (Dialect::Status, Ending::Lost) if self.draining.get() => {}
-            (Dialect::Status, _) => registry.end_session(session, Reason::Closed),
+            (Dialect::Status | Dialect::Chat, Ending::Lost) if self.draining.get() => {}
+            (Dialect::Status | Dialect::Chat, _) => registry.end_session(session, Reason::Closed),
             #[cfg(feature = "echo")]
             (Dialect::Echo, _) => registry.end_session(session, Reason::Closed),
         }

@@ -51,6 +51,7 @@ impl Worker {
                     answers,
                 );
             }
+            Dialect::Chat => {} // The first word is the client's.
             #[cfg(feature = "echo")]
             Dialect::Echo => {}
         }

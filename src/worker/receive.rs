@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::{Ending, Worker};
 use crate::connection::{Connection, Inbound, Phase};
-use crate::dialect::{Dialect, native, online_users};
+use crate::dialect::{Dialect, chat, native, online_users};
 use crate::socket::inbound::{Incoming, Limits, take_frames};
 use crate::socket::{close, put_close, put_pong};
 
@@ -156,6 +156,10 @@ impl Worker {
                     answers.extend_from_slice(online_users::UNKNOWN_MESSAGE);
                 }
             },
+            Dialect::Chat => {
+                let mut json = self.json.borrow_mut();
+                chat::decode(&mut json, text, |request| self.converse(connection, request, answers));
+            }
             Dialect::Status => {} // Its clients only listen.
             #[cfg(feature = "echo")]
             Dialect::Echo => crate::socket::put_message(answers, true, text),
@@ -165,7 +169,7 @@ impl Worker {
 
 fn limits(dialect: Dialect) -> Limits {
     match dialect {
-        Dialect::Native | Dialect::OnlineUsers | Dialect::Status => Limits::PRESENCE,
+        Dialect::Native | Dialect::OnlineUsers | Dialect::Status | Dialect::Chat => Limits::PRESENCE,
         #[cfg(feature = "echo")]
         Dialect::Echo => Limits::ECHO,
     }

@@ -97,6 +97,15 @@ impl TestServer {
         feed
     }
 
+    /// A chat client that has come in and has seen its own join, or that it was there already.
+    pub(crate) async fn chat(&self, user: &str) -> Feed {
+        let mut feed = Feed::connect(self.address, "/ws").await;
+        feed.send(&serde_json::json!({"type": "join", "payload": {"user": user}}));
+        let own = |message: &Value| message["type"] == "join" && message["payload"]["user"] == user;
+        feed.wait_until("its join", |feed| feed.log.iter().any(own)).await;
+        feed
+    }
+
     /// A native client that may send any bytes, after its welcome.
     pub(crate) async fn raw(&self, user: &str) -> RawClient {
         let mut client = RawClient::open(self.address, &format!("/v1/connect?user={}", encoded(user))).await;

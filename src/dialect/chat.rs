@@ -1,0 +1,309 @@
+//! The chat seed: `GET /ws`.
+//!
+//! ```text
+//! C  {"type":"join","payload":{"user":U}}      first, or an error and close 1008
+//! C  {"type":"msg","payload":{"text":X}}       at most 4,096 bytes; blank text is ignored, and so is a user it claims
+//! C  {"type":"ping"}
+//!
+//! S  {"type":"msg","payload":{"user":U,"text":X,"ts":T}}       to all, the sender too
+//! S  {"type":"join","payload":{"user":U,"ts":T}}               {"type":"leave","payload":{"user":U,"ts":T}}
+//! S  {"type":"pong","ts":T}                                    {"type":"error","message":M}
+//! ```
+//!
+//! `T` is in seconds since the Unix epoch with milliseconds, for messages that of the tick. Joins and leaves are those of the lobby,
+//! whatever dialect its members speak. In a tick joins come first and leaves last, so nobody is heard before or after being there.
+//! A newcomer first gets the history. A connection is the presence, as in [`super::status`].
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
+
+use super::append_text_frame;
+use super::json::{self, Reader, Value, put_number, put_string};
+use crate::presence::{Diff, Said};
+
+/// The longest text of a message, in bytes of UTF-8.
+pub const MAX_TEXT_BYTES: usize = 4096;
+/// The history holds no more than this, however many messages it may hold: each newcomer is sent all of it.
+const MAX_HISTORY_BYTES: usize = 1024 * 1024;
+
+/// The first message was not a join with a user's name.
+pub const MISSING_JOIN: &str = "missing join/user";
+/// A second join on one connection.
+pub const ALREADY_JOINED: &str = "already joined";
+/// The client, or everybody together, says more than is passed on.
+pub const SLOW_DOWN: &str = "slow down";
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Come in under this name, which has not been checked; `None` if there is none.
+    Join(Option<&'a str>),
+    /// Say this to all: a JSON string.
+    Say(String),
+    /// Nothing to say.
+    Blank,
+    /// Answer with a pong.
+    Ping,
+}
+
+/// Reads a text message and hands the request, or the message of the error that answers it, to `act`.
+pub fn decode<R>(reader: &mut Reader, text: &[u8], act: impl FnOnce(Result<Request<'_>, &'static str>) -> R) -> R {
+    reader.read(text, |value| match value.filter(Value::is_object) {
+        Some(value) => act(request(&value)),
+        None => act(Err("invalid json")),
+    })
+}
+
+fn request<'a>(message: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
+    let field = |name: &str| message.get("payload").filter(Value::is_object).and_then(|payload| payload.get(name));
+    match message.get("type").and_then(ValueIntoString::into_string) {
+        Some("join") => Ok(Request::Join(field("user").and_then(ValueIntoString::into_string))),
+        Some("msg") => match field("text").filter(|text| !text.is_null()) {
+            Some(text) => say(&text),
+            None => Ok(Request::Blank),
+        },
+        Some("ping") => Ok(Request::Ping),
+        _ => Err("unknown type"),
+    }
+}
+
+fn say<'a>(value: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
+    match value.as_str() {
+        None => Err("text must be a string"),
+        Some(text) if text.len() > MAX_TEXT_BYTES => Err("text too long, at most 4096 bytes"),
+        Some(text) if text.trim().is_empty() => Ok(Request::Blank),
+        Some(_) => Ok(Request::Say(json::compact(value))),
+    }
+}
+
+/// Appends the answer to a ping.
+pub fn put_pong(buffer: &mut BytesMut, unix_ms: u64) {
+    append_text_frame(buffer, |buffer| {
+        buffer.put_slice(br#"{"type":"pong""#);
+        put_ts(buffer, unix_ms);
+        buffer.put_u8(b'}');
+    });
+}
+
+/// Appends an error.
+pub fn put_error(buffer: &mut BytesMut, message: &str) {
+    append_text_frame(buffer, |buffer| {
+        buffer.put_slice(br#"{"type":"error","message":"#);
+        put_string(buffer, message);
+        buffer.put_u8(b'}');
+    });
+}
+
+/// The messages of one tick, a frame each.
+#[derive(Debug, Default)]
+pub struct Messages {
+    /// All of them.
+    pub frames: Bytes,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Messages {
+    /// What a tick brought.
+    #[must_use]
+    pub fn encode(diff: &Diff, said: &[Said], unix_ms: u64) -> Self {
+        let (mut buffer, mut ends) = (BytesMut::new(), Vec::new());
+        let mut put = |kind: &str, user: &str, text: Option<&str>| {
+            put_message(&mut buffer, kind, user, text, unix_ms);
+            ends.push(buffer.len());
+        };
+        diff.joined.iter().for_each(|(user, _)| put("join", user, None));
+        said.iter().for_each(|said| put("msg", &said.user, Some(&said.data)));
+        diff.left.iter().for_each(|(user, _)| put("leave", user, None));
+        Self { frames: buffer.freeze(), ends }
+    }
+
+    /// The last `count` frames, oldest first.
+    fn last(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        let first = self.ends.len().saturating_sub(count);
+        (first..self.ends.len()).map(|at| {
+            let start = if at == 0 { 0 } else { self.ends[at - 1] };
+            &self.frames[start..self.ends[at]]
+        })
+    }
+}
+
+/// The last messages, for newcomers. Owned by the tick.
+#[derive(Debug, Default)]
+pub struct History {
+    most: usize,
+    frames: VecDeque<Box<[u8]>>,
+    bytes: usize,
+    /// Somebody has chatted since the start: before that there is nothing to remember.
+    pub begun: bool,
+}
+
+impl History {
+    /// A history of so many messages at most.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
+    /// Adds what a tick brought.
+    pub fn add(&mut self, messages: &Messages) {
+        for frame in messages.last(self.most) {
+            self.bytes += frame.len();
+            self.frames.push_back(frame.into());
+        }
+        while self.frames.len() > self.most || self.bytes > MAX_HISTORY_BYTES {
+            let Some(oldest) = self.frames.pop_front() else { break };
+            self.bytes -= oldest.len();
+        }
+    }
+
+    /// All of it, oldest first.
+    #[must_use]
+    pub fn frames(&self) -> Bytes {
+        let mut buffer = BytesMut::with_capacity(self.bytes);
+        self.frames.iter().for_each(|frame| buffer.put_slice(frame));
+        buffer.freeze()
+    }
+}
+
+fn put_message(buffer: &mut BytesMut, kind: &str, user: &str, text: Option<&str>, unix_ms: u64) {
+    append_text_frame(buffer, |buffer| {
+        buffer.put_slice(br#"{"type":""#);
+        buffer.put_slice(kind.as_bytes());
+        buffer.put_slice(br#"","payload":{"user":"#);
+        put_string(buffer, user);
+        if let Some(text) = text {
+            buffer.put_slice(br#","text":"#);
+            buffer.put_slice(text.as_bytes());
+        }
+        put_ts(buffer, unix_ms);
+        buffer.put_slice(b"}}");
+    });
+}
+
+fn put_ts(buffer: &mut BytesMut, unix_ms: u64) {
+    buffer.put_slice(br#","ts":"#);
+    put_number(buffer, unix_ms / 1000);
+    let milliseconds = unix_ms % 1000;
+    let digits = [milliseconds / 100, milliseconds / 10 % 10, milliseconds % 10].map(|digit| b'0' + digit as u8);
+    buffer.put_u8(b'.');
+    buffer.put_slice(&digits);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::Reason;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn check(text: &str, want: Result<Request<'_>, &'static str>) {
+        decode(&mut Reader::default(), text.as_bytes(), move |got| assert_eq!(got, want, "{text}"));
+    }
+
+    #[test]
+    fn requests_are_read_or_named() {
+        check(r#"{"type":"join","payload":{"user":"alice"}}"#, Ok(Request::Join(Some("alice"))));
+        check(r#"{"type":"join","payload":{"user":7}}"#, Ok(Request::Join(None)));
+        check(r#"{"type":"join","payload":"alice"}"#, Ok(Request::Join(None)));
+        check(r#"{"type":"join"}"#, Ok(Request::Join(None)));
+        check(r#"{"type":"msg","payload":{"text":"Hi","user":"eve"}}"#, Ok(Request::Say("\"Hi\"".into())));
+        for blank in [
+            r#"{"type":"msg"}"#,
+            r#"{"type":"msg","payload":{"text":" \n"}}"#,
+            r#"{"type":"msg","payload":{"text":null}}"#,
+        ] {
+            check(blank, Ok(Request::Blank));
+        }
+        check(r#"{"type":"msg","payload":{"text":7}}"#, Err("text must be a string"));
+        check(r#"{"type":"ping"}"#, Ok(Request::Ping));
+        for unknown in ["{}", r#"{"type":"shout"}"#, r#"{"type":7}"#] {
+            check(unknown, Err("unknown type"));
+        }
+        for invalid in ["", "ping", "[]", "{", "7", "null"] {
+            check(invalid, Err("invalid json"));
+        }
+        let text = |length: usize| json!({"type": "msg", "payload": {"text": "x".repeat(length)}}).to_string();
+        check(&text(MAX_TEXT_BYTES), Ok(Request::Say(format!("\"{}\"", "x".repeat(MAX_TEXT_BYTES)))));
+        check(&text(MAX_TEXT_BYTES + 1), Err("text too long, at most 4096 bytes"));
+        let limit = MAX_TEXT_BYTES.to_string();
+        assert!(say_error().contains(&limit), "the message names the limit");
+    }
+
+    fn say_error() -> String {
+        let long = json!({"type": "msg", "payload": {"text": "x".repeat(MAX_TEXT_BYTES + 1)}}).to_string();
+        decode(&mut Reader::default(), long.as_bytes(), |got| got.unwrap_err().to_owned())
+    }
+
+    fn said(user: &str, text: &str) -> Said {
+        Said { user: user.into(), data: json!(text).to_string().into() }
+    }
+
+    fn read(frame: &[u8]) -> Value {
+        let head = if frame[1] == 126 { 4 } else { 2 };
+        serde_json::from_slice(&frame[head..]).unwrap()
+    }
+
+    #[test]
+    fn a_tick_reads_joins_then_messages_then_leaves() {
+        let diff =
+            Diff { joined: vec![("ann".into(), None)], updated: vec![], left: vec![("bob".into(), Reason::Closed)] };
+        let messages = Messages::encode(&diff, &[said("bob", "so \"long\""), said("ann", "hi")], 1_700_000_000_007);
+        let got: Vec<Value> = messages.last(usize::MAX).map(read).collect();
+        let ts = 1_700_000_000.007;
+        assert_eq!(
+            got,
+            [
+                json!({"type": "join", "payload": {"user": "ann", "ts": ts}}),
+                json!({"type": "msg", "payload": {"user": "bob", "text": "so \"long\"", "ts": ts}}),
+                json!({"type": "msg", "payload": {"user": "ann", "text": "hi", "ts": ts}}),
+                json!({"type": "leave", "payload": {"user": "bob", "ts": ts}}),
+            ]
+        );
+        let mut pong = BytesMut::new();
+        put_pong(&mut pong, 1_700_000_000_120);
+        assert_eq!(&pong[2..], br#"{"type":"pong","ts":1700000000.120}"#);
+    }
+
+    #[test]
+    fn history_is_bounded_in_bytes_too() {
+        let mut history = History::new(100_000);
+        let long: Vec<Said> = (0..100).map(|_| said("ann", &"x".repeat(MAX_TEXT_BYTES))).collect();
+        for _ in 0..5 {
+            history.add(&Messages::encode(&Diff::default(), &long, 0));
+        }
+        let bytes = history.frames().len();
+        assert!(bytes <= MAX_HISTORY_BYTES && bytes > MAX_HISTORY_BYTES - 2 * MAX_TEXT_BYTES, "{bytes}");
+    }
+
+    proptest! {
+        #[test]
+        fn history_keeps_the_last_in_order(most in 0usize..20, ticks in prop::collection::vec(0usize..30, 0..8)) {
+            let (mut history, mut all) = (History::new(most), Vec::new());
+            for count in ticks {
+                let said: Vec<Said> = (0..count).map(|n| said("ann", &format!("{}", all.len() + n))).collect();
+                let messages = Messages::encode(&Diff::default(), &said, 0);
+                all.extend(messages.last(usize::MAX).map(<[u8]>::to_vec));
+                history.add(&messages);
+            }
+            let last = &all[all.len().saturating_sub(most)..];
+            prop_assert_eq!(&history.frames()[..], &last.concat()[..]);
+        }
+
+        #[test]
+        fn any_text_comes_through_as_it_was(text in "\\PC{0,200}|(?s).{0,50}") {
+            let sent = json!({"type": "msg", "payload": {"text": text}}).to_string();
+            decode(&mut Reader::default(), sent.as_bytes(), |got| match got.unwrap() {
+                Request::Say(data) => assert_eq!(serde_json::from_str::<String>(&data).unwrap(), text),
+                other => assert!(other == Request::Blank && text.trim().is_empty()),
+            });
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&mut Reader::default(), &bytes, |got| got.is_ok());
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a chat client asks for is done: it comes in with its first message, and what it says goes to its room with the tick.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use foldhash::fast::RandomState;
+
+use super::{Worker, unix_ms};
+use crate::connection::{Connection, Phase};
+use crate::dialect::chat::{self, Request};
+use crate::dialect::{Command, online_users};
+use crate::presence::{Audience, IdError, Tick, check_id};
+use crate::socket::{close, put_close};
+
+/// What one connection may say a second: more than people type, and paste.
+const MESSAGES_PER_SECOND: u32 = 10;
+
+/// How much each connection has said in the present second. Only those who speak are in it, and each second begins empty, so
+/// it needs no memory of a connection and no work of the tick.
+#[derive(Debug, Default)]
+pub(super) struct Talkers {
+    second: Tick,
+    said: HashMap<u32, u32, RandomState>,
+}
+
+impl Talkers {
+    /// Counts a message of a connection, by its serial number. False if it was one too many.
+    fn may_speak(&mut self, serial: u32, second: Tick) -> bool {
+        if std::mem::replace(&mut self.second, second) != second {
+            self.said = HashMap::default();
+        }
+        let said = self.said.entry(serial).or_default();
+        *said += 1;
+        *said <= MESSAGES_PER_SECOND
+    }
+}
+
+impl Worker {
+    /// Does what a chat client asks for.
+    pub(super) fn converse(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        request: Result<Request<'_>, &'static str>,
+        answers: &mut BytesMut,
+    ) {
+        if connection.session.get().is_none() {
+            let user = if let Ok(Request::Join(user)) = request { user } else { None };
+            return self.enter(connection, user.unwrap_or_default(), answers);
+        }
+        let done = request.and_then(|request| match request {
+            Request::Join(_) => Err(chat::ALREADY_JOINED),
+            Request::Say(text) => self.say(connection, text),
+            Request::Blank => Ok(()),
+            Request::Ping => {
+                chat::put_pong(answers, unix_ms());
+                Ok(())
+            }
+        });
+        if let Err(message) = done {
+            self.complain(message, answers);
+        }
+    }
+
+    /// The first message names the user, or is the end.
+    fn enter(self: &Rc<Self>, connection: &Rc<Connection>, user: &str, answers: &mut BytesMut) {
+        match check_id(user) {
+            Ok(user) => {
+                self.identify(connection, user);
+                let audience = Some(Audience::Talk);
+                let join = Command::Join { room: online_users::ROOM, state: None, audience, resume: None };
+                self.obey(connection, join, answers);
+            }
+            Err(error) => {
+                match error {
+                    IdError::Empty => self.complain(chat::MISSING_JOIN, answers),
+                    error => self.complain(&format!("user {error}"), answers),
+                }
+                put_close(answers, close::POLICY, chat::MISSING_JOIN);
+                self.expect_close(connection, Phase::Closing);
+            }
+        }
+    }
+
+    fn say(&self, connection: &Connection, text: String) -> Result<(), &'static str> {
+        let Some(session) = connection.session.get() else { return Ok(()) };
+        let now = self.shared.now();
+        let second = now.tick / self.times.second;
+        if !self.talkers.borrow_mut().may_speak(connection.id.serial, second) {
+            return Err(chat::SLOW_DOWN);
+        }
+        match self.shared.registry.say(session, online_users::ROOM, text.into(), now) {
+            true => Ok(()),
+            false => Err(chat::SLOW_DOWN),
+        }
+    }
+
+    fn complain(&self, message: &str, answers: &mut BytesMut) {
+        self.counters.messages_refused.add(1);
+        chat::put_error(answers, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_speaks_for_itself_and_each_second_is_a_new_one() {
+        let mut talkers = Talkers::default();
+        for _ in 0..MESSAGES_PER_SECOND {
+            assert!(talkers.may_speak(1, 5));
+        }
+        assert!(!talkers.may_speak(1, 5));
+        assert!(talkers.may_speak(2, 5));
+        assert!(talkers.may_speak(1, 6));
+    }
+}
