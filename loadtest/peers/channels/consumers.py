@@ -5,6 +5,7 @@ import time
 from datetime import datetime, timezone
 from urllib.parse import parse_qs
 
+from autobahn.exception import Disconnected
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 import online
@@ -57,4 +58,8 @@ class OnlineStatusConsumer(AsyncWebsocketConsumer):
             await self.send_message(kind, user, timestamp)
 
     async def send_message(self, kind, user, timestamp, **more):
-        await self.send(json.dumps({"type": kind, "userId": user, "timestamp": timestamp, **more}))
+        try:
+            await self.send(json.dumps({"type": kind, "userId": user, "timestamp": timestamp, **more}))
+        except Disconnected:
+            # Its disconnect comes next. If this ended the consumer, disconnect() would not be called and the user stay online.
+            pass
