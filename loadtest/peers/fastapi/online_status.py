@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
+from starlette.websockets import WebSocketDisconnected
 
 TTL_SECONDS = 10
 # Redis tells of expired keys late if at all, so the app looks for itself.
@@ -20,6 +21,9 @@ LOOK_EVERY_SECONDS = 1
 KEY_PREFIX = "presence:"
 # The default of 10 would cost a round trip for every ten users.
 SCAN_COUNT = 1000
+
+# It went away, or a list that could not be sent showed already that it had.
+GONE = (WebSocketDisconnect, WebSocketDisconnected)
 
 HEARTBEAT_ACK = json.dumps({"type": "heartbeat_ack"})
 UNKNOWN_MESSAGE = json.dumps({"type": "error", "message": "Unknown message"})
@@ -71,7 +75,7 @@ class ConnectionManager:
     async def send(self, socket: WebSocket, message: str) -> None:
         try:
             await socket.send_text(message)
-        except (WebSocketDisconnect, RuntimeError):
+        except GONE:
             self.sockets.discard(socket)
 
     def message(self) -> str:
@@ -118,8 +122,7 @@ async def presence(socket: WebSocket, user_id: str) -> None:
                 await socket.send_text(HEARTBEAT_ACK)
             else:
                 await socket.send_text(UNKNOWN_MESSAGE)
-    except WebSocketDisconnect:
-        # It went while an answer was on its way; its key expires by itself.
-        pass
+    except GONE:
+        pass  # Its key expires by itself.
     finally:
         manager.sockets.discard(socket)
