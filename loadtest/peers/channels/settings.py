@@ -8,6 +8,8 @@ DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 TIME_ZONE = "UTC"
 INSTALLED_APPS = ["channels"]
+# It gives answers their Content-Length.
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 ROOT_URLCONF = "urls"
 ASGI_APPLICATION = "asgi.application"
 
