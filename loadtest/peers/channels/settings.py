@@ -22,8 +22,8 @@ CHANNEL_LAYERS = {
             # gives up after 5 s, which is as long as the layer waits for a message (channels_redis issue 422), and of 100
             # connections each join or leave needs one.
             "hosts": [{"address": REDIS_URL, "socket_timeout": None, "max_connections": 5000}],
-            # Beyond it the layer drops messages without a word. With the 100 of the default, 200 people who join at once
-            # see half of each other.
+            # Beyond it the layer drops messages without a word. With the 100 of the default, some of 200 people who
+            # joined at once were shown half of the others.
             "capacity": 10_000,
         },
     },
