@@ -9,7 +9,7 @@ mod common;
 use std::hint::black_box;
 use std::ops::ControlFlow;
 
-use common::Random;
+use common::{Random, join_message, masked_frame};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::dialect::json::{self, Reader};
 use rollcall::dialect::{Command, native};
@@ -112,21 +112,6 @@ fn take_texts(wire: &[u8], scratch: &mut [u8], mut counts: impl FnMut(&[u8]) -> 
     taken
 }
 
-/// A frame as a client sends it (RFC 6455, 5.2 and 5.3).
-fn masked_frame(random: &mut Random, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    if payload.len() < 126 {
-        frame.push(0x80 | payload.len() as u8);
-    } else {
-        frame.push(0x80 | 126);
-        frame.extend((payload.len() as u16).to_be_bytes());
-    }
-    let mask: [u8; 4] = std::array::from_fn(|_| random.below(256) as u8);
-    frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
 /// All readers find the same message, and the decoder the join that stands in it.
 fn check_join(reader: &mut Reader, tapes: &mut Tapes, text: &str) {
     let expected: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -140,32 +125,6 @@ fn check_join(reader: &mut Reader, tapes: &mut Tapes, text: &str) {
         let state = state.map(|state| serde_json::from_str::<serde_json::Value>(state.as_str()).unwrap());
         assert_eq!(state.as_ref(), expected.get("state"));
     });
-}
-
-/// A join of exactly this length, its state made of what applications put there.
-fn join_message(random: &mut Random, bytes: usize) -> String {
-    let resume = if bytes < 200 { "" } else { r#","resume":{"epoch":"18c2f4a91b-1","seq":4217}"# };
-    let bare = format!(r#"{{"type":"join","room":"lobby"{resume}}}"#);
-    if bytes == bare.len() {
-        return bare;
-    }
-    let mut message = format!(r#"{},"state":{{"#, bare.strip_suffix('}').unwrap());
-    for number in 0.. {
-        let field = match random.below(5) {
-            0 => format!(r#""name{number}":"{} caf\u00e9\n","#, common::user_name(random.below(1_000_000))),
-            1 => format!(r#""x{number}":{},"#, random.below(1_000_000)),
-            2 => format!(r#""y{number}":-{}.5,"#, random.below(1_000)),
-            3 => format!(r#""at{number}":[{},{},null],"#, random.below(100), random.below(100)),
-            _ => format!(r#""on{number}":true,"#),
-        };
-        let end = r#""pad":""}}"#;
-        if message.len() + field.len() + end.len() > bytes {
-            let pad = "x".repeat(bytes - message.len() - end.len());
-            return format!(r#"{message}"pad":"{pad}"}}}}"#);
-        }
-        message += &field;
-    }
-    unreachable!("the message ends when it is long enough")
 }
 
 /// simd-json with everything reused that it lets one reuse.

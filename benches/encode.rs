@@ -6,13 +6,12 @@
 mod common;
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use bytes::BytesMut;
-use common::{ROOM, Random, json_of, user_name};
+use common::{ROOM, diff_of, json_of, room_of, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::dialect::{json, native, online_users};
-use rollcall::presence::{Diff, Now, Reason, Registry, Room, Settings, State};
+use rollcall::presence::Room;
 
 /// A room within a page of a snapshot, one of exactly a page, one of many pages.
 const MEMBERS: [usize; 3] = [10, 1_000, 10_000];
@@ -104,39 +103,6 @@ fn check_room(room: &Room, members: usize) {
     assert_eq!(shown.iter().filter(|member| member.get("state").is_some()).count(), members / 2);
     assert_eq!(json_of(&names(room))["users"], serde_json::json!(expected));
     assert_eq!(json_of(&native::encode_count(room, 7, members))["count"], members);
-}
-
-/// A room in which every second member says something about itself.
-fn room_of(members: usize) -> Arc<Room> {
-    let registry = Registry::new(Settings { ttl: 100, workers: 1, incarnation: 1 });
-    let now = Now::default();
-    for number in 0..members {
-        let session = registry.open_session(&user_name(number), now);
-        registry.join(&session, ROOM, state(number), now);
-    }
-    let room = registry.room(ROOM).unwrap();
-    assert_eq!(registry.settle(&room).count, members);
-    room
-}
-
-fn state(number: usize) -> Option<State> {
-    (number % 2 == 1).then(|| State::from(String::from(r#"{"status":"away","device":"phone"}"#)))
-}
-
-/// Joins, updates and leaves in turn, of users in random order.
-fn diff_of(changes: usize) -> Diff {
-    let mut numbers: Vec<usize> = (0..changes).collect();
-    Random::new().shuffle(&mut numbers);
-    let mut diff = Diff::default();
-    for (position, number) in numbers.into_iter().enumerate() {
-        let user = Arc::from(user_name(number));
-        match position % 3 {
-            0 => diff.joined.push((user, state(number))),
-            1 => diff.left.push((user, Reason::Closed)),
-            _ => diff.updated.push((user, state(number))),
-        }
-    }
-    diff
 }
 
 criterion_group! { name = benches; config = common::criterion(); targets = diff, rooms, strings }

@@ -1,4 +1,5 @@
-//! What the benches share: random numbers that are the same in every run, a crowd that is alive, and the payload of a frame.
+//! What the benches share: random numbers that are the same in every run, a crowd that is alive, and what clients
+//! send and are told.
 //!
 //! A bench is smoke when cargo runs it as a test: it does everything once, on small sizes, and its checks count.
 #![allow(dead_code, reason = "every bench uses its own part of this module")]
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use mimalloc::MiMalloc;
-use rollcall::presence::{Now, Registry, Roster, Session, Settings, Tick};
+use rollcall::presence::{Diff, Now, Reason, Registry, Room, Roster, Session, Settings, State, Tick};
 
 /// The allocator of the server.
 #[global_allocator]
@@ -24,7 +25,7 @@ pub(crate) const WORKERS: usize = 2;
 /// The tick of the server.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// 10 s of ticks, the lease of the server.
-const TTL: Tick = 100;
+pub(crate) const TTL: Tick = 100;
 /// 5 s of ticks: how often a client sends its heartbeat.
 const BEAT: Tick = 50;
 
@@ -145,6 +146,80 @@ pub(crate) fn crowds() -> Crowds<impl FnOnce() -> RefCell<Crowd>> {
         (users, LazyCell::new(move || RefCell::new(Crowd::gather(users))))
     };
     crowd_sizes().iter().map(later).collect()
+}
+
+/// A room in which every second member says something about itself.
+pub(crate) fn room_of(members: usize) -> Arc<Room> {
+    let registry = Registry::new(Settings { ttl: 100, workers: 1, incarnation: 1 });
+    let now = Now::default();
+    for number in 0..members {
+        let session = registry.open_session(&user_name(number), now);
+        registry.join(&session, ROOM, state(number), now);
+    }
+    let room = registry.room(ROOM).unwrap();
+    assert_eq!(registry.settle(&room).count, members);
+    room
+}
+
+fn state(number: usize) -> Option<State> {
+    (number % 2 == 1).then(|| State::from(String::from(r#"{"status":"away","device":"phone"}"#)))
+}
+
+/// Joins, updates and leaves in turn, of users in random order.
+pub(crate) fn diff_of(changes: usize) -> Diff {
+    let mut numbers: Vec<usize> = (0..changes).collect();
+    Random::new().shuffle(&mut numbers);
+    let mut diff = Diff::default();
+    for (position, number) in numbers.into_iter().enumerate() {
+        let user = Arc::from(user_name(number));
+        match position % 3 {
+            0 => diff.joined.push((user, state(number))),
+            1 => diff.left.push((user, Reason::Closed)),
+            _ => diff.updated.push((user, state(number))),
+        }
+    }
+    diff
+}
+
+/// A frame as a client sends it (RFC 6455, 5.2 and 5.3).
+pub(crate) fn masked_frame(random: &mut Random, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    if payload.len() < 126 {
+        frame.push(0x80 | payload.len() as u8);
+    } else {
+        frame.push(0x80 | 126);
+        frame.extend((payload.len() as u16).to_be_bytes());
+    }
+    let mask: [u8; 4] = std::array::from_fn(|_| random.below(256) as u8);
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// A join of exactly this length, its state made of what applications put there.
+pub(crate) fn join_message(random: &mut Random, bytes: usize) -> String {
+    let resume = if bytes < 200 { "" } else { r#","resume":{"epoch":"18c2f4a91b-1","seq":4217}"# };
+    let bare = format!(r#"{{"type":"join","room":"lobby"{resume}}}"#);
+    if bytes == bare.len() {
+        return bare;
+    }
+    let mut message = format!(r#"{},"state":{{"#, bare.strip_suffix('}').unwrap());
+    for number in 0.. {
+        let field = match random.below(5) {
+            0 => format!(r#""name{number}":"{} caf\u00e9\n","#, user_name(random.below(1_000_000))),
+            1 => format!(r#""x{number}":{},"#, random.below(1_000_000)),
+            2 => format!(r#""y{number}":-{}.5,"#, random.below(1_000)),
+            3 => format!(r#""at{number}":[{},{},null],"#, random.below(100), random.below(100)),
+            _ => format!(r#""on{number}":true,"#),
+        };
+        let end = r#""pad":""}}"#;
+        if message.len() + field.len() + end.len() > bytes {
+            let pad = "x".repeat(bytes - message.len() - end.len());
+            return format!(r#"{message}"pad":"{pad}"}}}}"#);
+        }
+        message += &field;
+    }
+    unreachable!("the message ends when it is long enough")
 }
 
 /// The payload of a finished, unmasked text frame, as JSON.
