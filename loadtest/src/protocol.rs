@@ -4,7 +4,7 @@
 //! native        GET /v1/connect?user=NAME   ◄ welcome   ► join | observe   [◄ count | snapshot]   ► heartbeat, leave
 //! online-users  GET /ws/NAME                ◄ online_users                              ► heartbeat ◄ heartbeat_ack
 //! status        GET /ws-online-status?userId=NAME   ◄ CONNECTION_ESTABLISHED                (its server pings)
-//! chat          GET /ws                     ► join  [◄ history]  ◄ join of oneself      ► ping ◄ pong
+//! chat          GET /ws                     ► join, ping  ◄ pong                        ► ping ◄ pong
 //! floor         GET /                                                                   ► heartbeat
 //! ```
 
@@ -14,7 +14,6 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::frame;
-use crate::mirror;
 
 const USER_PREFIX: &str = "user-";
 
@@ -129,11 +128,16 @@ impl Dialect {
     }
 
     pub(crate) fn on_open(&self, index: usize) -> Step {
-        let join = json!({ "type": "join", "payload": { "user": self.user(index) } });
         Step {
-            send: (self.protocol == Protocol::Chat).then(|| frame::masked(frame::TEXT, join.to_string().as_bytes())),
+            send: (self.protocol == Protocol::Chat).then(|| self.enter_chat(index)),
             joined: self.protocol == Protocol::Floor,
         }
+    }
+
+    /// A chat tells nobody of a user who was there already, so the answer to a ping says that one is in.
+    fn enter_chat(&self, index: usize) -> Vec<u8> {
+        let join = json!({ "type": "join", "payload": { "user": self.user(index) } });
+        [frame::masked(frame::TEXT, join.to_string().as_bytes()), self.heartbeat(true)].concat()
     }
 
     /// What follows from a message while the client is not in yet.
@@ -154,11 +158,8 @@ impl Dialect {
             (Protocol::Native, Role::Member(Observe::Count), "count")
             | (Protocol::Native, Role::Member(Observe::Members) | Role::Onlooker, "snapshot")
             | (Protocol::OnlineUsers, _, "online_users")
-            | (Protocol::Status, _, "CONNECTION_ESTABLISHED") => Step { send: None, joined: true },
-            (Protocol::Chat, _, "join") => {
-                let names_me = mirror::event(payload, true).is_ok_and(|event| *event.user == *self.user(index));
-                Step { send: None, joined: names_me }
-            }
+            | (Protocol::Status, _, "CONNECTION_ESTABLISHED")
+            | (Protocol::Chat, _, "pong") => Step { send: None, joined: true },
             _ => Step::default(),
         }
     }
@@ -278,13 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn in_a_chat_one_is_in_when_all_have_been_told() {
+    fn in_a_chat_one_is_in_when_it_answers() {
         let chat = Dialect { protocol: Protocol::Chat, ..NATIVE };
-        let join = br#"{"payload":{"user":"user-000003"},"type":"join"}"#;
-        assert_eq!(chat.on_open(3), Step { send: Some(frame::masked(frame::TEXT, join)), joined: false });
-        let told = |user: &str| format!(r#"{{"type":"join","payload":{{"user":"{user}","ts":1.5}}}}"#);
-        assert!(!chat.on_message(3, SEEING, told("user-000002").as_bytes()).joined, "the history");
-        assert!(chat.on_message(3, SEEING, told("user-000003").as_bytes()).joined);
+        let join = frame::masked(frame::TEXT, br#"{"payload":{"user":"user-000003"},"type":"join"}"#);
+        let ping = frame::masked(frame::TEXT, br#"{"type":"ping"}"#);
+        assert_eq!(chat.on_open(3), Step { send: Some([join, ping].concat()), joined: false });
+        let told = br#"{"type":"join","payload":{"user":"user-000003","ts":1.5}}"#;
+        assert!(!chat.on_message(3, SEEING, told).joined, "it may be the history");
+        assert!(chat.on_message(3, SEEING, br#"{"type":"pong","ts":1.5}"#).joined);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod wire;
 pub(crate) use arrivals::Arrivals;
 pub(crate) use events::is_event;
 pub(crate) use members::Members;
-pub(crate) use wire::{Snapshot, event, read};
+pub(crate) use wire::{Snapshot, read};
 
 use crate::connection::Message;
 use crate::protocol::{Dialect, Protocol};
@@ -99,6 +99,14 @@ impl Mirrors {
             Self::Diffs(diffs) => &diffs.complaints,
             Self::Lists(lists) => &lists.complaints,
             Self::Events(events) => &events.complaints,
+        }
+    }
+
+    /// Events that told what was known.
+    pub(crate) fn repeated(&self) -> u64 {
+        match self {
+            Self::Events(events) => events.repeated,
+            Self::Diffs(_) | Self::Lists(_) => 0,
         }
     }
 

@@ -25,6 +25,8 @@ const KEEP_BYTES: usize = 1024;
 const LATE_AFTER: Duration = Duration::from_millis(1);
 /// Sends between two looks at what came in, when behind.
 const SENDS_PER_TURN: u64 = 64;
+/// Of the heartbeats of the window; more than a few milliseconds of them.
+const MAX_OWED_SHARE: f64 = 0.01;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Once no ack has come for this long, none will.
 const QUIET_FOR: Duration = Duration::from_secs(2);
@@ -81,10 +83,12 @@ pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report>
         listener.acks = Some(Acks::new(crowd.size, sender.started, args.run.warm_up));
     }
     let (warm_up, window) = drive(args, &mut sender, &mut crowd, &mut listener, interrupt)?;
-    report.ended_early = interrupt.is_asked();
     let sent = warm_up.sent + sender.tally.sent;
+    let owed = counted.owed(sent, &crowd.target);
+    report.ended_early = interrupt.is_asked();
     window.describe(&crowd, &mut report);
     sender.describe(args, &warm_up, &window, &mut report);
+    describe_owed(owed, sender.tally.sent, &mut report);
 
     listener.await_acks(sent, &mut crowd)?;
     if let Some(acks) = &listener.acks {
@@ -212,6 +216,17 @@ impl Sender {
         }
         report.figure("generator_cpu_per_heartbeat_us", per_heartbeat_us(window.own.ran_ns), "");
         report.latency("send_delay", self.tally.send_delay.summary());
+    }
+}
+
+/// A server that falls behind looks cheap: what it has not done yet costs nothing.
+fn describe_owed(owed: Option<u64>, sent: u64, report: &mut Report) {
+    let Some(owed) = owed else { return };
+    report.figure("owed", owed as f64, "sent and not yet taken by the server when the window ended");
+    if owed as f64 > sent as f64 * MAX_OWED_SHARE {
+        report
+            .notes
+            .push("the server was behind when the window ended: its cost for each is higher than shown".to_owned());
     }
 }
 

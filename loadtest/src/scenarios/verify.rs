@@ -42,6 +42,12 @@ impl HeartbeatCount {
         Self { before: before.ok() }
     }
 
+    /// How many of `sent` the server has not taken yet, at this moment. What it owes is not in its CPU time.
+    pub(crate) fn owed(&self, sent: u64, target: &Target) -> Option<u64> {
+        let counted = read_counter(target).ok()?.checked_sub(self.before?)?;
+        Some(sent.saturating_sub(counted))
+    }
+
     /// Waits until the server has counted `sent` more; a different number is a problem.
     pub(crate) fn check(
         &self,

@@ -73,6 +73,7 @@ impl Window {
         if let Some(server) = self.server {
             let meaning = "of the server's processes, all threads";
             report.figure("server_cpu_cores", self.cores(server.ran_ns), meaning);
+            report.figure("server_waited_cores", self.cores(server.waited_ns), "ready while others had its core");
         }
         report.notes.extend(crowd.meter.note().map(str::to_owned));
         let own_cores = self.cores(self.own.ran_ns);

@@ -42,6 +42,13 @@ fn all_observers_see_all_joins() {
 }
 
 #[test]
+fn dialects_of_single_events_are_mirrored_too() {
+    for protocol in ["status", "chat"] {
+        churn(&engine::start(&[]), &["--protocol", protocol]).expect(0, "join_to_seen");
+    }
+}
+
+#[test]
 fn the_last_joins_are_waited_for_without_verification_too() {
     churn(&engine::start(&["--tick", "500ms"]), &["--no-verify"]).expect(0, "--no-verify");
 }

@@ -250,6 +250,8 @@ impl Stage {
         }
         let skipped = self.gallery.mirrors.skipped_forward() as f64;
         report.figure("skipped_forward", skipped, "snapshots unasked: the server left out what a slow reader missed");
+        let repeated = self.gallery.mirrors.repeated() as f64;
+        report.figure("repeated", repeated, "events that told what was known, which changes nothing");
         report.latency("join_to_seen", latency);
         if skipped > 0.0 {
             report.notes.push("join_to_seen lacks the joins that slow readers found in snapshots instead".to_owned());
