@@ -31,6 +31,8 @@ const BATCH: usize = 1_000;
 const ROUNDS: usize = 10;
 /// Users who come or go between two ticks.
 const CHANGES: usize = 100;
+/// Messages of a chat, which nobody looks at here.
+const HISTORY: usize = 100;
 
 /// Walks a path for so many rounds and returns how often that was.
 type Walk = fn(rounds: usize) -> usize;
@@ -229,7 +231,7 @@ fn come_and_go(rounds: usize, moment: Moment) -> usize {
 /// A tick in which nobody came, went or is due.
 fn tick_quiet(rounds: usize) -> usize {
     let crowd = Crowd::gather(BATCH);
-    let mut announcer = Announcer::new(Arc::clone(&crowd.registry), WORKERS, TICK);
+    let mut announcer = Announcer::new(Arc::clone(&crowd.registry), WORKERS, TICK, HISTORY);
     repeat(rounds * BATCH, || assert_eq!(announcer.tick(crowd.now).1.rooms, 0))
 }
 
@@ -274,7 +276,7 @@ fn tick_room(rounds: usize) -> usize {
 }
 
 fn tick_swaps(rounds: usize, registry: &Arc<Registry>, churn: &[Newcomer], now: Now) -> usize {
-    let mut announcer = Announcer::new(Arc::clone(registry), WORKERS, TICK);
+    let mut announcer = Announcer::new(Arc::clone(registry), WORKERS, TICK, HISTORY);
     announcer.tick(now);
     let mut changes = 0;
     for _ in 0..rounds * BATCH / CHANGES {
