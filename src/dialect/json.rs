@@ -57,8 +57,32 @@ pub fn compact(value: &Value<'_, '_>) -> String {
 
 /// Appends `text` as a JSON string, quotes included.
 pub fn put_string(buffer: &mut BytesMut, text: &str) {
-    buffer.put_u8(b'"');
     let bytes = text.as_bytes();
+    buffer.reserve(bytes.len() + 2);
+    buffer.put_u8(b'"');
+    if !is_plain(bytes) {
+        return put_escaped(buffer, bytes);
+    }
+    buffer.extend_from_slice(bytes);
+    buffer.put_u8(b'"');
+}
+
+/// Whether nothing in it needs an escape, eight bytes at a time ("Bit Twiddling Hacks", S. E. Anderson: `hasless`, `hasvalue`).
+fn is_plain(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let has_less = |word: u64, than: u64| word.wrapping_sub(ONES * than) & !word & HIGH;
+    let has = |word: u64, byte: u8| has_less(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks();
+    let found = words.iter().fold(0, |found, word| {
+        let word = u64::from_ne_bytes(*word);
+        found | has_less(word, 0x20) | has(word, b'"') | has(word, b'\\')
+    });
+    found == 0 && rest.iter().all(|byte| ESCAPES[usize::from(*byte)] == 0)
+}
+
+/// The rest of a string, with what must not stand in one (RFC 8259, 7) as escapes.
+fn put_escaped(buffer: &mut BytesMut, bytes: &[u8]) {
     let mut written = 0;
     for (at, byte) in bytes.iter().enumerate() {
         let escape = ESCAPES[usize::from(*byte)];

@@ -3,7 +3,8 @@
 //! The inbox is touched on joins and leaves and held for a push. The roster is moved by the tick alone; snapshots and the HTTP
 //! API read it, a page at a time, so that no reader of a huge room holds it for long.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -371,16 +372,16 @@ impl Roster {
 
     fn apply(&mut self, word: Word, user: Arc<str>, diff: &mut Diff) {
         match word {
-            Word::Online(state) => match self.members.get_mut(&*user) {
-                None => {
-                    self.members.insert(Arc::clone(&user), state.clone());
-                    diff.joined.push((user, state));
+            Word::Online(state) => match self.members.entry(user) {
+                Entry::Vacant(place) => {
+                    diff.joined.push((Arc::clone(place.key()), state.clone()));
+                    place.insert(state);
                 }
-                Some(announced) if *announced != state => {
-                    announced.clone_from(&state);
-                    diff.updated.push((user, state));
+                Entry::Occupied(mut announced) if *announced.get() != state => {
+                    announced.get_mut().clone_from(&state);
+                    diff.updated.push((Arc::clone(announced.key()), state));
                 }
-                Some(_) => {}
+                Entry::Occupied(_) => {}
             },
             Word::Offline(reason) => {
                 if self.members.remove(&*user).is_some() {

@@ -19,6 +19,9 @@ pub struct Limits {
     pub message_bytes: usize,
 }
 
+/// Longer texts are not looked through for ASCII first.
+const SHORT_TEXT: usize = 64;
+
 impl Limits {
     /// For presence: messages of clients are short.
     pub const PRESENCE: Self = Self { frame_bytes: 16 * 1024, message_bytes: 16 * 1024 };
@@ -112,9 +115,9 @@ fn take_frame(
             Ok(take(if message.text { Incoming::Text(&message.data) } else { Incoming::Binary(&message.data) }))
         }
         OpCode::Text | OpCode::Binary if fragments.is_some() => Err(protocol("a new message inside a fragmented one")),
-        OpCode::Text if frame.fin => match std::str::from_utf8(payload) {
-            Ok(_) => Ok(take(Incoming::Text(payload))),
-            Err(_) => Err(INVALID_UTF8),
+        OpCode::Text if frame.fin => match is_utf8(payload) {
+            true => Ok(take(Incoming::Text(payload))),
+            false => Err(INVALID_UTF8),
         },
         OpCode::Binary if frame.fin => Ok(take(Incoming::Binary(payload))),
         OpCode::Text | OpCode::Binary => {
@@ -193,6 +196,11 @@ fn parse_head(bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Violation> 
     let Some(mask) = bytes.get(mask_at..mask_at + 4) else { return Ok(None) };
     let mask = [mask[0], mask[1], mask[2], mask[3]];
     Ok(Some(Head { fin, opcode, mask, size: mask_at + 4, payload: payload as usize }))
+}
+
+/// A heartbeat is short and ASCII, which is found out faster than what UTF-8 a longer text is.
+fn is_utf8(payload: &[u8]) -> bool {
+    (payload.len() <= SHORT_TEXT && payload.is_ascii()) || std::str::from_utf8(payload).is_ok()
 }
 
 fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
