@@ -1,10 +1,10 @@
-//! The registry: heartbeats, arrivals, departures and ended leases among ever more users, on one thread and on two.
+//! The registry: heartbeats, arrivals, departures and ended leases among ever more users, on one thread; scaling.rs has several.
 //!
-//! Everybody is in one room, and beats. A time is that of one operation on its thread: where two threads run, both do as many,
-//! and the slower one counts. Users are visited in random order, so a large crowd is as cold in the caches as it is on a
-//! server.
+//! Everybody is in one room, and beats. A time is that of one operation. Users are visited in random order, so a large crowd
+//! is as cold in the caches as it is on a server.
 //!
-//! `map` compares dashmap with the plain thing, [`Sharded`]. At the end stands what a member weighs; it is not timed.
+//! `map` compares dashmap with the plain thing, [`Sharded`], on one thread and on two: both do as many operations, and the
+//! slower one counts. At the end stands what a member weighs; it is not timed.
 
 mod common;
 
@@ -12,17 +12,17 @@ use std::cell::{LazyCell, RefCell};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use common::{Crowd, Crowds, ROOM, Random, WORKERS, user_name};
+use common::{Crowd, Crowds, ROOM, Random, WORKERS, race, timed, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use dashmap::DashMap;
 use foldhash::quality::FixedState;
 use parking_lot::Mutex;
 use rollcall::presence::{Now, Reason, Registry, Roster, Session, Settings};
 
+/// Threads that use a map at once.
 const THREADS: [usize; 2] = [1, 2];
 /// Shards of both maps, as the registry has them.
 const SHARDS: usize = 256;
@@ -55,25 +55,20 @@ fn registry(criterion: &mut Criterion) {
 fn renew<F: FnOnce() -> RefCell<Crowd>>(criterion: &mut Criterion, crowds: &Crowds<F>) {
     let mut group = criterion.benchmark_group("registry_heartbeat");
     for (users, crowd) in crowds {
-        for threads in THREADS {
-            group.throughput(Throughput::Elements(threads as u64));
-            let mut start = 0;
-            group.bench_function(BenchmarkId::new(format!("threads_{threads}"), users), |bencher| {
-                let crowd = crowd.borrow_mut();
-                let (registry, now) = (&*crowd.registry, crowd.now);
-                bencher.iter_custom(|beats| {
-                    start += 1;
-                    let shares: Vec<_> = crowd.sessions.chunks(users / threads).collect();
-                    race(shares, 1, |share, _| {
-                        // Each time another part of the crowd: what a sample before has warmed is cold again.
-                        let order = share.iter().cycle().skip(start * 7_919 % share.len());
-                        timed(|| order.take(beats as usize).for_each(|session| registry.renew(session, now)))
-                    })
-                });
-                // That heartbeats keep everybody was shown when the crowd was gathered: over two leases.
-                assert_eq!(crowd.registry.users_online(), crowd.sessions.len());
+        group.throughput(Throughput::Elements(1));
+        let mut start = 0;
+        group.bench_function(BenchmarkId::from_parameter(users), |bencher| {
+            let crowd = crowd.borrow_mut();
+            let (registry, now) = (&*crowd.registry, crowd.now);
+            bencher.iter_custom(|beats| {
+                start += 1;
+                // Each time another part of the crowd: what a sample before has warmed is cold again.
+                let order = crowd.sessions.iter().cycle().skip(start * 7_919 % users);
+                timed(|| order.take(beats as usize).for_each(|session| registry.renew(session, now)))
             });
-        }
+            // That heartbeats keep everybody was shown when the crowd was gathered: over two leases.
+            assert_eq!(crowd.registry.users_online(), crowd.sessions.len());
+        });
     }
     group.finish();
 }
@@ -82,19 +77,15 @@ fn renew<F: FnOnce() -> RefCell<Crowd>>(criterion: &mut Criterion, crowds: &Crow
 fn come_and_go<F: FnOnce() -> RefCell<Crowd>>(criterion: &mut Criterion, crowds: &Crowds<F>) {
     let mut group = criterion.benchmark_group("registry_join_leave");
     for (users, crowd) in crowds {
-        for threads in THREADS {
-            let hands: Vec<Vec<String>> = (0..threads)
-                .map(|hand| (0..(*users).min(10_000)).map(|n| format!("new-{hand}-{n}")).collect())
-                .collect();
-            for (name, measured) in [("join", Phase::Join), ("leave", Phase::Leave)] {
-                group.throughput(Throughput::Elements(threads as u64));
-                group.bench_function(BenchmarkId::new(format!("{name}/threads_{threads}"), users), |bencher| {
-                    let mut crowd = crowd.borrow_mut();
-                    bencher.iter_custom(|times| time_phase(&mut crowd, &hands, times as usize, measured));
-                    assert_eq!(crowd.registry.users_online(), *users);
-                    assert_eq!(crowd.announced(), *users);
-                });
-            }
+        let names: Vec<String> = (0..(*users).min(10_000)).map(|number| format!("new-{number}")).collect();
+        for (name, measured) in [("join", Phase::Join), ("leave", Phase::Leave)] {
+            group.throughput(Throughput::Elements(1));
+            group.bench_function(BenchmarkId::new(name, users), |bencher| {
+                let mut crowd = crowd.borrow_mut();
+                bencher.iter_custom(|times| time_phase(&mut crowd, &names, times as usize, measured));
+                assert_eq!(crowd.registry.users_online(), *users);
+                assert_eq!(crowd.announced(), *users);
+            });
         }
     }
     group.finish();
@@ -106,38 +97,35 @@ enum Phase {
     Leave,
 }
 
-/// Lets each hand bring `times` users and take them away again, as many at once as it has names for.
-fn time_phase(crowd: &mut Crowd, hands: &[Vec<String>], times: usize, measured: Phase) -> Duration {
+/// Brings `times` users and takes them away again, as many at once as there are names.
+fn time_phase(crowd: &mut Crowd, names: &[String], times: usize, measured: Phase) -> Duration {
     let registry = Arc::clone(&crowd.registry);
-    let tick = AtomicU64::new(crowd.now.tick);
-    let at_once = hands[0].len();
-    let shares: Vec<_> = hands.iter().map(|names| (names, Vec::with_capacity(at_once))).collect();
-    let work = |(names, sessions): &mut (&Vec<String>, Vec<Arc<Session>>), round: usize| {
-        let now = Now { tick: tick.load(Ordering::Relaxed), unix_ms: 0 };
-        let count = at_once.min(times - round / 2 * at_once);
-        let (phase, spent) = if round.is_multiple_of(2) {
-            let arrive = |name: &String| {
-                let session = registry.open_session(name, now);
-                registry.join(&session, ROOM, None, now);
-                session
-            };
-            (Phase::Join, timed(|| sessions.extend(names[..count].iter().map(arrive))))
-        } else {
-            (
-                Phase::Leave,
-                timed(|| sessions.drain(..).for_each(|session| registry.end_session(&session, Reason::Left))),
-            )
-        };
-        if phase == measured { spent } else { Duration::ZERO }
-    };
     let present = crowd.sessions.len();
-    race_with_pauses(shares, 2 * times.div_ceil(at_once), work, |round| {
-        crowd.beat();
-        crowd.settle();
-        tick.store(crowd.now.tick, Ordering::Relaxed);
-        let guests = if round % 2 == 0 { hands.len() * at_once.min(times - round / 2 * at_once) } else { 0 };
-        assert_eq!(crowd.announced(), present + guests);
-    })
+    let mut sessions = Vec::with_capacity(names.len());
+    let mut spent = Duration::ZERO;
+    let mut left = times;
+    while left > 0 {
+        let count = names.len().min(left);
+        left -= count;
+        let now = crowd.now;
+        let arrive = |name: &String| {
+            let session = registry.open_session(name, now);
+            registry.join(&session, ROOM, None, now);
+            session
+        };
+        let joining = timed(|| sessions.extend(names[..count].iter().map(arrive)));
+        next_tick(crowd, present + count);
+        let leaving = timed(|| sessions.drain(..).for_each(|session| registry.end_session(&session, Reason::Left)));
+        next_tick(crowd, present);
+        spent += if measured == Phase::Join { joining } else { leaving };
+    }
+    spent
+}
+
+fn next_tick(crowd: &mut Crowd, announced: usize) {
+    crowd.beat();
+    crowd.settle();
+    assert_eq!(crowd.announced(), announced);
 }
 
 /// One tick of expiry: with leases that end, and with none but those that are looked at because they might.
@@ -330,47 +318,6 @@ fn time_moves(map: &impl Map, keys: &[Arc<str>], start: usize, times: usize, ins
         }
     }
     spent
-}
-
-fn timed(work: impl FnOnce()) -> Duration {
-    let began = Instant::now();
-    work();
-    began.elapsed()
-}
-
-/// Gives each share to a thread of its own, all at once and round for round. Returns the longest that a thread worked, as
-/// `work` times itself.
-fn race<T: Send>(shares: Vec<T>, rounds: usize, work: impl Fn(&mut T, usize) -> Duration + Sync) -> Duration {
-    race_with_pauses(shares, rounds, work, |_| ())
-}
-
-/// And calls `pause` after each round, while everybody waits.
-fn race_with_pauses<T: Send>(
-    shares: Vec<T>,
-    rounds: usize,
-    work: impl Fn(&mut T, usize) -> Duration + Sync,
-    mut pause: impl FnMut(usize),
-) -> Duration {
-    let gate = Barrier::new(shares.len() + 1);
-    let run = |mut share| {
-        let mut spent = Duration::ZERO;
-        for round in 0..rounds {
-            gate.wait();
-            spent += work(&mut share, round);
-            gate.wait();
-        }
-        spent
-    };
-    let run = &run;
-    std::thread::scope(|scope| {
-        let runners: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || run(share))).collect();
-        for round in 0..rounds {
-            gate.wait();
-            gate.wait();
-            pause(round);
-        }
-        runners.into_iter().map(|runner| runner.join().unwrap()).max().unwrap_or_default()
-    })
 }
 
 /// Kinds of members, and how many share a room.

@@ -5,8 +5,8 @@
 #![allow(dead_code, reason = "every bench uses its own part of this module")]
 
 use std::cell::{LazyCell, RefCell};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use mimalloc::MiMalloc;
@@ -220,6 +220,52 @@ pub(crate) fn join_message(random: &mut Random, bytes: usize) -> String {
         message += &field;
     }
     unreachable!("the message ends when it is long enough")
+}
+
+/// How long the work takes.
+pub(crate) fn timed(work: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    work();
+    began.elapsed()
+}
+
+/// Gives each share to a thread of its own, all at once and round for round. Returns the longest that a thread worked, as
+/// `work` times itself.
+pub(crate) fn race<T: Send>(
+    shares: Vec<T>,
+    rounds: usize,
+    work: impl Fn(&mut T, usize) -> Duration + Sync,
+) -> Duration {
+    race_with_pauses(shares, rounds, work, |_| ())
+}
+
+/// And calls `pause` after each round, while everybody waits.
+pub(crate) fn race_with_pauses<T: Send>(
+    shares: Vec<T>,
+    rounds: usize,
+    work: impl Fn(&mut T, usize) -> Duration + Sync,
+    mut pause: impl FnMut(usize),
+) -> Duration {
+    let gate = Barrier::new(shares.len() + 1);
+    let run = |mut share| {
+        let mut spent = Duration::ZERO;
+        for round in 0..rounds {
+            gate.wait();
+            spent += work(&mut share, round);
+            gate.wait();
+        }
+        spent
+    };
+    let run = &run;
+    std::thread::scope(|scope| {
+        let runners: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || run(share))).collect();
+        for round in 0..rounds {
+            gate.wait();
+            gate.wait();
+            pause(round);
+        }
+        runners.into_iter().map(|runner| runner.join().unwrap()).max().unwrap_or_default()
+    })
 }
 
 /// The payload of a finished, unmasked text frame, as JSON.
