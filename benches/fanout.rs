@@ -7,8 +7,8 @@
 //! is one wake-up and the loop. Both have a round each tick, so that both find the caches as the pause left them, and both stand
 //! on one core while the receivers have another. What is sent is a diff of one member, about 130 bytes.
 //!
-//! criterion measures one after the other. At the end stands what the budget is about: the two in turn, a round each per tick,
-//! and the ratio of each block of rounds.
+//! criterion measures one after the other. At the end stands what the budget is about: some rounds of one, some of the other, and
+//! again, and the ratio of each such pair of blocks.
 
 mod common;
 
@@ -17,7 +17,7 @@ mod clients;
 #[path = "fanout/senders.rs"]
 mod senders;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::TICK;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group};
@@ -29,7 +29,7 @@ const OTHER_DESCRIPTORS: u64 = 128;
 const ROUNDS_PER_SAMPLE: u32 = 4;
 /// Rounds of each sender that one ratio is taken of, and how many ratios.
 const ROUNDS_PER_BLOCK: u32 = 8;
-const BLOCKS: usize = 15;
+const BLOCKS: usize = 11;
 /// From the last byte received until the sender sleeps again and its CPU time is exact.
 const SETTLE: Duration = Duration::from_millis(5);
 
@@ -78,11 +78,14 @@ struct Stage {
     rollcall: Rollcall,
     plain: Loop,
     connections: usize,
+    /// When the plain loop began its last round.
+    sent: Instant,
 }
 
 impl Stage {
     fn open(connections: usize) -> Self {
-        let mut stage = Self { rollcall: Rollcall::start(connections), plain: Loop::start(connections), connections };
+        let (rollcall, plain) = (Rollcall::start(connections), Loop::start(connections));
+        let mut stage = Self { rollcall, plain, connections, sent: Instant::now() };
         // Twice, so that everything has been done once before it is measured, and the plain loop has something to send.
         for _ in 0..2 {
             stage.tell();
@@ -96,41 +99,40 @@ impl Stage {
         self.rollcall.change();
         let frame = self.rollcall.receivers.wait_for_frame();
         senders::check_diff(&frame, self.rollcall.inside);
-        std::thread::sleep(SETTLE);
         self.plain.frame = frame;
-        self.rollcall.spent()
+        std::thread::sleep(SETTLE);
+        self.rollcall.threads.spent()
     }
 
-    /// The plain loop sends the same, after as long a pause.
+    /// The plain loop sends the same, a tick after it did so last.
     fn send(&mut self) -> Duration {
-        std::thread::sleep(TICK - SETTLE);
-        self.send_now()
-    }
-
-    fn send_now(&mut self) -> Duration {
+        std::thread::sleep(TICK.saturating_sub(self.sent.elapsed()));
+        self.sent = Instant::now();
         self.plain.send();
         assert_eq!(self.plain.receivers.wait_for_frame(), self.plain.frame);
         std::thread::sleep(SETTLE);
-        self.plain.spent()
+        self.plain.threads.spent()
     }
 
-    /// Rounds in turn: rollcall's at the tick, the plain loop's half way to the next. A line that says what came out.
+    /// So many rounds of one sender, in microseconds of CPU time for each delivery.
+    fn block(&mut self, rounds: u32, round: fn(&mut Self) -> Duration) -> f64 {
+        // What a sender did while the other had its turn is nobody's: rollcall ticks all the time.
+        self.rollcall.threads.spent();
+        let spent: Duration = (0..rounds).map(|_| round(self)).sum();
+        spent.as_secs_f64() * 1e6 / f64::from(rounds) / self.connections as f64
+    }
+
+    /// Blocks of rounds in turn. A line that says what came out.
     fn compare(&mut self) -> String {
         let (blocks, rounds) = if common::smoke() { (1, 1) } else { (BLOCKS, ROUNDS_PER_BLOCK) };
         let mut told = Vec::new();
         let mut sent = Vec::new();
         let mut ratios = Vec::new();
         for _ in 0..blocks {
-            let (mut telling, mut sending) = (Duration::ZERO, Duration::ZERO);
-            for _ in 0..rounds {
-                telling += self.tell();
-                std::thread::sleep(TICK / 2 - SETTLE);
-                sending += self.send_now();
-            }
-            let deliveries = f64::from(rounds) * self.connections as f64;
-            told.push(telling.as_secs_f64() * 1e6 / deliveries);
-            sent.push(sending.as_secs_f64() * 1e6 / deliveries);
-            ratios.push(telling.as_secs_f64() / sending.as_secs_f64());
+            let pair = [self.block(rounds, Self::tell), self.block(rounds, Self::send)];
+            told.push(pair[0]);
+            sent.push(pair[1]);
+            ratios.push(pair[0] / pair[1]);
         }
         let [told, sent, ratios] = [told, sent, ratios].map(|mut values| {
             values.sort_by(f64::total_cmp);

@@ -23,7 +23,7 @@ pub(super) struct Rollcall {
     /// Whether the mover is in the room.
     pub(super) inside: bool,
     mover: TcpStream,
-    threads: Threads,
+    pub(super) threads: Threads,
     stop: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<()>>,
 }
@@ -72,11 +72,6 @@ impl Rollcall {
         };
         say(&mut self.mover, &message);
     }
-
-    /// CPU time of worker and ticker since this was last asked.
-    pub(super) fn spent(&mut self) -> Duration {
-        self.threads.spent()
-    }
 }
 
 impl Drop for Rollcall {
@@ -110,7 +105,7 @@ pub(super) struct Loop {
     /// What it sends.
     pub(super) frame: Vec<u8>,
     go: Option<mpsc::Sender<Vec<u8>>>,
-    threads: Threads,
+    pub(super) threads: Threads,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -148,11 +143,6 @@ impl Loop {
         let go = self.go.as_ref().expect("not before the end");
         go.send(self.frame.clone()).expect("the thread is there");
     }
-
-    /// CPU time of the thread since this was last asked.
-    pub(super) fn spent(&mut self) -> Duration {
-        self.threads.spent()
-    }
 }
 
 impl Drop for Loop {
@@ -166,7 +156,7 @@ impl Drop for Loop {
 }
 
 /// Threads of this process whose CPU time is asked for.
-struct Threads {
+pub(super) struct Threads {
     schedstats: Vec<PathBuf>,
     before: Duration,
 }
@@ -185,7 +175,7 @@ impl Threads {
     }
 
     /// CPU time since this was last asked: exact while the threads sleep, which is when the kernel adds it up.
-    fn spent(&mut self) -> Duration {
+    pub(super) fn spent(&mut self) -> Duration {
         let nanoseconds = |path: &PathBuf| {
             let text = std::fs::read_to_string(path).expect("a thread that lives");
             text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).expect("nanoseconds first")
