@@ -29,7 +29,7 @@ pub(crate) const TTL: Tick = 100;
 /// 5 s of ticks: how often a client sends its heartbeat.
 const BEAT: Tick = 50;
 
-/// Short enough that all benches together take some four minutes, long enough for two digits that stay.
+/// Short enough that all benches together take some seven minutes, long enough for two digits that stay.
 pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(15)
