@@ -31,8 +31,6 @@ const BATCH: usize = 1_000;
 const ROUNDS: usize = 10;
 /// Users who come or go between two ticks.
 const CHANGES: usize = 100;
-/// Messages of a chat, which nobody looks at here.
-const HISTORY: usize = 100;
 
 /// Walks a path for so many rounds and returns how often that was.
 type Walk = fn(rounds: usize) -> usize;

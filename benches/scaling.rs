@@ -177,7 +177,7 @@ impl Town {
         for room in 0..rooms {
             registry.observe(&room_name(room), room % WORKERS, Audience::Members, false);
         }
-        let mut announcer = Announcer::new(Arc::clone(&registry), WORKERS, TICK);
+        let mut announcer = Announcer::new(Arc::clone(&registry), WORKERS, TICK, HISTORY);
         announcer.tick(now);
         assert_eq!((registry.users_online(), registry.rooms_open()), (users(), rooms));
         let mut random = Random::new();

@@ -79,7 +79,7 @@ impl<'a> Stage<'a> {
     fn new(crowd: &'a mut Crowd, changes: usize, observers: usize) -> Self {
         let newcomer = |number| crowd.registry.open_session(&format!("churn-{number}"), crowd.now);
         let churn = (0..changes).map(newcomer).collect();
-        let announcer = Announcer::new(Arc::clone(&crowd.registry), WORKERS, TICK, 100);
+        let announcer = Announcer::new(Arc::clone(&crowd.registry), WORKERS, TICK, HISTORY);
         let mut stage = Self { crowd, announcer, churn, inside: false, observers };
         for _ in 0..2 {
             stage.swap();

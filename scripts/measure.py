@@ -2,7 +2,7 @@
 
 Figures count as ratios of one run: servers take turns (A B A B ...), each started anew for each run.
 """
-import contextlib, datetime, json, os, pathlib, platform, re, shutil, socket, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, datetime, json, os, pathlib, platform, re, shutil, socket, statistics, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release"
@@ -11,10 +11,42 @@ SERVER_CORE, GENERATOR_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 # Where there are two cores only, Redis shares the generator's: the server keeps its own.
 REDIS_CORE = CORES[min(2, len(CORES) - 1)]
 START_SECONDS, STOP_SECONDS = 30, 10
+EXIT_USAGE = 64
 
 
 class Failed(Exception):
     """A run that could not be made, or whose figures do not hold."""
+
+
+class Arguments(argparse.ArgumentParser):
+    """A script's options, its own text as the help. A wrong command line exits as the server's does."""
+
+    def __init__(self, text):
+        name = f"scripts/{pathlib.Path(sys.argv[0]).name}"
+        super().__init__(prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
+
+    def add_name(self):
+        self.add_argument("--name", type=folder_part, default="machine", help="what the machine is called in the names of folders")
+
+    def add_rounds(self, default):
+        self.add_argument("--rounds", type=positive, default=default, help=f"default {default}")
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def folder_part(text):
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        raise argparse.ArgumentTypeError("it is part of a folder's name: letters, digits, dots, dashes")
+    return text
 
 
 def pinned(core, command):

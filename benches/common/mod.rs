@@ -24,6 +24,8 @@ pub(crate) const ROOM: &str = "lobby";
 pub(crate) const WORKERS: usize = 2;
 /// The tick of the server.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// Messages that the server keeps of a chat.
+pub(crate) const HISTORY: usize = 100;
 /// 10 s of ticks, the lease of the server.
 pub(crate) const TTL: Tick = 100;
 /// 5 s of ticks: how often a client sends its heartbeat.

@@ -7,14 +7,18 @@ function serve(app, rooms, native, status) {
   const json = (path, answer) => app.get(path, (res, req) => {
     res.writeHeader('content-type', 'application/json').end(JSON.stringify(answer(req)));
   });
-  const room = (req) => rooms.byName.get(decodeURIComponent(req.getParameter(0)));
+  // The users of the status protocol, who have no room, are the lobby when nobody is in that by the other protocol.
+  const room = (req) => {
+    const name = decodeURIComponent(req.getParameter(0));
+    return rooms.byName.get(name) ?? (name === 'lobby' && status.users.size > 0 ? status.lobby() : undefined);
+  };
 
   json('/v1/rooms/:room/members', (req) => {
     const query = new URLSearchParams(req.getQuery());
     return members(decodeURIComponent(req.getParameter(0)), room(req), query);
   });
   json('/v1/rooms/:room/count', (req) => {
-    return { room: decodeURIComponent(req.getParameter(0)), count: room(req)?.announced.size ?? 0 };
+    return { room: decodeURIComponent(req.getParameter(0)), count: room(req)?.list().length ?? 0 };
   });
   json('/v1/rooms', () => {
     const counted = [...rooms.byName.values()].map(({ name, announced }) => ({ room: name, count: announced.size }));

@@ -70,6 +70,11 @@ class Status {
     this.app.publish(TOPIC, encode('USER_OFFLINE', id));
   }
 
+  /** What a room is to the HTTP answers. */
+  lobby() {
+    return { epoch: 'status', seq: 0, list: () => [...this.users.keys()].map(String).sort() };
+  }
+
   endAll(code) {
     for (const ws of [...this.sockets]) ws.end(code);
   }
