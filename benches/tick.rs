@@ -11,7 +11,7 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Crowd, ROOM, TICK, WORKERS, json_of};
+use common::{Crowd, HISTORY, ROOM, TICK, WORKERS, json_of};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::presence::{Audience, Reason, Session};
 use rollcall::tick::{Announcer, Batch, TickCounts};
