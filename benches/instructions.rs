@@ -17,7 +17,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use common::{Crowd, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, room_of, user_name};
+use common::{
+    Crowd, HISTORY, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, room_of, user_name,
+};
 use rollcall::dialect::json::Reader;
 use rollcall::dialect::{Command, native, online_users};
 use rollcall::presence::{Audience, Now, Reason, Registry, Session, Settings};

@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Crowd, ROOM, Random, TICK, WORKERS, race, race_with_pauses, timed, user_name};
+use common::{Crowd, HISTORY, ROOM, Random, TICK, WORKERS, race, race_with_pauses, timed, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::presence::{Audience, Now, Registry, Session, Settings};
 use rollcall::tick::Announcer;
