@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::loss::Loss;
 use crate::meter::Meter;
-use crate::probe;
+use crate::probe::{self, CpuTime};
 use crate::progress::Progress;
 use crate::protocol::{Dialect, Role, Step};
 use crate::target::Target;
@@ -34,6 +34,8 @@ pub(crate) struct Crowd {
     pub(crate) size: usize,
     /// From the first connect to the last join.
     pub(crate) gathered_in: Duration,
+    /// What that cost the server; `None` if nobody tells it.
+    pub(crate) gathering_cpu: Option<CpuTime>,
 }
 
 /// Connections that ended although they should not have.
@@ -110,6 +112,7 @@ impl Crowd {
         let (joined, begun) = (vec![false; size], VecDeque::new());
         let mut gathering = Gathering { dialect, role_of, listener, joined, joined_count: 0, begun, failure: None };
         let in_flight = args.in_flight.map_or(IN_FLIGHT, |limit| limit as usize);
+        let cpu_before = meter.cpu_time()?;
         let mut progress = Progress::new("connecting", size as u64);
         let started = Instant::now();
         let mut next = 0;
@@ -127,7 +130,9 @@ impl Crowd {
             progress.set(gathering.joined_count as u64);
         }
         progress.finish();
-        Ok(Self { engine, dialect, target, meter, size, gathered_in: started.elapsed() })
+        let gathered_in = started.elapsed();
+        let gathering_cpu = cpu_before.zip(meter.cpu_time()?).map(|(before, after)| after.since(before));
+        Ok(Self { engine, dialect, target, meter, size, gathered_in, gathering_cpu })
     }
 }
 

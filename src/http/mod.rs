@@ -4,6 +4,7 @@
 //! and hyper's buffers go away.
 
 mod api;
+mod holding;
 mod pages;
 mod reply;
 mod request;
@@ -22,7 +23,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -31,6 +32,7 @@ use tracing::debug;
 use crate::dialect::Dialect;
 use crate::socket::{close, put_close};
 use crate::worker::{Accepted, Worker};
+use holding::{Held, Holding};
 use reply::Reply;
 use request::Target;
 
@@ -42,26 +44,39 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// How long a request that is under way may take when its connection has come of age.
 const LAST_REQUEST: Duration = Duration::from_secs(10);
+/// The answer to an upgrade and a greeting fit.
+const ANSWER_BYTES: usize = 512;
 /// How long a client that is refused may take to answer the close frame.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 
 /// Serves a new connection until it ends or becomes a WebSocket.
 pub async fn serve(stream: TcpStream, worker: Rc<Worker>) {
     match serve_requests(stream, &worker).await {
-        Some((stream, read_ahead, accepted)) => hand_over(stream, &read_ahead, &accepted, &worker).await,
+        Some(upgraded) => hand_over(upgraded, &worker).await,
         None => worker.socket_closed(),
     }
 }
 
-async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<(TcpStream, Bytes, Accepted)> {
-    let router = Router { worker: Rc::clone(worker), accepted: RefCell::new(None) };
+/// A connection that has become a WebSocket.
+struct Upgraded {
+    stream: TcpStream,
+    /// The answer to its request, which is not sent yet.
+    answer: BytesMut,
+    /// What came behind the request.
+    read_ahead: Bytes,
+    accepted: Accepted,
+}
+
+async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgraded> {
+    let held = Held::default();
+    let router = Router { worker: Rc::clone(worker), accepted: RefCell::new(None), held: Rc::clone(&held) };
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(worker.shared.config.header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    let mut connection = builder.serve_connection(TokioIo::new(stream), router);
+    let mut connection = builder.serve_connection(Holding::new(stream, held), router);
     match timeout(MAX_AGE, poll_fn(|context| connection.poll_without_shutdown(context))).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -77,29 +92,30 @@ async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<(TcpSt
     }
     let parts = connection.into_parts();
     let accepted = parts.service.accepted.take()?;
-    Some((parts.io.into_inner(), parts.read_buf, accepted))
+    let (stream, answer) = parts.io.into_parts();
+    Some(Upgraded { stream, answer, read_ahead: parts.read_buf, accepted })
 }
 
 /// Gives an upgraded socket to the worker, or tells the client why not.
-async fn hand_over(stream: TcpStream, read_ahead: &[u8], accepted: &Accepted, worker: &Rc<Worker>) {
+async fn hand_over(upgraded: Upgraded, worker: &Rc<Worker>) {
+    let Upgraded { stream, answer, read_ahead, accepted } = upgraded;
     if worker.draining.get() {
-        refuse(stream, close::RESTART, "the server is going away, come back after a random delay").await;
+        refuse(stream, answer, close::RESTART, "the server is going away, come back after a random delay").await;
     } else if worker.is_full() {
         worker.counters.connections_refused.add(1);
-        refuse(stream, close::TRY_AGAIN, "too many connections, try again later").await;
+        refuse(stream, answer, close::TRY_AGAIN, "too many connections, try again later").await;
     } else if accepted.dialect == Dialect::Status && accepted.user.is_none() {
-        refuse(stream, close::POLICY, "User ID required").await;
+        refuse(stream, answer, close::POLICY, "User ID required").await;
     } else {
-        return worker.park(stream, read_ahead, accepted);
+        return worker.park(stream, answer, &read_ahead, &accepted);
     }
     worker.socket_closed();
 }
 
-async fn refuse(mut stream: TcpStream, code: u16, reason: &str) {
-    let mut frame = BytesMut::new();
-    put_close(&mut frame, code, reason);
+async fn refuse(mut stream: TcpStream, mut answer: BytesMut, code: u16, reason: &str) {
+    put_close(&mut answer, code, reason);
     let goodbye = async {
-        stream.write_all(&frame).await?;
+        stream.write_all(&answer).await?;
         stream.shutdown().await?;
         // Until the client has closed too: closing with unread bytes would reset the connection under the close frame.
         while stream.read(&mut [0; 1024]).await? > 0 {}
@@ -114,6 +130,7 @@ struct Router {
     worker: Rc<Worker>,
     /// Set by the request that becomes a WebSocket, taken when hyper has let go of the socket.
     accepted: RefCell<Option<Accepted>>,
+    held: Held,
 }
 
 impl Service<Request<Incoming>> for Router {
@@ -145,6 +162,7 @@ impl Router {
         Some(accepted.and_then(|accepted| {
             let reply = upgrade::switch(request, accepted.dialect)?;
             self.accepted.replace(Some(accepted));
+            self.held.replace(Some(BytesMut::with_capacity(ANSWER_BYTES)));
             Ok(reply)
         }))
     }

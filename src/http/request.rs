@@ -21,20 +21,35 @@ pub(super) struct Target {
     query: String,
 }
 
+/// The parameters of a query, decoded.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// All values of a parameter.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| &**value)
+    }
+
+    /// Its first value.
+    pub(super) fn first(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+}
+
 impl Target {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         Self { path: request.uri().path().to_owned(), query: request.uri().query().unwrap_or_default().to_owned() }
     }
 
-    /// All values of a query parameter, decoded.
-    pub(super) fn all(&self, name: &str) -> Result<Vec<String>, Reply> {
+    /// What stands behind the question mark.
+    pub(super) fn query(&self) -> Result<Query, Reply> {
         let pairs = pairs(&self.query).ok_or_else(|| Reply::bad_request("the query must be percent-encoded UTF-8"))?;
-        Ok(pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect())
+        Ok(Query(pairs))
     }
 
     /// The first value of a query parameter.
     pub(super) fn first(&self, name: &str) -> Result<Option<String>, Reply> {
-        Ok(self.all(name)?.into_iter().next())
+        Ok(self.query()?.first(name).map(str::to_owned))
     }
 
     /// A whole number in a range, or its default.

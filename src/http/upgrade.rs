@@ -40,13 +40,13 @@ pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<Result<
 }
 
 fn accept_native(target: &Target) -> Result<Accepted, Reply> {
-    let user = target.first("user")?.ok_or_else(|| Reply::bad_request("user is missing: /v1/connect?user=NAME"))?;
-    let user = id(&user, "user")?.into();
-    let rooms = target.all("room")?;
-    if rooms.len() > MAX_ROOMS_PER_CONNECTION {
+    let query = target.query()?;
+    let user = query.first("user").ok_or_else(|| Reply::bad_request("user is missing: /v1/connect?user=NAME"))?;
+    let user = id(user, "user")?.into();
+    if query.all("room").count() > MAX_ROOMS_PER_CONNECTION {
         return Err(Reply::bad_request(&format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms")));
     }
-    let rooms: Result<Vec<_>, _> = rooms.iter().map(|room| Ok(id(room, "room")?.into())).collect();
+    let rooms: Result<Vec<_>, _> = query.all("room").map(|room| Ok(id(room, "room")?.into())).collect();
     Ok(Accepted { dialect: Dialect::Native, user: Some(user), rooms: rooms? })
 }
 

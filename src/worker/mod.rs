@@ -177,15 +177,14 @@ impl Worker {
         }
     }
 
-    /// Takes over a socket after its upgrade, with the bytes that were read ahead.
-    pub fn park(self: &Rc<Self>, stream: TcpStream, read_ahead: &[u8], accepted: &Accepted) {
+    /// Takes over a socket after its upgrade, with the answer to it, which goes out with the greeting, and what was read ahead.
+    pub fn park(self: &Rc<Self>, stream: TcpStream, mut answers: BytesMut, read_ahead: &[u8], accepted: &Accepted) {
         let now = self.shared.now();
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         let connection = self.admit(accepted.dialect, stream, now.tick);
         if let Some(user) = &accepted.user {
             self.identify(&connection, user);
         }
-        let mut answers = BytesMut::new();
         self.greet(&connection, accepted, &mut answers);
         connection.answer(self, &mut answers);
         let mut read_ahead = read_ahead.to_vec();

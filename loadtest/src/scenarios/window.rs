@@ -12,6 +12,7 @@ use crate::probe::{self, CpuTime};
 use crate::report::Report;
 
 const NANOS_PER_SECOND: f64 = 1e9;
+const NANOS_PER_MICRO: f64 = 1e3;
 /// Running or waiting for its core more than this, the generator is what limits the run.
 const SATURATED_SHARE: f64 = 0.95;
 /// Above this many cores others, not the server, make the slow percentiles.
@@ -70,6 +71,14 @@ impl Window {
         report.figure("connections", crowd.size as f64, "joined");
         let gathering_s = crowd.gathered_in.as_secs_f64();
         report.figure("gathering_s", gathering_s, "from the first connect to the last join");
+        if let Some(gathering) = crowd.gathering_cpu {
+            let each_us = gathering.ran_ns as f64 / NANOS_PER_MICRO / crowd.size as f64;
+            report.figure(
+                "server_cpu_per_arrival_us",
+                each_us,
+                "handshake and join, of those that came before the window",
+            );
+        }
         if let Some(server) = self.server {
             let meaning = "of the server's processes, all threads";
             report.figure("server_cpu_cores", self.cores(server.ran_ns), meaning);
