@@ -122,6 +122,22 @@ def run_loadtest(words, core=GENERATOR_CORE, seconds=300):
         raise Failed(f"loadtest {' '.join(map(str, words))} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
+def run_loadtests(runs, out):
+    """Several generators at once, each with a core and users of its own; their reports are merged into `out`."""
+    processes, parts = [], []
+    for number, (words, core) in enumerate(runs):
+        parts.append(out.with_name(f"generator-{number}.json"))
+        words = [*words, "--first-user", number * 1_000_000, "--json", parts[-1].relative_to(ROOT)]
+        processes.append(subprocess.Popen(pinned(core, [BIN / "loadtest", *words]), cwd=ROOT, stdin=subprocess.DEVNULL,
+                                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    for process, output in zip(processes, outputs):
+        if process.returncode != 0:
+            raise Failed(f"{' '.join(process.args)} ended with {process.returncode}:\n{output[-2000:]}")
+    run_loadtest(["merge", *parts, "--json", out])
+    return tidy(out)
+
+
 def loadtest(scenario, port, pid, *options):
     """One run against a server; its report."""
     out = ROOT / "target" / "measure.json"
