@@ -111,7 +111,7 @@ counters! {
         /// The longest a tick has taken, in microseconds.
         tick_us_max,
         /// All ticks together, in microseconds.
-        tick_us_total,
+        tick_us,
     }
 }
 

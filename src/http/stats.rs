@@ -1,4 +1,6 @@
 //! The server's numbers: `/v1/stats` as JSON, `/metrics` in the text format of Prometheus (exposition format 0.0.4).
+//!
+//! Prometheus would have seconds; microseconds and nanoseconds are kept, so that a number has one name in both.
 
 use std::fmt::Write as _;
 
@@ -93,5 +95,13 @@ mod tests {
             assert!(names.iter().any(|(name, _, _)| *name == gauge), "{gauge}");
         }
         assert!(names.iter().all(|(_, help, _)| !help.is_empty() && !help.contains(['\n', '\\'])));
+    }
+
+    #[test]
+    fn no_counter_is_a_total_before_it_is_written() {
+        let metrics = crate::metrics::Metrics::new(1);
+        for (name, _, _) in metrics.worker_totals().fields().chain(metrics.tick_totals().fields()) {
+            assert!(!name.ends_with("_total"), "{name}");
+        }
     }
 }
