@@ -1,4 +1,4 @@
-//! What this process costs, for whoever asks over HTTP. Linux only; elsewhere there is nothing to say.
+//! What this process costs, for whoever asks over HTTP. Memory is known on Linux only.
 
 use std::fs;
 

@@ -60,8 +60,9 @@ fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
         gauge("uptime_ms", "Milliseconds since the start.", shared.started.elapsed().as_millis() as u64),
         gauge("users", "Users online.", shared.registry.users_online() as u64),
         gauge("rooms", "Rooms with members or observers.", shared.registry.rooms_open() as u64),
-        gauge("memory_bytes", "Memory that no file backs.", process::memory_bytes().unwrap_or(0)),
     ];
+    // Left out where it is not known: a zero would be a measurement.
+    let memory = process::memory_bytes().map(|bytes| gauge("memory_bytes", "Memory that no file backs.", bytes));
     let cpu = Number {
         name: "cpu_ns",
         help: "CPU time of all threads, user and kernel, in nanoseconds.",
@@ -70,7 +71,7 @@ fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
     };
     let counters = shared.metrics.worker_totals().fields().chain(shared.metrics.tick_totals().fields());
     let counters = counters.map(|(name, help, value)| Number { name, help, value, is_gauge: GAUGES.contains(&name) });
-    gauges.into_iter().chain([cpu]).chain(counters)
+    gauges.into_iter().chain(memory).chain([cpu]).chain(counters)
 }
 
 #[cfg(test)]
