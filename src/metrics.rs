@@ -84,9 +84,9 @@ counters! {
         connections_timed_out,
         /// Connections dropped because they did not read what they were sent.
         connections_too_slow,
-        /// Presence frames written.
+        /// Pieces of presence written: each a frame, or for online status and chat all events of a tick or of a page.
         deliveries,
-        /// Bytes of them.
+        /// Bytes of these pieces.
         delivered_bytes,
         /// Presence frames not sent to a slow connection, which got a snapshot later.
         deliveries_skipped,

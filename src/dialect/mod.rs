@@ -38,6 +38,7 @@ impl Dialect {
     }
 
     /// Whether its clients are told events only: a snapshot cannot take back what they were told before they missed something.
+    /// That these are the dialects without a lease is the seeds' choice: neither follows from the other.
     #[must_use]
     pub fn is_stream(self) -> bool {
         matches!(self, Self::Status | Self::Chat)
