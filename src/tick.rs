@@ -69,6 +69,16 @@ pub struct Announcer {
     history: chat::History,
 }
 
+/// A room in which something moved, at one tick.
+#[derive(Debug, Clone, Copy)]
+struct Visit<'a> {
+    room: &'a Arc<Room>,
+    change: &'a RoomChange,
+    /// Audiences that have observers.
+    in_use: AudienceSet,
+    now: Now,
+}
+
 /// What the last whole lists of a room cost, by audience.
 #[derive(Debug, Default)]
 struct Pace {
@@ -115,7 +125,7 @@ impl Announcer {
                 in_use.insert(audience);
             }
         }
-        let update = Arc::new(self.encode(room, change, in_use, now));
+        let update = Arc::new(self.encode(Visit { room, change, in_use, now }));
         for (batch, observers) in batches.iter_mut().zip(&change.observers) {
             if observers.iter().any(|count| *count > 0) {
                 batch.updates.push(Arc::clone(&update));
@@ -127,80 +137,88 @@ impl Announcer {
         }
     }
 
-    fn encode(&mut self, room: &Arc<Room>, change: &RoomChange, in_use: AudienceSet, now: Now) -> Update {
+    fn encode(&mut self, visit: Visit<'_>) -> Update {
         let mut update = Update {
-            room: Arc::clone(room),
-            generation: change.generation,
-            seq: change.seq,
+            room: Arc::clone(visit.room),
+            generation: visit.change.generation,
+            seq: visit.change.seq,
             changes: Default::default(),
             snapshots: Default::default(),
             spans: status::Spans::default(),
         };
-        let wanted = |audience| change.wanted.contains(audience) && in_use.contains(audience);
+        self.members(visit, &mut update);
+        count(visit, &mut update);
+        let owes_names = self.names(visit, &mut update);
+        self.events(visit, &mut update);
+        if **visit.room.name() == *online_users::ROOM {
+            self.talk(visit, &mut update);
+        }
+        let mut put_off = AudienceSet::default();
+        for audience in Audience::ALL {
+            if visit.wants(audience) && update.snapshots[audience as usize].is_none() {
+                put_off.insert(audience);
+            }
+        }
+        if !put_off.is_empty() || owes_names {
+            self.registry.revisit(visit.room, put_off);
+        }
+        update
+    }
+
+    /// The diff, which the room remembers for those who resume, and the snapshot.
+    fn members(&mut self, visit: Visit<'_>, update: &mut Update) {
+        let Visit { room, change, .. } = visit;
         if !change.diff.is_empty() && change.keeps_history {
             let frame = native::encode_diff(room, change.seq, change.count, &change.diff);
             room.remember(change.seq, frame.clone());
             update.changes[Audience::Members as usize] = Some(frame);
         }
-        let counted = change.diff.joined.len() != change.diff.left.len();
-        if in_use.contains(Audience::Count) && (counted || wanted(Audience::Count)) {
-            let frame = native::encode_count(room, change.seq, change.count);
-            update.snapshots[Audience::Count as usize] = Some(Arc::from([frame.clone()]));
-            update.changes[Audience::Count as usize] = counted.then_some(frame);
+        if visit.wants(Audience::Members) {
+            update.snapshots[Audience::Members as usize] = self.whole(visit, Audience::Members, native::encode_snapshot);
         }
-        let mut put_off = AudienceSet::default();
-        if wanted(Audience::Members) {
-            let snapshot = self.whole(room, change, Audience::Members, now.tick, native::encode_snapshot);
-            if snapshot.is_none() {
-                put_off.insert(Audience::Members);
-            }
-            update.snapshots[Audience::Members as usize] = snapshot;
-        }
-        let owed = in_use.contains(Audience::Names) && (change.diff.moved() || self.is_owed(room));
-        let due = owed && self.may_tell(room, change, now.tick);
-        if due || wanted(Audience::Names) {
-            let list = self.whole(room, change, Audience::Names, now.tick, encode_names);
-            if wanted(Audience::Names) && list.is_none() {
-                put_off.insert(Audience::Names);
-            }
+    }
+
+    /// The list of names, for newcomers and, at its pace, for those who are attached. True if it is still owed to these.
+    fn names(&mut self, visit: Visit<'_>, update: &mut Update) -> bool {
+        let Visit { room, change, .. } = visit;
+        let owed = visit.in_use.contains(Audience::Names) && (change.diff.moved() || self.is_owed(room));
+        let due = owed && self.may_tell(visit);
+        if due || visit.wants(Audience::Names) {
+            let list = self.whole(visit, Audience::Names, encode_names);
             update.changes[Audience::Names as usize] = list.as_ref().filter(|_| due).map(|list| list[0].clone());
             update.snapshots[Audience::Names as usize] = list;
         }
         let told = update.changes[Audience::Names as usize].is_some();
-        self.note(room, owed, told, now.tick);
-        if in_use.contains(Audience::Events) && change.diff.moved() {
+        self.note(room, owed, told, visit.now.tick);
+        owed && !told
+    }
+
+    /// Who came and who went, and for newcomers who is there, with the place of each in it.
+    fn events(&mut self, visit: Visit<'_>, update: &mut Update) {
+        let Visit { change, now, .. } = visit;
+        if visit.in_use.contains(Audience::Events) && change.diff.moved() {
             update.changes[Audience::Events as usize] = Some(status::encode_changes(&change.diff, now.unix_ms));
         }
-        if wanted(Audience::Events) {
+        if visit.wants(Audience::Events) {
             let spans = &mut update.spans;
-            let roster = self.whole(room, change, Audience::Events, now.tick, |room| {
+            let roster = self.whole(visit, Audience::Events, |room| {
                 let (pages, found) = status::encode_roster(room, now.unix_ms);
                 *spans = found;
                 pages
             });
-            if roster.is_none() {
-                put_off.insert(Audience::Events);
-            }
             update.snapshots[Audience::Events as usize] = roster;
         }
-        if **room.name() == *online_users::ROOM {
-            self.talk(change, in_use, now, &mut update);
-        }
-        if !put_off.is_empty() || (owed && !told) {
-            self.registry.revisit(room, put_off);
-        }
-        update
     }
 
-    /// Encodes what was said, and for newcomers what was said before. The history is short, so it is never put off.
-    fn talk(&mut self, change: &RoomChange, in_use: AudienceSet, now: Now, update: &mut Update) {
-        let listening = in_use.contains(Audience::Talk);
+    /// What was said, and for newcomers what was said before. The history is short, so it is never put off.
+    fn talk(&mut self, visit: Visit<'_>, update: &mut Update) {
+        let listening = visit.in_use.contains(Audience::Talk);
         self.history.begun |= listening;
         if !self.history.begun {
             return;
         }
-        let messages = chat::Messages::encode(&change.diff, &change.said, now.unix_ms);
-        if listening && change.wanted.contains(Audience::Talk) {
+        let messages = chat::Messages::encode(&visit.change.diff, &visit.change.said, visit.now.unix_ms);
+        if visit.wants(Audience::Talk) {
             let pages = [self.history.frames(), messages.frames.clone()].into_iter();
             update.snapshots[Audience::Talk as usize] = Some(pages.filter(|page| !page.is_empty()).collect());
         }
@@ -211,14 +229,8 @@ impl Announcer {
     }
 
     /// Encodes something whole, unless the last one was so long that its share of the ticks is not over.
-    fn whole(
-        &mut self,
-        room: &Arc<Room>,
-        change: &RoomChange,
-        audience: Audience,
-        now: Tick,
-        encode: impl FnOnce(&Room) -> Pages,
-    ) -> Option<Pages> {
+    fn whole(&mut self, visit: Visit<'_>, audience: Audience, encode: impl FnOnce(&Room) -> Pages) -> Option<Pages> {
+        let (Visit { room, change, .. }, now) = (visit, visit.now.tick);
         let last = self.paces.get(&room.id()).map_or(Whole::default(), |pace| pace.last[audience as usize]);
         if now < last.at + last.pause(change.count, ENCODED_BYTES_PER_SECOND, self.tick) {
             return None;
@@ -233,10 +245,10 @@ impl Announcer {
     }
 
     /// Whether those who are attached may be sent the list of names again.
-    fn may_tell(&self, room: &Room, change: &RoomChange, now: Tick) -> bool {
-        self.paces.get(&room.id()).is_none_or(|pace| {
+    fn may_tell(&self, visit: Visit<'_>) -> bool {
+        self.paces.get(&visit.room.id()).is_none_or(|pace| {
             let last = pace.last[Audience::Names as usize];
-            now >= pace.told + last.pause(change.count, EGRESS_BYTES_PER_SECOND, self.tick)
+            visit.now.tick >= pace.told + last.pause(visit.change.count, EGRESS_BYTES_PER_SECOND, self.tick)
         })
     }
 
@@ -255,12 +267,30 @@ impl Announcer {
     }
 }
 
+impl Visit<'_> {
+    /// Whether an observer of this audience waits for a snapshot.
+    fn wants(&self, audience: Audience) -> bool {
+        self.change.wanted.contains(audience) && self.in_use.contains(audience)
+    }
+}
+
 impl Whole {
     /// How many ticks to pause after it at this rate, were it as long as the room has members now: a room that was huge once
     /// must not make anybody wait when it is small again.
     fn pause(self, members: usize, bytes_per_second: u64, tick: Duration) -> Tick {
         let bytes = self.bytes as f64 * (members as f64 / self.members.max(1) as f64).min(1.0);
         (bytes / (bytes_per_second as f64 * tick.as_secs_f64())) as Tick
+    }
+}
+
+/// How many members there are. It is short, so it is never put off.
+fn count(visit: Visit<'_>, update: &mut Update) {
+    let change = visit.change;
+    let changed = change.diff.joined.len() != change.diff.left.len();
+    if visit.in_use.contains(Audience::Count) && (changed || visit.wants(Audience::Count)) {
+        let frame = native::encode_count(visit.room, change.seq, change.count);
+        update.snapshots[Audience::Count as usize] = Some(Arc::from([frame.clone()]));
+        update.changes[Audience::Count as usize] = changed.then_some(frame);
     }
 }
 
