@@ -219,21 +219,18 @@ impl RoomObservers {
             }
             // Without a snapshot in it: that was put off, and the room is visited again.
             let Some(snapshot) = &update.snapshots[audience as usize] else { continue };
-            let frames = &mut pages[audience as usize];
-            if frames.is_empty() {
-                *frames = snapshot.iter().map(|page| deliveries.frame(page, update)).collect();
+            let whole = &mut pages[audience as usize];
+            if whole.is_empty() {
+                *whole = snapshot.iter().map(|page| deliveries.frame(page, update)).collect();
             }
-            let whole = frames.clone();
-            let frames = match self.span_of(slot, update) {
+            match self.span_of(slot, update) {
                 Some((page, own)) => {
-                    let around = [snapshot[page].slice(..own.start), snapshot[page].slice(own.end..)];
-                    let around = around.iter().filter(|bytes| !bytes.is_empty());
-                    let around: Vec<u32> = around.map(|bytes| deliveries.frame(bytes, update)).collect();
-                    [&whole[..page], &around, &whole[page + 1..]].concat()
+                    let around = deliveries.frames_around(&snapshot[page], own, update);
+                    let frames = [&whole[..page], &around, &whole[page + 1..]].concat();
+                    self.attach(slot, &frames, update, deliveries);
                 }
-                None => whole,
-            };
-            self.attach(slot, &frames, update, deliveries);
+                None => self.attach(slot, whole, update, deliveries),
+            }
         }
     }
 
@@ -266,6 +263,12 @@ impl Deliveries {
     fn frame(&mut self, frame: &Bytes, update: &Update) -> u32 {
         self.frames.push((frame.clone(), update.room.id()));
         (self.frames.len() - 1) as u32
+    }
+
+    /// What is left of a page when `cut` is taken out of it.
+    fn frames_around(&mut self, page: &Bytes, cut: Range<usize>, update: &Update) -> Vec<u32> {
+        let around = [page.slice(..cut.start), page.slice(cut.end..)];
+        around.iter().filter(|bytes| !bytes.is_empty()).map(|bytes| self.frame(bytes, update)).collect()
     }
 
     /// Writes it all.
