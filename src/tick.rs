@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::dialect::{chat, native, online_users, status};
+use crate::dialect::{LOBBY, chat, native, online_users, status};
 use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Tick};
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
@@ -150,7 +150,7 @@ impl Announcer {
         count(visit, &mut update);
         let owes_names = self.names(visit, &mut update);
         self.events(visit, &mut update);
-        if **visit.room.name() == *online_users::ROOM {
+        if **visit.room.name() == *LOBBY {
             self.talk(visit, &mut update);
         }
         let mut put_off = AudienceSet::default();

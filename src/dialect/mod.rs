@@ -13,6 +13,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::presence::{Audience, State};
 
+/// The room of the dialects that have no rooms of their own, and of REST heartbeats.
+pub const LOBBY: &str = "lobby";
+
 /// The protocol that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -95,6 +98,14 @@ pub enum Command<'a> {
         /// The room.
         room: &'a str,
     },
+}
+
+impl Command<'_> {
+    /// What a dialect without rooms of its own does first.
+    #[must_use]
+    pub fn join_lobby(audience: Audience) -> Self {
+        Self::Join { room: LOBBY, state: None, audience: Some(audience), resume: None }
+    }
 }
 
 /// How far a client that comes back has followed a room.

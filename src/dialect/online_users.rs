@@ -16,9 +16,6 @@ use bytes::{BufMut, Bytes};
 use super::json::{put_list, put_string};
 use super::{Command, text_frame};
 
-/// The room of the dialects that have no rooms of their own.
-pub const ROOM: &str = "lobby";
-
 /// The answer to a heartbeat, as a finished frame.
 pub const HEARTBEAT_ACK: &[u8] = b"\x81\x19{\"type\": \"heartbeat_ack\"}";
 

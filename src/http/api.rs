@@ -13,7 +13,7 @@ use super::reply::{Reply, accounted, is_congested};
 use super::request::{Target, body, id_segment, pairs};
 use super::stats;
 use crate::dialect::json::{self, put_list, put_number, put_string};
-use crate::dialect::{native::put_member, online_users};
+use crate::dialect::{LOBBY, native::put_member};
 use crate::presence::{Registry, Room, Roster, State, check_id};
 use crate::worker::{RoomAnswer, RoomList, Worker};
 
@@ -155,7 +155,7 @@ fn collect_rooms(registry: &Registry) -> Arc<[(Arc<str>, usize)]> {
 }
 
 fn online_users(worker: &Worker) -> Reply {
-    let Some(room) = worker.shared.registry.room(online_users::ROOM) else { return Reply::shared(encode_names(&[])) };
+    let Some(room) = worker.shared.registry.room(LOBBY) else { return Reply::shared(encode_names(&[])) };
     let mut cached = worker.shared.names.lock();
     let seq = room.read(Roster::seq);
     if let Some(answer) = cached.as_ref().filter(|answer| (answer.room, answer.seq) == (room.id(), seq)) {
@@ -193,7 +193,7 @@ pub(super) async fn heartbeat(worker: &Rc<Worker>, request: Request<Incoming>) -
     let user = check_id(&user).map_err(|error| unprocessable(&format!("user_id {error}")))?;
     let shared = &worker.shared;
     worker.counters.heartbeats.add(1);
-    let new = shared.registry.beat(user, online_users::ROOM, shared.now());
+    let new = shared.registry.beat(user, LOBBY, shared.now());
     let new = new.map_err(|_| {
         Reply::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_users", "too many users are online through this API")
     })?;
@@ -205,7 +205,7 @@ pub(super) async fn heartbeat(worker: &Rc<Worker>, request: Request<Incoming>) -
 
 /// Whether the observers of the room know the user: two requests may bring the same user in at the same time.
 fn is_shown(registry: &Registry, user: &str) -> bool {
-    registry.room(online_users::ROOM).is_some_and(|room| room.read(|roster| roster.contains(user)))
+    registry.room(LOBBY).is_some_and(|room| room.read(|roster| roster.contains(user)))
 }
 
 /// Waits for a tick that has certainly seen what was done before.

@@ -33,23 +33,10 @@ impl Worker {
                     self.obey(connection, join, answers);
                 }
             }
-            Dialect::OnlineUsers => {
-                let join = Command::Join {
-                    room: online_users::ROOM,
-                    state: None,
-                    audience: Some(Audience::Names),
-                    resume: None,
-                };
-                self.obey(connection, join, answers);
-            }
+            Dialect::OnlineUsers => self.obey(connection, Command::join_lobby(Audience::Names), answers),
             Dialect::Status => {
                 status::put_established(answers, user, unix_ms());
-                let audience = Some(Audience::Events);
-                self.obey(
-                    connection,
-                    Command::Join { room: online_users::ROOM, state: None, audience, resume: None },
-                    answers,
-                );
+                self.obey(connection, Command::join_lobby(Audience::Events), answers);
             }
             Dialect::Chat => {} // The first word is the client's.
             #[cfg(feature = "echo")]

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use super::{Worker, unix_ms};
 use crate::connection::{Connection, Phase};
 use crate::dialect::chat::{self, Request};
-use crate::dialect::{Command, online_users};
+use crate::dialect::{Command, LOBBY};
 use crate::presence::{Audience, IdError, Tick, check_id};
 use crate::socket::{close, put_close};
 
@@ -67,9 +67,7 @@ impl Worker {
         match check_id(user) {
             Ok(user) => {
                 self.identify(connection, user);
-                let audience = Some(Audience::Talk);
-                let join = Command::Join { room: online_users::ROOM, state: None, audience, resume: None };
-                self.obey(connection, join, answers);
+                self.obey(connection, Command::join_lobby(Audience::Talk), answers);
             }
             Err(error) => {
                 match error {
@@ -89,7 +87,7 @@ impl Worker {
         if !self.talkers.borrow_mut().may_speak(connection.id.serial, second) {
             return Err(chat::SLOW_DOWN);
         }
-        match self.shared.registry.say(session, online_users::ROOM, text.into(), now) {
+        match self.shared.registry.say(session, LOBBY, text.into(), now) {
             true => Ok(()),
             false => Err(chat::SLOW_DOWN),
         }
