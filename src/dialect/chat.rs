@@ -38,8 +38,8 @@ pub const SLOW_DOWN: &str = "slow down";
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Come in under this name, which has not been checked; `None` if there is none.
-    Join(Option<&'a str>),
+    /// Come in under this name, which has not been checked; empty if there is none.
+    Join(&'a str),
     /// Say this to all: a JSON string.
     Say(String),
     /// Nothing to say.
@@ -59,7 +59,7 @@ pub fn decode<R>(reader: &mut Reader, text: &[u8], act: impl FnOnce(Result<Reque
 fn request<'a>(message: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
     let field = |name: &str| message.get("payload").filter(Value::is_object).and_then(|payload| payload.get(name));
     match message.get("type").and_then(ValueIntoString::into_string) {
-        Some("join") => Ok(Request::Join(field("user").and_then(ValueIntoString::into_string))),
+        Some("join") => Ok(Request::Join(field("user").and_then(ValueIntoString::into_string).unwrap_or_default())),
         Some("msg") => match field("text").filter(|text| !text.is_null()) {
             Some(text) => say(&text),
             None => Ok(Request::Blank),
@@ -205,10 +205,10 @@ mod tests {
 
     #[test]
     fn requests_are_read_or_named() {
-        check(r#"{"type":"join","payload":{"user":"alice"}}"#, Ok(Request::Join(Some("alice"))));
-        check(r#"{"type":"join","payload":{"user":7}}"#, Ok(Request::Join(None)));
-        check(r#"{"type":"join","payload":"alice"}"#, Ok(Request::Join(None)));
-        check(r#"{"type":"join"}"#, Ok(Request::Join(None)));
+        check(r#"{"type":"join","payload":{"user":"alice"}}"#, Ok(Request::Join("alice")));
+        check(r#"{"type":"join","payload":{"user":7}}"#, Ok(Request::Join("")));
+        check(r#"{"type":"join","payload":"alice"}"#, Ok(Request::Join("")));
+        check(r#"{"type":"join"}"#, Ok(Request::Join("")));
         check(r#"{"type":"msg","payload":{"text":"Hi","user":"eve"}}"#, Ok(Request::Say("\"Hi\"".into())));
         for blank in [
             r#"{"type":"msg"}"#,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use foldhash::fast::RandomState;
@@ -10,7 +11,7 @@ use super::{Worker, unix_ms};
 use crate::connection::{Connection, Phase};
 use crate::dialect::chat::{self, Request};
 use crate::dialect::{Command, LOBBY};
-use crate::presence::{Audience, IdError, Tick, check_id};
+use crate::presence::{Audience, IdError, Session, Tick, check_id};
 use crate::socket::{close, put_close};
 
 /// What one connection may say a second: more than people type, and paste.
@@ -44,13 +45,13 @@ impl Worker {
         request: Result<Request<'_>, &'static str>,
         answers: &mut BytesMut,
     ) {
-        if connection.session.get().is_none() {
-            let user = if let Ok(Request::Join(user)) = request { user } else { None };
-            return self.enter(connection, user.unwrap_or_default(), answers);
-        }
+        let Some(session) = connection.session.get() else {
+            let user = if let Ok(Request::Join(user)) = request { user } else { "" };
+            return self.enter(connection, user, answers);
+        };
         let done = request.and_then(|request| match request {
             Request::Join(_) => Err(chat::ALREADY_JOINED),
-            Request::Say(text) => self.say(connection, text),
+            Request::Say(text) => self.say(connection, session, text),
             Request::Blank => Ok(()),
             Request::Ping => {
                 chat::put_pong(answers, unix_ms());
@@ -80,8 +81,7 @@ impl Worker {
         }
     }
 
-    fn say(&self, connection: &Connection, text: String) -> Result<(), &'static str> {
-        let Some(session) = connection.session.get() else { return Ok(()) };
+    fn say(&self, connection: &Connection, session: &Arc<Session>, text: String) -> Result<(), &'static str> {
         let now = self.shared.now();
         let second = now.tick / self.times.second;
         if !self.talkers.borrow_mut().may_speak(connection.id.serial, second) {
