@@ -23,6 +23,8 @@ use crate::presence::{Diff, Room};
 
 /// Events in one piece of the list for newcomers: at some 80 bytes each about as much as one socket buffer takes at once.
 const PAGE_EVENTS: usize = 1000;
+/// Memory set aside for an event: 76 bytes and the user's id. For longer ids the buffer grows.
+const EVENT_BYTES: usize = 90;
 /// Beyond this JavaScript's numbers are not exact (ECMA-262, `Number.MAX_SAFE_INTEGER`): such an id stays a string.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
@@ -54,7 +56,7 @@ pub fn put_established(buffer: &mut BytesMut, user: &str, unix_ms: u64) {
 #[must_use]
 pub fn encode_changes(diff: &Diff, unix_ms: u64) -> Bytes {
     let timestamp = timestamp(unix_ms);
-    let mut buffer = BytesMut::with_capacity((diff.joined.len() + diff.left.len()) * 90);
+    let mut buffer = BytesMut::with_capacity((diff.joined.len() + diff.left.len()) * EVENT_BYTES);
     diff.joined.iter().for_each(|(user, _)| put_event(&mut buffer, "USER_ONLINE", user, &timestamp));
     diff.left.iter().for_each(|(user, _)| put_event(&mut buffer, "USER_OFFLINE", user, &timestamp));
     buffer.freeze()
@@ -71,7 +73,7 @@ pub fn encode_roster(room: &Room, unix_ms: u64) -> (Arc<[Bytes]>, Spans) {
         });
         let Some(last) = page.last() else { return (pages.into(), spans) };
         after = Some(Arc::clone(last));
-        let mut buffer = BytesMut::with_capacity(page.len() * 90);
+        let mut buffer = BytesMut::with_capacity(page.len() * EVENT_BYTES);
         for user in page {
             let start = buffer.len() as u32;
             put_event(&mut buffer, "USER_ONLINE", &user, &timestamp);
