@@ -66,7 +66,7 @@ pub struct Connection {
     pub id: ConnectionId,
     /// What it speaks.
     pub dialect: Dialect,
-    /// Whose it is; holds the lease. Set when the user is known, which the upgrade says or the first message.
+    /// Whose it is; holds the lease, where there is one. Set when the user is known, which the upgrade says or the first message.
     pub session: OnceCell<Arc<Session>>,
     /// How far it has come. Written by the worker.
     pub phase: Cell<Phase>,

@@ -1,4 +1,4 @@
-//! A session: one connection, or one source of REST heartbeats, of one user. It holds the lease.
+//! A session: one connection, or one source of REST heartbeats, of one user. It holds the lease, where there is one.
 //!
 //! The lease is one atomic: the last tick of it. Renewing it is a single swap by whoever owns the session, no map and no lock;
 //! the wheel looks at it when it might have run out. What the session has joined stands behind a mutex that
