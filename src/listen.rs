@@ -15,14 +15,14 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// The socket counts as writable only when no more than this has not been sent yet.
 const NOT_SENT_LOW_WATER_BYTES: u32 = 16 * 1024;
 
-/// Binds `count` listeners to one address. Port 0 takes a free one, the same for all. `option` is how to choose another address.
-pub fn bind(address: SocketAddr, count: usize, option: &str) -> anyhow::Result<Vec<std::net::TcpListener>> {
-    claim(address).with_context(|| explain(address, option))?;
-    let first = listener(address).with_context(|| explain(address, option))?;
+/// Binds `count` listeners to one address. Port 0 takes a free one, the same for all.
+pub fn bind(address: SocketAddr, count: usize) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    claim(address).with_context(|| explain(address))?;
+    let first = listener(address).with_context(|| explain(address))?;
     let bound = first.local_addr()?;
     let mut listeners = vec![first];
     for _ in 1..count {
-        listeners.push(listener(bound).with_context(|| explain(bound, option))?);
+        listeners.push(listener(bound).with_context(|| explain(bound))?);
     }
     Ok(listeners)
 }
@@ -52,8 +52,8 @@ fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-fn explain(address: SocketAddr, option: &str) -> String {
-    format!("cannot listen on {address} (is another server running there? choose another with {option})")
+fn explain(address: SocketAddr) -> String {
+    format!("cannot listen on {address} (is another server running there?)")
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn accepted_sockets_inherit_the_options() {
-        let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, "").unwrap();
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         listeners[0].set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
         let (accepted, _) = listeners[0].accept().unwrap();
@@ -74,9 +74,9 @@ mod tests {
 
     #[test]
     fn listeners_share_a_port_and_nobody_else_gets_it() {
-        let listeners = bind("127.0.0.1:0".parse().unwrap(), 3, "").unwrap();
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let address = listeners[0].local_addr().unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
-        assert!(bind(address, 1, "").is_err());
+        assert!(bind(address, 1).is_err());
     }
 }

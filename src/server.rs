@@ -46,13 +46,13 @@ struct WorkerHandle {
 impl Server {
     /// Binds the listeners.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
-        let main = listen::bind(config.listen, config.workers, "--listen HOST:PORT")?;
+        let main = listen::bind(config.listen, config.workers).context("choose another address with --listen HOST:PORT")?;
         let address = main[0].local_addr()?;
         let mut listeners: Vec<_> = main.into_iter().map(|listener| vec![listener]).collect();
         let mut status_address = None;
         if let Some(port) = config.status_port {
             let status = SocketAddr::new(address.ip(), port);
-            let second = listen::bind(status, config.workers, "--status-port PORT")?;
+            let second = listen::bind(status, config.workers).context("choose another port with --status-port PORT")?;
             status_address = Some(second[0].local_addr()?);
             listeners.iter_mut().zip(second).for_each(|(of_worker, listener)| of_worker.push(listener));
         }

@@ -112,7 +112,7 @@ pub(super) struct Loop {
 impl Loop {
     pub(super) fn start(connections: usize) -> Self {
         // Its sockets have the options that rollcall's have.
-        let listener = listen::bind(([127, 0, 0, 1], 0).into(), 1, "--listen").expect("a port").remove(0);
+        let listener = listen::bind(([127, 0, 0, 1], 0).into(), 1).expect("a port").remove(0);
         listener.set_nonblocking(false).expect("a listener that waits");
         let address = listener.local_addr().expect("where it listens");
         let mut clients = Vec::new();
