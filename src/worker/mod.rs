@@ -320,17 +320,18 @@ impl Worker {
             return (silent < times.close_wait).then(|| now - silent + times.close_wait);
         }
         let leased = connection.dialect.has_lease();
-        // Without a lease: whoever has not been heard since the last ping did not answer it.
-        if silent > if leased { times.ttl } else { times.ping_interval } {
+        // Without a lease a ping comes each time: whoever has not been heard since the last one did not answer it.
+        let (quiet, patience) = if leased { (times.ping_after, times.ttl) } else { (0, times.ping_interval) };
+        if silent > patience {
             self.counters.connections_timed_out.add(1);
             return None;
         }
-        if leased && silent < times.ping_after {
-            return Some(now - silent + times.ping_after);
+        if silent < quiet {
+            return Some(now - silent + quiet);
         }
         // A full socket has other trouble than silence, and gets no ping on top.
         connection.deliver(self, &[&Bytes::from_static(PING)]);
-        Some(if leased { now - silent + times.ttl + 1 } else { now + times.ping_interval })
+        Some(if leased { now - silent + patience + 1 } else { now + patience })
     }
 
     /// Whether no further connection may be taken.
