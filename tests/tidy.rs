@@ -4,12 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Only these may name an outside library (ARCHITECTURE.md, code map).
-const OWNERS: [(&str, &[&str]); 5] = [
+const OWNERS: [(&str, &[&str]); 7] = [
     ("hyper", &["src/http/"]),
     ("fastwebsockets", &["src/socket/", "src/dialect/mod.rs"]),
     ("simd_json", &["src/dialect/", "src/http/"]),
     ("dashmap", &["src/presence/"]),
     ("clap", &["src/config.rs"]),
+    ("humantime", &["src/config.rs", "src/server.rs", "src/dialect/status.rs"]),
+    ("rustix", &["src/process.rs"]),
 ];
 
 /// Longer than this a file holds more than one noun.
