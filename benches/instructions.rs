@@ -18,11 +18,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use common::{
-    Crowd, HISTORY, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, room_of, user_name,
+    Crowd, HISTORY, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, registry, room_of,
+    user_name,
 };
 use rollcall::dialect::json::Reader;
 use rollcall::dialect::{Command, native, online_users};
-use rollcall::presence::{Audience, Now, Reason, Registry, Session, Settings};
+use rollcall::presence::{Audience, Now, Reason, Registry, Session};
 use rollcall::socket::inbound::{Incoming, Limits, take_frames};
 use rollcall::socket::outbox::{MAX_SLICES, Outbox};
 use rollcall::tick::Announcer;
@@ -331,10 +332,6 @@ fn outbox(rounds: usize) -> usize {
             assert_eq!(outbox.slices(black_box(&mut slices)), WAITING);
             outbox.advance(outbox.bytes());
         })
-}
-
-fn registry() -> Registry {
-    Registry::new(Settings { ttl: TTL, workers: WORKERS, incarnation: 1 })
 }
 
 /// Settles what has changed and returns how many members that concerned.

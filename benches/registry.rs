@@ -15,12 +15,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Crowd, Crowds, ROOM, Random, WORKERS, race, timed, user_name};
+use common::{Crowd, Crowds, ROOM, Random, race, timed, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use dashmap::DashMap;
 use foldhash::quality::FixedState;
 use parking_lot::Mutex;
-use rollcall::presence::{Now, Reason, Registry, Roster, Session, Settings};
+use rollcall::presence::{Now, Reason, Registry, Roster, Session};
 
 /// Threads that use a map at once.
 const THREADS: [usize; 2] = [1, 2];
@@ -344,7 +344,7 @@ fn weigh(kind: &str) {
     let mut numbers: Vec<usize> = (0..users).collect();
     random.shuffle(&mut numbers);
     let mut sessions: Vec<Option<Arc<Session>>> = vec![None; users];
-    let registry = Registry::new(Settings { ttl: 100, workers: WORKERS, incarnation: 1 });
+    let registry = common::registry();
     let mut now = Now::default();
     let empty = resident_bytes();
     for arrivals in sessions.chunks_mut(at_once).zip(numbers.chunks(at_once)) {

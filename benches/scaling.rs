@@ -18,9 +18,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Crowd, HISTORY, ROOM, Random, TICK, WORKERS, race, race_with_pauses, timed, user_name};
+use common::{Crowd, HISTORY, ROOM, Random, TICK, WORKERS, race, race_with_pauses, registry, timed, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rollcall::presence::{Audience, Now, Registry, Session, Settings};
+use rollcall::presence::{Audience, Now, Registry, Session};
 use rollcall::tick::Announcer;
 
 /// Users that a thread brings and takes away between two ticks, and users who move between rooms.
@@ -169,7 +169,7 @@ struct Town {
 
 impl Town {
     fn found(rooms: usize) -> Self {
-        let registry = Arc::new(Registry::new(Settings { ttl: 100, workers: WORKERS, incarnation: 1 }));
+        let registry = Arc::new(registry());
         let now = Now::default();
         for user in 0..users() {
             registry.join(&registry.open_session(&user_name(user), now), &room_name(user % rooms), None, now);

@@ -80,6 +80,11 @@ pub(crate) fn user_name(number: usize) -> String {
     format!("user-{number:06}")
 }
 
+/// A registry with nobody in it.
+pub(crate) fn registry() -> Registry {
+    Registry::new(Settings { ttl: TTL, workers: WORKERS, incarnation: 1 })
+}
+
 /// Users in one room who send their heartbeats, each tick those whose turn it is.
 pub(crate) struct Crowd {
     pub(crate) registry: Arc<Registry>,
@@ -91,8 +96,7 @@ pub(crate) struct Crowd {
 impl Crowd {
     /// This many users, who arrived over one heartbeat's time.
     pub(crate) fn gather(users: usize) -> Self {
-        let settings = Settings { ttl: TTL, workers: WORKERS, incarnation: 1 };
-        let mut crowd = Self { registry: Arc::new(Registry::new(settings)), sessions: Vec::new(), now: Now::default() };
+        let mut crowd = Self { registry: Arc::new(registry()), sessions: Vec::new(), now: Now::default() };
         let mut random = Random::new();
         let mut numbers: Vec<usize> = (0..users).collect();
         random.shuffle(&mut numbers);
@@ -152,7 +156,7 @@ pub(crate) fn crowds() -> Crowds<impl FnOnce() -> RefCell<Crowd>> {
 
 /// A room in which every second member says something about itself.
 pub(crate) fn room_of(members: usize) -> Arc<Room> {
-    let registry = Registry::new(Settings { ttl: 100, workers: 1, incarnation: 1 });
+    let registry = registry();
     let now = Now::default();
     for number in 0..members {
         let session = registry.open_session(&user_name(number), now);
