@@ -124,9 +124,9 @@ pub(crate) struct Inbound {
 #[derive(Debug, Default)]
 struct Outbound {
     outbox: Outbox,
-    /// Bytes of answers among it.
+    /// Bytes of answers among it, or somewhat more: see [`Outbound::advance`].
     answers: usize,
-    /// Bytes of events that came while others waited.
+    /// Bytes of events that came behind others and wait, or somewhat more.
     events: usize,
     /// The reader, if it waits for the outbox.
     reader: Option<Waker>,
@@ -137,10 +137,21 @@ struct Outbound {
 enum Kind {
     /// To what the client sent: bounded by what more is read of it.
     Answer,
-    /// What a tick brought: nothing more is put behind it.
+    /// What a tick brought to a socket that had nothing waiting: it is the first in the outbox, and not more than one batch.
     Whole,
     /// What a tick brought, behind other things.
     Event,
+}
+
+impl Outbound {
+    /// Takes out what was written. What of it was an answer and what an event nobody notes, but neither is more than all that is
+    /// left: with a batch in front both stay as they are, behind it they shrink with the outbox.
+    fn advance(&mut self, written: usize) {
+        self.outbox.advance(written);
+        let left = self.outbox.bytes();
+        self.answers = self.answers.min(left);
+        self.events = self.events.min(left);
+    }
 }
 
 impl std::fmt::Debug for Connection {
@@ -336,10 +347,16 @@ impl Connection {
         result
     }
 
-    /// Writes from the outbox until it is empty or the socket is full. Returns how many bytes are left.
+    /// Bytes that wait for the socket.
+    fn unsent(&self) -> usize {
+        self.with_outbound(|outbound| outbound.as_ref().map_or(0, |waiting| waiting.outbox.bytes()))
+    }
+
+    /// Writes from the outbox until it is empty or the socket is full. Returns how many bytes that were.
     fn flush(&self) -> usize {
         self.with_outbound(|outbound| {
             let Some(waiting) = outbound.as_mut() else { return 0 };
+            let before = waiting.outbox.bytes();
             while !waiting.outbox.is_empty() {
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 let used = waiting.outbox.slices(&mut slices);
@@ -347,28 +364,27 @@ impl Connection {
                 if written == 0 {
                     break;
                 }
-                waiting.outbox.advance(written);
+                waiting.advance(written);
             }
-            waiting.outbox.bytes()
+            before - waiting.outbox.bytes()
         })
     }
 }
 
 /// Waits for a slow socket and sends it what it missed. Lives only as long as the outbox.
 async fn drain(connection: Rc<Connection>, worker: Rc<Worker>) {
-    let mut left = connection.with_outbound(|outbound| outbound.as_ref().map_or(0, |waiting| waiting.outbox.bytes()));
-    let deadline = OUTBOX_DEADLINE + Duration::from_secs((left / SLOWEST_BYTES_PER_SECOND) as u64);
-    let emptied = tokio::time::timeout(deadline, async {
-        while left > 0 && connection.phase.get() != Phase::Dead && connection.stream.writable().await.is_ok() {
-            let before = std::mem::replace(&mut left, connection.flush());
-            if left < before && connection.phase.get() == Phase::Open {
-                worker.sign_of_life(&connection, worker.shared.now()); // Its end of the socket acknowledges.
+    let mut due = connection.unsent();
+    while due > 0 {
+        let deadline = OUTBOX_DEADLINE + Duration::from_secs((due / SLOWEST_BYTES_PER_SECOND) as u64);
+        match tokio::time::timeout(deadline, send(&connection, &worker, due)).await {
+            // What came meanwhile has a time of its own.
+            Ok(left) => due = left,
+            Err(_) => {
+                worker.counters.connections_too_slow.add(1);
+                connection.abort();
+                break;
             }
         }
-    });
-    if emptied.await.is_err() {
-        worker.counters.connections_too_slow.add(1);
-        connection.abort();
     }
     connection.wake_reader();
     connection.outbound.set(None);
@@ -377,6 +393,24 @@ async fn drain(connection: Rc<Connection>, worker: Rc<Worker>) {
         Phase::Open => worker.catch_up(&connection),
         Phase::Closing | Phase::Dead => {}
     }
+}
+
+/// Writes this many bytes of the outbox as the socket takes them. Returns how many wait then; none if the connection is over.
+async fn send(connection: &Rc<Connection>, worker: &Rc<Worker>, mut due: usize) -> usize {
+    while due > 0 {
+        if connection.phase.get() == Phase::Dead || connection.stream.writable().await.is_err() {
+            return 0;
+        }
+        let written = connection.flush();
+        due = due.saturating_sub(written);
+        if written > 0 && connection.phase.get() == Phase::Open {
+            worker.sign_of_life(connection, worker.shared.now()); // Its end of the socket acknowledges.
+        }
+        if !connection.is_choked() {
+            connection.wake_reader();
+        }
+    }
+    connection.unsent()
 }
 
 /// The task of a connection: reads until the end.
@@ -425,6 +459,17 @@ impl Future for Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_counts_as_waiting_is_never_more_than_what_waits() {
+        let mut outbound = Outbound { answers: 20, events: 200, ..Outbound::default() };
+        outbound.outbox.push(vec![0; 1000].into());
+        outbound.outbox.push(vec![0; 220].into());
+        for (written, answers, events) in [(900, 20, 200), (100, 20, 200), (150, 20, 70), (60, 10, 10), (10, 0, 0)] {
+            outbound.advance(written);
+            assert_eq!((outbound.answers, outbound.events), (answers, events), "after {written} more");
+        }
+    }
 
     /// Each has the size class of the allocator that the memory budget counts on (DESIGN: at most 1 KB per idle connection).
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use common::frame::{BINARY, CLOSE, PING, PONG};
-use common::{Feed, Frame, RawClient, TestServer, raw};
+use common::{Feed, Frame, Mirror, RawClient, TestServer, raw};
 
 fn path(user: &str) -> String {
     format!("/ws-online-status?userId={user}")
@@ -309,6 +309,22 @@ async fn a_stop_closes_with_1012_and_shows_nobody_as_offline() {
     run.await.expect("no panic").expect("a stop is no error");
 }
 
+/// A hundred who can come and go, with long names: once is some 40 KB of events.
+async fn guests(server: &TestServer) -> Vec<Mirror> {
+    let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
+    join_all(names.iter().map(|name| server.connect(name))).await
+}
+
+/// They come and go as often; 12 times, 500 KB, are more than all buffers between the two ends of a narrow connection.
+async fn churn(guests: &[Mirror], fast: &mut Feed, rounds: usize) {
+    for _ in 0..rounds {
+        guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
+        fast.wait_until("all", |fast| fast.online.len() >= 100).await;
+        guests.iter().for_each(|guest| guest.send(&json!({"type": "leave", "room": "lobby"})));
+        fast.wait_until("none", |fast| fast.online.len() < 10).await;
+    }
+}
+
 #[tokio::test]
 async fn a_slow_client_misses_nothing_or_is_dropped() {
     let server = TestServer::start(&["--tick", "10ms"]);
@@ -319,18 +335,8 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
     slow.wait_until("both", |slow| slow.shows(&["\"fast\"", "\"hung\""])).await;
     slow.read(false);
     hung.read(false);
-    // Long names: a round is some 40 KB of events, and 500 KB are more than all buffers between the two ends.
-    let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
-    let guests = join_all(names.iter().map(|name| server.connect(name))).await;
-    let churn = async |fast: &mut Feed, rounds: usize| {
-        for _ in 0..rounds {
-            guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
-            fast.wait_until("all", |fast| fast.online.len() >= 100).await;
-            guests.iter().for_each(|guest| guest.send(&json!({"type": "leave", "room": "lobby"})));
-            fast.wait_until("none", |fast| fast.online.len() < 10).await;
-        }
-    };
-    churn(&mut fast, 12).await;
+    let guests = guests(&server).await;
+    churn(&guests, &mut fast, 12).await;
     slow.read(true);
     let marker = server.status("marker").await;
     let last = ["\"fast\"", "\"hung\"", "\"marker\""];
@@ -339,11 +345,45 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
     let deadline = Instant::now() + common::DEADLINE;
     while server.get("/v1/stats").await.json()["connections_too_slow"] == json!(0) {
         assert!(Instant::now() < deadline, "it was not dropped");
-        churn(&mut fast, 6).await;
+        churn(&guests, &mut fast, 6).await;
     }
     fast.wait_until("its going", |fast| fast.shows(&["\"marker\"", "\"slow\""])).await;
     hung.read(true);
     hung.wait_until("the end", |hung| hung.ended).await;
     drop(marker);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_and_steadily_is_not_dropped() {
+    let server = TestServer::start(&["--tick", "10ms"]);
+    let mut fast = server.status("fast").await;
+    let mut slow = RawClient::narrow(server.address()).await;
+    slow.upgrade(&path("slow")).await;
+    fast.wait_until("it", |fast| fast.shows(&["\"slow\""])).await;
+    let guests = guests(&server).await;
+    // It stays some 500 KB behind while more than may wait for it at once, 1 MiB, comes and is read.
+    churn(&guests, &mut fast, 12).await;
+    let mut online = BTreeSet::new();
+    let mut take = async || {
+        let message = slow.json().await;
+        let user = message["userId"].to_string();
+        match message["type"].as_str() {
+            Some("USER_ONLINE") => assert!(online.insert(user.clone()), "missed its going: {message}"),
+            Some("USER_OFFLINE") => assert!(online.remove(&user), "missed its coming: {message}"),
+            _ => assert_eq!(message["type"], "CONNECTION_ESTABLISHED"),
+        }
+        user
+    };
+    for _ in 0..40 {
+        churn(&guests, &mut fast, 1).await;
+        for _ in 0..2 * guests.len() {
+            take().await;
+        }
+    }
+    let _marker = server.status("marker").await;
+    while take().await != "\"marker\"" {}
+    assert!(online.iter().eq(["\"fast\"", "\"marker\""]), "{online:?}");
+    assert_eq!(server.get("/v1/stats").await.json()["connections_too_slow"], json!(0));
     server.stop().await;
 }
