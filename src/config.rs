@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, env = "ROLLCALL_HISTORY", default_value_t = 100, value_name = "N")]
     pub history: usize,
 
-    /// How long a client may take to send a request's headers, and again for its body
+    /// How long a client may take to send a request's headers, and again for its body, or to join the chat
     #[arg(long, env = "ROLLCALL_HEADER_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub header_timeout: Duration,
 
@@ -135,7 +135,7 @@ pub struct Config {
     pub max_connections: usize,
     /// Chat messages kept.
     pub history: usize,
-    /// The time for a request's headers.
+    /// The time for a request's headers, for its body, and for joining the chat.
     pub header_timeout: Duration,
     /// The time for stopping.
     pub drain: Duration,

@@ -80,7 +80,7 @@ counters! {
         messages_refused,
         /// Connections closed for breaking the WebSocket protocol.
         protocol_violations,
-        /// Connections dropped because nothing was heard from them.
+        /// Connections dropped because nothing was heard from them, or closed because no join was.
         connections_timed_out,
         /// Connections dropped because they did not read what they were sent.
         connections_too_slow,

@@ -2,9 +2,10 @@
 
 mod common;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use common::frame::{BINARY, CLOSE, PING, TEXT};
 use common::{Feed, Frame, RawClient, TestServer};
@@ -360,19 +361,46 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
 async fn it_is_pinged_and_dropped_like_online_status() {
     let server = TestServer::start(&["--ping-interval", "300ms"]);
     let mut watcher = server.chat("watcher").await;
-    for first in [Some(join("silent")), None] {
-        let mut silent = RawClient::open(server.address(), "/ws").await;
-        if let Some(join) = &first {
-            silent.send_json(join).await;
-        }
-        let mut pings = 0;
-        while let Some(frame) = silent.frame().await {
-            assert_ne!(frame.opcode, CLOSE);
-            pings += usize::from(frame.opcode == PING);
-        }
-        assert_eq!(pings, 1, "{first:?}");
+    let mut silent = RawClient::open(server.address(), "/ws").await;
+    silent.send_json(&join("silent")).await;
+    let mut pings = 0;
+    while let Some(frame) = silent.frame().await {
+        assert_ne!(frame.opcode, CLOSE);
+        pings += usize::from(frame.opcode == PING);
     }
+    assert_eq!(pings, 1);
     watcher.wait_until("its leave", |watcher| ends_with(watcher, "-silent")).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_does_not_join_in_time_is_sent_away() {
+    let server = TestServer::start(&["--header-timeout", "500ms", "--ping-interval", "200ms"]);
+    let started = Instant::now();
+    let mut silent = RawClient::open(server.address(), "/ws").await;
+    let mut alive = RawClient::open(server.address(), "/ws").await;
+    let mut late = Feed::connect(server.address(), "/ws").await;
+    // Frames that are no message do not make it last longer.
+    for _ in 0..3 {
+        sleep(Duration::from_millis(100)).await;
+        alive.send_frame(&Frame::new(PING, *b"")).await;
+    }
+    late.send(&join("late"));
+    for client in [&mut silent, &mut alive] {
+        let frame = loop {
+            let frame = client.frame().await.expect("a close frame");
+            if frame.opcode == CLOSE {
+                break frame;
+            }
+        };
+        assert!(started.elapsed() >= Duration::from_millis(450), "{:?}", started.elapsed());
+        assert_eq!(frame.close_code(), Some(1008));
+        assert_eq!(&frame.payload[2..], b"missing join/user");
+    }
+    // And who has joined is pinged like all others.
+    sleep(Duration::from_millis(500)).await;
+    late.send(&say("still here"));
+    late.wait_until("it", |late| ends_with(late, "late: still here")).await;
     server.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! The chat seed: `GET /ws`.
 //!
 //! ```text
-//! C  {"type":"join","payload":{"user":U}}      first, or an error and close 1008
+//! C  {"type":"join","payload":{"user":U}}      first, or an error and close 1008; too late, close 1008
 //! C  {"type":"msg","payload":{"text":X}}       at most 4,096 bytes; blank text is ignored, and so is a user it claims
 //! C  {"type":"ping"}
 //!

@@ -19,8 +19,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Liveness};
 use crate::connection::{Connection, ConnectionId, Phase, Reader};
-use crate::dialect::Dialect;
-use crate::dialect::json;
+use crate::dialect::{Dialect, chat, json};
 use crate::fanout::Fanout;
 use crate::metrics::{Metrics, WorkerCounters};
 use crate::presence::{Now, Reason, Registry, Tick, Wheel};
@@ -124,6 +123,8 @@ struct Times {
     close_wait: Tick,
     /// Connections without a lease are pinged each time this has passed.
     ping_interval: Tick,
+    /// A connection that is to say who it is must do so within this time.
+    join_wait: Tick,
     /// What one connection may say is counted by the second.
     second: Tick,
 }
@@ -156,6 +157,7 @@ impl Worker {
             ping_after: half + (half / 10).max(1),
             close_wait: config.ticks(std::time::Duration::from_millis(CLOSE_WAIT_MS)),
             ping_interval: config.ticks(config.ping_interval),
+            join_wait: config.ticks(config.header_timeout),
             second: config.ticks(std::time::Duration::from_secs(1)),
         };
         Self {
@@ -197,6 +199,7 @@ impl Worker {
     /// Gives a connection its user, once.
     fn identify(&self, connection: &Connection, user: &str) {
         let registry = &self.shared.registry;
+        connection.heard(self.shared.now().tick);
         connection.session.get_or_init(|| match connection.dialect.has_lease() {
             true => registry.open_session(user, self.shared.now()),
             false => registry.hold_session(user),
@@ -211,7 +214,12 @@ impl Worker {
         let id = ConnectionId { index: entry.key() as u32, serial };
         let connection = Rc::new(Connection::new(id, dialect, stream, now));
         entry.insert(Rc::clone(&connection));
-        let first_check = if dialect.has_lease() { self.times.ping_after } else { self.times.ping_interval };
+        let times = &self.times;
+        let first_check = match dialect {
+            Dialect::Chat => times.join_wait.min(times.ping_interval),
+            _ if dialect.has_lease() => times.ping_after,
+            _ => times.ping_interval,
+        };
         self.checks.borrow_mut().insert(now + first_check, id);
         self.counters.connections.add(1);
         self.counters.connections_opened.add(1);
@@ -290,6 +298,9 @@ impl Worker {
 
     /// Something came from the client, or it took something that waited for it.
     pub(crate) fn sign_of_life(&self, connection: &Connection, now: Now) {
+        if is_to_join(connection) {
+            return; // Only the join will do: until then this counts the time since the connection was opened.
+        }
         connection.heard(now.tick);
         if self.any_counts(connection.dialect)
             && let Some(session) = connection.session.get()
@@ -298,7 +309,7 @@ impl Worker {
         }
     }
 
-    /// Pings connections that have been silent, drops those that stay so, and those that do not finish closing.
+    /// Pings connections that have been silent, drops those that stay so, and those that do not join or do not finish closing.
     pub(crate) fn check_connections(self: &Rc<Self>, now: Tick) {
         let mut due = Vec::new();
         self.checks.borrow_mut().take_due(now, &mut due);
@@ -318,6 +329,14 @@ impl Worker {
         let (silent, times) = (connection.silent_for(now), &self.times);
         if connection.phase.get() != Phase::Open {
             return (silent < times.close_wait).then(|| now - silent + times.close_wait);
+        }
+        if is_to_join(connection) {
+            if silent >= times.join_wait {
+                self.counters.connections_timed_out.add(1);
+                self.close(connection, close::POLICY, chat::MISSING_JOIN);
+                return Some(now + times.close_wait);
+            }
+            return Some(now + (times.join_wait - silent).min(times.ping_interval));
         }
         let leased = connection.dialect.has_lease();
         // Without a lease a ping comes each time: whoever has not been heard since the last one did not answer it.
@@ -363,6 +382,11 @@ impl Worker {
             None => dialect != Dialect::OnlineUsers,
         }
     }
+}
+
+/// Whether a connection has still to say whose it is: a chat's does so with its first message.
+fn is_to_join(connection: &Connection) -> bool {
+    connection.dialect == Dialect::Chat && connection.session.get().is_none()
 }
 
 /// How a connection ended.
