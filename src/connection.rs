@@ -244,7 +244,8 @@ impl Connection {
     pub fn wait_behind(self: &Rc<Self>, worker: &Rc<Worker>, frames: &[&Bytes]) -> bool {
         let waiting = self.with_outbound(|outbound| outbound.as_ref().map_or(0, |outbound| outbound.events));
         let more: usize = frames.iter().map(|frame| frame.len()).sum();
-        let fits = waiting + more <= MAX_WAITING_EVENTS;
+        // One batch always fits, however many came or went in its tick: a long one must not cost all who are a little behind.
+        let fits = waiting == 0 || waiting + more <= MAX_WAITING_EVENTS;
         if fits {
             self.queue(worker, frames.iter().copied().cloned(), Kind::Event);
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
-use crate::connection::{Connection, Place, Subscription};
+use crate::connection::{Connection, Phase, Place, Subscription};
 use crate::dialect::Resume;
 use crate::presence::{AUDIENCES, Audience, Room};
 use crate::tick::{Batch, Update};
@@ -279,6 +279,9 @@ impl Deliveries {
                 tokio::task::yield_now().await;
             }
             let connection = &group[0].0;
+            if connection.phase.get() == Phase::Dead {
+                continue;
+            }
             // Since the plan was made the connection may have lagged and be waiting for a snapshot, or have left: what was
             // planned for it then would make a gap.
             let planned = group.iter().map(|(_, frame)| &self.frames[*frame as usize]);

@@ -11,6 +11,7 @@
 // In reading order.
 pub mod presence;
 
+pub mod account;
 pub mod dialect;
 pub mod tick;
 

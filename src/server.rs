@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::acceptor::{self, Message};
+use crate::account::{Account, MAX_UNREAD_BYTES};
 use crate::config::Config;
 use crate::listen;
 use crate::metrics::Metrics;
@@ -162,7 +163,7 @@ fn shared(config: Config) -> Shared {
         connections: AtomicUsize::new(0),
         names: parking_lot::Mutex::default(),
         room_list: tokio::sync::Mutex::default(),
-        answer_bytes: Arc::default(),
+        answer_bytes: Account::new(MAX_UNREAD_BYTES),
         config,
     }
 }

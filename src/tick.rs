@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::account::{Account, MAX_UNREAD_BYTES};
 use crate::dialect::{LOBBY, chat, native, online_users, status};
-use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Tick};
+use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Said, Tick};
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
 /// enough for a phone.
@@ -67,6 +68,8 @@ pub struct Announcer {
     paces: HashMap<u64, Pace>,
     /// What was said in the lobby. It outlives the room, which goes when everybody has gone.
     history: chat::History,
+    /// Whole lists that slow clients hold. Nearly all are gone as soon as they are written.
+    unread: Account,
 }
 
 /// A room in which something moved, at one tick.
@@ -101,7 +104,8 @@ impl Announcer {
     /// An announcer for this many workers, which remembers so many messages of a chat.
     #[must_use]
     pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration, history: usize) -> Self {
-        Self { registry, workers, tick, paces: HashMap::new(), history: chat::History::new(history) }
+        let (paces, history) = (HashMap::new(), chat::History::new(history));
+        Self { registry, workers, tick, paces, history, unread: Account::new(MAX_UNREAD_BYTES) }
     }
 
     /// Does one tick and returns a batch for each worker.
@@ -210,16 +214,19 @@ impl Announcer {
         }
     }
 
-    /// What was said, and for newcomers what was said before. The history is short, so it is never put off.
+    /// What was said, and for newcomers what was said before. Nobody speaks who is not seen to be there: what was said by a member
+    /// who came and went within the tick, or who went while it was being settled, is dropped.
     fn talk(&mut self, visit: Visit<'_>, update: &mut Update) {
         let listening = visit.in_use.contains(Audience::Talk);
         self.history.begun |= listening;
         if !self.history.begun {
             return;
         }
-        let messages = chat::Messages::encode(&visit.change.diff, &visit.change.said, visit.now.unix_ms);
-        if visit.wants(Audience::Talk) {
-            let pages = [self.history.frames(), messages.frames.clone()].into_iter();
+        let said = heard(visit);
+        let messages = chat::Messages::encode(&visit.change.diff, &said, visit.now.unix_ms);
+        if visit.wants(Audience::Talk) && !self.unread.is_full(0) {
+            let history = self.history.frames(|frames| self.unread.count(frames));
+            let pages = [history, messages.frames.clone()].into_iter();
             update.snapshots[Audience::Talk as usize] = Some(pages.filter(|page| !page.is_empty()).collect());
         }
         self.history.add(&messages);
@@ -228,14 +235,16 @@ impl Announcer {
         }
     }
 
-    /// Encodes something whole, unless the last one was so long that its share of the ticks is not over.
+    /// Encodes something whole, unless the last one was so long that its share of the ticks is not over, or too much that is whole
+    /// waits for clients that do not read.
     fn whole(&mut self, visit: Visit<'_>, audience: Audience, encode: impl FnOnce(&Room) -> Pages) -> Option<Pages> {
         let (Visit { room, change, .. }, now) = (visit, visit.now.tick);
         let last = self.paces.get(&room.id()).map_or(Whole::default(), |pace| pace.last[audience as usize]);
-        if now < last.at + last.pause(change.count, ENCODED_BYTES_PER_SECOND, self.tick) {
+        let too_soon = now < last.at + last.pause(change.count, ENCODED_BYTES_PER_SECOND, self.tick);
+        if too_soon || self.unread.is_full(0) {
             return None;
         }
-        let pages = encode(room);
+        let pages: Pages = encode(room).iter().map(|page| self.unread.count(page.clone())).collect();
         let bytes: u64 = pages.iter().map(|page| page.len() as u64).sum();
         let encoded = Whole { at: now, bytes, members: change.count as u64 };
         if self.paces.contains_key(&room.id()) || encoded.pause(change.count, EGRESS_BYTES_PER_SECOND, self.tick) > 0 {
@@ -294,6 +303,15 @@ fn count(visit: Visit<'_>, update: &mut Update) {
     }
 }
 
+/// What was said by those who are members now, or whose leave this tick tells.
+fn heard(visit: Visit<'_>) -> Vec<Said> {
+    let RoomChange { said, diff, .. } = visit.change;
+    visit.room.read(|roster| {
+        let is_known = |said: &&Said| roster.contains(&said.user) || diff.left.iter().any(|(user, _)| *user == said.user);
+        said.iter().filter(is_known).cloned().collect()
+    })
+}
+
 fn encode_names(room: &Room) -> Pages {
     let list = room.read(|roster| online_users::encode_list(roster.members_after(None).map(|(user, _)| user)));
     Arc::from([list])
@@ -302,6 +320,7 @@ fn encode_names(room: &Room) -> Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::{Reason, Settings};
 
     #[test]
     fn a_pause_follows_the_size_that_the_room_has_now() {
@@ -311,5 +330,58 @@ mod tests {
         assert_eq!(last.pause(50_000, 1_000_000, tick), 50);
         assert_eq!(last.pause(2, 1_000_000, tick), 0);
         assert_eq!(Whole::default().pause(1_000, 1_000_000, tick), 0);
+    }
+
+    /// A room with this many members, and one who waits for a snapshot of it.
+    fn room_of(members: usize, audience: Audience) -> (Arc<Registry>, Announcer) {
+        let registry = Arc::new(Registry::new(Settings { ttl: 100, workers: 1, incarnation: 1 }));
+        for number in 0..members {
+            let session = registry.open_session(&format!("user-{number}"), Now::default());
+            registry.join(&session, LOBBY, None, Now::default());
+        }
+        registry.observe(LOBBY, 0, audience, true);
+        let announcer = Announcer::new(Arc::clone(&registry), 1, Duration::from_millis(100), 100);
+        (registry, announcer)
+    }
+
+    #[test]
+    fn whole_lists_that_nobody_reads_have_a_bound() {
+        for audience in [Audience::Members, Audience::Names, Audience::Events] {
+            let (registry, mut announcer) = room_of(2_000, audience);
+            announcer.unread = Account::new(1);
+            let snapshot = |(batches, _): (Vec<Batch>, TickCounts)| {
+                batches[0].updates.first().and_then(|update| update.snapshots[audience as usize].clone())
+            };
+            let unread = snapshot(announcer.tick(Now::default())).expect("the first is made");
+            registry.observe(LOBBY, 0, audience, true);
+            for _ in 0..3 {
+                assert!(snapshot(announcer.tick(Now::default())).is_none(), "{audience:?}: put off");
+            }
+            drop(unread);
+            assert!(snapshot(announcer.tick(Now::default())).is_some(), "{audience:?}: made when there is room again");
+        }
+    }
+
+    #[test]
+    fn nobody_is_heard_who_was_never_there() {
+        let (registry, mut announcer) = room_of(1, Audience::Talk);
+        announcer.tick(Now::default());
+        let said = |announcer: &mut Announcer| {
+            let (batches, _) = announcer.tick(Now::default());
+            let update = batches[0].updates.first()?;
+            update.changes[Audience::Talk as usize].as_ref().map(|frames| String::from_utf8_lossy(frames).into_owned())
+        };
+        let passer_by = registry.hold_session("passer-by");
+        registry.join(&passer_by, LOBBY, None, Now::default());
+        assert!(registry.say(&passer_by, LOBBY, "\"boo\"".into(), Now::default()));
+        registry.end_session(&passer_by, Reason::Closed);
+        assert_eq!(said(&mut announcer), None);
+        let guest = registry.hold_session("guest");
+        registry.join(&guest, LOBBY, None, Now::default());
+        assert!(said(&mut announcer).is_some_and(|frames| frames.contains("guest")));
+        assert!(registry.say(&guest, LOBBY, "\"bye\"".into(), Now::default()));
+        registry.end_session(&guest, Reason::Closed);
+        let last = said(&mut announcer).expect("a message and a leave");
+        assert!(last.find("bye") < last.find("leave"), "{last}");
     }
 }

@@ -138,6 +138,8 @@ pub struct History {
     most: usize,
     frames: VecDeque<Box<[u8]>>,
     bytes: usize,
+    /// All of it as it was last sent; newcomers of a quiet chat share it.
+    sent: Option<Bytes>,
     /// Somebody has chatted since the start: before that there is nothing to remember.
     pub begun: bool,
 }
@@ -159,14 +161,19 @@ impl History {
             let Some(oldest) = self.frames.pop_front() else { break };
             self.bytes -= oldest.len();
         }
+        if !messages.ends.is_empty() {
+            self.sent = None;
+        }
     }
 
-    /// All of it, oldest first.
-    #[must_use]
-    pub fn frames(&self) -> Bytes {
-        let mut buffer = BytesMut::with_capacity(self.bytes);
-        self.frames.iter().for_each(|frame| buffer.put_slice(frame));
-        buffer.freeze()
+    /// All of it, oldest first. What is put together anew goes through `made`.
+    pub fn frames(&mut self, made: impl FnOnce(Bytes) -> Bytes) -> Bytes {
+        let frames = self.sent.take().unwrap_or_else(|| {
+            let mut buffer = BytesMut::with_capacity(self.bytes);
+            self.frames.iter().for_each(|frame| buffer.put_slice(frame));
+            made(buffer.freeze())
+        });
+        self.sent.insert(frames).clone()
     }
 }
 
@@ -270,7 +277,7 @@ mod tests {
         for _ in 0..5 {
             history.add(&Messages::encode(&Diff::default(), &long, 0));
         }
-        let bytes = history.frames().len();
+        let bytes = history.frames(|frames| frames).len();
         assert!(bytes <= MAX_HISTORY_BYTES && bytes > MAX_HISTORY_BYTES - 2 * MAX_TEXT_BYTES, "{bytes}");
     }
 
@@ -285,7 +292,7 @@ mod tests {
                 history.add(&messages);
             }
             let last = &all[all.len().saturating_sub(most)..];
-            prop_assert_eq!(&history.frames()[..], &last.concat()[..]);
+            prop_assert_eq!(&history.frames(|frames| frames)[..], &last.concat()[..]);
         }
 
         #[test]

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode, header};
 use simd_json::prelude::{ValueAsScalar, ValueIntoString};
 
-use super::reply::{Reply, accounted, is_congested};
+use super::reply::Reply;
 use super::request::{Target, body, id_segment, pairs};
 use super::stats;
 use crate::dialect::json::{self, put_list, put_number, put_string};
@@ -167,10 +167,10 @@ fn online_users(worker: &Worker) -> Reply {
     });
     // Counted once, however many answers share it: a room that changes all the time makes many of them.
     let waiting = &worker.shared.answer_bytes;
-    if is_congested(waiting, 0) {
+    if waiting.is_full(0) {
         return Reply::busy();
     }
-    let body = accounted(encode_names(&names), waiting);
+    let body = waiting.count(encode_names(&names));
     *cached = Some(RoomAnswer { room: room.id(), seq, body: body.clone() });
     Reply::shared(body)
 }

@@ -1,19 +1,13 @@
 //! Answers: status, JSON, and the one form of every error.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
+use crate::account::{Account, COUNTED_BYTES};
 use crate::dialect::json::put_string;
 
-/// Answers shorter than this are not counted: a socket takes them at once.
-const ACCOUNTED_BYTES: usize = 16 * 1024;
-/// Bytes of longer answers that may wait for clients to read them, on the whole server.
-const MAX_WAITING_BYTES: usize = 256 * 1024 * 1024;
 
 /// An answer that is not sent yet. Refusals have the same form: handlers return them as errors.
 #[derive(Debug)]
@@ -100,15 +94,14 @@ impl Reply {
 
     /// Counts a long body of its own against what may wait for slow clients, until it has been written or given up; 503 when that
     /// is too much.
-    pub(super) fn account(self, waiting: &Arc<AtomicUsize>) -> Self {
-        let bytes = self.body.len();
-        if self.shared || bytes < ACCOUNTED_BYTES {
+    pub(super) fn account(self, waiting: &Account) -> Self {
+        if self.shared || self.body.len() < COUNTED_BYTES {
             return self;
         }
-        if is_congested(waiting, bytes) {
+        if waiting.is_full(self.body.len()) {
             return Self::busy();
         }
-        Self { body: accounted(self.body, waiting), ..self }
+        Self { body: waiting.count(self.body), ..self }
     }
 
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
@@ -135,52 +128,24 @@ impl Reply {
     }
 }
 
-/// Counts a body until the last who holds it lets it go.
-pub(super) fn accounted(body: Bytes, waiting: &Arc<AtomicUsize>) -> Bytes {
-    waiting.fetch_add(body.len(), Ordering::Relaxed);
-    Bytes::from_owner(Accounted { body, waiting: Arc::clone(waiting) })
-}
-
-/// Whether so much waits for slow clients that no further long answer may.
-pub(super) fn is_congested(waiting: &AtomicUsize, bytes: usize) -> bool {
-    waiting.load(Ordering::Relaxed) + bytes > MAX_WAITING_BYTES
-}
-
-/// A body that is counted for as long as somebody holds it.
-struct Accounted {
-    body: Bytes,
-    waiting: Arc<AtomicUsize>,
-}
-
-impl AsRef<[u8]> for Accounted {
-    fn as_ref(&self) -> &[u8] {
-        &self.body
-    }
-}
-
-impl Drop for Accounted {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(self.body.len(), Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MAX_BYTES: usize = 100 * COUNTED_BYTES;
+
     #[test]
     fn long_answers_are_counted_until_they_are_dropped_and_refused_beyond_the_limit() {
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let long = || Reply::json(|body| body.resize(MAX_WAITING_BYTES / 2 + 1, b'x')).account(&waiting);
+        let waiting = Account::new(MAX_BYTES);
+        let long = || Reply::json(|body| body.resize(MAX_BYTES / 2 + 1, b'x')).account(&waiting);
         let first = long().into_response();
-        assert_eq!(waiting.load(Ordering::Relaxed), MAX_WAITING_BYTES / 2 + 1);
+        assert!(waiting.is_full(MAX_BYTES / 2));
         assert_eq!(long().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(
             Reply::json(|body| body.resize(10, b'x')).account(&waiting).into_response().status(),
             StatusCode::OK
         );
         drop(first);
-        assert_eq!(waiting.load(Ordering::Relaxed), 0);
         assert_eq!(long().into_response().status(), StatusCode::OK);
     }
 }

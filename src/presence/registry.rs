@@ -169,8 +169,9 @@ impl Registry {
     pub fn say(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
         let rooms = self.lock_counted(session, now);
         let Some(joined) = rooms.joined.iter().find(|joined| **joined.room.name() == *room) else { return false };
-        let reported = joined.room.say(Said { user: Arc::clone(session.user()), data });
-        reported.map(|reported| self.queue(&joined.room, reported)).is_some()
+        let (reported, taken) = joined.room.say(Said { user: Arc::clone(session.user()), data });
+        self.queue(&joined.room, reported);
+        taken
     }
 
     /// Ends the session now: its user leaves wherever this was the last one.

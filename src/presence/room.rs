@@ -233,8 +233,8 @@ impl Room {
         self.with_inbox(|inbox| inbox.changed.push(Arc::clone(user))).0
     }
 
-    /// Takes what a member says to the next tick. `None` if too much has been said already.
-    pub(super) fn say(&self, said: Said) -> Option<Reported> {
+    /// Takes what a member says to the next tick; false if too much has been said already.
+    pub(super) fn say(&self, said: Said) -> (Reported, bool) {
         let (reported, taken) = self.with_inbox(|inbox| {
             let bytes = size_of::<Said>() + said.user.len() + said.data.len();
             let fits = inbox.said_bytes + bytes <= MAX_SAID_BYTES;
@@ -244,7 +244,7 @@ impl Room {
             }
             fits
         });
-        taken.unwrap_or(false).then_some(reported)
+        (reported, taken.unwrap_or(false))
     }
 
     /// Counts an observer in or out (`by` is 1 or -1).

@@ -17,6 +17,7 @@ use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::account::Account;
 use crate::config::{Config, Liveness};
 use crate::connection::{Connection, ConnectionId, Phase, Reader};
 use crate::dialect::{Dialect, chat, json};
@@ -58,7 +59,7 @@ pub struct Shared {
     /// The last list of rooms that was asked for.
     pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
     /// Bytes of long HTTP answers that have not been written yet.
-    pub answer_bytes: Arc<AtomicUsize>,
+    pub answer_bytes: Account,
 }
 
 impl Shared {
