@@ -12,8 +12,8 @@ use crate::engine::{Client, Deaf, Engine};
 use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::loss::Loss;
-use crate::meter::Meter;
-use crate::probe::{self, CpuTime};
+use crate::meter::{Meter, ServerTime};
+use crate::probe::{self, Anonymous};
 use crate::progress::Progress;
 use crate::protocol::{Dialect, Role, Step};
 use crate::target::Target;
@@ -31,11 +31,13 @@ pub(crate) struct Crowd {
     pub(crate) target: Target,
     /// Looked for before anybody came: asking is a connection of its own.
     pub(crate) meter: Meter,
+    /// The server's, before anybody came; `None` if nobody tells it.
+    pub(crate) memory_before: Option<Anonymous>,
     pub(crate) size: usize,
     /// From the first connect to the last join.
     pub(crate) gathered_in: Duration,
     /// What that cost the server; `None` if nobody tells it.
-    pub(crate) gathering_cpu: Option<CpuTime>,
+    pub(crate) gathering_cpu: Option<ServerTime>,
 }
 
 /// Connections that ended although they should not have.
@@ -107,6 +109,7 @@ impl Crowd {
         let Guests { size, role_of, .. } = *guests;
         let dialect = guests.dialect(args);
         let meter = Meter::new(&args.pid, &target);
+        let memory_before = meter.anonymous()?;
         let sources = limits::source_addresses(size, target.address, &args.source)?;
         let mut engine = Engine::new(&target, sources, args.seed, keep_bytes)?;
         let (joined, begun) = (vec![false; size], VecDeque::new());
@@ -132,7 +135,7 @@ impl Crowd {
         progress.finish();
         let gathered_in = started.elapsed();
         let gathering_cpu = cpu_before.zip(meter.cpu_time()?).map(|(before, after)| after.since(before));
-        Ok(Self { engine, dialect, target, meter, size, gathered_in, gathering_cpu })
+        Ok(Self { engine, dialect, target, meter, memory_before, size, gathered_in, gathering_cpu })
     }
 }
 

@@ -8,13 +8,14 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 use serde::Serialize;
 
+use crate::probe::NANOS_PER_MICRO;
+
 /// Beyond a minute it is an outage, not a latency; such values are recorded as this.
 const MAX_NS: u64 = 60_000_000_000;
 /// Three digits: 0.1 % exact at every size.
 const SIGNIFICANT_DIGITS: u8 = 3;
 /// Points of a curve each time the rest is halved.
 const TICKS_PER_HALVING: u32 = 5;
-const NANOS_PER_MICRO: f64 = 1000.0;
 
 /// Values in nanoseconds.
 #[derive(Debug)]

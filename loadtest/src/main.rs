@@ -6,7 +6,7 @@
 //!          │  engine     one thread, one epoll, all sockets ── connection ── frame, handshake, protocol
 //!          │  schedule   open loop: when each operation is due, whatever the server does
 //!          │  mirror     what each observer knows from what it was told, to be compared with the server's word
-//!          │  probe      the server's CPU and memory from /proc, its counters from /v1/stats
+//!          │  meter      the server's CPU and memory, by probe from /proc or from its /v1/stats
 //!          └► report     figures, percentiles, problems: text and JSON
 //! series                 sweep and compare: many runs of a scenario, medians and ratios
 //! merge                  reports of several processes as one

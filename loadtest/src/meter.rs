@@ -18,6 +18,29 @@ pub(crate) enum Meter {
     Nothing,
 }
 
+/// CPU time of a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerTime {
+    pub(crate) ran_ns: u64,
+    /// Ready to run while others had the core; `None` if nobody tells it.
+    pub(crate) waited_ns: Option<u64>,
+}
+
+impl ServerTime {
+    pub(crate) fn since(self, start: Self) -> Self {
+        Self {
+            ran_ns: self.ran_ns.saturating_sub(start.ran_ns),
+            waited_ns: self.waited_ns.zip(start.waited_ns).map(|(end, start)| end.saturating_sub(start)),
+        }
+    }
+}
+
+impl From<CpuTime> for ServerTime {
+    fn from(CpuTime { ran_ns, waited_ns }: CpuTime) -> Self {
+        Self { ran_ns, waited_ns: Some(waited_ns) }
+    }
+}
+
 impl Meter {
     pub(crate) fn new(pids: &[u32], target: &Target) -> Self {
         if !pids.is_empty() {
@@ -28,19 +51,19 @@ impl Meter {
     }
 
     /// CPU time of the server so far; a server does not tell how long it waited for its cores.
-    pub(crate) fn cpu_time(&self) -> Result<Option<CpuTime>> {
+    pub(crate) fn cpu_time(&self) -> Result<Option<ServerTime>> {
         match self {
-            Self::Processes(pids) => probe::cpu_time(pids).map(Some),
-            Self::Stats(target) => Ok(Some(CpuTime { ran_ns: told(target, CPU)?, waited_ns: 0 })),
+            Self::Processes(pids) => Ok(Some(probe::cpu_time(pids)?.into())),
+            Self::Stats(target) => Ok(Some(ServerTime { ran_ns: told(target, CPU)?, waited_ns: None })),
             Self::Nothing => Ok(None),
         }
     }
 
-    /// Memory of the server that no file backs.
+    /// Memory of the server that no file backs; a server does not tell what of it is in huge pages.
     pub(crate) fn anonymous(&self) -> Result<Option<Anonymous>> {
         match self {
             Self::Processes(pids) => probe::anonymous(pids).map(Some),
-            Self::Stats(target) => Ok(Some(Anonymous { bytes: told(target, MEMORY)?, huge_bytes: 0 })),
+            Self::Stats(target) => Ok(Some(Anonymous { bytes: told(target, MEMORY)?, huge_bytes: None })),
             Self::Nothing => Ok(None),
         }
     }

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 
 const BYTES_PER_KIB: u64 = 1024;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// Costs are counted in nanoseconds and told in microseconds.
+pub(crate) const NANOS_PER_MICRO: f64 = 1000.0;
 
 /// System-wide: on loopback it holds both ends of every connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +43,11 @@ impl CpuTime {
 }
 
 /// Memory of processes that no file backs: heap and stacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Anonymous {
     pub(crate) bytes: u64,
-    /// The part of it in huge pages, which come and go by 2 MiB.
-    pub(crate) huge_bytes: u64,
+    /// The part of it in huge pages, which come and go by 2 MiB; `None` if nobody tells it.
+    pub(crate) huge_bytes: Option<u64>,
 }
 
 /// Time of all threads of all `pids`.
@@ -64,12 +66,12 @@ pub(crate) fn own_cpu_time() -> Result<CpuTime> {
 }
 
 pub(crate) fn anonymous(pids: &[u32]) -> Result<Anonymous> {
-    let mut total = Anonymous::default();
+    let mut total = Anonymous { bytes: 0, huge_bytes: Some(0) };
     for pid in pids {
         let of_process = process_anonymous(*pid)
             .with_context(|| format!("cannot read the memory of process {pid}; has it ended?"))?;
         total.bytes += of_process.bytes;
-        total.huge_bytes += of_process.huge_bytes;
+        total.huge_bytes = total.huge_bytes.zip(of_process.huge_bytes).map(|(sum, huge)| sum + huge);
     }
     Ok(total)
 }
@@ -106,11 +108,11 @@ fn process_cpu_time(pid: u32) -> io::Result<CpuTime> {
 fn process_anonymous(pid: u32) -> Result<Anonymous> {
     if let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
         let bytes = kib_field(&rollup, "Anonymous:").context("smaps_rollup has no Anonymous")?;
-        return Ok(Anonymous { bytes, huge_bytes: kib_field(&rollup, "AnonHugePages:").unwrap_or(0) });
+        return Ok(Anonymous { bytes, huge_bytes: kib_field(&rollup, "AnonHugePages:") });
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let bytes = kib_field(&status, "RssAnon:").context("status has no RssAnon")?;
-    Ok(Anonymous { bytes, huge_bytes: 0 })
+    Ok(Anonymous { bytes, huge_bytes: None })
 }
 
 /// The first two numbers: nanoseconds on a CPU, nanoseconds on a run queue.

@@ -17,7 +17,7 @@ use crate::frame;
 
 const USER_PREFIX: &str = "user-";
 
-/// The dialects of PROTOCOLS that can be loaded, and the floor.
+/// The dialects of docs/protocols.md that can be loaded (its headings Native, Online users, Online status, Chat), and the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
     /// presence.v1 at /v1/connect

@@ -3,7 +3,7 @@
 
 use super::arrivals::Arrivals;
 use super::members::Members;
-use super::wire::event;
+use super::wire::{event, is_event};
 use super::{Complaints, Seen, Truth};
 use crate::connection::Message;
 use crate::protocol::{Dialect, Protocol, message_kind};
@@ -102,11 +102,6 @@ impl Events {
     fn complain(&mut self, observer: usize, complaint: &str) {
         self.complaints.add(format!("{}: {complaint}", self.dialect.user(observer)));
     }
-}
-
-/// Whether this kind of message tells of somebody who came or went.
-pub(crate) fn is_event(kind: &str) -> bool {
-    matches!(kind, "USER_ONLINE" | "USER_OFFLINE" | "join" | "leave")
 }
 
 #[cfg(test)]

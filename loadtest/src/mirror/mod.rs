@@ -13,9 +13,8 @@ mod own;
 mod wire;
 
 pub(crate) use arrivals::Arrivals;
-pub(crate) use events::is_event;
 pub(crate) use members::Members;
-pub(crate) use wire::{Snapshot, read};
+pub(crate) use wire::{Snapshot, is_event, read};
 
 use crate::connection::Message;
 use crate::protocol::{Dialect, Protocol};
@@ -102,19 +101,19 @@ impl Mirrors {
         }
     }
 
-    /// Events that told what was known.
-    pub(crate) fn repeated(&self) -> u64 {
+    /// Events that told what was known; `None` where there are no events.
+    pub(crate) fn repeated(&self) -> Option<u64> {
         match self {
-            Self::Events(events) => events.repeated,
-            Self::Diffs(_) | Self::Lists(_) => 0,
+            Self::Events(events) => Some(events.repeated),
+            Self::Diffs(_) | Self::Lists(_) => None,
         }
     }
 
-    /// Snapshots that nobody asked for.
-    pub(crate) fn skipped_forward(&self) -> u64 {
+    /// Snapshots that nobody asked for; `None` where there are no snapshots.
+    pub(crate) fn skipped_forward(&self) -> Option<u64> {
         match self {
-            Self::Diffs(diffs) => diffs.skipped_forward,
-            Self::Lists(_) | Self::Events(_) => 0,
+            Self::Diffs(diffs) => Some(diffs.skipped_forward),
+            Self::Lists(_) | Self::Events(_) => None,
         }
     }
 }

@@ -87,15 +87,39 @@ struct ToldEvent<'a> {
     payload: Option<Gone<'a>>,
 }
 
+/// Where an event names its user.
+enum Naming {
+    UserId,
+    Payload,
+}
+
+/// Of the kinds of messages that tell of one user: whether it came, and where it is named.
+fn event_kind(kind: &str) -> Option<(bool, Naming)> {
+    match kind {
+        "USER_ONLINE" => Some((true, Naming::UserId)),
+        "USER_OFFLINE" => Some((false, Naming::UserId)),
+        "join" => Some((true, Naming::Payload)),
+        "leave" => Some((false, Naming::Payload)),
+        _ => None,
+    }
+}
+
+/// Whether this kind of message tells of somebody who came or went.
+pub(crate) fn is_event(kind: &str) -> bool {
+    event_kind(kind).is_some()
+}
+
 /// Reads what the status and the chat dialect tell of one user.
 pub(crate) fn event(payload: &[u8], is_whole: bool) -> Result<Event<'_>, String> {
     let told: ToldEvent<'_> = read(payload, is_whole)?;
-    let (user, came) = match (&*told.kind, told.user_id, told.payload) {
-        ("USER_ONLINE", Some(user), _) | ("join", _, Some(Gone { user })) => (user, true),
-        ("USER_OFFLINE", Some(user), _) | ("leave", _, Some(Gone { user })) => (user, false),
-        _ => return Err(format!("names no user: {}", beginning(payload))),
-    };
-    Ok(Event { user, came })
+    let named = event_kind(&told.kind).and_then(|(came, naming)| {
+        let user = match naming {
+            Naming::UserId => told.user_id,
+            Naming::Payload => told.payload.map(|Gone { user }| user),
+        };
+        Some(Event { user: user?, came })
+    });
+    named.ok_or_else(|| format!("names no user: {}", beginning(payload)))
 }
 
 impl Diff<'_> {

@@ -11,6 +11,7 @@ use crate::engine::Client;
 use crate::interrupt::Interrupt;
 use crate::latency::Latency;
 use crate::loss::Loss;
+use crate::probe::NANOS_PER_MICRO;
 use crate::progress::Progress;
 use crate::protocol::{Dialect, message_kind};
 use crate::report::Report;
@@ -32,7 +33,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const QUIET_FOR: Duration = Duration::from_secs(2);
 /// How long the server may take to answer the close frames.
 const FAREWELL: Duration = Duration::from_secs(2);
-const NANOS_PER_MICRO: f64 = 1000.0;
 
 /// What became of the heartbeats of one phase.
 struct Tally {

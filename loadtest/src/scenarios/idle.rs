@@ -9,8 +9,7 @@ use crate::crowd::{self, Crowd, Losses};
 use crate::engine::Client;
 use crate::interrupt::Interrupt;
 use crate::loss::Loss;
-use crate::meter::Meter;
-use crate::probe;
+use crate::probe::{self, NANOS_PER_MICRO};
 use crate::progress::Progress;
 use crate::protocol::Dialect;
 use crate::report::Report;
@@ -22,7 +21,6 @@ const KEEP_BYTES: usize = 1024;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the server may take to answer the close frames.
 const FAREWELL: Duration = Duration::from_secs(2);
-const NANOS_PER_MICRO: f64 = 1000.0;
 
 /// Growth that fits into a huge page that was there before does not show, and the next one shows 2 MiB at once.
 const HUGE_PAGES_NOTE: &str = "the server uses huge pages: its memory is known to 2 MiB only \
@@ -46,7 +44,6 @@ pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
     let mut report = Report::new("idle");
     window::record_crowd(&args.crowd, &mut report);
     window::record_run(&args.run, &mut report);
-    let anonymous_before = Meter::new(&args.crowd.server.pid, &target).anonymous()?;
     let kernel_before = probe::kernel_memory()?;
 
     let mut crowd = Crowd::gather_alike(&args.crowd, target, KEEP_BYTES, interrupt)?;
@@ -60,12 +57,12 @@ pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
 
     let size = crowd.size as f64;
     window.describe(&crowd, &mut report);
-    if let Some((before, anonymous)) = anonymous_before.zip(crowd.meter.anonymous()?) {
-        let grown = anonymous.bytes as f64 - before.bytes as f64;
+    if let Some((before, memory)) = crowd.memory_before.zip(crowd.meter.anonymous()?) {
+        let grown = memory.bytes as f64 - before.bytes as f64;
         report.figure("server_rss_per_connection_bytes", grown / size, "user space, not backed by files");
-        report.figure("server_huge_pages_bytes", anonymous.huge_bytes as f64, "of its memory");
-        if anonymous.huge_bytes > 0 {
-            report.notes.push(HUGE_PAGES_NOTE.to_owned());
+        if let Some(huge_bytes) = memory.huge_bytes {
+            report.figure("server_huge_pages_bytes", huge_bytes as f64, "of its memory");
+            report.notes.extend((huge_bytes > 0).then(|| HUGE_PAGES_NOTE.to_owned()));
         }
     }
     if let Some(server) = window.server {

@@ -12,6 +12,7 @@ use crate::engine::{Client, Close};
 use crate::interrupt::Interrupt;
 use crate::latency::Latency;
 use crate::loss::Loss;
+use crate::probe::NANOS_PER_MICRO;
 use crate::progress::Progress;
 use crate::protocol::{Dialect, Role, Step};
 use crate::report::Report;
@@ -27,7 +28,6 @@ const OPENS_PER_TURN: usize = 32;
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// How long the server may take to answer the close frames.
 const FAREWELL: Duration = Duration::from_secs(2);
-const NANOS_PER_MICRO: f64 = 1000.0;
 
 /// The clients of one round, on their way back.
 struct Return<'a> {

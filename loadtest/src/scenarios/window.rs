@@ -7,12 +7,11 @@ use anyhow::Result;
 use crate::cli::{CrowdArgs, RunArgs, ServerArgs};
 use crate::connection::Traffic;
 use crate::crowd::Crowd;
-use crate::meter::Meter;
-use crate::probe::{self, CpuTime};
+use crate::meter::{Meter, ServerTime};
+use crate::probe::{self, CpuTime, NANOS_PER_MICRO};
 use crate::report::Report;
 
 const NANOS_PER_SECOND: f64 = 1e9;
-const NANOS_PER_MICRO: f64 = 1e3;
 /// Running or waiting for its core more than this, the generator is what limits the run.
 const SATURATED_SHARE: f64 = 0.95;
 /// Above this many cores others, not the server, make the slow percentiles.
@@ -23,7 +22,7 @@ const DISTURBED_CORES: f64 = 0.02;
 pub(crate) struct Mark {
     at: Instant,
     /// `None` if nobody tells it.
-    server: Option<CpuTime>,
+    server: Option<ServerTime>,
     own: CpuTime,
     stolen_ns: u64,
     traffic: Traffic,
@@ -34,7 +33,7 @@ pub(crate) struct Mark {
 pub(crate) struct Window {
     pub(crate) length: Duration,
     /// `None` if nobody tells it.
-    pub(crate) server: Option<CpuTime>,
+    pub(crate) server: Option<ServerTime>,
     pub(crate) own: CpuTime,
     stolen_ns: u64,
     pub(crate) messages: u64,
@@ -82,7 +81,9 @@ impl Window {
         if let Some(server) = self.server {
             let meaning = "of the server's processes, all threads";
             report.figure("server_cpu_cores", self.cores(server.ran_ns), meaning);
-            report.figure("server_waited_cores", self.cores(server.waited_ns), "ready while others had its core");
+            if let Some(waited_ns) = server.waited_ns {
+                report.figure("server_waited_cores", self.cores(waited_ns), "ready while others had its core");
+            }
         }
         report.notes.extend(crowd.meter.note().map(str::to_owned));
         let own_cores = self.cores(self.own.ran_ns);

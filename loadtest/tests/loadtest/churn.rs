@@ -36,6 +36,9 @@ fn all_observers_see_all_joins() {
     assert_eq!(figure("joins_never_seen"), 0.0, "{report:#}");
     assert_eq!(figure("rooms_wrong"), 0.0);
     assert!(figure("server_cpu_per_delivery_us") > 0.0, "without --pid the server tells its cost");
+    for unknown in ["server_waited_cores", "repeated"] {
+        assert!(report["figures"][unknown].is_null(), "nobody tells {unknown}");
+    }
     // Each join of the window was seen by each observer, and no other was counted.
     assert_eq!(figure("joins_seen") % 20.0, 0.0, "{report:#}");
     assert_eq!(report["latencies"]["join_to_seen"]["count"].as_f64(), Some(figure("joins_seen")));

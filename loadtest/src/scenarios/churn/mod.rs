@@ -15,6 +15,7 @@ use crate::cli::{ChurnArgs, SoakArgs};
 use crate::crowd::{self, Crowd, Guests};
 use crate::interrupt::Interrupt;
 use crate::latency::Latency;
+use crate::probe::NANOS_PER_MICRO;
 use crate::progress::Progress;
 use crate::protocol::{Observe, Role};
 use crate::report::Report;
@@ -36,7 +37,8 @@ const LATE_AFTER_NS: u64 = 1_000_000;
 const ACTS_PER_TURN: u64 = 32;
 /// How long the server may take to answer the close frames.
 const FAREWELL: Duration = Duration::from_secs(2);
-const NANOS_PER_MICRO: f64 = 1000.0;
+
+const SKIPPED_NOTE: &str = "join_to_seen lacks the joins that slow readers found in snapshots instead";
 
 /// Everybody, and what they do.
 pub(crate) struct Stage {
@@ -248,14 +250,15 @@ impl Stage {
             let problem = format!("{never} joins were never shown to anybody, so the latencies lack them");
             report.problems.push(problem);
         }
-        let skipped = self.gallery.mirrors.skipped_forward() as f64;
-        report.figure("skipped_forward", skipped, "snapshots unasked: the server left out what a slow reader missed");
-        let repeated = self.gallery.mirrors.repeated() as f64;
-        report.figure("repeated", repeated, "events that told what was known, which changes nothing");
-        report.latency("join_to_seen", latency);
-        if skipped > 0.0 {
-            report.notes.push("join_to_seen lacks the joins that slow readers found in snapshots instead".to_owned());
+        if let Some(skipped) = self.gallery.mirrors.skipped_forward() {
+            let meaning = "snapshots unasked: the server left out what a slow reader missed";
+            report.figure("skipped_forward", skipped as f64, meaning);
+            report.notes.extend((skipped > 0).then(|| SKIPPED_NOTE.to_owned()));
         }
+        if let Some(repeated) = self.gallery.mirrors.repeated() {
+            report.figure("repeated", repeated as f64, "events that told what was known, which changes nothing");
+        }
+        report.latency("join_to_seen", latency);
         let problems = [
             self.gallery.mirrors.complaints().problem("observers were told what cannot be"),
             self.gallery.refusals.problem("messages were refused"),
