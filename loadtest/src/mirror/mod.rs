@@ -50,10 +50,11 @@ pub(crate) enum Mirrors {
 }
 
 impl Mirrors {
-    pub(crate) fn new(dialect: Dialect, observers: usize) -> Self {
+    /// Client numbers below `insiders` are in at the start; observers come first.
+    pub(crate) fn new(dialect: Dialect, observers: usize, insiders: usize) -> Self {
         match dialect.protocol {
             Protocol::OnlineUsers => Self::Lists(lists::Lists::new(dialect, observers)),
-            Protocol::Status | Protocol::Chat => Self::Events(events::Events::new(dialect, observers)),
+            Protocol::Status | Protocol::Chat => Self::Events(events::Events::new(dialect, observers, insiders)),
             Protocol::Native | Protocol::Floor => Self::Diffs(diffs::Diffs::new(dialect, observers)),
         }
     }
@@ -98,6 +99,21 @@ impl Mirrors {
             Self::Diffs(diffs) => &diffs.complaints,
             Self::Lists(lists) => &lists.complaints,
             Self::Events(events) => &events.complaints,
+        }
+    }
+
+    /// All are in, and the plan begins.
+    pub(crate) fn begin(&mut self) {
+        if let Self::Events(events) = self {
+            events.playing = true;
+        }
+    }
+
+    /// Planned joins that were read, once for each observer, where nothing else tells that one was left out.
+    pub(crate) fn joins_seen(&self) -> Option<u64> {
+        match self {
+            Self::Events(events) => Some(events.joins_seen),
+            Self::Diffs(_) | Self::Lists(_) => None,
         }
     }
 

@@ -40,11 +40,11 @@ pub(crate) struct Gallery {
 }
 
 impl Gallery {
-    pub(crate) fn new(dialect: Dialect, observers: usize) -> Self {
+    pub(crate) fn new(dialect: Dialect, observers: usize, insiders: usize) -> Self {
         Self {
             dialect,
             observers,
-            mirrors: Mirrors::new(dialect, observers),
+            mirrors: Mirrors::new(dialect, observers, insiders),
             residents: None,
             arrivals: Arrivals::new(),
             started: Instant::now(),

@@ -37,6 +37,8 @@ const LATE_AFTER_NS: u64 = 1_000_000;
 const ACTS_PER_TURN: u64 = 32;
 /// How long the server may take to answer the close frames.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// A server that stands still for longer than somebody stays rightly shows nothing of it.
+const MAX_MISSED_SHARE: f64 = 0.01;
 
 const SKIPPED_NOTE: &str = "join_to_seen lacks the joins that slow readers found in snapshots instead";
 
@@ -107,7 +109,7 @@ impl Stage {
         let connects = args.server.protocol.joins_by_connecting();
         let size = if connects { observers + half } else { movers_end + residents };
         let guests = Guests { size, rooms: args.rooms, role_of: &role_of };
-        let mut gallery = Gallery::new(guests.dialect(&args.server), observers);
+        let mut gallery = Gallery::new(guests.dialect(&args.server), observers, observers + half);
         let crowd = Crowd::gather(&args.server, &guests, target, KEEP_BYTES, &mut gallery, interrupt)?;
         let interval = args.heartbeat_interval();
         Ok(Self {
@@ -150,6 +152,7 @@ impl Stage {
     /// Warm-up and window: what passed, what was delivered and what was sent in the window.
     fn drive(&mut self, args: &ChurnArgs, interrupt: &Interrupt) -> Result<(Window, Deliveries, moves::Tally)> {
         self.gallery.started = Instant::now();
+        self.gallery.mirrors.begin();
         self.act_until(args.run.warm_up, "warm-up", interrupt)?;
         if interrupt.is_asked() {
             bail!("interrupted before the measured window began");
@@ -239,6 +242,16 @@ impl Stage {
         report.latency("send_delay", self.send_delay.summary());
     }
 
+    /// In a dialect of single events no number tells that one was left out, but all observers are there all the time.
+    fn describe_missed(&self, seen: u64, report: &mut Report) {
+        let sent = self.moves.tally.joins * self.observers as u64;
+        let missed = sent.saturating_sub(seen) as f64;
+        report.figure("joins_missed", missed, "of all joins sent, once for each observer that was not told");
+        if missed > sent as f64 * MAX_MISSED_SHARE {
+            report.problems.push(format!("observers were not told of {missed} of {sent} joins"));
+        }
+    }
+
     /// What is known only when the last change has been shown.
     fn describe_end(&self, report: &mut Report) {
         let arrivals = &self.gallery.arrivals;
@@ -254,6 +267,9 @@ impl Stage {
             let meaning = "snapshots unasked: the server left out what a slow reader missed";
             report.figure("skipped_forward", skipped as f64, meaning);
             report.notes.extend((skipped > 0).then(|| SKIPPED_NOTE.to_owned()));
+        }
+        if let Some(seen) = self.gallery.mirrors.joins_seen() {
+            self.describe_missed(seen, report);
         }
         if let Some(repeated) = self.gallery.mirrors.repeated() {
             report.figure("repeated", repeated as f64, "events that told what was known, which changes nothing");
