@@ -10,16 +10,20 @@
 //! Locks are taken in this order and none is held while another thread is waited for:
 //! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox.
 
+mod audience;
 mod id;
 mod registry;
 mod room;
+mod roster;
 mod session;
 mod state;
 mod wheel;
 
+pub use audience::{AUDIENCES, Audience, AudienceSet, Observers};
 pub use id::{IdError, MAX_ID_BYTES, check_id};
 pub use registry::{Attachment, Registry, RequestsFull, Settings, UserStatus};
-pub use room::{AUDIENCES, Audience, AudienceSet, Diff, Observers, Room, RoomChange, Roster, Said};
+pub use room::{Diff, Room, RoomChange, Said};
+pub use roster::Roster;
 pub use session::Session;
 pub use state::State;
 pub use wheel::Wheel;

@@ -3,73 +3,16 @@
 //! The inbox is touched on joins and leaves and held for a push. The roster is moved by the tick alone; snapshots and the HTTP
 //! API read it, a page at a time, so that no reader of a huge room holds it for long.
 
-use std::collections::VecDeque;
-use std::collections::btree_map::{BTreeMap, Entry};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Reason, State};
+use super::{AUDIENCES, Audience, AudienceSet, Observers, Reason, Roster, State};
 
-/// Past diffs kept for `resume`: at 10 a second in the worst case a little over six seconds, in quiet rooms hours.
-const HISTORY_DIFFS: usize = 64;
-/// And no more than this many bytes of them a room; older ones go first, a client that missed more gets a snapshot.
-const HISTORY_BYTES: usize = 64 * 1024;
 /// What is said in a room in one tick, names included: some 300 KiB a second to each who listens, at the default tick.
 const MAX_SAID_BYTES: usize = 32 * 1024;
-
-/// How an observer looks at a room. Each audience is encoded once per change, whatever the number of its observers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Audience {
-    /// Members with their states: a snapshot, then diffs (native).
-    Members,
-    /// The number of members only (native, `detail: "count"`).
-    Count,
-    /// The whole list of names at each change (online users).
-    Names,
-    /// Who came and who went, one event each (online status).
-    Events,
-    /// Who came, what was said and who went, one message each (chat).
-    Talk,
-}
-
-/// The number of audiences; arrays are indexed by `Audience as usize`.
-pub const AUDIENCES: usize = 5;
-
-impl Audience {
-    /// All of them.
-    pub const ALL: [Self; AUDIENCES] = [Self::Members, Self::Count, Self::Names, Self::Events, Self::Talk];
-}
-
-/// A set of audiences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AudienceSet(u8);
-
-impl AudienceSet {
-    /// Adds one.
-    pub fn insert(&mut self, audience: Audience) {
-        self.0 |= 1 << audience as u8;
-    }
-
-    /// Whether it is in.
-    #[must_use]
-    pub fn contains(self, audience: Audience) -> bool {
-        self.0 & (1 << audience as u8) != 0
-    }
-
-    /// Whether none is in.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-/// How many observers of each audience one worker has in a room.
-pub type Observers = [u32; AUDIENCES];
 
 /// What changed in a room between two sequence numbers, each list sorted by user. An empty one is never sent.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -153,16 +96,6 @@ struct Inbox {
     /// Per worker; kept up by `observe` and `unobserve`.
     observers: SmallVec<[Observers; 4]>,
     keeps_history: bool,
-}
-
-/// The announced state. Written by the tick, read by snapshots and the HTTP API.
-#[derive(Debug, Default)]
-pub struct Roster {
-    seq: u64,
-    members: BTreeMap<Arc<str>, Option<State>>,
-    /// Encoded diffs up to `seq`, oldest first, without gaps.
-    history: VecDeque<(u64, Bytes)>,
-    history_bytes: usize,
 }
 
 /// Whether a report put the room into the dirty list, or why it could not be taken.
@@ -328,83 +261,5 @@ impl Room {
             && inbox.observers.iter().flatten().all(|observers| *observers == 0);
         inbox.closed |= unused;
         unused
-    }
-}
-
-impl Roster {
-    /// The sequence number of the announced state; 0 before the first change.
-    #[must_use]
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// The number of members.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Whether the user is a member.
-    #[must_use]
-    pub fn contains(&self, user: &str) -> bool {
-        self.members.contains_key(user)
-    }
-
-    /// Members in order of their names, those after `after` if that is given.
-    pub fn members_after(&self, after: Option<&str>) -> impl Iterator<Item = (&Arc<str>, Option<&State>)> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.members.range::<str, _>((start, Bound::Unbounded)).map(|(user, state)| (user, state.as_ref()))
-    }
-
-    /// The frames of the diffs `since + 1 ..= until`, if all of them are still there.
-    #[must_use]
-    pub fn history(&self, since: u64, until: u64) -> Option<Vec<Bytes>> {
-        if since == until {
-            return Some(Vec::new());
-        }
-        let (oldest, newest) = (self.history.front()?.0, self.history.back()?.0);
-        if since > until || since + 1 < oldest || until > newest {
-            return None;
-        }
-        let wanted = self.history.iter().filter(|(seq, _)| (since + 1..=until).contains(seq));
-        Some(wanted.map(|(_, frame)| frame.clone()).collect())
-    }
-
-    fn apply(&mut self, word: Word, user: Arc<str>, diff: &mut Diff) {
-        match word {
-            Word::Online(state) => match self.members.entry(user) {
-                Entry::Vacant(place) => {
-                    diff.joined.push((Arc::clone(place.key()), state.clone()));
-                    place.insert(state);
-                }
-                Entry::Occupied(mut announced) if *announced.get() != state => {
-                    announced.get_mut().clone_from(&state);
-                    diff.updated.push((Arc::clone(announced.key()), state));
-                }
-                Entry::Occupied(_) => {}
-            },
-            Word::Offline(reason) => {
-                if self.members.remove(&*user).is_some() {
-                    diff.left.push((user, reason));
-                }
-            }
-        }
-    }
-
-    fn remember(&mut self, seq: u64, frame: Bytes) {
-        if self.history.back().is_some_and(|(newest, _)| newest + 1 != seq) {
-            self.forget_history();
-        }
-        self.history_bytes += frame.len();
-        self.history.push_back((seq, frame));
-        while self.history.len() > HISTORY_DIFFS || self.history_bytes > HISTORY_BYTES {
-            let Some((_, oldest)) = self.history.pop_front() else { break };
-            self.history_bytes -= oldest.len();
-        }
-    }
-
-    fn forget_history(&mut self) {
-        self.history.clear();
-        self.history_bytes = 0;
     }
 }
