@@ -12,6 +12,7 @@
 
 mod audience;
 mod id;
+mod membership;
 mod registry;
 mod room;
 mod roster;

@@ -8,6 +8,7 @@ use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::membership::{Membership, User};
 use super::room::{Reported, Word};
 use super::session::{Joined, SessionRooms};
 use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Wheel};
@@ -47,27 +48,6 @@ pub struct Registry {
     online: AtomicUsize,
     requested: AtomicUsize,
     next_room: AtomicU64,
-}
-
-/// One user, in all rooms.
-#[derive(Debug)]
-struct User {
-    since_unix_ms: u64,
-    /// Nearly always one: no allocation of its own for that.
-    memberships: SmallVec<[Membership; 1]>,
-}
-
-/// One user in one room. All of it is guarded by the shard of the user.
-#[derive(Debug)]
-struct Membership {
-    room: Arc<Room>,
-    state: Option<State>,
-    /// Sessions that count here; the member is online while there is one.
-    sessions: u32,
-    /// The user stands in the room's inbox already.
-    pending: bool,
-    /// Why the last session ended.
-    reason: Reason,
 }
 
 /// Where an observer stands in line.
@@ -472,22 +452,6 @@ impl Registry {
         if reported == Reported::Queue {
             self.dirty.lock().push(Arc::clone(room));
         }
-    }
-}
-
-impl User {
-    fn membership(&mut self, room: &Arc<Room>) -> Option<&mut Membership> {
-        self.memberships.iter_mut().find(|membership| Arc::ptr_eq(&membership.room, room))
-    }
-}
-
-impl Membership {
-    fn new(room: &Arc<Room>, state: Option<&State>) -> Self {
-        Self { room: Arc::clone(room), state: state.cloned(), sessions: 1, pending: true, reason: Reason::Left }
-    }
-
-    fn report(&mut self, user: &Arc<str>) -> Reported {
-        if std::mem::replace(&mut self.pending, true) { Reported::AlreadyQueued } else { self.room.report(user) }
     }
 }
 
