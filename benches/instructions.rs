@@ -18,8 +18,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use common::{
-    Crowd, HISTORY, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, registry, room_of,
-    user_name,
+    Crowd, HISTORY, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, registry, room_of, user_name,
 };
 use rollcall::dialect::json::Reader;
 use rollcall::dialect::{Command, native, online_users};

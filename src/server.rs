@@ -47,7 +47,8 @@ struct WorkerHandle {
 impl Server {
     /// Binds the listeners.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
-        let main = listen::bind(config.listen, config.workers).context("choose another address with --listen HOST:PORT")?;
+        let main =
+            listen::bind(config.listen, config.workers).context("choose another address with --listen HOST:PORT")?;
         let address = main[0].local_addr()?;
         let mut listeners: Vec<_> = main.into_iter().map(|listener| vec![listener]).collect();
         let mut status_address = None;

@@ -178,7 +178,8 @@ impl Announcer {
             update.changes[Audience::Members as usize] = Some(frame);
         }
         if visit.wants(Audience::Members) {
-            update.snapshots[Audience::Members as usize] = self.whole(visit, Audience::Members, native::encode_snapshot);
+            update.snapshots[Audience::Members as usize] =
+                self.whole(visit, Audience::Members, native::encode_snapshot);
         }
     }
 
@@ -307,7 +308,8 @@ fn count(visit: Visit<'_>, update: &mut Update) {
 fn heard(visit: Visit<'_>) -> Vec<Said> {
     let RoomChange { said, diff, .. } = visit.change;
     visit.room.read(|roster| {
-        let is_known = |said: &&Said| roster.contains(&said.user) || diff.left.iter().any(|(user, _)| *user == said.user);
+        let is_known =
+            |said: &&Said| roster.contains(&said.user) || diff.left.iter().any(|(user, _)| *user == said.user);
         said.iter().filter(is_known).cloned().collect()
     })
 }

@@ -8,7 +8,6 @@ use hyper::{Method, Response, StatusCode};
 use crate::account::{Account, COUNTED_BYTES};
 use crate::dialect::json::put_string;
 
-
 /// An answer that is not sent yet. Refusals have the same form: handlers return them as errors.
 #[derive(Debug)]
 pub(super) struct Reply {
