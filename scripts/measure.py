@@ -2,15 +2,19 @@
 
 Figures count as ratios of one run: servers take turns (A B A B ...), each started anew for each run.
 """
-import argparse, contextlib, datetime, json, os, pathlib, platform, re, shutil, socket, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, datetime, json, os, pathlib, platform, re, shlex, shutil, socket, statistics, subprocess, sys, tempfile, time
+from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BIN = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release"
+TARGET = ROOT / "target"
+BIN = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", TARGET)).resolve() / "release"
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, GENERATOR_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 # Where there are two cores only, Redis shares the generator's: the server keeps its own.
 REDIS_CORE = CORES[min(2, len(CORES) - 1)]
-START_SECONDS, STOP_SECONDS = 30, 10
+START_SECONDS, STOP_SECONDS, RUN_SECONDS = 30, 10, 300
+# Far more users than a generator has.
+USERS_APART = 1_000_000
 EXIT_USAGE = 64
 
 
@@ -18,22 +22,53 @@ class Failed(Exception):
     """A run that could not be made, or whose figures do not hold."""
 
 
+class Figure(NamedTuple):
+    """A figure of a report as a column: the value is divided to have the unit."""
+    name: str
+    heading: str
+    unit: str
+    divisor: float = 1
+
+
+def cpu_per(unit_of_work):
+    return Figure(f"server_cpu_per_{unit_of_work}_us", f"CPU per {unit_of_work}", "µs")
+
+
+SEEN_P50 = Figure("join_to_seen_p50_us", "join → seen, p50", "ms", 1000)
+SEEN_P99 = Figure("join_to_seen_p99_us", "join → seen, p99", "ms", 1000)
+DELIVERIES = Figure("deliveries_per_s", "deliveries", "1/s")
+BUSY = Figure("server_cpu_cores", "busy", "cores")
+ALL_IN = Figure("all_in_s", "until all are in", "s")
+IDLE_MEMORY = Figure("server_rss_per_connection_bytes", "memory per connection", "B")
+IDLE_CPU = Figure("server_cpu_per_connection_ns_per_s", "CPU per connection and second", "ns")
+
+
 class Arguments(argparse.ArgumentParser):
     """A script's options, its own text as the help. A wrong command line exits as the server's does."""
 
     def __init__(self, text):
-        name = f"scripts/{pathlib.Path(sys.argv[0]).name}"
-        super().__init__(prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog=script(), description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message):
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
+    def add(self, option, default, text, **more):
+        """An option whose help ends with its default."""
+        self.add_argument(option, default=default, help=f"{text} (default: {default})", **more)
+
+    def add_count(self, option, default, text):
+        self.add(option, default, text, type=positive, metavar="N")
+
     def add_name(self):
-        self.add_argument("--name", type=folder_part, default="machine", help="what the machine is called in the names of folders")
+        self.add("--name", "machine", "what the machine is called in the names of folders", type=folder_part)
 
     def add_rounds(self, default):
-        self.add_argument("--rounds", type=positive, default=default, help=f"default {default}")
+        self.add_count("--rounds", default, "how often each run is made")
+
+    def add_only(self, names):
+        self.add_argument("--only", nargs="+", choices=names, default=list(names), metavar="NAME",
+                          help=f"some of {', '.join(names)} (default: all)")
 
 
 def positive(text):
@@ -47,6 +82,15 @@ def folder_part(text):
     if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
         raise argparse.ArgumentTypeError("it is part of a folder's name: letters, digits, dots, dashes")
     return text
+
+
+def script():
+    return f"scripts/{pathlib.Path(sys.argv[0]).name}"
+
+
+def command_line():
+    """The command that runs, as it is filed."""
+    return shlex.join([script(), *sys.argv[1:]])
 
 
 def pinned(core, command):
@@ -68,7 +112,8 @@ def accepts(port):
 @contextlib.contextmanager
 def serving(command, port, core=SERVER_CORE, name="server"):
     """Runs a server until the block ends; yields its process when it accepts connections."""
-    path = ROOT / "target" / f"measure-{name}.log"
+    TARGET.mkdir(exist_ok=True)
+    path = TARGET / f"measure-{name}.log"
     with open(path, "w") as log:
         process = subprocess.Popen(pinned(core, command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -112,43 +157,66 @@ def redis(core=REDIS_CORE):
             yield process, port
 
 
-def run_loadtest(words, core=GENERATOR_CORE, seconds=300):
-    """Runs the generator, pinned; a run whose figures do not hold fails."""
+def run_generators(runs, seconds=RUN_SECONDS):
+    """Runs generators at once, each with the words of its command on a core; one whose figures do not hold fails."""
     # Relative: the command is filed with the result, which names no path of a machine.
-    words = [word.relative_to(ROOT) if isinstance(word, pathlib.Path) else word for word in words]
-    command = [BIN / "loadtest", *words]
-    done = subprocess.run(pinned(core, command), cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
-    if done.returncode != 0:
-        raise Failed(f"loadtest {' '.join(map(str, words))} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    relative = lambda word: str(word.relative_to(ROOT) if isinstance(word, pathlib.Path) else word)
+    processes = []
+    try:
+        for words, core in runs:
+            generator = ["loadtest", *map(relative, words)]
+            process = subprocess.Popen(pinned(core, [BIN / generator[0], *generator[1:]]), cwd=ROOT, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            processes.append((shlex.join(generator), process))
+        for generator, process in processes:
+            output, _ = process.communicate(timeout=seconds)
+            if process.returncode != 0:
+                raise Failed(f"{generator} ended with {process.returncode}:\n{output[-2000:]}")
+    finally:
+        for _, process in processes:
+            process.kill()
+            process.wait()
 
 
-def run_loadtests(runs, out):
-    """Several generators at once, each with a core and users of its own; their reports are merged into `out`."""
-    processes, parts = [], []
-    for number, (words, core) in enumerate(runs):
-        parts.append(out.with_name(f"generator-{number}.json"))
-        words = [*words, "--first-user", number * 1_000_000, "--json", parts[-1].relative_to(ROOT)]
-        processes.append(subprocess.Popen(pinned(core, [BIN / "loadtest", *words]), cwd=ROOT, stdin=subprocess.DEVNULL,
-                                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    for process, output in zip(processes, outputs):
-        if process.returncode != 0:
-            raise Failed(f"{' '.join(process.args)} ended with {process.returncode}:\n{output[-2000:]}")
-    run_loadtest(["merge", *parts, "--json", out])
-    return tidy(out)
+def run_loadtest(words, core=GENERATOR_CORE, seconds=RUN_SECONDS):
+    run_generators([(words, core)], seconds)
+
+
+def loadtests(runs):
+    """Several generators on one server, each with users of its own; their reports as one."""
+    parts = [TARGET / f"generator-{number}.json" for number in range(len(runs))]
+    own = lambda number: ["--first-user", number * USERS_APART, "--json", parts[number]]
+    run_generators([([*words, *own(number)], core) for number, (words, core) in enumerate(runs)])
+    return merge(parts)
 
 
 def loadtest(scenario, port, pid, *options):
     """One run against a server; its report."""
-    out = ROOT / "target" / "measure.json"
-    out.unlink(missing_ok=True)
+    out = TARGET / "measure.json"
     run_loadtest([scenario, "--url", f"ws://127.0.0.1:{port}", "--pid", pid, "--json", out, *options])
-    return tidy(out)
+    return taken(out)
 
 
-def tidy(path):
-    """What is filed of a report: without the numbers that only merging generators needs."""
+def merge(parts, *options):
+    """Reports or series of several files as one; the files are gone then."""
+    out = TARGET / "merged.json"
+    run_loadtest(["merge", *parts, "--json", out, *options])
+    for part in parts:
+        part.unlink()
+    return taken(out)
+
+
+def file_series(parts, folder):
+    """Series as one, filed with its page."""
+    series = merge(parts, "--report", folder)
+    write_json(folder / "run.json", series)
+    return series
+
+
+def taken(path):
+    """What is filed of a report: without the numbers that only merging generators needs. The file is gone then."""
     report = json.loads(path.read_text())
+    path.unlink()
     for one in [report, *(run["report"] for run in report.get("runs", []))]:
         for latency in one.get("latencies", {}).values():
             latency.pop("histogram_v2", None)
@@ -185,6 +253,34 @@ def write_json(path, value):
     path.write_text(json.dumps(value, indent=1) + "\n")
 
 
+def file_readme(folder, title, about, machine, lines):
+    """The folder's README: what was measured, where, with which command, and what was found. Returns it."""
+    place = (f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, {machine['rustc']}, commit {machine['commit'][:12]}"
+             f"{' with changes' if machine['uncommitted_changes'] else ''} ([machine.json](machine.json))")
+    text = "\n".join([f"# {title}", "", f"{about} On {place}.", "", "```", command_line(), "```", "", *lines]).rstrip() + "\n"
+    (folder / "README.md").write_text(text)
+    write_json(folder / "machine.json", machine)
+    return text
+
+
+def table(headings, rows):
+    return [f"| {' | '.join(row)} |" for row in [headings, ["---"] * len(headings), *rows]]
+
+
+def cell(entry, divisor=1):
+    """Median, least and most."""
+    if entry is None:
+        return "–"
+    decimals = 0 if abs(entry["median"] / divisor) >= 100 else 2
+    median, least, most = (f"{entry[part] / divisor:,.{decimals}f}" for part in ["median", "min", "max"])
+    return f"{median} ({least} to {most})"
+
+
+def notes(report):
+    """What a report says of itself besides its figures."""
+    return ["", "What the runs noted:", "", *(f"- {note}" for note in report["notes"])] if report["notes"] else []
+
+
 def need(*programs):
     missing = [program for program in programs if not shutil.which(program)]
     if missing:
@@ -201,7 +297,7 @@ def main(body):
     """Runs a script's body; what goes wrong is a sentence, not a stack."""
     try:
         body()
-    except Failed as failure:
-        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {failure}")
+    except (Failed, OSError, subprocess.SubprocessError) as failure:
+        sys.exit(f"{script()}: {failure}")
     except KeyboardInterrupt:
         sys.exit(130)
