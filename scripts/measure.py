@@ -268,12 +268,12 @@ def table(headings, rows):
 
 
 def cell(entry, divisor=1):
-    """Median, least and most."""
+    """Median, least and most, where they differ."""
     if entry is None:
         return "–"
     decimals = 0 if abs(entry["median"] / divisor) >= 100 else 2
     median, least, most = (f"{entry[part] / divisor:,.{decimals}f}" for part in ["median", "min", "max"])
-    return f"{median} ({least} to {most})"
+    return median if least == most else f"{median} ({least} to {most})"
 
 
 def notes(report):
