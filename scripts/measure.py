@@ -2,7 +2,7 @@
 
 Figures count as ratios of one run: servers take turns (A B A B ...), each started anew for each run.
 """
-import argparse, contextlib, datetime, json, os, pathlib, platform, re, shlex, shutil, socket, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, datetime, json, os, pathlib, platform, re, shlex, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -294,7 +294,8 @@ def build():
 
 
 def main(body):
-    """Runs a script's body; what goes wrong is a sentence, not a stack."""
+    """Runs a script's body; what goes wrong is a sentence, not a stack, and whatever ends it, the servers end with it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         body()
     except (Failed, OSError, subprocess.SubprocessError) as failure:
