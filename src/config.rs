@@ -12,8 +12,12 @@ use clap::{Parser, ValueEnum};
 
 /// The exit code for a command line that cannot work (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
-/// Descriptors that are not client connections: listeners, epoll, logs, requests in flight.
-const RESERVED_DESCRIPTORS: u64 = 256;
+/// Sockets besides the connections, which serve requests.
+const REQUEST_SOCKETS: usize = 128;
+/// Descriptors that are no sockets of clients: logs, pages of a thread pool, what the system needs.
+const OTHER_DESCRIPTORS: usize = 128;
+/// And those of each worker: a listener for each of two ports, epoll, wake-ups.
+const DESCRIPTORS_PER_WORKER: usize = 6;
 /// The shortest tick: below that the engine would mostly wake up.
 const MIN_TICK: Duration = Duration::from_millis(10);
 /// More threads than this gain nothing on any machine, and run out of descriptors on some.
@@ -185,7 +189,7 @@ impl Config {
     /// too many still get through.
     #[must_use]
     pub fn max_sockets(&self) -> usize {
-        self.max_connections + (RESERVED_DESCRIPTORS / 2) as usize
+        self.max_connections + REQUEST_SOCKETS
     }
 }
 
@@ -242,16 +246,17 @@ impl Args {
                 listen.port()
             )));
         }
+        let workers = self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS);
         Ok(Config {
             listen,
             status_port: self.status_port,
-            workers: self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS),
+            workers,
             ttl: self.ttl,
             tick: self.tick,
             ping_interval: self.ping_interval,
             liveness: self.liveness,
             grace,
-            max_connections: connections(self.max_connections)?,
+            max_connections: connections(self.max_connections, workers)?,
             history: self.history,
             header_timeout: self.header_timeout,
             drain: self.drain,
@@ -284,9 +289,10 @@ fn address(listen: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 /// Raises the limit of open files as far as it goes and fits the connections below it.
-fn connections(asked: Option<NonZeroUsize>) -> Result<usize, ConfigError> {
+fn connections(asked: Option<NonZeroUsize>, workers: usize) -> Result<usize, ConfigError> {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
-    let most = limit.saturating_sub(RESERVED_DESCRIPTORS).max(16) as usize;
+    let reserved = REQUEST_SOCKETS + OTHER_DESCRIPTORS + workers * DESCRIPTORS_PER_WORKER;
+    let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(reserved).max(16);
     match asked.map(NonZeroUsize::get) {
         Some(asked) if asked > most => Err(ConfigError::Invalid(format!(
             "--max-connections is {asked}, but the limit of open files is {limit}: at most {most} connections fit below it (raise it with `ulimit -n`)"
