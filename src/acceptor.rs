@@ -74,7 +74,8 @@ fn serve(
 async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_accepting: impl Fn()) {
     let config = &worker.shared.config;
     let waves = config.ticks(config.drain.mul_f64(0.6)).max(1) as usize;
-    let mut wave = 0;
+    let last_requests = config.ticks(config.drain.mul_f64(0.8));
+    let (mut wave, mut drained) = (0, 0);
     while let Some(message) = messages.recv().await {
         match message {
             Message::Drain => {
@@ -92,7 +93,10 @@ async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_a
                 }
                 if worker.draining.get() {
                     worker.send_away(wave);
-                    if worker.connections_open() == 0 && worker.requests.get() == 0 {
+                    drained += 1;
+                    // A request that has not come in whole by then never will in time.
+                    let done = worker.requests.get() == 0 || drained >= last_requests;
+                    if worker.connections_open() == 0 && done {
                         return;
                     }
                 }

@@ -45,6 +45,8 @@ async fn clients_that_do_not_care_cannot_hold_up_the_stop() {
     let silent = RawClient::tcp(address).await;
     let mut half = RawClient::tcp(address).await;
     half.send(b"GET /livez HTTP/1.1\r\nhost: loc").await;
+    let mut unfinished = RawClient::tcp(address).await;
+    unfinished.send(b"POST /heartbeat HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nuser").await;
     let mut kept = RawClient::tcp(address).await;
     kept.send(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert_eq!(kept.head().await.status, 200);
@@ -52,7 +54,7 @@ async fn clients_that_do_not_care_cannot_hold_up_the_stop() {
     let mut deaf = RawClient::narrow(address).await;
     deaf.upgrade("/v1/connect?user=deaf&room=lobby").await;
     server.stop().await;
-    drop((silent, half, kept, deaf));
+    drop((silent, half, unfinished, kept, deaf));
 }
 
 #[tokio::test]

@@ -43,9 +43,10 @@ mod schedule;
 mod series;
 mod target;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde_json::Value;
 
@@ -102,10 +103,10 @@ fn run(args: &Args) -> Result<ExitCode> {
             (report.to_json(), report.to_string())
         }
     };
-    print!("{text}");
-    if let Some(output) = args.scenario.output() {
-        report::save(&json, output)?;
-    }
+    // Files first: what a run has found is not lost with the terminal.
+    let saved = args.scenario.output().map_or(Ok(()), |output| report::save(&json, output));
+    std::io::stdout().write_all(text.as_bytes()).context("cannot print the report")?;
+    saved?;
     match failure {
         Some(failure) => Err(failure),
         None if json["valid"] == true => Ok(ExitCode::SUCCESS),

@@ -64,11 +64,11 @@ struct Floor {
 pub(crate) fn run(args: &FloorArgs, interrupt: &Interrupt) -> Result<()> {
     let most = limits::raise_descriptors()?;
     let mut floor = Floor::bind(args, most)?;
-    println!("floor listening on ws://{}", floor.listener.local_addr()?);
-    io::stdout().flush()?;
+    let mut stdout = io::stdout();
+    writeln!(stdout, "floor listening on ws://{}", floor.listener.local_addr()?)?;
+    stdout.flush()?;
     floor.serve(args, interrupt)?;
-    println!("{}", floor.counters.json());
-    Ok(())
+    writeln!(stdout, "{}", floor.counters.json()).context("cannot print the counters")
 }
 
 impl Floor {

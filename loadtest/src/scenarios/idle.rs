@@ -50,6 +50,9 @@ pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
     let mut idler = Idler { dialect: crowd.dialect, losses: Losses::default() };
     verify::check_rooms(&args.crowd, "at first", &mut crowd, &mut idler, &mut report)?;
     hold("settling", args.run.warm_up, &mut crowd, &mut idler, interrupt)?;
+    if interrupt.is_asked() {
+        bail!("interrupted before the measured window began");
+    }
     let start = Mark::now(&crowd.meter, crowd.engine.traffic())?;
     hold("idle", args.run.duration, &mut crowd, &mut idler, interrupt)?;
     let window = start.until(&Mark::now(&crowd.meter, crowd.engine.traffic())?);

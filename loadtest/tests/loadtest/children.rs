@@ -106,7 +106,7 @@ pub(crate) fn read_json(file: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(file).expect("the report was written")).expect("JSON")
 }
 
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::children::{Floor, finish, interrupt, loadtest, spawn};
+use crate::children::{Floor, command, finish, interrupt, json_file, loadtest, read_json, spawn};
 
 #[test]
 fn nobody_listens() {
@@ -26,6 +26,20 @@ fn nonsense_on_the_command_line_exits_64() {
 #[test]
 fn a_wrong_pid_is_told_before_anything_is_opened() {
     loadtest(&["heartbeat", "--pid", "4294967295"]).expect(1, "process 4294967295");
+}
+
+#[test]
+fn a_report_that_cannot_be_printed_is_written_all_the_same() {
+    let file = json_file("a_report_that_cannot_be_printed");
+    let floor = Floor::start(&[]);
+    let options = ["--connections", "5", "--duration", "100ms", "--warm-up", "0s", "--json", &file];
+    let arguments = [&["idle", "--protocol", "floor", "--url", &floor.url], options.as_slice()].concat();
+    let full = std::fs::File::create("/dev/full").expect("Linux has it");
+    let done = command(&arguments).stdout(full).output().expect("it ends");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot print the report"), "{stderr}");
+    assert_eq!(read_json(&file)["scenario"], "idle");
 }
 
 #[test]
