@@ -14,7 +14,7 @@ use clap::{Parser, ValueEnum};
 pub const EXIT_USAGE: u8 = 64;
 /// Sockets besides the connections, which serve requests.
 const REQUEST_SOCKETS: usize = 128;
-/// Descriptors that are no sockets of clients: logs, pages of a thread pool, what the system needs.
+/// Descriptors that are no sockets of clients: standard streams, wake-ups, files that are read for a moment.
 const OTHER_DESCRIPTORS: usize = 128;
 /// And those of each worker: a listener for each of two ports, epoll, wake-ups.
 const DESCRIPTORS_PER_WORKER: usize = 6;

@@ -128,8 +128,7 @@ pub(super) async fn rooms(worker: &Rc<Worker>, target: &Target) -> Result<Reply,
 }
 
 /// All rooms with members, sorted. With very many of them that takes a while: it is done on a thread of its own, once for all who ask
-/// at the same time, and if it took long
-/// the list is good for ten times as long.
+/// at the same time, and if it took long the list is good for ten times as long.
 async fn room_list(worker: &Worker) -> Arc<[(Arc<str>, usize)]> {
     let mut held = worker.shared.room_list.lock().await;
     if let Some(list) = held.as_ref().filter(|list| list.good_until > Instant::now()) {

@@ -22,7 +22,7 @@ pub(crate) struct ChurnArgs {
     /// Connections that look at a room, each with its own mirror of it
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) observers: u32,
-    /// Observers are present as well, as people in a room mostly are (online-users: always)
+    /// Observers are present as well, as people in a room mostly are (native; with the others always)
     #[arg(long)]
     pub(crate) observers_join: bool,
     /// Those who come and go: so many are present at any time, and as many are away
@@ -109,13 +109,7 @@ impl ChurnArgs {
         if protocol == Protocol::Floor {
             return Err(UsageError("--protocol floor knows no presence: nobody would be seen".to_owned()));
         }
-        if protocol != Protocol::Native && self.rooms > 1 {
-            return Err(UsageError(format!(
-                "--rooms {} needs --protocol native: {} has no rooms",
-                self.rooms,
-                protocol.name()
-            )));
-        }
+        self.server.check_rooms(self.rooms)?;
         for (option, count) in [("--observers", self.observers), ("--members", self.members)] {
             if self.rooms > count {
                 return Err(UsageError(format!(

@@ -81,17 +81,22 @@ pub(crate) struct OutputArgs {
     pub(crate) report: Option<PathBuf>,
 }
 
+impl ServerArgs {
+    /// Only one dialect has rooms.
+    pub(crate) fn check_rooms(&self, rooms: u32) -> Result<(), UsageError> {
+        if self.protocol != Protocol::Native && rooms > 1 {
+            let name = self.protocol.name();
+            return Err(UsageError(format!("--rooms {rooms} needs --protocol native: {name} has no rooms")));
+        }
+        Ok(())
+    }
+}
+
 impl CrowdArgs {
     /// Checks what one option says against another.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
         let native = self.server.protocol == Protocol::Native;
-        if !native && self.rooms > 1 {
-            return Err(UsageError(format!(
-                "--rooms {} needs --protocol native: {} has no rooms",
-                self.rooms,
-                self.server.protocol.name()
-            )));
-        }
+        self.server.check_rooms(self.rooms)?;
         if !native && self.observe != Observe::None {
             return Err(UsageError(format!(
                 "--observe needs --protocol native: {} has one way to look",
