@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -19,7 +19,7 @@ use super::command::{Command, Reply};
 use super::lane::{Batch, Lane, Outcome};
 use super::link::{Connection, Subscription, Target};
 use super::nodes::{Nodes, lanes_of};
-use super::schema::{HEADER, Schema};
+use super::schema::{Head, Schema};
 use super::view::{Leases, Load, Step, View};
 use super::{Options, Shared};
 use crate::presence::{Registry, Tick};
@@ -48,6 +48,8 @@ pub(super) struct Engine {
     nodes: RefCell<Nodes>,
     /// The leases are to be read now.
     look: Notify,
+    /// The run has been listed: lanes may write, and whoever comes after a crash finds what they wrote.
+    listed: watch::Sender<bool>,
     /// The leases have been read on the present connection.
     in_touch: Cell<bool>,
     /// Who waits for the start; gone when it has happened.
@@ -92,6 +94,7 @@ impl Engine {
             view: RefCell::new(View::new(Arc::clone(&schema), Arc::clone(&registry))),
             nodes: RefCell::new(Nodes::new(Arc::clone(&schema))),
             look: Notify::new(),
+            listed: watch::Sender::new(false),
             in_touch: Cell::new(false),
             opened: RefCell::new(Some(opened)),
             optional: options.optional,
@@ -159,6 +162,8 @@ impl Engine {
     async fn keep_lane(self: Rc<Self>, number: usize) {
         let task = &self.lanes[number];
         let mut pause = FIRST_PAUSE;
+        // The sender lives as long as this engine.
+        let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
         loop {
             let Err(trouble) = self.serve_lane(number).await;
             if task.up.replace(false) {
@@ -212,8 +217,7 @@ impl Engine {
     async fn beacon(&self, task: &LaneTask, connection: &mut Connection) -> Result<(), String> {
         let commands = task.lane.borrow().beacon();
         let replies = self.ask(connection, &commands).await?;
-        let header = replies.first().unwrap_or(&Reply::Done);
-        match task.lane.borrow_mut().verify(header, &self.registry) {
+        match task.lane.borrow_mut().verify(replies.first(), &self.registry) {
             Outcome::Done => Ok(()),
             Outcome::Lost => {
                 if task.up.get() {
@@ -301,26 +305,21 @@ impl Engine {
                 task.load.notified().await;
                 continue;
             };
-            self.read_hash(&load, &mut connection).await?;
+            let head = self.read_hash(&load, &mut connection).await?;
             task.loads.borrow_mut().pop_front();
-            let again = self.view.borrow_mut().finish(&load);
+            let again = self.view.borrow_mut().finish(&load, head);
             if let Some(load) = again {
                 self.enqueue(load);
             }
         }
     }
 
-    async fn read_hash(&self, load: &Load, connection: &mut Connection) -> Result<(), String> {
+    /// Reads a hash from its head to its end. Returns its head as it is then.
+    async fn read_hash(&self, load: &Load, connection: &mut Connection) -> Result<Option<Head>, String> {
         let key = self.schema.hash_key(load.lane, &load.run);
-        let replies = self.ask(connection, &[Command::HashGet { key: key.clone(), field: HEADER }]).await?;
-        let header = match replies.into_iter().next() {
-            Some(Reply::Text(text)) => text,
-            Some(Reply::WrongType) => None, // Its owner will notice.
-            Some(reply) => return Err(reply.complaint()),
-            None => None,
-        };
-        if self.view.borrow_mut().begin(load, header.as_deref()) == Step::Stop {
-            return Ok(());
+        let head = self.read_head(&key, connection).await?;
+        if self.view.borrow_mut().begin(load, head) == Step::Stop {
+            return Ok(head);
         }
         debug!(run = load.run, lane = load.lane, "reading what another node holds");
         self.shared.counters.redis_hashes_read.add(1);
@@ -332,13 +331,19 @@ impl Engine {
                     self.view.borrow_mut().page(load, &fields);
                     cursor = next;
                 }
+                Some(Reply::WrongType) => return Ok(None), // Its owner will notice.
                 Some(reply) => return Err(reply.complaint()),
                 None => return Err("an empty answer".to_owned()),
             }
             if cursor == 0 {
-                return Ok(());
+                return self.read_head(&key, connection).await;
             }
         }
+    }
+
+    async fn read_head(&self, key: &str, connection: &mut Connection) -> Result<Option<Head>, String> {
+        let replies = self.ask(connection, &[Command::HashHead(key.to_owned())]).await?;
+        Head::parse(replies.first())
     }
 
     async fn keep_leases(self: Rc<Self>) {
@@ -368,6 +373,7 @@ impl Engine {
             let now_ms = self.now_ms();
             let (found, news) = self.nodes.borrow_mut().answered(replies, &mut self.view.borrow_mut(), now_ms)?;
             self.take_leases(found, &mut connection).await?;
+            self.listed.send_if_modified(|listed| !std::mem::replace(listed, true));
             self.shared.counters.redis_nodes.set(self.view.borrow().runs().count() as u64 + 1);
             if news {
                 continue;
