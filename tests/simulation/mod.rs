@@ -16,7 +16,7 @@ pub(crate) const TTL_MS: u64 = 2_000;
 const QUIET_TICKS: u64 = 3 * TTL_MS / TICK_MS + 20;
 
 /// What can happen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     Join {
         node: usize,

@@ -85,7 +85,7 @@ impl Engine {
         if now.is_some() && now != first {
             let message =
                 format!("another node with the id {:?} is running: give each its own with --node-id", self.schema.node);
-            self.misfit(message);
+            self.misfit(&message);
             return Ok(());
         }
         let commands = self.nodes.borrow().inherit();
@@ -109,14 +109,14 @@ impl Engine {
         if let Some(lanes) = other {
             let message =
                 format!("other nodes use --redis-lanes {lanes}, this one {}: all must use the same", self.schema.lanes);
-            self.misfit(message);
+            self.misfit(&message);
         }
     }
 
     /// This node does not fit to the others. At the start that is the end of it; later it is said once, and somebody must act.
-    fn misfit(&self, message: String) {
-        let at_start = self.tell_opened(Err(Unavailable(message.clone())));
-        let said = self.misfit.replace(message.clone());
+    fn misfit(&self, message: &str) {
+        let at_start = self.tell_opened(Err(Unavailable(message.to_owned())));
+        let said = self.misfit.replace(message.to_owned());
         if !at_start && said != message {
             error!("{message}");
         }
