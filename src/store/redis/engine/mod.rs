@@ -56,6 +56,8 @@ pub(super) struct Engine {
     in_touch: Cell<bool>,
     /// Why this node does not fit to the others, as it was said last.
     misfit: RefCell<String>,
+    /// The start has failed: whoever waited for it says so.
+    refused: Cell<bool>,
     /// Who waits for the start; gone when it has happened.
     opened: RefCell<Option<Opened>>,
 }
@@ -101,6 +103,7 @@ impl Engine {
             listed: watch::Sender::new(false),
             in_touch: Cell::new(false),
             misfit: RefCell::default(),
+            refused: Cell::new(false),
             opened: RefCell::new(Some(opened)),
             optional: options.optional,
             started: Instant::now(),
@@ -180,13 +183,12 @@ impl Engine {
         self.shared.counters.redis_failures.add(1);
         let message = format!("Redis at {} cannot be used: {trouble}", self.target.shown());
         if self.opened.borrow().is_some() {
-            if !self.optional {
-                self.tell_opened(Err(Unavailable(message)));
-                return;
-            }
-            self.tell_opened(Ok(()));
+            let result = if self.optional { Ok(()) } else { Err(Unavailable(message.clone())) };
+            self.tell_opened(result);
         }
-        self.degrade(&message);
+        if !self.refused.get() {
+            self.degrade(&message);
+        }
     }
 
     fn degrade(&self, message: &str) {
@@ -215,6 +217,9 @@ impl Engine {
 
     /// Tells whoever waits for the start. False if nobody does any more.
     fn tell_opened(&self, result: Result<(), Unavailable>) -> bool {
+        if self.opened.borrow().is_some() {
+            self.refused.set(result.is_err());
+        }
         self.opened.take().is_some_and(|opened| opened.send(result).is_ok())
     }
 
