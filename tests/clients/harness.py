@@ -82,7 +82,8 @@ class Program:
         self.child.wait(DEADLINE)
 
     def stop(self, how=signal.SIGTERM):
-        """Ends it whatever it does; returns its exit code."""
+        """Ends it whatever it does; returns its exit code. Playwright turns SIGTERM off, but its input ends too."""
+        self.child.stdin.close()
         if self.child.poll() is None:
             self.child.send_signal(how)
         try:
@@ -91,7 +92,6 @@ class Program:
             self.child.kill()
             code = self.child.wait()
         self.reader.join(DEADLINE)
-        self.child.stdin.close()
         self.child.stdout.close()
         return code
 
