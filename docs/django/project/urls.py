@@ -1,0 +1,11 @@
+"""The page, and Django's own sign-in and sign-out."""
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import path
+
+from .views import home
+
+urlpatterns = [
+    path("", home, name="home"),
+    path("login", LoginView.as_view(), name="login"),
+    path("logout", LogoutView.as_view(), name="logout"),
+]
