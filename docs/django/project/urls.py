@@ -2,10 +2,11 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from .views import home
+from .views import home, may_connect
 
 urlpatterns = [
     path("", home, name="home"),
     path("login", LoginView.as_view(), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
+    path("may-connect", may_connect),
 ]
