@@ -205,6 +205,14 @@ class Case(unittest.TestCase):
     def python(self, script, *arguments):
         return self.program(sys.executable, "-u", HERE / "programs" / script, *arguments)
 
+    def redis(self):
+        """A Redis of its own that keeps nothing; returns its port."""
+        port = free_port()
+        keep_nothing = ["--save", "", "--appendonly", "no"]
+        redis = self.program("redis-server", "--port", port, "--bind", "127.0.0.1", *keep_nothing, cwd=self.folder())
+        wait_until(lambda: f"Redis: {redis.text()}", lambda: accepts(port))
+        return port
+
     def folder(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

@@ -3,7 +3,7 @@
 Without Redis the nodes know nothing of each other, so it can be seen which of them a client came to.
 """
 import contextlib, re, subprocess, urllib.error
-from harness import Case, ROOT, USAGE, accepts, free_port, get_json, wait_until
+from harness import Case, DEADLINE, ROOT, USAGE, accepts, free_port, get_json, needs_redis, wait_until
 
 CLIENTS = 6
 
@@ -95,6 +95,31 @@ class Proxies(Case):
 
     def test_haproxy(self):
         self.check(self.haproxy)
+
+    @needs_redis
+    def test_restarting_one_node_after_the_other_shows_nobody_anything(self):
+        redis = self.redis()
+        nodes = [self.server("--redis", f"redis://127.0.0.1:{redis}") for _ in range(2)]
+        port, proxy = self.nginx(nodes)
+        wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
+        users = [f"user{number}" for number in range(CLIENTS)]
+        for user in users:
+            self.node("reconnecting-websocket.mjs", f"ws://127.0.0.1:{port}/v1/connect?user={user}&room=lobby")
+
+        def runs():
+            command = ["redis-cli", "-p", str(redis), "SMEMBERS", "presence:{nodes}:runs"]
+            return set(subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE).stdout.split())
+        for restarting, staying in nodes, reversed(nodes):
+            observer = self.observer(staying, joins=False)
+            observer.sees(*users)
+            before = runs()
+            restarting.restart()
+            # When the others have given up the former run, whoever had not come back would have left.
+            wait_until("one run for another", lambda: len(runs()) == 2 and runs() != before)
+            connections = [get_json(f"{node.http}/v1/stats")["connections"] for node in nodes]
+            self.assertEqual(sum(connections), CLIENTS + 1, "all are back, and the observer")
+            self.assertEqual([user for user in users if observer.departures(user)], [])
+            observer.close()
 
     def test_timeouts_are_longer_than_the_time_between_pings(self):
         ping = int(re.search(r"--ping-interval.*?\[default: (\d+)s\]", USAGE, re.DOTALL).group(1))

@@ -1,6 +1,6 @@
 """docs/redis.md: each command in it is typed into the Redis of a node, and answers as the page says."""
 import re, shlex, subprocess
-from harness import Case, DEADLINE, ROOT, accepts, free_port, needs_redis, wait_until
+from harness import Case, DEADLINE, ROOT, needs_redis, wait_until
 
 STATE = {"mood": "busy"}
 
@@ -19,10 +19,7 @@ def without_times(text):
 @needs_redis
 class Page(Case):
     def test_every_command_answers_as_it_says(self):
-        port = free_port()
-        command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.program(*command, cwd=self.folder())
-        wait_until("Redis", lambda: accepts(port))
+        port = self.redis()
         node = self.server("--redis", f"redis://127.0.0.1:{port}", "--node-id", "node1")
 
         def redis(*words):
