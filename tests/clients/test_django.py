@@ -5,7 +5,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 MANAGE = [sys.executable, str(ROOT / "docs" / "django" / "manage.py")]
-TOKEN = "a token of the test's"
+TOKEN = "only-known-to-this-test"
 PASSWORD = "correct horse battery staple"
 KICKS = "--admin-token" in USAGE
 needs_kick = unittest.skipUnless(KICKS, "this rollcall ends nobody's connections when told to")
