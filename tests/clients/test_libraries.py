@@ -52,7 +52,7 @@ class Libraries(Case):
         self.assertEqual(observer.departures("alice"), [reason])
 
     def test_ws(self):
-        server = self.server("--ttl", "1s")
+        server = self.server("--ttl", "2s")
         client, observer = self.comes_in(server, lambda: self.node("ws.mjs", server.websocket + ALICE))
         # It answers pings by itself. Three of them are more than a lease.
         client.lines.clear()
@@ -74,7 +74,7 @@ class Libraries(Case):
         self.leaves(client, self.comes_back(server, client), "closed")
 
     def test_reconnectingwebsocket_in_a_browser(self):
-        server = self.server("--ttl", "2s")
+        server = self.server("--ttl", "4s")
         library = "npm:reconnectingwebsocket/reconnecting-websocket.js"
         script = "tests/clients/programs/reconnectingwebsocket.js"
         client, _ = self.comes_in(server, lambda: self.node("in-browser.mjs", server.http, library, script))

@@ -45,7 +45,7 @@ class Proxies(Case):
         return port, self.program("/usr/sbin/haproxy", "-db", "-f", file)
 
     def check(self, start):
-        nodes = [self.server("--ttl", "2s") for _ in range(2)]
+        nodes = [self.server("--ttl", "4s") for _ in range(2)]
         port, proxy = start(nodes)
         wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
         url = f"http://127.0.0.1:{port}"

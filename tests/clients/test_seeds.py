@@ -28,7 +28,7 @@ class Seeds(Case):
         path = re.search(r"\*\*ws://localhost:8000(\S+)\*\*", text).group(1)
         (heartbeat,) = re.findall(r'\*\*"(\w+)"\*\*', text)
         users, ack, error = map(json.loads, re.findall(r"\*\*(\{.*\})\*\*", text))
-        server = self.server("--ttl", "2s")
+        server = self.server("--ttl", "4s")
         observer = self.observer(server)
         with connect(server.websocket + path.replace("{user_id}", "user1")) as client:
             told = json.loads(client.recv())
@@ -45,7 +45,7 @@ class Seeds(Case):
         self.assertEqual(observer.departures("user1"), ["timeout"])
 
     def test_001_online_users_over_rest(self):
-        server = self.server("--ttl", "2s")
+        server = self.server("--ttl", "4s")
         observer = self.observer(server)
         page = self.node("in-browser.mjs", server.http, "npm:jquery/dist/jquery.js", "tests/clients/programs/jquery.js")
         observer.sees("alice")
