@@ -95,7 +95,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       },
       send(data = null) {
         fit(JSON.stringify(data), MAX_DATA_BYTES);
-        return socket?.bufferedAmount < MAX_BUFFERED_BYTES && send({ type: "message", room: name, data });
+        return !(socket?.bufferedAmount > MAX_BUFFERED_BYTES) && send({ type: "message", room: name, data });
       },
       leave() {
         if (rooms.get(name)?.room !== room) return;
