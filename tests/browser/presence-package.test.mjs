@@ -11,7 +11,7 @@ import { gzipSync } from "node:zlib";
 
 import { packages, root, Server } from "./server.mjs";
 
-const MAX_GZIPPED_BYTES = 4_096;
+const MAX_GZIPPED_BYTES = 4_000;
 const run = promisify(execFile);
 const source = join(root, "src/web");
 const { version, name } = JSON.parse(readFileSync(join(source, "package.json")));
