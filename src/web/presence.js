@@ -1,10 +1,10 @@
-// The client of rollcall's protocol presence.v1. What each thing is for stands in presence.d.ts.
+// The client of a rollcall server; presence.d.ts says what it does.
 
 const CONNECT_TIMEOUT_MS = 10000;
 const BACKOFF_BASE_MS = 1000;
 const BACKOFF_CAP_MS = 30000;
 const ACK_TIMEOUT_MS = 4000;
-const SILENT_BEATS = 3; // then an answer is asked for
+const SILENT_BEATS = 3;
 const MAX_HELD_DIFFS = 64;
 const MAX_STATE_BYTES = 1024;
 const MAX_DATA_BYTES = 16000;
@@ -16,7 +16,7 @@ const now = () => Date.now();
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 function fit(text, most) {
-  if (new Blob([text]).size > most) throw new RangeError(`too long, ${most} bytes go: ${text.slice(0, 40)}`);
+  if (new Blob([text]).size > most) throw new RangeError(`more than ${most} bytes`);
 }
 
 function checkName(name) {
@@ -95,7 +95,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       },
       send(data = null) {
         fit(JSON.stringify(data), MAX_DATA_BYTES);
-        return socket?.bufferedAmount < MAX_BUFFERED_BYTES && send({ type: "message", room: name, data });
+        return !(socket?.bufferedAmount > MAX_BUFFERED_BYTES) && send({ type: "message", room: name, data });
       },
       leave() {
         if (rooms.get(name)?.room !== room) return;
@@ -306,7 +306,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     presence.welcome = welcome;
     presence.connection = { phase: "online", since: now() };
     lossy = false;
-    later(heartbeatMs() * Math.random(), beat); // not all at once
+    later(heartbeatMs() * Math.random(), beat);
     for (const { ask } of rooms.values()) ask();
     for (const { names } of watches) sendNames("watch", names);
     show(presence.connection, "open");
