@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::connection::{Connection, Phase, Place, Subscription};
 use crate::dialect::Resume;
@@ -48,8 +49,17 @@ struct Pending {
 #[derive(Debug, Default)]
 pub struct Deliveries {
     /// Each frame once; shared frames are counted once a worker, not once a receiver.
-    frames: Vec<(Bytes, u64)>,
+    frames: Vec<(Bytes, Origin)>,
     list: Vec<(Rc<Connection>, u32)>,
+}
+
+/// Where a frame comes from: a room, by its number.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// Who is there. Whoever misses it needs a snapshot.
+    Presence(u64),
+    /// What was said there. Whoever misses it has missed it.
+    Said(u64),
 }
 
 impl Fanout {
@@ -181,13 +191,18 @@ impl Fanout {
         let mut deliveries = Deliveries::default();
         for update in &batch.updates {
             let Some(observers) = self.rooms.get_mut(&update.room.id()) else { continue };
+            let said = Said::plan(update, &mut deliveries);
             for audience in Audience::ALL {
-                let Some(frame) = &update.changes[audience as usize] else { continue };
-                let frame = deliveries.frame(frame, update);
+                let change = update.changes[audience as usize].as_ref().map(|frame| deliveries.frame(frame, update));
+                let (before, after) = said.around(audience);
+                let frames: SmallVec<[u32; 3]> = [before, change, after].into_iter().flatten().collect();
                 let attached = &observers.attached[audience as usize];
-                deliveries.list.extend(attached.iter().map(|(_, connection)| (Rc::clone(connection), frame)));
+                // All of one observer together, so that they go out in one write, or none of them does.
+                for (_, connection) in attached.iter().filter(|_| !frames.is_empty()) {
+                    deliveries.list.extend(frames.iter().map(|frame| (Rc::clone(connection), *frame)));
+                }
             }
-            observers.serve_pending(worker, update, &mut deliveries);
+            observers.serve_pending(worker, update, said, &mut deliveries);
         }
         if batch.updates.len() > 1 {
             // Stable, so that the frames of one connection stay in order and come to stand together.
@@ -203,14 +218,15 @@ impl RoomObservers {
     }
 
     /// Attaches those whom this update serves, and plans what they get first.
-    fn serve_pending(&mut self, worker: &Worker, update: &Update, deliveries: &mut Deliveries) {
+    fn serve_pending(&mut self, worker: &Worker, update: &Update, said: Said, deliveries: &mut Deliveries) {
         let mut pages: [Vec<u32>; AUDIENCES] = Default::default();
         for slot in self.waiting_for(update) {
             let audience = self.pending[slot].audience;
             if let Some(since) = self.pending[slot].since.take() {
                 match update.room.read(|roster| roster.history(since, update.seq)) {
                     Some(missed) => {
-                        let frames: Vec<u32> = missed.iter().map(|frame| deliveries.frame(frame, update)).collect();
+                        let missed = missed.iter().map(|frame| deliveries.frame(frame, update));
+                        let frames: Vec<u32> = missed.chain(said.after).collect();
                         self.attach(slot, &frames, update, deliveries);
                     }
                     None => self.pending[slot].generation = worker.shared.registry.ask(&update.room, audience, true),
@@ -221,7 +237,9 @@ impl RoomObservers {
             let Some(snapshot) = &update.snapshots[audience as usize] else { continue };
             let whole = &mut pages[audience as usize];
             if whole.is_empty() {
-                *whole = snapshot.iter().map(|page| deliveries.frame(page, update)).collect();
+                let snapshot = snapshot.iter().map(|page| deliveries.frame(page, update));
+                // What those who have just left said is nothing to somebody who has not seen them.
+                *whole = snapshot.chain(said.around(audience).1).collect();
             }
             match self.span_of(slot, update) {
                 Some((page, own)) => {
@@ -259,9 +277,38 @@ impl RoomObservers {
     }
 }
 
+/// The frames of what was said in a room, for those who see it as messages.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    before: Option<u32>,
+    after: Option<u32>,
+}
+
+impl Said {
+    fn plan(update: &Update, deliveries: &mut Deliveries) -> Self {
+        let mut plan = |frames: &Option<Bytes>| {
+            let frames = frames.as_ref()?;
+            Some(deliveries.add(frames.clone(), Origin::Said(update.room.id())))
+        };
+        Self { before: plan(&update.said.before_changes), after: plan(&update.said.after_changes) }
+    }
+
+    /// What comes before the changes of the room, and what behind them.
+    fn around(self, audience: Audience) -> (Option<u32>, Option<u32>) {
+        match audience {
+            Audience::Members | Audience::Count => (self.before, self.after),
+            Audience::Names | Audience::Events | Audience::Talk => (None, None),
+        }
+    }
+}
+
 impl Deliveries {
     fn frame(&mut self, frame: &Bytes, update: &Update) -> u32 {
-        self.frames.push((frame.clone(), update.room.id()));
+        self.add(frame.clone(), Origin::Presence(update.room.id()))
+    }
+
+    fn add(&mut self, frame: Bytes, origin: Origin) -> u32 {
+        self.frames.push((frame, origin));
         (self.frames.len() - 1) as u32
     }
 
@@ -285,7 +332,9 @@ impl Deliveries {
             // Since the plan was made the connection may have lagged and be waiting for a snapshot, or have left: what was
             // planned for it then would make a gap.
             let planned = group.iter().map(|(_, frame)| &self.frames[*frame as usize]);
-            let due = planned.filter(|(_, room)| is_attached(connection, *room));
+            let due = planned.filter(|(_, origin)| match origin {
+                Origin::Presence(room) | Origin::Said(room) => is_attached(connection, *room),
+            });
             frames.clear();
             frames.extend(due.map(|(frame, _)| frame));
             if frames.is_empty() {
@@ -300,8 +349,11 @@ impl Deliveries {
                 connection.abort();
             } else {
                 worker.counters.deliveries_skipped.add(frames.len() as u64);
-                let rooms = group.iter().map(|(_, frame)| self.frames[*frame as usize].1);
-                rooms.for_each(|room| lag(connection, room));
+                for (_, frame) in group {
+                    if let Origin::Presence(room) = self.frames[*frame as usize].1 {
+                        lag(connection, room);
+                    }
+                }
             }
         }
     }

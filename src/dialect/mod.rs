@@ -98,6 +98,13 @@ pub enum Command<'a> {
         /// The room.
         room: &'a str,
     },
+    /// Say something to those who look at a joined room.
+    Say {
+        /// The room.
+        room: &'a str,
+        /// What: compact JSON text.
+        data: String,
+    },
 }
 
 impl Command<'_> {

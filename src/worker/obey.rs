@@ -10,6 +10,10 @@ use crate::dialect::native::{self, Refusal, Welcome};
 use crate::dialect::{Command, Dialect, Resume, online_users, status};
 use crate::presence::Audience;
 
+/// Somebody says more than is passed on.
+const RATE_LIMITED: &str =
+    "slow down: at most 10 messages a second of a connection, and 32 KiB a tick in a room, are passed on";
+
 impl Worker {
     /// Says the first words of a protocol, and joins what the upgrade asked for.
     pub(super) fn greet(self: &Rc<Self>, connection: &Rc<Connection>, accepted: &Accepted, answers: &mut BytesMut) {
@@ -82,6 +86,10 @@ impl Worker {
             }
             Command::Unobserve { room } => observed(self.fanout.borrow_mut().unobserve(self, connection, room), room),
             Command::Resync { room } => observed(self.fanout.borrow_mut().resync(self, connection, room), room),
+            Command::Say { room, data } => joined(is_member(connection, room), room).and_then(|()| {
+                let said = self.say(connection, session, room, data);
+                said.then_some(()).ok_or_else(|| Refusal::new("rate_limited", RATE_LIMITED))
+            }),
         };
         if let Err(refusal) = done {
             self.refuse(&refusal, answers);
@@ -108,6 +116,11 @@ impl Worker {
             format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms: leave one first"),
         ))
     }
+}
+
+fn is_member(connection: &Connection, room: &str) -> bool {
+    let joined = |subscription: &Subscription| subscription.joined && **subscription.room.name() == *room;
+    connection.with_subscriptions(|rooms| rooms.iter().any(joined))
 }
 
 fn joined(done: bool, room: &str) -> Result<(), Refusal> {

@@ -217,6 +217,15 @@ impl Mirror {
             "snapshot" => self.room_of(&message).apply_snapshot(&message),
             "diff" => self.room_of(&message).apply_diff(&message),
             "count" => self.room_of(&message).apply_count(&message),
+            "message" => {
+                assert_keys(&message, &["type", "room", "user", "data", "ts"], &[]);
+                let (room, user) = (string(&message, "room"), string(&message, "user"));
+                number(&message, "ts");
+                assert!(self.sees(&room), "a message before the room: {message}");
+                let known = &self.rooms[&room];
+                let unseen = known.snapshots == 0; // Who sees numbers only knows no names.
+                assert!(unseen || known.members.contains_key(&user), "{user} is not there: {message}");
+            }
             "heartbeat_ack" => {
                 assert_keys(&message, &["type", "ts"], &[]);
                 number(&message, "ts");
