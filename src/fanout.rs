@@ -1,7 +1,10 @@
 //! Who looks at which room on this worker, and the writes that a tick brings.
 //!
 //! A batch becomes a list of (connection, frame) first and writes second: several frames for one socket go in one call, and
-//! between some writes the worker yields, so that reads go on while many observers are told.
+//! between some writes the worker yields, so that reads go on while many observers are told. Who watches users by name stands in
+//! [`watching`].
+
+mod watching;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,14 +21,18 @@ use crate::dialect::Resume;
 use crate::presence::{AUDIENCES, Audience, Room};
 use crate::tick::{Batch, Update};
 use crate::worker::Worker;
+use watching::Watching;
+
+pub use watching::MAX_WATCHED_PER_CONNECTION;
 
 /// Sockets written to before other tasks get their turn: at some 7 µs each about a millisecond.
 const WRITES_PER_TURN: usize = 128;
 
-/// The observers of all rooms on this worker.
+/// The observers of all rooms on this worker, and those who watch users by name.
 #[derive(Debug, Default)]
 pub struct Fanout {
     rooms: HashMap<u64, RoomObservers, RandomState>,
+    watching: Watching,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +67,8 @@ enum Origin {
     Presence(u64),
     /// What was said there. Whoever misses it has missed it.
     Said(u64),
+    /// Users who are watched by name. Whoever misses it is told anew of all whom it watches.
+    Watched,
 }
 
 impl Fanout {
@@ -136,8 +145,19 @@ impl Fanout {
         })
     }
 
+    /// Watches users by name. False if that would be too many for one connection.
+    pub fn watch(&mut self, worker: &Worker, connection: &Rc<Connection>, users: &[&str]) -> bool {
+        self.watching.watch(worker, connection, users)
+    }
+
+    /// Watches them no longer.
+    pub fn unwatch(&mut self, worker: &Worker, connection: &Rc<Connection>, users: &[&str]) {
+        self.watching.unwatch(worker, connection, users);
+    }
+
     /// Puts everything that a slow connection missed back in line.
     pub fn catch_up(&mut self, worker: &Worker, connection: &Rc<Connection>) {
+        self.watching.catch_up(worker, connection);
         connection.with_subscriptions(|subscriptions| {
             for subscription in subscriptions {
                 if matches!(subscription.place, Place::Lagging(_)) {
@@ -147,8 +167,9 @@ impl Fanout {
         });
     }
 
-    /// Ends all looking of a connection that is going.
+    /// Ends all looking and watching of a connection that is going.
     pub fn forget(&mut self, worker: &Worker, connection: &Rc<Connection>) {
+        self.watching.forget(worker, connection);
         for subscription in connection.with_subscriptions(std::mem::take) {
             self.detach(worker, &subscription);
         }
@@ -204,7 +225,11 @@ impl Fanout {
             }
             observers.serve_pending(worker, update, said, &mut deliveries);
         }
-        if batch.updates.len() > 1 {
+        for (connection, status) in self.watching.plan(worker, &batch.sightings) {
+            let frame = deliveries.add(status, Origin::Watched);
+            deliveries.list.push((connection, frame));
+        }
+        if batch.updates.len() + batch.sightings.len() > 1 {
             // Stable, so that the frames of one connection stay in order and come to stand together.
             deliveries.list.sort_by_key(|(connection, _)| connection.id.index);
         }
@@ -334,6 +359,7 @@ impl Deliveries {
             let planned = group.iter().map(|(_, frame)| &self.frames[*frame as usize]);
             let due = planned.filter(|(_, origin)| match origin {
                 Origin::Presence(room) | Origin::Said(room) => is_attached(connection, *room),
+                Origin::Watched => worker.fanout.borrow().watching.is_told(connection),
             });
             frames.clear();
             frames.extend(due.map(|(frame, _)| frame));
@@ -350,8 +376,10 @@ impl Deliveries {
             } else {
                 worker.counters.deliveries_skipped.add(frames.len() as u64);
                 for (_, frame) in group {
-                    if let Origin::Presence(room) = self.frames[*frame as usize].1 {
-                        lag(connection, room);
+                    match self.frames[*frame as usize].1 {
+                        Origin::Presence(room) => lag(connection, room),
+                        Origin::Said(_) => {}
+                        Origin::Watched => worker.fanout.borrow_mut().watching.lag(connection),
                     }
                 }
             }

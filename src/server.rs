@@ -165,6 +165,7 @@ fn shared(config: Config) -> Shared {
         names: parking_lot::Mutex::default(),
         room_list: tokio::sync::Mutex::default(),
         answer_bytes: Account::new(MAX_UNREAD_BYTES),
+        status_bytes: Account::new(MAX_UNREAD_BYTES),
         config,
     }
 }

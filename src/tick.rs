@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::account::{Account, MAX_UNREAD_BYTES};
 use crate::dialect::{LOBBY, chat, json, native, online_users, status};
-use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Roster, Said, Tick};
+use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Roster, Said, Seen, Tick};
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
 /// enough for a phone.
@@ -60,6 +60,19 @@ pub struct Batch {
     pub now: Now,
     /// Rooms in which this worker has observers.
     pub updates: Vec<Arc<Update>>,
+    /// Users whom connections of this worker watch.
+    pub sightings: Vec<Sighting>,
+}
+
+/// News of a user whom somebody watches.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// Who.
+    pub user: Arc<str>,
+    /// What to tell: the object for a `status`.
+    pub object: Bytes,
+    /// It is news for all who watch; otherwise only for those who have just asked.
+    pub changed: bool,
 }
 
 /// What a tick did, for the counters.
@@ -127,15 +140,26 @@ impl Announcer {
     /// Does one tick and returns a batch for each worker.
     pub fn tick(&mut self, now: Now) -> (Vec<Batch>, TickCounts) {
         self.registry.end_leases(now);
-        let mut batches = vec![Batch { now, updates: Vec::new() }; self.workers];
+        let mut batches = vec![Batch { now, ..Batch::default() }; self.workers];
         let mut counts = TickCounts::default();
         for room in self.registry.take_dirty() {
             let change = self.registry.settle(&room);
             counts.rooms += 1;
             counts.changes += (change.diff.joined.len() + change.diff.updated.len() + change.diff.left.len()) as u64;
+            self.registry.watchlist.note(&change.diff);
             self.announce(&room, &change, now, &mut batches);
         }
+        self.tell_watchers(now, &mut batches);
         (batches, counts)
+    }
+
+    /// Tells about watched users, each encoded once however many watch it.
+    fn tell_watchers(&self, now: Now, batches: &mut [Batch]) {
+        for Seen { user, sight, changed, watchers } in self.registry.watchlist.settle(&self.registry, now.unix_ms) {
+            let sighting = Sighting { object: native::encode_sight(&user, &sight), user, changed };
+            let watching = batches.iter_mut().zip(watchers).filter(|(_, watchers)| *watchers > 0);
+            watching.for_each(|(batch, _)| batch.sightings.push(sighting.clone()));
+        }
     }
 
     fn announce(&mut self, room: &Arc<Room>, change: &RoomChange, now: Now, batches: &mut [Batch]) {

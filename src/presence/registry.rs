@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::membership::{Membership, User};
 use super::room::{Reported, Word};
 use super::session::{Joined, SessionRooms};
-use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Wheel};
+use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Watchlist, Wheel};
 
 /// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
 const SHARDS: usize = 256;
@@ -37,7 +37,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Registry {
     settings: Settings,
-    users: DashMap<Arc<str>, User, RandomState>,
+    pub(super) users: DashMap<Arc<str>, User, RandomState>,
     rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
     /// Sessions of REST heartbeats, by user.
     requests: DashMap<Arc<str>, Arc<Session>, RandomState>,
@@ -48,6 +48,8 @@ pub struct Registry {
     online: AtomicUsize,
     requested: AtomicUsize,
     next_room: AtomicU64,
+    /// Users whom somebody watches by name.
+    pub watchlist: Watchlist,
 }
 
 /// Where an observer stands in line.
@@ -86,6 +88,7 @@ impl Registry {
             online: AtomicUsize::new(0),
             requested: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
+            watchlist: Watchlist::new(settings.workers),
         }
     }
 
@@ -427,7 +430,7 @@ impl Registry {
         if memberships[at].sessions > 0 {
             return Word::Online(memberships[at].state.clone());
         }
-        let reason = memberships.swap_remove(at).reason;
+        let reason = memberships.remove(at).reason;
         if memberships.is_empty() {
             entry.remove();
             self.online.fetch_sub(1, Ordering::Relaxed);

@@ -60,6 +60,8 @@ pub struct Shared {
     pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
     /// Bytes of long HTTP answers that have not been written yet.
     pub answer_bytes: Account,
+    /// And of long statuses of watched users.
+    pub status_bytes: Account,
 }
 
 impl Shared {

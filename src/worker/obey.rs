@@ -8,6 +8,7 @@ use super::{Accepted, MAX_ROOMS_PER_CONNECTION, Worker, unix_ms};
 use crate::connection::{Connection, Subscription};
 use crate::dialect::native::{self, Refusal, Welcome};
 use crate::dialect::{Command, Dialect, Resume, online_users, status};
+use crate::fanout::MAX_WATCHED_PER_CONNECTION;
 use crate::presence::Audience;
 
 /// Somebody says more than is passed on.
@@ -86,6 +87,11 @@ impl Worker {
             }
             Command::Unobserve { room } => observed(self.fanout.borrow_mut().unobserve(self, connection, room), room),
             Command::Resync { room } => observed(self.fanout.borrow_mut().resync(self, connection, room), room),
+            Command::Watch { users } => watched(self.fanout.borrow_mut().watch(self, connection, &users)),
+            Command::Unwatch { users } => {
+                self.fanout.borrow_mut().unwatch(self, connection, &users);
+                Ok(())
+            }
             Command::Say { room, data } => joined(is_member(connection, room), room).and_then(|()| {
                 let said = self.say(connection, session, room, data);
                 said.then_some(()).ok_or_else(|| Refusal::new("rate_limited", RATE_LIMITED))
@@ -116,6 +122,13 @@ impl Worker {
             format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms: leave one first"),
         ))
     }
+}
+
+fn watched(done: bool) -> Result<(), Refusal> {
+    done.then_some(()).ok_or_else(|| {
+        let most = format!("a connection watches at most {MAX_WATCHED_PER_CONNECTION} users: unwatch some first");
+        Refusal::new("forbidden", most)
+    })
 }
 
 fn is_member(connection: &Connection, room: &str) -> bool {
