@@ -85,6 +85,7 @@ async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_a
             }
             Message::Tick(batch) => {
                 worker.check_connections(batch.now.tick);
+                worker.remove(&batch.removals);
                 let deliveries = worker.fanout.borrow_mut().plan(worker, &batch);
                 deliveries.write(worker).await;
                 worker.done.send_replace(batch.now.tick);

@@ -13,6 +13,8 @@ pub mod presence;
 
 pub mod account;
 pub mod dialect;
+pub mod login;
+pub mod removal;
 pub mod tick;
 
 pub mod socket;

@@ -13,10 +13,12 @@ use tracing::{info, warn};
 
 use crate::acceptor::{self, Message};
 use crate::account::{Account, MAX_UNREAD_BYTES};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::listen;
+use crate::login::Logins;
 use crate::metrics::Metrics;
 use crate::presence::{Now, Registry, Settings};
+use crate::removal::Removals;
 use crate::tick::Announcer;
 use crate::worker::{Shared, unix_ms};
 
@@ -79,6 +81,9 @@ impl Server {
     /// If a worker thread cannot be started or dies.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let shared = Arc::new(shared(self.config));
+        if shared.config.dev_login {
+            warn!("--dev-login: anybody may sign in under any name; it is for development only");
+        }
         let mut workers = Vec::new();
         for (number, listeners) in self.listeners.into_iter().enumerate() {
             workers.push(start(number, listeners, Arc::clone(&shared))?);
@@ -166,6 +171,8 @@ fn shared(config: Config) -> Shared {
         room_list: tokio::sync::Mutex::default(),
         answer_bytes: Account::new(MAX_UNREAD_BYTES),
         status_bytes: Account::new(MAX_UNREAD_BYTES),
+        logins: config.dev_login.then(|| Logins::new(config.session_key.as_ref().map(Secret::as_str), unix_ms())),
+        removals: Removals::default(),
         config,
     }
 }
@@ -201,8 +208,10 @@ impl Ticker {
         self.shared.tick.store(now.tick, Ordering::Relaxed);
         self.shared.unix_ms.store(now.unix_ms, Ordering::Relaxed);
         let (mut batches, counts) = self.announcer.tick(now);
+        let removals = self.shared.removals.take();
         for worker in workers {
-            let batch = std::mem::take(&mut batches[worker.number]);
+            let mut batch = std::mem::take(&mut batches[worker.number]);
+            batch.removals = Arc::clone(&removals);
             // There is room, as was looked at above; a worker that has ended needs no batch.
             let _ = worker.mailbox.try_send(Message::Tick(batch));
         }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::account::{Account, MAX_UNREAD_BYTES};
 use crate::dialect::{LOBBY, chat, json, native, online_users, status};
 use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Roster, Said, Seen, Tick};
+use crate::removal::Removal;
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
 /// enough for a phone.
@@ -62,6 +63,8 @@ pub struct Batch {
     pub updates: Vec<Arc<Update>>,
     /// Users whom connections of this worker watch.
     pub sightings: Vec<Sighting>,
+    /// Users who are to go at once.
+    pub removals: Arc<[Removal]>,
 }
 
 /// News of a user whom somebody watches.

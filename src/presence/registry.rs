@@ -8,6 +8,7 @@ use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::lingering::Lingering;
 use super::membership::{Membership, User};
 use super::room::{Reported, Word};
 use super::session::{Joined, SessionRooms};
@@ -48,6 +49,8 @@ pub struct Registry {
     online: AtomicUsize,
     requested: AtomicUsize,
     next_room: AtomicU64,
+    /// Sessions whose connection is lost.
+    pub(super) lingering: Lingering,
     /// Users whom somebody watches by name.
     pub watchlist: Watchlist,
 }
@@ -88,6 +91,7 @@ impl Registry {
             online: AtomicUsize::new(0),
             requested: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
+            lingering: Lingering::new(),
             watchlist: Watchlist::new(settings.workers),
         }
     }
@@ -167,6 +171,7 @@ impl Registry {
 
     /// Lets the session linger without an owner: it ends when its lease does, but no later than `grace` ticks from now.
     pub fn abandon_session(&self, session: &Arc<Session>, grace: Tick, now: Now) {
+        self.lingering.add(session);
         if grace < self.settings.ttl {
             session.shorten(now.tick + grace);
             self.watch_lease(now.tick + grace, Arc::clone(session));
@@ -317,6 +322,7 @@ impl Registry {
         }
         self.count_out_all(session, &mut rooms, Reason::Timeout);
         drop(rooms);
+        self.lingering.remove(session);
         if self.requests.remove_if(session.user(), |_, held| Arc::ptr_eq(held, session)).is_some() {
             self.requested.fetch_sub(1, Ordering::Relaxed);
         }
@@ -338,6 +344,13 @@ impl Registry {
         }
         drop(rooms);
         self.watch_lease(now.tick + self.settings.ttl, Arc::clone(session));
+    }
+
+    /// Takes out the session of a user's REST heartbeats.
+    pub(super) fn take_request(&self, user: &str) -> Option<Arc<Session>> {
+        let (_, session) = self.requests.remove(user)?;
+        self.requested.fetch_sub(1, Ordering::Relaxed);
+        Some(session)
     }
 
     fn is_member(&self, user: &str, room: &str) -> bool {
@@ -458,6 +471,6 @@ impl Registry {
     }
 }
 
-fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
+pub(super) fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
     DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), SHARDS)
 }

@@ -68,7 +68,7 @@ impl Worker {
     fn enter(self: &Rc<Self>, connection: &Rc<Connection>, user: &str, answers: &mut BytesMut) {
         match check_id(user) {
             Ok(user) => {
-                self.identify(connection, user);
+                self.identify(connection, user, None);
                 self.obey(connection, Command::join_lobby(Audience::Talk), answers);
             }
             Err(error) => {
