@@ -28,6 +28,9 @@ const MIN_TICK: Duration = Duration::from_millis(10);
 const MAX_WORKERS: usize = 256;
 /// The longest node id, or prefix of keys.
 const MAX_WORD_BYTES: usize = 64;
+/// The shortest key that signs logins, and the shortest token: what is shorter can be guessed.
+const MIN_KEY_BYTES: usize = 32;
+const MIN_TOKEN_BYTES: usize = 16;
 /// The longest lease: the timing wheel has a slot for each tick of it.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
@@ -111,6 +114,17 @@ pub struct Args {
     /// The name of this node among those that share a Redis, letters, digits, `-`, `_` and `.` [default: a new one at each start]
     #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "NAME")]
     pub node_id: Option<String>,
+    /// Let anybody sign in under any name with POST /login, for development; never where strangers come
+    #[arg(long, env = "ROLLCALL_DEV_LOGIN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub dev_login: bool,
+
+    /// Signs the logins of --dev-login, so that they outlive a restart; at least 32 bytes [default: random at each start]
+    #[arg(long, env = "ROLLCALL_SESSION_KEY", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
+    pub session_key: Option<Secret>,
+
+    /// Lets an application remove users: POST /v1/users/{user}/kick with Authorization: Bearer TOKEN; at least 16 bytes
+    #[arg(long, env = "ROLLCALL_ADMIN_TOKEN", hide_env_values = true, value_parser = secret, value_name = "TOKEN")]
+    pub admin_token: Option<Secret>,
 
     /// What to log: error, warn, info, debug, trace, or directives like info,rollcall::http=debug
     #[arg(long, env = "ROLLCALL_LOG", default_value = "info", value_name = "FILTER")]
@@ -155,6 +169,30 @@ pub enum Liveness {
     Strict,
 }
 
+/// Something that is shown nowhere.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// It.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same, as bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -195,6 +233,12 @@ pub struct Config {
     pub redis: Option<redis::Options>,
     /// The name of this node, if one is given.
     pub node_id: Option<String>,
+    /// Whether anybody may sign in under any name.
+    pub dev_login: bool,
+    /// What signs logins, if they are to outlive the server.
+    pub session_key: Option<Secret>,
+    /// What lets an application remove users.
+    pub admin_token: Option<Secret>,
     /// The log filter, already checked.
     pub log: String,
     /// The form of log lines.
@@ -237,6 +281,12 @@ impl Config {
     #[must_use]
     pub fn ticks(&self, duration: Duration) -> u64 {
         duration.as_nanos().div_ceil(self.tick.as_nanos()) as u64
+    }
+
+    /// Whether a user can be made to go.
+    #[must_use]
+    pub fn removes_users(&self) -> bool {
+        self.dev_login || self.admin_token.is_some()
     }
 
     /// Sockets open at once, requests included: somewhat more than clients, so that health checks and the refusal of a client
@@ -284,6 +334,18 @@ impl Args {
                 format!("--workers must be at most {MAX_WORKERS}"),
             ),
             (self.history <= 100_000, format!("--history is {}, it must be at most 100000", self.history)),
+            (
+                self.session_key.is_none() || self.dev_login,
+                "--session-key signs logins, which there are with --dev-login only".to_owned(),
+            ),
+            (
+                self.session_key.as_ref().is_none_or(|key| key.as_bytes().len() >= MIN_KEY_BYTES),
+                format!("--session-key must have at least {MIN_KEY_BYTES} bytes"),
+            ),
+            (
+                self.admin_token.as_ref().is_none_or(|token| token.as_bytes().len() >= MIN_TOKEN_BYTES),
+                format!("--admin-token must have at least {MIN_TOKEN_BYTES} bytes"),
+            ),
             (!self.header_timeout.is_zero(), "--header-timeout must be more than 0".to_owned()),
             (self.drain <= MAX_TTL, format!("--drain is {}, it must be at most {}", show(self.drain), show(MAX_TTL))),
         ];
@@ -317,6 +379,9 @@ impl Args {
             drain: self.drain,
             redis,
             node_id: self.node_id,
+            dev_login: self.dev_login,
+            session_key: self.session_key,
+            admin_token: self.admin_token,
             log: self.log,
             log_format: self.log_format,
             command: self.command,
@@ -381,6 +446,10 @@ fn is_word(text: &str, also: &[char]) -> bool {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}: write it like 500ms, 10s or 2m"))
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret(text.to_owned()))
 }
 
 fn show(duration: Duration) -> humantime::FormattedDuration {
@@ -463,14 +532,24 @@ mod tests {
         check(&["--redis", "redis://127.0.0.1:1", "--redis-prefix", "a{b"], Err("--redis-prefix"));
         check(&["--redis", "redis://127.0.0.1:1", "--node-id", "a b"], Err("--node-id"));
         check(&["--redis-cluster"], Err("--redis URL does not say which"));
+        let key = "k".repeat(MIN_KEY_BYTES);
+        check(&["--dev-login", "--session-key", &key], Ok(()));
+        check(&["--session-key", &key], Err("with --dev-login only"));
+        check(&["--dev-login", "--session-key", &key[1..]], Err("at least 32 bytes"));
+        check(&["--admin-token", "0123456789abcdef"], Ok(()));
+        check(&["--admin-token", ""], Err("at least 16 bytes"));
     }
 
     #[test]
-    fn passwords_are_not_repeated() {
+    fn secrets_are_not_shown() {
         for url in ["http://user:secret@host", "redis://user:secret@host:port", "redis://user:secret@host/db"] {
             let error = Config::from_args(["rollcall", "--redis", url]).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
         }
+        let config = Config::from_args(["rollcall", "--admin-token", "open sesame, please"]).unwrap();
+        assert!(!format!("{config:?}").contains("sesame"));
+        let config = Config::from_args(["rollcall", "--redis", "redis://user:sesame@127.0.0.1:1"]).unwrap();
+        assert!(!format!("{config:?}").contains("sesame"));
     }
 
     #[test]

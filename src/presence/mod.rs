@@ -8,10 +8,11 @@
 //! difference between the two for the users that reported a change.
 //!
 //! Locks are taken in this order and none is held while another thread is waited for:
-//! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox.
+//! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox. The watchlist by itself.
 
 mod audience;
 mod id;
+mod lingering;
 mod membership;
 mod registry;
 mod remote;
@@ -19,6 +20,7 @@ mod room;
 mod roster;
 mod session;
 mod state;
+mod watch;
 mod wheel;
 
 pub use audience::{AUDIENCES, Audience, AudienceSet, Observers};
@@ -29,6 +31,7 @@ pub use room::{Diff, Room, RoomChange, Said, Told};
 pub use roster::Roster;
 pub use session::Session;
 pub use state::State;
+pub use watch::{Seen, Sight, Watchers, Watchlist};
 pub use wheel::Wheel;
 
 /// Engine time: the number of ticks that have been executed. It stands still while the engine cannot keep up, so that nobody

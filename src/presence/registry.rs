@@ -8,10 +8,11 @@ use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::lingering::Lingering;
 use super::membership::{Membership, User};
 use super::room::{Reported, Told, Word};
 use super::session::{Joined, SessionRooms};
-use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Wheel};
+use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Watchlist, Wheel};
 
 /// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
 const SHARDS: usize = 256;
@@ -50,6 +51,10 @@ pub struct Registry {
     pub(super) online: AtomicUsize,
     requested: AtomicUsize,
     next_room: AtomicU64,
+    /// Sessions whose connection is lost.
+    pub(super) lingering: Lingering,
+    /// Users whom somebody watches by name.
+    pub watchlist: Watchlist,
 }
 
 /// Where an observer stands in line.
@@ -89,6 +94,8 @@ impl Registry {
             online: AtomicUsize::new(0),
             requested: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
+            lingering: Lingering::new(),
+            watchlist: Watchlist::new(settings.workers),
         }
     }
 
@@ -183,6 +190,7 @@ impl Registry {
 
     /// Lets the session linger without an owner: it ends when its lease does, but no later than `grace` ticks from now.
     pub fn abandon_session(&self, session: &Arc<Session>, grace: Tick, now: Now) {
+        self.lingering.add(session);
         if grace < self.settings.ttl {
             session.shorten(now.tick + grace);
             self.watch_lease(now.tick + grace, Arc::clone(session));
@@ -333,6 +341,7 @@ impl Registry {
         }
         self.count_out_all(session, &mut rooms, Reason::Timeout);
         drop(rooms);
+        self.lingering.remove(session);
         if self.requests.remove_if(session.user(), |_, held| Arc::ptr_eq(held, session)).is_some() {
             self.requested.fetch_sub(1, Ordering::Relaxed);
         }
@@ -354,6 +363,13 @@ impl Registry {
         }
         drop(rooms);
         self.watch_lease(now.tick + self.settings.ttl, Arc::clone(session));
+    }
+
+    /// Takes out the session of a user's REST heartbeats.
+    pub(super) fn take_request(&self, user: &str) -> Option<Arc<Session>> {
+        let (_, session) = self.requests.remove(user)?;
+        self.requested.fetch_sub(1, Ordering::Relaxed);
+        Some(session)
     }
 
     fn is_member(&self, user: &str, room: &str) -> bool {
@@ -452,7 +468,7 @@ impl Registry {
         if memberships[at].is_online() {
             return (Word::Online(memberships[at].shown_state()), told);
         }
-        let reason = memberships.swap_remove(at).reason;
+        let reason = memberships.remove(at).reason;
         if memberships.is_empty() {
             entry.remove();
             self.online.fetch_sub(1, Ordering::Relaxed);
@@ -480,6 +496,6 @@ impl Registry {
     }
 }
 
-fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
+pub(super) fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
     DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), SHARDS)
 }
