@@ -11,6 +11,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const TYPES: &str = "application/typescript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 macro_rules! web {
@@ -46,8 +47,8 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/login.css", STYLE, web!("login.css")),
     ("/dashboard.css", STYLE, web!("dashboard.css")),
     ("/online-users.js", SCRIPT, web!("online-users.js")),
-    ("/presence-client.js", SCRIPT, web!("presence-client.js")),
     ("/presence.js", SCRIPT, web!("presence.js")),
+    ("/presence.d.ts", TYPES, web!("presence.d.ts")),
     ("/names.js", SCRIPT, web!("names.js")),
     ("/dom.js", SCRIPT, web!("dom.js")),
     ("/roster.js", SCRIPT, web!("roster.js")),
@@ -74,9 +75,8 @@ pub(super) fn find(path: &str) -> Option<Reply> {
         return Some(reply(HTML, page));
     }
     let (_, media_type, body) = FILES.iter().find(|(known, ..)| *known == path)?;
-    let reply = reply(media_type, body);
-    // A module is fetched with CORS: without this the pages of others could not embed it.
-    Some(if *media_type == SCRIPT { reply.and(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*") } else { reply })
+    // Modules are fetched with CORS: without this the pages of others could not import them.
+    Some(reply(media_type, body).and(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
 }
 
 fn reply(media_type: &'static str, body: &'static str) -> Reply {

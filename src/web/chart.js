@@ -33,7 +33,7 @@ export class Chart {
   #range = element("p", "chart-range");
   #top = element("span", "chart-top");
   #readout = element("span", "chart-readout");
-  #svg = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+  #svg = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": "nothing yet" });
   #area = svg("path", { class: "chart-area" });
   #line = svg("path", { class: "chart-line" });
   #mark = svg("path", { class: "chart-mark" });

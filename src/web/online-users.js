@@ -1,13 +1,13 @@
 /**
  * The page at `/`: asks for a name, joins the lobby and shows who is there. The connection and the mirrored room are
- * presence-client.js; here is only what is seen. Names come from strangers: they reach the page as text, never as markup.
+ * presence.js; here is only what is seen. Names come from strangers: they reach the page as text, never as markup.
  */
 
 import { avatarOf, element, nameOf } from "/dom.js";
 import { askName } from "/name-dialog.js";
 import { compareNames, hashOf, hueClass } from "/names.js";
 import { announce, el, hideNotice, people, showConnection, showNotice, showTrouble } from "/page.js";
-import { PresenceClient } from "/presence-client.js";
+import { connect } from "/presence.js";
 
 const ROOM = "lobby";
 /** Rows in the document at once. More are counted, and found with the filter. */
@@ -250,7 +250,7 @@ function showStatus(status) {
     announceCount("Connected. ");
   }
   if (status.phase === "waiting" || status.phase === "refused") {
-    showTrouble(status.cause, () => presence.status === status);
+    showTrouble(status.cause, () => presence.connection === status);
     markStale();
   }
   showConnection(status);
@@ -259,7 +259,7 @@ function showStatus(status) {
 
 function markStale() {
   document.body.dataset.stale = "true";
-  if (lobby.epoch === null || el.stale.textContent) return;
+  if (!lobby.ready || el.stale.textContent) return;
   el["count-label"].textContent = "online when last seen";
   const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   el.stale.textContent = `as of ${time}`;
@@ -276,7 +276,7 @@ function showWire() {
 }
 
 function announceCount(news = "") {
-  if (lobby.epoch === null) return;
+  if (!lobby.ready) return;
   announce(`${news}${people(lobby.count)} online.`);
 }
 
@@ -292,21 +292,21 @@ let lobby = null;
 /** Comes in under `name`, out under the one before. */
 function enter(name) {
   presence?.close();
-  presence = new PresenceClient({ user: name });
+  presence = connect(undefined, { user: name });
   lobby = presence.join(ROOM);
   const mine = presence;
   // The events of a connection that was left behind must not paint over those of the present one.
-  const current = (handler) => (event) => mine === presence && handler(event.detail);
-  presence.addEventListener("status", current(showStatus));
-  presence.addEventListener("error", current(({ message }) => showNotice("The server did not accept that", message)));
-  lobby.addEventListener("change", current(showChange));
+  const current = (handler) => (news) => mine === presence && handler(news);
+  presence.on("phase", current(showStatus));
+  presence.on("error", current(({ message }) => showNotice("The server did not accept that", message)));
+  lobby.on("change", current(showChange));
 
   hideNotice(focusHeadline);
   board.clear();
   activity.clear();
   roster.reset([], name);
   showCount();
-  presence.connect();
+  showStatus(presence.connection);
 }
 
 function showChange({ joined, left, reset }) {
@@ -333,7 +333,7 @@ function showChange({ joined, left, reset }) {
 }
 
 function showCount() {
-  const known = lobby.epoch !== null;
+  const known = lobby.ready;
   el.count.textContent = known ? lobby.count.toLocaleString() : "–";
   el.count.classList.toggle("unknown", !known);
   document.title = known ? `(${lobby.count}) rollcall · who is here, right now` : "rollcall · who is here, right now";
@@ -342,11 +342,11 @@ function showCount() {
 el.retry.addEventListener("click", () => presence.connect());
 el.filter.addEventListener("input", ({ target }) => roster.filterBy(target.value));
 for (const news of ["online", "offline"]) {
-  addEventListener(news, () => presence?.status.cause && showTrouble(presence.status.cause, () => presence.status.cause));
+  addEventListener(news, () => presence?.connection.cause && showTrouble(presence.connection.cause, () => presence.connection.cause));
 }
 setInterval(() => {
   if (document.hidden || !presence) return;
-  showConnection(presence.status);
+  showConnection(presence.connection);
   activity.tick();
 }, 500);
 

@@ -58,7 +58,7 @@ export async function showTrouble(cause, isPresent) {
     const answered = await fetch("/livez", { cache: "no-store", signal: AbortSignal.timeout(DIAGNOSE_TIMEOUT_MS) })
       .then(() => true, () => false);
     if (!isPresent()) return;
-    if (answered) cause.kind = "blocked";
+    if (answered) cause = { ...cause, kind: "blocked" };
   }
   showNotice(...explain(cause));
 }

@@ -1,4 +1,4 @@
-// presence.js: the client of rollcall's protocol presence.v1. What each thing is for stands in presence.d.ts.
+// The client of rollcall's protocol presence.v1; presence.d.ts says what each thing is for.
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const STABLE_AFTER_MS = 10_000;
@@ -6,7 +6,7 @@ const BACKOFF_BASE_MS = 1_000;
 const BACKOFF_CAP_MS = 30_000;
 const BUSY_MS = 10_000;
 const ACK_TIMEOUT_MS = 4_000;
-const SILENT_BEATS = 3; // a quiet room sends nothing: then a sign of life is asked for
+const SILENT_BEATS = 3; // then an answer is asked for
 const MAX_HELD_DIFFS = 64;
 const MAX_STATE_BYTES = 1_024;
 const MAX_DATA_BYTES = 16_000;
@@ -49,7 +49,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
   const { on, emit } = emitter();
   const rooms = new Map();
   const watches = new Set();
-  let socket, listening, timer, ackTimer, lossy, up;
+  let socket, listening, timer, ackTimer, lossy;
   let attempt = 0;
   let silentBeats = 0;
 
@@ -76,7 +76,6 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     return room.room;
   }
 
-  // The server would refuse it, and the join with it.
   function checkState(state) {
     const text = JSON.stringify(state);
     if (!/^({|null$)/.test(text)) throw new TypeError("state: not an object");
@@ -88,7 +87,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     const { on, emit } = emitter();
     const members = new Map();
     const wanted = { observe: true, detail: "members" };
-    let epoch, pages, asked; // since when a list is waited for
+    let epoch, pages, asked;
 
     const room = {
       name, members, count: 0, seq: 0, ready: false, on,
@@ -135,11 +134,11 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       pages = undefined;
       asked = observe && !epoch && now();
       const resume = epoch && { epoch, seq: room.seq };
-      send(joined ? { type: "join", room: name, state, observe, detail, resume } : { type: "observe", room: name, detail, resume });
+      send({ type: joined ? "join" : "observe", room: name, state, observe, detail, resume });
       if (state === null) sendState(); // in a join it means: as before
     }
 
-    // Where something was lost, the last word may be lost too.
+    // Where one message was lost, the last one may be too.
     function check() {
       if (asked ? asked + 2 * heartbeatMs() <= now() : wanted.observe && lossy) ask();
     }
@@ -189,9 +188,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       else if (diff.seq > room.seq) become(diff, false);
     }
 
-    // What is told of is what really changed.
     function become({ seq, joined = [], updated = [], left = [] }, reset) {
-      const first = !room.ready;
       const news = { joined: [], updated: [], left: left.filter(({ user }) => members.delete(user)), reset };
       for (const { user, state = null } of [...joined, ...updated]) {
         if (!members.has(user)) news.joined.push({ user, state });
@@ -200,7 +197,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       }
       room.seq = seq;
       settle(members.size);
-      if (first || news.joined.length + news.updated.length + news.left.length) emit("change", news);
+      emit("change", news);
       for (const one of news.joined) emit("join", one, reset);
       for (const one of news.updated) emit("update", one, reset);
       for (const one of news.left) emit("leave", one, reset);
@@ -251,9 +248,9 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     if (event) emit(event, connection);
   }
 
-  function later(ms, action) {
+  function later(ms, action, what) {
     clearTimeout(timer);
-    timer = setTimeout(action, ms);
+    timer = setTimeout(action, ms, what);
   }
 
   function send(message) {
@@ -266,14 +263,11 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     if (socket) return;
     address.searchParams.set("user", user);
     if (presence.token) address.searchParams.set("token", presence.token);
-    let opened;
     socket = new WebSocket(address.href, "presence.v1");
-    socket.onopen = () => (opened = true);
     socket.onmessage = ({ data }) => receive(data);
     socket.onerror = () => {};
-    socket.onclose = ({ code, reason }) =>
-      lost({ kind: code === 1006 && !opened ? "unreachable" : (KINDS[code] ?? "ended"), code, reason });
-    later(CONNECT_TIMEOUT_MS, () => giveUp("timeout"));
+    socket.onclose = ({ code, reason }) => lost({ kind: KINDS[code] ?? "ended", code, reason });
+    later(CONNECT_TIMEOUT_MS, giveUp, "timeout");
     listening ??= new AbortController();
     for (const type of ["online", "offline", "pageshow", "visibilitychange"]) {
       globalThis.addEventListener?.(type, browserSays, listening);
@@ -283,11 +277,10 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
 
   function close() {
     const old = detach();
-    // A close before it is open is an error in the console.
-    if (old?.readyState === 0) old.onopen = () => old.close(1000);
+    if (old?.readyState === 0) old.onopen = () => old.close(1000); // at once is an error in the console
     else old?.close(1000);
     listening?.abort();
-    listening = up = undefined;
+    listening = undefined;
     show({ phase: "closed" });
   }
 
@@ -315,8 +308,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     presence.welcome = welcome;
     presence.connection = { phase: "online", since: now() };
     lossy = false;
-    up = true;
-    later(heartbeatMs() * Math.random(), beat); // those who connect at once do not beat as one
+    later(heartbeatMs() * Math.random(), beat); // not all at once
     for (const { ask } of rooms.values()) ask();
     for (const { names } of watches) sendNames("watch", names);
     takeHealth({ degraded: false });
@@ -336,38 +328,37 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     else socket.send("heartbeat");
   }
 
-  // Whatever comes next is an answer.
   function probe() {
     if (send({ type: "heartbeat", ack: true })) ackTimer ||= setTimeout(giveUp, ACK_TIMEOUT_MS, "silent");
   }
 
-  // Its own close event could take minutes. 1000 would be a leave.
+  // Not 1000: that is a leave.
   function giveUp(kind) {
     socket.close(4000, kind);
     lost({ kind });
   }
 
   function lost(cause) {
+    const { since } = presence.connection;
+    if (cause.code === 1006 && !since) cause.kind = "unreachable";
     const { kind } = cause;
     detach();
-    if (presence.connection.since + STABLE_AFTER_MS <= now()) attempt = 0;
+    if (since + STABLE_AFTER_MS <= now()) attempt = 0;
     let connection = { phase: kind, cause };
     if (kind !== "refused") {
       let delay = Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** attempt);
       if (kind === "busy") delay = BUSY_MS * (1 + 2 * Math.random());
-      if (kind === "restarting" && !attempt) delay = Math.random() * heartbeatMs(); // the lease has not ended then
+      if (kind === "restarting" && !attempt) delay = Math.random() * heartbeatMs();
       attempt++;
       later(delay, connect);
       connection = { phase: "waiting", attempt, retryAt: now() + delay, cause };
     }
-    const first = up !== false;
-    up = false;
-    show(connection, first && "down");
+    show(connection, "down");
   }
 
   function detach() {
     const old = socket;
-    if (old) old.onopen = old.onmessage = old.onclose = null;
+    if (old) old.onmessage = old.onclose = null;
     clearTimeout(timer);
     clearTimeout(ackTimer);
     socket = undefined;

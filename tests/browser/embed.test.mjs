@@ -110,7 +110,7 @@ describe("the roster", () => {
     await eventually(page, inside, ["5"], ".count");
     const names = await page.evaluate(inside, ".name");
     assert.deepEqual(names.sort(), [...HOSTILE, "alice"].sort());
-    await assertOnlyText(page, "body");
+    await assertOnlyText(page, ".box");
     await scene.restart();
     await roster(page, ["alice"]);
     scene.assertNoProblems({ serverWasAway: true });
@@ -133,7 +133,7 @@ describe("the chat", () => {
     await alice.getByRole("button", { name: "Send" }).click();
     for (const page of [alice, bob]) await eventually(page, inside, [HOSTILE[0], "Hello Bob"], ".said");
     await eventually(alice, inside, ["Hello Bob"], ".mine .said");
-    await assertOnlyText(alice, "body");
+    await assertOnlyText(alice, ".box");
     await screenshot(alice, "embed");
     scene.assertNoProblems();
   });
