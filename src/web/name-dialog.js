@@ -28,8 +28,9 @@ export function askName({ enter, focus }) {
   // Without a name there is nothing to go back to.
   el["name-dialog"].addEventListener("cancel", (event) => present || event.preventDefault());
   el["name-dialog"].addEventListener("close", () => {
+    // The browser gives the focus back to the button that opened it, if one did.
     if (!present) open();
-    else if (document.activeElement === document.body) focus();
+    else if (document.activeElement !== el["change-name"]) focus();
   });
   const name = initialName();
   if (name) take(name);

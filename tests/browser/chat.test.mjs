@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { phase, screenshot, SHORT_TIMES, sleep, stale } from "./harness.mjs";
-import { assertNothingSticksOut, assertOnlyText, HOSTILE, LEASE_IS_OVER_MS, PHONE, Scene, shows, SMALL_PHONE } from "./scene.mjs";
+import { phase, screenshot, sleep, stale } from "./harness.mjs";
+import { assertNothingSticksOut, assertOnlyText, eventually, HOSTILE, LEASE_IS_OVER_MS, PHONE, Scene, shows, SMALL_PHONE } from "./scene.mjs";
 
 const scene = new Scene();
 const SAID = "#log .said";
@@ -179,16 +179,33 @@ describe("when something is wrong", () => {
     scene.assertNoProblems();
   });
 
-  test("a server that hangs is noticed, and the name is asked for where there is none", async () => {
-    await scene.start({ args: SHORT_TIMES });
-    const page = await scene.open("/chat");
-    await page.getByLabel("Your name").fill("dora");
-    await page.keyboard.press("Enter");
+  test("a server that hangs is noticed, though the connection stays open", async () => {
+    await scene.start();
+    const visitor = await scene.visitor();
+    const page = await visitor.context.newPage();
+    await page.clock.install();
+    await page.goto(`${scene.server.url}/chat?user=alice`);
     await phase(page, "online");
-    await shows(page, HERE, ["dora"]);
-    assert.ok(await page.locator("#text").evaluate((node) => node === document.activeElement), "the next thing is to write");
-    scene.assertNoProblems();
+    scene.server.signal("SIGSTOP");
+    await page.clock.runFor(26_000);
+    await page.getByRole("heading", { name: "The connection went silent" }).waitFor();
+    scene.server.signal("SIGCONT");
+    await page.clock.resume();
+    await phase(page, "online");
+    await say(page, "back");
+    await shows(page, SAID, ["back"]);
   });
+});
+
+test("a name is asked for where there is none, and then the next thing is to write", async () => {
+  await scene.start();
+  const page = await scene.open("/chat");
+  await page.getByLabel("Your name").fill("dora");
+  await page.keyboard.press("Enter");
+  await phase(page, "online");
+  await shows(page, HERE, ["dora"]);
+  await eventually(page, () => document.activeElement.id, "text");
+  scene.assertNoProblems();
 });
 
 test("the keyboard alone is enough", async () => {
