@@ -8,7 +8,8 @@ import { element, setText } from "/dom.js";
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const HEIGHT = 90;
-/** Seconds from the left edge to the right one. */
+/** Seconds from the left edge to the right one: as many as are known, between these. */
+const LEAST_SPAN_S = 30;
 export const SPAN_S = 120;
 
 function svg(tag, attributes) {
@@ -69,7 +70,7 @@ export class Chart {
     const low = this.#format(Math.min(...values));
     const high = this.#format(Math.max(...values));
     setText(this.#range, `lowest ${low}, highest ${high}`);
-    this.#svg.setAttribute("aria-label", `${this.#title}: now ${now}, lowest ${low} and highest ${high} in the last two minutes`);
+    this.#svg.setAttribute("aria-label", `${this.#title}: now ${now}, lowest ${low} and highest ${high} in the time shown`);
     const end = roundUp(Math.max(this.#least, ...values));
     setText(this.#top, this.#format(end));
     const strokes = this.#strokes(end);
@@ -90,7 +91,8 @@ export class Chart {
   }
 
   #x(time) {
-    return WIDTH * (1 - (this.#points.at(-1).time - time) / SPAN_S);
+    const last = this.#points.at(-1).time;
+    return WIDTH * (1 - (last - time) / Math.max(LEAST_SPAN_S, last - this.#points[0].time));
   }
 
   #point(fraction) {

@@ -15,51 +15,52 @@ const GAP_S = 5;
 
 const whole = (value) => Math.round(value).toLocaleString();
 const short = (value) => (value < 10 ? value.toLocaleString(undefined, { maximumFractionDigits: 1 }) : whole(value));
+/** Charts have a value `of` one look or `between` two. */
 const rate = (name) => (now, before, seconds) => (now[name] - before[name]) / seconds;
 
 const CHARTS = [
   {
-    title: "Users online", least: 5, format: whole, value: (now) => now.users,
+    title: "Users online", least: 5, format: whole, of: (now) => now.users,
     hint: "More people: memory and each newcomer's list grow with it, the cost of a heartbeat does not. A step without a cause outside is a bot, or tabs of one person under changing names.",
   },
   {
-    title: "Connections", least: 5, format: whole, value: (now) => now.connections,
+    title: "Connections", least: 5, format: whole, of: (now) => now.connections,
     hint: "Faster than users: people have several tabs or devices, or a client opens connections and does not close them. Up to --max-connections (about 1 KB of memory each); then newcomers are refused with 1013.",
   },
   {
-    title: "Heartbeats per second", least: 5, format: short, value: rate("heartbeats"),
+    title: "Heartbeats per second", least: 5, format: short, between: rate("heartbeats"),
     hint: "One per connection and heartbeat interval is right. More: a client that beats too often. Each is one store in memory, some microseconds of the kernel, and nothing else.",
   },
   {
-    title: "Deliveries per second", least: 5, format: short, value: rate("deliveries"),
+    title: "Deliveries per second", least: 5, format: short, between: rate("deliveries"),
     hint: "Changes × those who look, at most one per tick, room and connection. It grows with the square of a room whose people come and go: split large rooms, or observe them with detail “count”.",
   },
   {
     title: "Tick duration, mean", least: 1, format: (value) => `${value.toLocaleString(undefined, { maximumFractionDigits: 2 })} ms`,
-    value: (now, before) => (now.ticks > before.ticks ? (now.tick_us - before.tick_us) / (now.ticks - before.ticks) / 1000 : null),
+    between: (now, before) => (now.ticks > before.ticks ? (now.tick_us - before.tick_us) / (now.ticks - before.ticks) / 1000 : null),
     hint: "A tick ends leases and encodes what changed. Near the tick interval (100 ms unless set) changes are told late: give it more cores, or fewer changes per room. One long tick is shown under the headline.",
   },
   {
-    title: "CPU", least: 5, format: (value) => `${short(value)} %`, value: (now, before, seconds) => ((now.cpu_ns - before.cpu_ns) / 1e9 / seconds) * 100,
+    title: "CPU", least: 5, format: (value) => `${short(value)} %`, between: (now, before, seconds) => ((now.cpu_ns - before.cpu_ns) / 1e9 / seconds) * 100,
     hint: "Of one core; with N workers up to N × 100 %. When it is full, ticks are put off and everybody's news come later, but nobody is declared gone.",
   },
   {
-    title: "Memory", least: 16, format: (value) => `${short(value)} MB`, value: (now) => (now.memory_bytes === undefined ? null : now.memory_bytes / 1e6),
+    title: "Memory", least: 16, format: (value) => `${short(value)} MB`, of: (now) => (now.memory_bytes === undefined ? null : now.memory_bytes / 1e6),
     hint: "About 1 KB per connection. Growing while connections do not: clients that do not read (deliveries skipped grow too), or very many different rooms.",
   },
   {
-    title: "Changes per second", least: 5, format: short, value: rate("changes"),
+    title: "Changes per second", least: 5, format: short, between: rate("changes"),
     hint: "Members who joined, changed their state or left. High while users stay the same: clients that reconnect again and again, or states that are used as a channel.",
   },
 ];
 
 const STORE_CHARTS = [
   {
-    title: "Redis commands per second", least: 5, format: short, value: rate("redis_commands"),
+    title: "Redis commands per second", least: 5, format: short, between: rate("redis_commands"),
     hint: "At most one per user and half a ttl, whatever the heartbeats and tabs, and some for joins and leaves. Growing with heartbeats and not with users is an error worth reporting.",
   },
   {
-    title: "Redis round trips per second", least: 5, format: short, value: rate("redis_flushes"),
+    title: "Redis round trips per second", least: 5, format: short, between: rate("redis_flushes"),
     hint: "One pipeline carries up to a thousand commands. Many round trips with few commands each: a flush interval that is too short.",
   },
 ];
@@ -105,7 +106,8 @@ function show(now) {
   if (usesRedis && el["store-charts"].childElementCount === 0) chartsInto(el["store-charts"], STORE_CHARTS);
   for (const [chart, drawn] of charts) {
     if (seconds > GAP_S || (last && !goesOn)) drawn.add(time, null);
-    if (goesOn) drawn.add(time, finite(chart.value(now, last.now, seconds)));
+    const value = chart.of ? chart.of(now) : goesOn && chart.between(now, last.now, seconds);
+    if (value !== false) drawn.add(time, Number.isFinite(value) ? value : null);
   }
   looks.push({ time, now });
   while (looks[0].time < time - SPAN_S) looks.shift();
@@ -113,8 +115,6 @@ function show(now) {
   showStore(now, usesRedis);
   showTroubles(now);
 }
-
-const finite = (value) => (Number.isFinite(value) ? value : null);
 
 function showFacts(now) {
   const hours = now.uptime_ms / 3_600_000;

@@ -68,6 +68,7 @@ describe("every page", () => {
       const skip = await page.evaluate(() => document.activeElement.getAttribute("href"));
       assert.match(skip, /^#/, path);
       assert.equal(await page.locator(skip).count(), 1, `${path} skips to ${skip}`);
+      await page.close();
     }
   });
 
@@ -88,6 +89,7 @@ describe("every page", () => {
         return document.body.dataset.owned;
       });
       assert.equal(injected, undefined, `${path}: the policy holds`);
+      await page.close();
     }
     assert.deepEqual([...hosts], [new URL(scene.server.url).host]);
   });
