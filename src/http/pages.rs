@@ -88,7 +88,8 @@ fn reply(media_type: &'static str, body: &'static str) -> Reply {
 fn whole(path: &str, source: &str) -> String {
     let link = format!("<a href=\"{path}\">");
     let marked = format!("<a href=\"{path}\" aria-current=\"page\">");
-    let page = FRAGMENTS.iter().fold(source.to_owned(), |page, (name, fragment)| page.replace(name, fragment.trim_end()));
+    let page =
+        FRAGMENTS.iter().fold(source.to_owned(), |page, (name, fragment)| page.replace(name, fragment.trim_end()));
     page.replace(&link, &marked)
 }
 
@@ -114,7 +115,8 @@ mod tests {
             named.for_each(|word| assert!(is_file(word), "{path} names {word}"));
         }
         for (path, _, text) in FILES {
-            let imports = text.lines().filter(|line| line.starts_with("import ")).filter_map(|line| line.split('"').nth(1));
+            let imports =
+                text.lines().filter(|line| line.starts_with("import ")).filter_map(|line| line.split('"').nth(1));
             imports.for_each(|file| assert!(is_file(file.trim_start_matches('.')), "{path} imports {file}"));
             assert!(!text.contains("@import") && !text.contains("url(http"), "{path} loads from elsewhere");
         }

@@ -1,4 +1,4 @@
-/** How embed.js looks: inside its shadow root, in the colours of the page around it if that says light or dark. */
+/** How embed.js looks inside its shadow root: light or dark as the `color-scheme` of the page around it. */
 
 const hues = [20, 48, 75, 105, 135, 160, 190, 220, 250, 280, 310, 345].map((hue, index) => `.hue-${index} { --hue: ${hue}; }`);
 
@@ -7,7 +7,6 @@ ${hues.join("\n")}
 
 :host {
   display: block;
-  color-scheme: light dark;
   --ground: light-dark(#fff, #111516);
   --sunken: light-dark(#f1f3f3, #1b2123);
   --ink: light-dark(#14181a, #eaeef0);

@@ -81,6 +81,9 @@ describe("the roster", () => {
     const page = await visit();
     await roster(page, ["alice", "bob"]);
     await eventually(page, inside, ["sales", "help"], ".room");
+    const lights = await page.evaluate(() => [...document.querySelectorAll("div")].map((node) =>
+      Number(/\d+/.exec(getComputedStyle(node.shadowRoot.querySelector(".box")).backgroundColor)[0])));
+    assert.deepEqual(lights.map((light) => light > 128), [true, false]);
     const order = await page.evaluate(() => [...document.body.children].map((node) => node.tagName));
     assert.deepEqual(order, ["H1", "P", "SCRIPT", "DIV", "H2", "SCRIPT", "DIV"]);
     scene.assertNoProblems();
