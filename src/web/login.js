@@ -18,7 +18,8 @@ const ASK_AGAIN_MS = 300;
 
 const lastSeen = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 
-let me = null;
+/** The name this browser is signed in under, null if it is not; not asked yet at first. */
+let me;
 let presence = null;
 let watch = null;
 /** Name → { row, badge }. */
@@ -39,6 +40,7 @@ async function call(method, path, body) {
 async function askWhoIsKnown() {
   const { users } = await call("GET", "/login/users");
   const known = users.slice(0, MAX_WATCHED).sort(compareNames);
+  for (const name of [...people.keys()]) if (!known.includes(name)) people.delete(name);
   if (known.every((name) => people.has(name)) && known.length === people.size && watch) return;
   for (const name of known) if (!people.has(name)) people.set(name, createRow(name));
   el.people.replaceChildren(...known.map((name) => people.get(name).row));
@@ -106,8 +108,8 @@ function showPhase(status) {
   document.body.dataset.stale = String(status.phase !== "online");
   if (status.phase === "online") {
     hideNotice(() => el.headline.focus());
-    // The server may have begun a new life, in which it knows others.
-    askSoon();
+    // The server may have begun a new life, in which it knows others and perhaps not me.
+    begin().catch(failed);
   }
   // Signed out in another tab, perhaps: then there is nobody to come back as.
   if (status.phase === "refused" && me !== null) begin().catch(failed);
@@ -142,6 +144,7 @@ function failed(error) {
 }
 
 function explainAccounts() {
+  presence?.close();
   el.owned.hidden = false;
   el.connection.hidden = true;
 }
@@ -150,10 +153,12 @@ function explainAccounts() {
 async function begin() {
   try {
     const { user } = await call("GET", "/login/session");
-    enter(user ?? null);
+    const refused = presence?.connection.phase === "refused" && presence.connection;
+    if (user !== me) enter(user);
+    else if (refused) showTrouble(refused.cause, () => presence.connection === refused);
+    else await askWhoIsKnown();
   } catch (error) {
-    if (error.status === 401) enter(null);
-    else if (error.status === 404) explainAccounts();
+    if (error.status === 404) explainAccounts();
     else throw error;
   }
 }
