@@ -44,14 +44,16 @@ async function askWhoIsKnown() {
   if (known.every((name) => people.has(name)) && known.length === people.size && watch) return;
   for (const name of known) if (!people.has(name)) people.set(name, createRow(name));
   el.people.replaceChildren(...known.map((name) => people.get(name).row));
-  watch?.close();
+  // The new one first: what is known of those whom both watch goes over to it.
+  const before = watch;
   watch = presence.watch(known);
+  before?.close();
   watch.on("change", () => showBadges());
   showBadges();
 }
 
 function createRow(name) {
-  const badge = element("span", "badge", "offline");
+  const badge = element("span", "badge", "…");
   const row = element("li", "person", avatarOf(name), nameOf(name), badge);
   row.dataset.online = "false";
   return { row, badge };
@@ -64,8 +66,9 @@ function showBadges() {
     const isOnline = status?.online === true;
     online += Number(isOnline);
     row.dataset.online = String(isOnline);
-    if (isOnline) setText(badge, "online");
-    else setText(badge, status?.since ? `offline since ${lastSeen.format(status.since)}` : "offline");
+    if (!status) setText(badge, "…");
+    else if (isOnline) setText(badge, "online");
+    else setText(badge, status.since ? `offline since ${lastSeen.format(status.since)}` : "offline");
     row.querySelector(".tag")?.remove();
     if (name === me) badge.before(element("span", "tag", "you"));
   }

@@ -131,6 +131,7 @@ test("a server that restarts with the same key: signed in and online again", asy
   await scene.server.stop("SIGTERM");
   await Promise.all([page, watcher].map((one) => one.locator("body[data-stale=true]").waitFor({ state: "attached" })));
   await scene.start({ ...same, port: scene.server.port });
+  for (const one of [page, watcher]) await phase(one, "online");
   await everybodySees([page, watcher], { alice: "online" });
   await page.getByRole("button", { name: "Sign out" }).click();
   await everybodySees([page, watcher], { alice: "offline" });
