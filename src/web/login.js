@@ -63,12 +63,13 @@ function showBadges() {
   let online = 0;
   for (const [name, { row, badge }] of people) {
     const status = watch.users.get(name);
-    const isOnline = status?.online === true;
-    online += Number(isOnline);
-    row.dataset.online = String(isOnline);
-    if (!status) setText(badge, "…");
-    else if (isOnline) setText(badge, "online");
-    else setText(badge, status.since ? `offline since ${lastSeen.format(status.since)}` : "offline");
+    // Not told yet on this connection: what was shown stays.
+    if (status) {
+      row.dataset.online = String(status.online);
+      const offline = status.since ? `offline since ${lastSeen.format(status.since)}` : "offline";
+      setText(badge, status.online ? "online" : offline);
+    }
+    online += Number(row.dataset.online === "true");
     row.querySelector(".tag")?.remove();
     if (name === me) badge.before(element("span", "tag", "you"));
   }
