@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, before, describe, test } from "node:test";
 
@@ -57,6 +58,19 @@ describe("the roster", () => {
     await eventually(page, inside, ["2"], ".count");
     await local.close();
     await roster(page, ["alice"]);
+    scene.assertNoProblems();
+  });
+
+  test("the page in docs/embed.md works as it stands there", async () => {
+    await scene.start();
+    const [, page] = /```html\n(.*?)```/s.exec(readFileSync(new URL("../../docs/embed.md", import.meta.url), "utf8"));
+    html = page.replaceAll("http://localhost:8000", scene.server.url);
+    const shop = await visit();
+    await shop.getByRole("textbox", { name: "Your name" }).fill("carol");
+    await shop.keyboard.press("Enter");
+    await roster(shop, ["carol"]);
+    await eventually(shop, inside, ["shop"], ".room");
+    await shop.getByRole("textbox", { name: "Say something" }).waitFor();
     scene.assertNoProblems();
   });
 
