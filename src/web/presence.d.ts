@@ -202,7 +202,8 @@ export interface Room {
   readonly seq: number;
   on<E extends keyof RoomEvents>(event: E, handler: RoomEvents[E]): Off;
   /**
-   * Replaces my state, `null` clears it. Kept and sent (again) whenever there is a connection.
+   * Replaces my state, `null` clears it. Kept and sent (again) whenever there is a connection; of no effect in a room that
+   * is only observed.
    * @throws TypeError if it is no object, RangeError if it has more than 1 KiB of JSON
    */
   setState(state: State | null): void;

@@ -1,44 +1,42 @@
-// The client of rollcall's protocol presence.v1; presence.d.ts says what each thing is for.
+// The client of a rollcall server; presence.d.ts says what it does.
 
-const CONNECT_TIMEOUT_MS = 10_000;
-const STABLE_AFTER_MS = 10_000;
-const BACKOFF_BASE_MS = 1_000;
-const BACKOFF_CAP_MS = 30_000;
-const BUSY_MS = 10_000;
-const ACK_TIMEOUT_MS = 4_000;
-const SILENT_BEATS = 3; // then an answer is asked for
+const CONNECT_TIMEOUT_MS = 10000;
+const BACKOFF_BASE_MS = 1000;
+const BACKOFF_CAP_MS = 30000;
+const ACK_TIMEOUT_MS = 4000;
+const SILENT_BEATS = 3;
 const MAX_HELD_DIFFS = 64;
-const MAX_STATE_BYTES = 1_024;
-const MAX_DATA_BYTES = 16_000;
+const MAX_STATE_BYTES = 1024;
+const MAX_DATA_BYTES = 16000;
 const MAX_BUFFERED_BYTES = 1e6;
 const NAMES_PER_FRAME = 50;
 const KINDS = { 1006: "cut", 1008: "refused", 1012: "restarting", 1013: "busy" };
 
-const { now } = Date;
+const now = () => Date.now();
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-function fit(what, text, most) {
-  if (new TextEncoder().encode(text).length > most) throw new RangeError(`${what}: more than ${most} bytes`);
+function fit(text, most) {
+  if (new Blob([text]).size > most) throw new RangeError(`more than ${most} bytes`);
 }
 
 function checkName(name) {
-  if (!/^[^\p{Cc}\p{Cs}]+$/u.test(name)) throw new TypeError(`not a name: ${name}`);
-  fit("name", name, 128);
+  if (typeof name !== "string" || !/^[^\p{Cc}\p{Cs}]+$/u.test(name)) throw new TypeError(`not a name: ${name}`);
+  fit(name, 128);
 }
 
 function emitter() {
   const handlers = {};
   return {
     on(event, handler) {
-      const set = (handlers[event] ??= new Set()).add(handler);
-      return () => void set.delete(handler);
+      (handlers[event] ??= new Set()).add(handler);
+      return () => void handlers[event].delete(handler);
     },
     emit(event, ...args) {
       for (const handler of [...(handlers[event] ?? [])]) {
         try {
           if (handlers[event].has(handler)) handler(...args);
         } catch (error) {
-          setTimeout(() => { throw error; }); // the mirror goes on
+          setTimeout(() => { throw error; }, 0); // the mirror goes on
         }
       }
     },
@@ -65,7 +63,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     join: (name, options) => enter(name, { ...options, joined: true }),
     observe: (name, options) => enter(name, { ...options, observe: true }),
   };
-  const heartbeatMs = () => presence.welcome.heartbeat_ms;
+  const heartbeatMs = () => presence.welcome?.heartbeat_ms ?? 5000;
 
   function enter(name, wish) {
     checkName(name);
@@ -78,15 +76,15 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
 
   function checkState(state) {
     const text = JSON.stringify(state);
-    if (!/^({|null$)/.test(text)) throw new TypeError("state: not an object");
-    fit("state", JSON.stringify({ ...state, ...away }), MAX_STATE_BYTES);
+    if (!/^({|null$)/.test(text)) throw new TypeError(`not an object: ${text}`);
+    fit(JSON.stringify({ ...state, ...away }), MAX_STATE_BYTES);
     return JSON.parse(text);
   }
 
   function createRoom(name) {
     const { on, emit } = emitter();
     const members = new Map();
-    const wanted = { observe: true, detail: "members" };
+    const wanted = { observe: true, detail: "members", state: away ? null : undefined };
     let epoch, pages, asked;
 
     const room = {
@@ -96,8 +94,8 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
         sendState();
       },
       send(data = null) {
-        fit("data", JSON.stringify(data), MAX_DATA_BYTES);
-        return socket?.bufferedAmount < MAX_BUFFERED_BYTES && send({ type: "message", room: name, data });
+        fit(JSON.stringify(data), MAX_DATA_BYTES);
+        return !(socket?.bufferedAmount > MAX_BUFFERED_BYTES) && send({ type: "message", room: name, data });
       },
       leave() {
         if (rooms.get(name)?.room !== room) return;
@@ -108,8 +106,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       },
     };
 
-    const shown = () =>
-      away && globalThis.document?.hidden ? { ...wanted.state, ...away } : (wanted.state ?? (away && null));
+    const shown = () => (away && globalThis.document?.hidden ? { ...wanted.state, ...away } : wanted.state);
 
     function sendState() {
       if (wanted.joined) send({ type: "state", room: name, state: shown() });
@@ -124,7 +121,8 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     function forget() {
       members.clear();
       epoch = undefined;
-      Object.assign(room, { count: 0, seq: 0, ready: false });
+      room.count = room.seq = 0;
+      room.ready = false;
     }
 
     function ask() {
@@ -167,15 +165,15 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       if (message.epoch === epoch && seq <= room.seq) return void (asked = 0);
       const id = message.epoch + seq;
       if (page === 1) pages = { id, next: 1, joined: [], diffs: [] };
-      if (pages?.id !== id || pages.next < page) return gap();
-      if (pages.next > page) return;
+      if (pages?.id !== id || pages.next !== page) return gap();
       const { joined, diffs } = pages;
       pages.next++;
       joined.push(...message.members);
       asked = now();
       if (page < message.pages) return;
-      const here = new Set(joined.map(({ user }) => user));
-      const left = [...members.keys()].filter((user) => !here.has(user)).map((user) => ({ user }));
+      const gone = new Set(members.keys());
+      for (const { user } of joined) gone.delete(user);
+      const left = [...gone].map((user) => ({ user }));
       epoch = message.epoch;
       pages = undefined;
       become({ seq, joined, left }, true);
@@ -221,7 +219,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     names.forEach(checkName);
 
     function close() {
-      watches.delete(inner);
+      if (!watches.delete(inner)) return;
       const others = new Set([...watches].flatMap(({ names }) => names));
       sendNames("unwatch", names.filter((name) => !others.has(name)));
     }
@@ -269,7 +267,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     socket.onclose = ({ code, reason }) => lost({ kind: KINDS[code] ?? "ended", code, reason });
     later(CONNECT_TIMEOUT_MS, giveUp, "timeout");
     listening ??= new AbortController();
-    for (const type of ["online", "offline", "pageshow", "visibilitychange"]) {
+    for (const type of ["online", "offline", "visibilitychange"]) {
       globalThis.addEventListener?.(type, browserSays, listening);
     }
     show({ phase: "connecting", attempt });
@@ -277,7 +275,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
 
   function close() {
     const old = detach();
-    if (old?.readyState === 0) old.onopen = () => old.close(1000); // at once is an error in the console
+    if (old?.readyState === 0) old.onopen = () => old.close(1000); // else: a console error
     else old?.close(1000);
     listening?.abort();
     listening = undefined;
@@ -308,11 +306,11 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     presence.welcome = welcome;
     presence.connection = { phase: "online", since: now() };
     lossy = false;
-    later(heartbeatMs() * Math.random(), beat); // not all at once
+    later(heartbeatMs() * Math.random(), beat);
     for (const { ask } of rooms.values()) ask();
     for (const { names } of watches) sendNames("watch", names);
-    takeHealth({ degraded: false });
     show(presence.connection, "open");
+    takeHealth({ degraded: false });
   }
 
   function takeHealth({ degraded, since }) {
@@ -343,11 +341,11 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     if (cause.code === 1006 && !since) cause.kind = "unreachable";
     const { kind } = cause;
     detach();
-    if (since + STABLE_AFTER_MS <= now()) attempt = 0;
+    if (since + presence.welcome?.ttl_ms <= now()) attempt = 0;
     let connection = { phase: kind, cause };
     if (kind !== "refused") {
       let delay = Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** attempt);
-      if (kind === "busy") delay = BUSY_MS * (1 + 2 * Math.random());
+      if (kind === "busy") delay = (BACKOFF_CAP_MS / 3) * (1 + 2 * Math.random());
       if (kind === "restarting" && !attempt) delay = Math.random() * heartbeatMs();
       attempt++;
       later(delay, connect);
