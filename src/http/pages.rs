@@ -59,6 +59,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/status.js", SCRIPT, web!("status.js")),
     ("/login.js", SCRIPT, web!("login.js")),
     ("/dashboard.js", SCRIPT, web!("dashboard.js")),
+    ("/numbers.js", SCRIPT, web!("numbers.js")),
     ("/chart.js", SCRIPT, web!("chart.js")),
     ("/demo-users.js", SCRIPT, web!("demo-users.js")),
     ("/embed.js", SCRIPT, web!("embed.js")),

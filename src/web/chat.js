@@ -116,7 +116,8 @@ function say() {
   if (text === "") return;
   const bytes = new TextEncoder().encode(text).length;
   let problem = "";
-  if (bytes > MAX_TEXT_BYTES) problem = `That is ${bytes.toLocaleString()} bytes; a message has ${MAX_TEXT_BYTES.toLocaleString()} at most.`;
+  const most = MAX_TEXT_BYTES.toLocaleString();
+  if (bytes > MAX_TEXT_BYTES) problem = `That is ${bytes.toLocaleString()} bytes; a message has ${most} at most.`;
   else if (!chat?.send({ type: "msg", payload: { text } })) problem = "Not connected: your message stays here until we are.";
   el["text-error"].textContent = problem;
   if (problem) return;
