@@ -2,6 +2,8 @@
 //!
 //! Settings that belong together are checked together, before a port is bound, and the message states the relation.
 
+mod sharing;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -26,8 +28,6 @@ const DESCRIPTORS_PER_LANE: usize = 4;
 const MIN_TICK: Duration = Duration::from_millis(10);
 /// More threads than this gain nothing on any machine, and run out of descriptors on some.
 const MAX_WORKERS: usize = 256;
-/// The longest node id, or prefix of keys.
-const MAX_WORD_BYTES: usize = 64;
 /// The shortest key that signs logins, and the shortest token: what is shorter can be guessed.
 const MIN_KEY_BYTES: usize = 32;
 const MIN_TOKEN_BYTES: usize = 16;
@@ -389,61 +389,6 @@ impl Args {
     }
 }
 
-impl Args {
-    /// What is said about Redis, checked: nothing is connected to yet.
-    fn redis(&self) -> Result<Option<redis::Options>, ConfigError> {
-        let invalid = |message: String| Err(ConfigError::Invalid(message));
-        if let Some(node) = &self.node_id
-            && !is_word(node, &['-', '_', '.'])
-        {
-            return invalid(format!(
-                "--node-id {node:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_` and `.`"
-            ));
-        }
-        if self.redis.is_empty() {
-            let flag = match self {
-                Self { redis_cluster: true, .. } => "--redis-cluster",
-                Self { redis_optional: true, .. } => "--redis-optional",
-                Self { redis_lanes: Some(_), .. } => "--redis-lanes",
-                _ => return Ok(None),
-            };
-            return invalid(format!("{flag} says how to use Redis, and --redis URL does not say which"));
-        }
-        for url in &self.redis {
-            if let Err(error) = redis::link::check_url(url) {
-                // The URL itself may hold a password.
-                return invalid(format!("--redis {error}"));
-            }
-        }
-        if !is_word(&self.redis_prefix, &['-', '_', '.', ':']) {
-            return invalid(format!(
-                "--redis-prefix {:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_`, `.` and `:`",
-                self.redis_prefix
-            ));
-        }
-        let cluster = self.redis_cluster || self.redis.len() > 1;
-        let lanes = self.redis_lanes.map_or(if cluster { redis::CLUSTER_LANES } else { 1 }, NonZeroUsize::get);
-        if lanes > redis::MAX_LANES {
-            return invalid(format!("--redis-lanes must be at most {}: each has two connections", redis::MAX_LANES));
-        }
-        Ok(Some(redis::Options {
-            urls: self.redis.clone(),
-            cluster,
-            prefix: self.redis_prefix.clone(),
-            lanes,
-            node: self.node_id.clone().unwrap_or_default(),
-            optional: self.redis_optional,
-            ttl: self.ttl,
-            tick: self.tick,
-        }))
-    }
-}
-
-fn is_word(text: &str, also: &[char]) -> bool {
-    let fits = |character: char| character.is_ascii_alphanumeric() || also.contains(&character);
-    (1..=MAX_WORD_BYTES).contains(&text.len()) && text.chars().all(fits)
-}
-
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}: write it like 500ms, 10s or 2m"))
 }
@@ -490,71 +435,4 @@ fn connections(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(args: &[&str], want: Result<(), &str>) {
-        let result = Config::from_args([&["rollcall"], args].concat());
-        match (result, want) {
-            (Ok(_), Ok(())) => {}
-            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{args:?}: {error}"),
-            (result, _) => panic!("{args:?}: {result:?}"),
-        }
-    }
-
-    #[test]
-    fn relations_are_checked_and_stated() {
-        check(&[], Ok(()));
-        check(&["--ttl", "200ms"], Ok(()));
-        check(&["--ttl", "199ms"], Err("ttl must be at least 2 ticks"));
-        check(&["--tick", "9ms"], Err("must be at least 10ms"));
-        check(&["--ttl", "2h"], Err("at most 1h"));
-        check(&["--grace", "11s"], Err("grace must be at most ttl"));
-        check(&["--ttl", "20s", "--grace", "11s"], Ok(()));
-        check(&["--ttl", "soon"], Err("write it like"));
-        check(&["--workers", "0"], Err("--workers"));
-        check(&["--liveness", "none"], Err("[possible values: any, strict]"));
-        check(&["--ping-interval", "199ms"], Err("at least 2 ticks"));
-        check(&["--ping-interval", "2h"], Err("at most 1h"));
-        check(&["--status-port", "8000"], Err("serves everything already"));
-        check(&["--status-port", "3001"], Ok(()));
-        check(&["--listen", "localhost:0", "--status-port", "0"], Ok(()));
-        check(&["--listen", "8000"], Err("127.0.0.1:8000"));
-        check(&["--listen", "localhost:0"], Ok(()));
-        check(&["--max-connections", "999999999"], Err("limit of open files"));
-        check(&["--log", "rollcall=loud"], Err("not a log filter"));
-        check(&["--log-format", "xml"], Err("possible values"));
-        check(&["--redis", "redis://127.0.0.1:1"], Ok(()));
-        check(&["--redis", "redis://user:secret@127.0.0.1:1/0", "--node-id", "n1"], Ok(()));
-        check(&["--redis", "127.0.0.1:6379"], Err("write it like redis://"));
-        check(&["--redis", "redis://127.0.0.1:1", "--redis-lanes", "0"], Err("--redis-lanes"));
-        check(&["--redis", "redis://127.0.0.1:1", "--redis-lanes", "257"], Err("at most 256"));
-        check(&["--redis", "redis://127.0.0.1:1", "--redis-prefix", "a{b"], Err("--redis-prefix"));
-        check(&["--redis", "redis://127.0.0.1:1", "--node-id", "a b"], Err("--node-id"));
-        check(&["--redis-cluster"], Err("--redis URL does not say which"));
-        let key = "k".repeat(MIN_KEY_BYTES);
-        check(&["--dev-login", "--session-key", &key], Ok(()));
-        check(&["--session-key", &key], Err("with --dev-login only"));
-        check(&["--dev-login", "--session-key", &key[1..]], Err("at least 32 bytes"));
-        check(&["--admin-token", "0123456789abcdef"], Ok(()));
-        check(&["--admin-token", ""], Err("at least 16 bytes"));
-    }
-
-    #[test]
-    fn secrets_are_not_shown() {
-        for url in ["http://user:secret@host", "redis://user:secret@host:port", "redis://user:secret@host/db"] {
-            let error = Config::from_args(["rollcall", "--redis", url]).unwrap_err().to_string();
-            assert!(!error.contains("secret"), "{error}");
-        }
-        let config = Config::from_args(["rollcall", "--admin-token", "open sesame, please"]).unwrap();
-        assert!(!format!("{config:?}").contains("sesame"));
-        let config = Config::from_args(["rollcall", "--redis", "redis://user:sesame@127.0.0.1:1"]).unwrap();
-        assert!(!format!("{config:?}").contains("sesame"));
-    }
-
-    #[test]
-    fn leases_are_rounded_up_to_ticks() {
-        let config = Config::from_args(["rollcall", "--ttl", "1s", "--tick", "300ms"]).unwrap();
-        assert_eq!(config.ticks(config.ttl), 4);
-    }
-}
+mod tests;

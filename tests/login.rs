@@ -218,13 +218,13 @@ async fn without_the_flags_there_is_nothing_and_the_flag_is_named() {
     for (method, path, flag) in [
         ("POST", "/login", "--dev-login"),
         ("POST", "/logout", "--dev-login"),
-        ("GET", "/login/session", "--dev-login"),
         ("GET", "/login/users", "--dev-login"),
         ("POST", "/v1/users/bob/kick", "--admin-token"),
     ] {
         let response = http::request(server.address(), method, path, &[], b"user=alice").await;
         assert!(response.error(404).contains(flag), "{path}");
     }
+    assert_eq!(server.get("/login/session").await.json(), json!({"user": null, "enabled": false}));
     raw::refused(server.address(), "/v1/connect", &[]).await.error(400);
     server.stop().await;
 }

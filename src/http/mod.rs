@@ -205,7 +205,7 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
     let reply = match segments[..] {
         ["heartbeat"] => api::heartbeat(worker, request).await,
         ["login"] if request.method() == Method::POST => accounts::login(worker, request).await,
-        ["login", "session"] => accounts::session(worker, request.headers()),
+        ["login", "session"] => Ok(accounts::session(worker, request.headers())),
         ["login", "users"] => accounts::users(worker),
         ["logout"] => accounts::logout(worker, request).await,
         ["v1", "users", user, "kick"] => accounts::kick(worker, user, request.headers()).await,

@@ -40,13 +40,6 @@ impl Registry {
         let sessions = self.lingering.0.remove(user).map(|(_, sessions)| sessions);
         sessions.into_iter().flatten().for_each(|session| self.end_session(&session, reason));
     }
-
-    /// Ends the session of a user's REST heartbeats.
-    pub fn end_request(&self, user: &str, reason: Reason) {
-        if let Some(session) = self.take_request(user) {
-            self.end_session(&session, reason);
-        }
-    }
 }
 
 #[cfg(test)]

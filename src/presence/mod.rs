@@ -16,6 +16,7 @@ mod lingering;
 mod membership;
 mod registry;
 mod remote;
+mod requests;
 mod room;
 mod roster;
 mod session;
@@ -25,8 +26,9 @@ mod wheel;
 
 pub use audience::{AUDIENCES, Audience, AudienceSet, Observers};
 pub use id::{IdError, MAX_ID_BYTES, check_id};
-pub use registry::{Attachment, Registry, RequestsFull, Settings, UserStatus};
+pub use registry::{Attachment, Registry, Settings, UserStatus};
 pub use remote::{HeldHere, Remote, RunNumber};
+pub use requests::RequestsFull;
 pub use room::{Diff, Room, RoomChange, Said, Told};
 pub use roster::Roster;
 pub use session::Session;

@@ -10,14 +10,13 @@ use smallvec::SmallVec;
 
 use super::lingering::Lingering;
 use super::membership::{Membership, User};
+use super::requests::Requests;
 use super::room::{Reported, Told, Word};
 use super::session::{Joined, SessionRooms};
 use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Watchlist, Wheel};
 
 /// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
 const SHARDS: usize = 256;
-/// Users that may be online through REST heartbeats alone: bounds what a flood of invented names can hold for one lease.
-const MAX_REQUEST_SESSIONS: usize = 1_000_000;
 
 /// How far ahead the wheel looks: longer leases are looked at early and put back. A session that has ended stays in the wheel
 /// until it is looked at, so this bounds how many of those there are, however long leases are.
@@ -37,19 +36,18 @@ pub struct Settings {
 /// Everybody who is here.
 #[derive(Debug)]
 pub struct Registry {
-    settings: Settings,
+    pub(super) settings: Settings,
     /// Other nodes are to know what sessions of this one do: each tick hands it out.
     has_store: bool,
     pub(super) users: DashMap<Arc<str>, User, RandomState>,
     rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
     /// Sessions of REST heartbeats, by user.
-    requests: DashMap<Arc<str>, Arc<Session>, RandomState>,
+    pub(super) requests: Requests,
     /// Rooms that the next tick visits, each once.
     dirty: Mutex<Vec<Arc<Room>>>,
     leases: Mutex<Wheel<Arc<Session>>>,
     /// Entries in `users`; `DashMap::len` would lock every shard.
     pub(super) online: AtomicUsize,
-    requested: AtomicUsize,
     next_room: AtomicU64,
     /// Sessions whose connection is lost.
     pub(super) lingering: Lingering,
@@ -75,10 +73,6 @@ pub struct UserStatus {
     pub since_unix_ms: u64,
 }
 
-/// No more users can be online through REST heartbeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestsFull;
-
 impl Registry {
     /// An empty one.
     #[must_use]
@@ -88,11 +82,10 @@ impl Registry {
             has_store: false,
             users: sharded(),
             rooms: sharded(),
-            requests: sharded(),
+            requests: Requests::new(),
             dirty: Mutex::default(),
             leases: Mutex::new(Wheel::new(settings.ttl.min(LEASE_HORIZON_TICKS) + 1)),
             online: AtomicUsize::new(0),
-            requested: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
             lingering: Lingering::new(),
             watchlist: Watchlist::new(settings.workers),
@@ -195,23 +188,6 @@ impl Registry {
             session.shorten(now.tick + grace);
             self.watch_lease(now.tick + grace, Arc::clone(session));
         }
-    }
-
-    /// A REST heartbeat: keeps `user` online in `room` for one lease. True if that brought a new session.
-    pub fn beat(&self, user: &str, room: &str, now: Now) -> Result<bool, RequestsFull> {
-        let known = self.requests.get(user).map(|session| Arc::clone(&session));
-        if known.is_some_and(|session| session.lease().is_some() && session.renew(now.tick + self.settings.ttl)) {
-            return Ok(false);
-        }
-        if self.requested.load(Ordering::Relaxed) >= MAX_REQUEST_SESSIONS {
-            return Err(RequestsFull);
-        }
-        let session = self.open_session(user, now);
-        self.join(&session, room, None, now);
-        if self.requests.insert(Arc::clone(session.user()), session).is_none() {
-            self.requested.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(true)
     }
 
     /// Ends the sessions whose lease has run out.
@@ -342,9 +318,7 @@ impl Registry {
         self.count_out_all(session, &mut rooms, Reason::Timeout);
         drop(rooms);
         self.lingering.remove(session);
-        if self.requests.remove_if(session.user(), |_, held| Arc::ptr_eq(held, session)).is_some() {
-            self.requested.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.requests.forget(session);
         true
     }
 
@@ -363,13 +337,6 @@ impl Registry {
         }
         drop(rooms);
         self.watch_lease(now.tick + self.settings.ttl, Arc::clone(session));
-    }
-
-    /// Takes out the session of a user's REST heartbeats.
-    pub(super) fn take_request(&self, user: &str) -> Option<Arc<Session>> {
-        let (_, session) = self.requests.remove(user)?;
-        self.requested.fetch_sub(1, Ordering::Relaxed);
-        Some(session)
     }
 
     fn is_member(&self, user: &str, room: &str) -> bool {

@@ -1,7 +1,8 @@
 /**
  * The page at `/login`: sign in with a name, see everybody's badge, sign out. Accounts belong to the application; the
  * server signs people in by itself only with `--dev-login`, and without it this page says so.
- *   GET /login/session → {"user":"alice"} or {"user":null}    GET /login/users → {"users":["alice",…]}
+ *   GET /login/session → {"user":"alice"} or {"user":null}, "enabled":false if nobody can sign in
+ *   GET /login/users → {"users":["alice",…]}
  *   POST /login {"user":"alice"}    POST /logout
  */
 
@@ -153,18 +154,14 @@ function explainAccounts() {
   el.connection.hidden = true;
 }
 
-/** Who this browser is signed in as; 404 means that the server signs nobody in. */
+/** Who this browser is signed in as, if the server signs anybody in. */
 async function begin() {
-  try {
-    const { user } = await call("GET", "/login/session");
-    const refused = presence?.connection.phase === "refused" && presence.connection;
-    if (user !== me) enter(user);
-    else if (refused) showTrouble(refused.cause, () => presence.connection === refused);
-    else await askWhoIsKnown();
-  } catch (error) {
-    if (error.status === 404) explainAccounts();
-    else throw error;
-  }
+  const { user, enabled } = await call("GET", "/login/session");
+  const refused = presence?.connection.phase === "refused" && presence.connection;
+  if (enabled === false) explainAccounts();
+  else if (user !== me) enter(user);
+  else if (refused) showTrouble(refused.cause, () => presence.connection === refused);
+  else await askWhoIsKnown();
 }
 
 el["sign-in"].addEventListener("submit", signIn);
