@@ -27,12 +27,17 @@ fn fault_of_redis() -> impl Strategy<Value = Step> {
         1 => Just(Step::Flush),
         1 => Just(Step::WrongType),
         3 => node.clone().prop_map(|node| Step::LoseMessage { node }),
-        2 => (node, any::<bool>()).prop_map(|(node, done)| Step::Cut { node, done, ticks: 1 }),
+        2 => (node, any::<bool>(), 0..10u64).prop_map(|(node, done, hang)| Step::Cut { node, done, hang, ticks: 1 }),
     ]
 }
 
 fn cut() -> impl Strategy<Value = Step> {
-    (0..3usize, any::<bool>(), 1..60u64).prop_map(|(node, done, ticks)| Step::Cut { node, done, ticks })
+    (0..3usize, any::<bool>(), 0..10u64, 1..60u64).prop_map(|(node, done, hang, ticks)| Step::Cut {
+        node,
+        done,
+        hang,
+        ticks,
+    })
 }
 
 /// Steps without crashes and deliberate leaves, so that whoever has come stays.

@@ -1,10 +1,13 @@
 //! What is said about Redis, checked: nothing is connected to yet.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use super::{Args, ConfigError};
+use super::{Args, ConfigError, show};
 use crate::store::redis;
 
+/// The shortest lease that nodes can keep for each other.
+const MIN_SHARED_TTL: Duration = Duration::from_secs(1);
 /// The longest node id, or prefix of keys.
 const MAX_WORD_BYTES: usize = 64;
 
@@ -38,6 +41,13 @@ impl Args {
             return invalid(format!(
                 "--redis-prefix {:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_`, `.` and `:`",
                 self.redis_prefix
+            ));
+        }
+        if self.ttl < MIN_SHARED_TTL {
+            return invalid(format!(
+                "--ttl is {} and --redis is given: it must be at least {}, or a hiccup of Redis would look like a dead node",
+                show(self.ttl),
+                show(MIN_SHARED_TTL)
             ));
         }
         let cluster = self.redis_cluster || self.redis.len() > 1;

@@ -85,7 +85,7 @@ impl Membership {
         let remote = self.remote.iter().flat_map(|holds| holds.iter()).filter_map(|hold| hold.state.as_ref());
         match remote.map(State::written_unix_ms).max() {
             Some(latest) if state.written_unix_ms() == now.unix_ms && latest >= now.unix_ms => {
-                state.stamped(latest + 1)
+                state.stamped(latest.saturating_add(1))
             }
             _ => state,
         }

@@ -153,8 +153,7 @@ impl Registry {
         let known = entry.value_mut();
         known.since_unix_ms = known.since_unix_ms.min(since_unix_ms);
         if let Some(membership) = known.membership(room) {
-            membership.hold(hold);
-            return membership.report(user);
+            return if membership.hold(hold) { membership.report(user) } else { Reported::AlreadyQueued };
         }
         let reported = room.report(user);
         if reported != Reported::Closed {
@@ -167,11 +166,19 @@ impl Registry {
 }
 
 impl Membership {
-    fn hold(&mut self, hold: Hold) {
+    /// True if that is news: all that a run holds may be named again, and the tick must not look at all of it.
+    fn hold(&mut self, hold: Hold) -> bool {
         let holds = self.remote.get_or_insert_default();
         match holds.iter_mut().find(|held| held.run == hold.run) {
-            Some(held) => *held = hold,
-            None => holds.push(hold),
+            Some(held) => {
+                let news = held.state.as_ref().map(State::age_key) != hold.state.as_ref().map(State::age_key);
+                *held = hold;
+                news
+            }
+            None => {
+                holds.push(hold);
+                true
+            }
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) const ROOMS: [&str; 2] = ["lobby", "a:b%"];
 pub(crate) const TICK_MS: u64 = 100;
 pub(crate) const TTL_MS: u64 = 2_000;
 /// Long enough for a node to be declared dead, and for everything to be read again.
-const QUIET_TICKS: u64 = 3 * TTL_MS / TICK_MS + 20;
+const QUIET_TICKS: u64 = (3 * TTL_MS + 2 * 1500) / TICK_MS + 20;
 
 /// What can happen.
 #[derive(Debug, Clone, Copy)]
@@ -44,10 +44,11 @@ pub(crate) enum Step {
         node: usize,
         ticks: u64,
     },
-    /// It cannot reach Redis.
+    /// It waits for answers that do not come, and then cannot reach Redis for so many ticks.
     Cut {
         node: usize,
         done: bool,
+        hang: u64,
         ticks: u64,
     },
     RedisDown {
@@ -73,7 +74,7 @@ pub(crate) struct World {
     /// Until when a node is gone, or cannot reach Redis.
     gone_until: [u64; 3],
     cut_until: [u64; 3],
-    redis_down_until: u64,
+    cut_at: [u64; 3],
     lose: [bool; 3],
     /// Who is where, by node.
     model: [BTreeSet<(usize, usize)>; 3],
@@ -91,7 +92,7 @@ impl World {
             lives: 0,
             gone_until: [0; 3],
             cut_until: [0; 3],
-            redis_down_until: 0,
+            cut_at: [0; 3],
             lose: [false; 3],
             model: Default::default(),
             nobody_leaves: false,
@@ -135,22 +136,28 @@ impl World {
                 self.model[node].clear();
                 self.gone_until[node] = self.tick + ticks;
             }
-            Step::Cut { node, done, ticks } => {
+            Step::Cut { node, done, hang, ticks } => {
                 if let Some(alive) = &mut self.nodes[node] {
-                    alive.cut(&mut self.redis, done, self.tick);
+                    alive.hang(&mut self.redis, done, self.tick);
                     self.publish();
-                    self.cut_until[node] = self.tick + ticks;
+                    self.cut_at[node] = self.tick + hang;
+                    self.cut_until[node] = self.cut_until[node].max(self.tick + hang + ticks);
                 }
             }
             Step::RedisDown { ticks, empty } => {
-                for alive in self.nodes.iter_mut().flatten() {
-                    alive.cut(&mut self.redis, ticks.is_multiple_of(2), self.tick);
+                for (number, alive) in self.nodes.iter_mut().enumerate() {
+                    let number = number as u64;
+                    if let Some(alive) = alive {
+                        alive.hang(&mut self.redis, ticks.is_multiple_of(2), self.tick);
+                    }
+                    // They notice and come back one after the other, up to a deadline and a pause apart.
+                    self.cut_at[number as usize] = self.tick + (ticks + number * 3) % 10;
+                    self.cut_until[number as usize] = self.tick + ticks.max(10) + (ticks * 3 + number * 7) % 15;
                 }
                 self.redis.published.clear();
                 if empty {
                     self.redis.clear();
                 }
-                self.redis_down_until = self.tick + ticks;
             }
             Step::Flush => self.redis.clear(),
             Step::WrongType => self.redis.spoil(),
@@ -175,7 +182,10 @@ impl World {
             let Some(node) = &mut self.nodes[number] else { continue };
             let left = node.tick(now);
             assert!(!self.nobody_leaves || left.is_empty(), "tick {}: node {number} shows {left:?} leaving", self.tick);
-            if self.tick >= self.cut_until[number] && self.tick >= self.redis_down_until {
+            if self.tick >= self.cut_at[number] && self.tick < self.cut_until[number] {
+                node.cut();
+            }
+            if self.tick >= self.cut_until[number] {
                 node.talk(&mut self.redis, self.tick);
                 self.publish();
             }
@@ -198,8 +208,7 @@ impl World {
     /// All faults end, and it is quiet for a while.
     pub(crate) fn settle(&mut self) {
         self.lose = [false; 3];
-        let latest =
-            [self.gone_until, self.cut_until].concat().into_iter().max().unwrap_or(0).max(self.redis_down_until);
+        let latest = [self.gone_until, self.cut_until].concat().into_iter().max().unwrap_or(0);
         self.wait(latest.saturating_sub(self.tick) + QUIET_TICKS);
     }
 

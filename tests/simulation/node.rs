@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
 use rollcall::store::redis::command::{Command, Reply};
-use rollcall::store::redis::lane::{Lane, Outcome};
+use rollcall::store::redis::lane::{Batch, Lane, Outcome};
 use rollcall::store::redis::nodes::Nodes;
 use rollcall::store::redis::schema::{Head, Schema};
 use rollcall::store::redis::view::{Load, Step, View};
@@ -33,6 +33,8 @@ pub(crate) struct Node {
     /// A hash that is being read: pages come one a tick.
     loads: VecDeque<Load>,
     reading: Option<(Load, u64)>,
+    /// Batches of each lane whose answers do not come.
+    flights: Vec<Vec<Batch>>,
 }
 
 impl Node {
@@ -57,6 +59,7 @@ impl Node {
             nodes: Nodes::new(Arc::clone(&schema)),
             loads: VecDeque::new(),
             reading: None,
+            flights: Vec::new(),
             registry,
             schema,
         }
@@ -187,9 +190,9 @@ impl Node {
         Head::parse(redis.run(&[Command::HashHead(key)]).first()).unwrap()
     }
 
-    /// The link is lost while a batch is on its way: `done` says whether Redis has got it, which this node does not learn.
-    pub(crate) fn cut(&mut self, redis: &mut Redis, done: bool, tick: u64) {
-        if !std::mem::replace(&mut self.up, false) {
+    /// Answers do not come any more: `done` says whether Redis has got what is on its way, which this node does not learn.
+    pub(crate) fn hang(&mut self, redis: &mut Redis, done: bool, tick: u64) {
+        if !self.up || !self.flights.is_empty() {
             return;
         }
         for lane in &mut self.lanes {
@@ -197,6 +200,16 @@ impl Node {
             if done {
                 flights.iter().for_each(|batch| drop(redis.run(&batch.commands)));
             }
+            self.flights.push(flights);
+        }
+    }
+
+    /// It gives the link up.
+    pub(crate) fn cut(&mut self) {
+        if !std::mem::replace(&mut self.up, false) {
+            return;
+        }
+        for (lane, flights) in self.lanes.iter_mut().zip(self.flights.drain(..)) {
             flights.into_iter().rev().for_each(|batch| lane.failed(batch, &self.registry));
             lane.reconnected();
         }

@@ -11,7 +11,7 @@
 //!
 //! Lines and tabs and not JSON: names and compact JSON hold neither, so nothing is escaped and nothing is nested.
 
-use super::schema::{field, hold, parse_field, parse_hold};
+use super::schema::{field, hold, parse_field, parse_hold, parse_number};
 use crate::dialect::json::Reader;
 use crate::presence::{Reason, State};
 use crate::removal::Removal;
@@ -117,7 +117,7 @@ impl Event {
         let mut lines = text.split('\n');
         let (run, seq) = lines.next()?.split_once('\t')?;
         let lines = lines.map(|line| Line::parse(line, json)).collect::<Option<Vec<_>>>()?;
-        Some(Self { run: run.to_owned(), seq: seq.parse().ok()?, lines })
+        Some(Self { run: run.to_owned(), seq: parse_number(seq)?, lines })
     }
 }
 
@@ -178,6 +178,7 @@ mod tests {
         for text in [
             "",
             "n1",
+            "n1\t18446744073709551615",
             "n1\tx",
             "n1\t1\n",
             "n1\t1\nleft\tlobby:alice\tbored",

@@ -4,23 +4,27 @@
 //! last reached, however long ago that is. A batch that failed is merged back: nobody knows how much of it was done, and all of
 //! it may be done twice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::command::{Command, Reply};
 use super::event;
+use super::keys::Keys;
 use super::schema::{EDITION, HEADER, Head, Header, Schema, field, hold};
-use crate::presence::{HeldHere, Reason, Registry, State, Tick, Told, Wheel};
+use crate::presence::{Reason, Registry, State, Tick, Told};
+use crate::removal::Removal;
 use crate::store::{News, What};
 
 /// Users, and as many holds, that one pipeline writes: more gain nothing, and delay others on the same master.
 const BATCH: usize = 1000;
 /// What was said and could not be told yet; more is not kept, chat is of its moment.
 const MAX_SAID_BYTES: usize = 256 * 1024;
-/// How far ahead the wheel of leases looks; later ones are looked at early and put back.
-const WHEEL_TICKS: Tick = 600;
+/// And as many bytes, of states mostly: what Redis takes in some milliseconds.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Users who are to go and whom the others have not been told of.
+const MAX_REMOVALS: usize = 10_000;
 
 /// A user in a room.
 type Place = (Arc<str>, Arc<str>);
@@ -32,19 +36,17 @@ pub struct Lane {
     number: usize,
     /// Holds to write, by room and user.
     holds: HashMap<Place, Pending, RandomState>,
-    /// What was said, and who is to go, in order.
-    said: Vec<(Place, What)>,
+    /// What was said, in order.
+    said: Vec<(Place, Box<str>)>,
     said_bytes: usize,
-    /// Users whose keys are to be written, or deleted if this node does not hold them any more.
-    users: HashSet<Arc<str>, RandomState>,
-    /// Users whose keys this node keeps.
-    leases: HashMap<Arc<str>, Lease, RandomState>,
-    wheel: Wheel<(Arc<str>, Tick)>,
+    /// Users who are to go, and when that was asked for: it is not told a lease later.
+    removals: Vec<(Tick, Removal)>,
+    keys: Keys,
+    /// The last tick that was heard of.
+    now: Tick,
+    ticks_per_ttl: Tick,
     /// Hashes of dead runs.
     garbage: Vec<String>,
-    /// A key is renewed after so many ticks, and up to so many more.
-    renew_after: Tick,
-    renew_spread: Tick,
     /// Events told so far.
     seq: u64,
     /// Of these, known to be in the hash; `None` if it has to be written anew, whatever it says.
@@ -55,8 +57,6 @@ pub struct Lane {
     /// How often the hash has been written anew.
     edition: u64,
     hash: Hash,
-    /// For spreading renewals: any numbers will do.
-    random: u64,
 }
 
 /// A hold that is to be written.
@@ -69,14 +69,6 @@ enum Pending {
         fresh: bool,
     },
     Released(Reason),
-}
-
-/// When a user's key is to be renewed.
-#[derive(Debug, Clone, Copy)]
-struct Lease {
-    due: Tick,
-    /// Where it stands in the wheel; another entry there is a left-over.
-    slot: Tick,
 }
 
 /// What is known of the hash in Redis.
@@ -99,7 +91,8 @@ pub struct Batch {
     pub keys_written: u64,
     holds: Vec<(Place, Pending)>,
     users: Vec<Arc<str>>,
-    said: Vec<(Place, What)>,
+    said: Vec<(Place, Box<str>)>,
+    removals: Vec<(Tick, Removal)>,
     garbage: Vec<String>,
     seq: u64,
     part: Part,
@@ -128,25 +121,22 @@ impl Lane {
     /// One that has nothing to write.
     #[must_use]
     pub fn new(schema: Arc<Schema>, number: usize, ticks_per_ttl: Tick, seed: u64) -> Self {
-        let renew_after = (ticks_per_ttl / 2).max(1);
         Self {
-            schema,
             number,
             holds: HashMap::default(),
             said: Vec::new(),
             said_bytes: 0,
-            users: HashSet::default(),
-            leases: HashMap::default(),
-            wheel: Wheel::new(WHEEL_TICKS.min(ticks_per_ttl) + 1),
+            removals: Vec::new(),
+            keys: Keys::new(Arc::clone(&schema), ticks_per_ttl, seed),
+            now: 0,
+            ticks_per_ttl,
             garbage: Vec::new(),
-            renew_after,
-            renew_spread: (ticks_per_ttl / 10).max(1),
             seq: 0,
             confirmed: None,
             header: 0,
             edition: 0,
             hash: Hash::Unknown,
-            random: seed | 1,
+            schema,
         }
     }
 
@@ -155,16 +145,12 @@ impl Lane {
         let place = (news.room, news.user);
         match news.what {
             What::Told(told) => {
-                self.users.insert(Arc::clone(&place.1));
+                self.keys.mark(&place.1);
                 self.record_hold(place, told);
             }
-            said => {
-                let bytes = bytes_of(&said);
-                if self.said_bytes + bytes <= MAX_SAID_BYTES {
-                    self.said_bytes += bytes;
-                    self.said.push((place, said));
-                }
-            }
+            What::Said(data) => self.keep_said(vec![(place, data)]),
+            What::Removed(removal) if self.removals.len() < MAX_REMOVALS => self.removals.push((self.now, removal)),
+            What::Removed(_) => {}
         }
     }
 
@@ -172,20 +158,32 @@ impl Lane {
         let fresh = match self.holds.get(&place) {
             Some(Pending::Held { fresh, .. }) => *fresh,
             Some(Pending::Released(_)) => false,
-            None => matches!(told, Told::Held { joined: true, .. }),
+            // While batches go out, one that is on its way may have told of it.
+            None => matches!(told, Told::Held { joined: true, .. }) && matches!(self.hash, Hash::Unknown),
         };
         match told {
             Told::Held { state, joined } => {
                 self.holds.insert(place, Pending::Held { state, joined, fresh });
             }
             Told::Released(_) if fresh => {
-                if !self.leases.contains_key(&place.1) {
-                    self.users.remove(&place.1);
+                if !self.keys.has(&place.1) {
+                    self.keys.unmark(&place.1);
                 }
                 self.holds.remove(&place);
             }
             Told::Released(reason) => {
                 self.holds.insert(place, Pending::Released(reason));
+            }
+        }
+    }
+
+    /// Keeps what was said, as far as there is room for it.
+    fn keep_said(&mut self, said: Vec<(Place, Box<str>)>) {
+        for (place, data) in said {
+            let bytes = data.len() + size_of::<(Place, Box<str>)>();
+            if self.said_bytes + bytes <= MAX_SAID_BYTES {
+                self.said_bytes += bytes;
+                self.said.push((place, data));
             }
         }
     }
@@ -197,30 +195,19 @@ impl Lane {
 
     /// The user's key is to be written again: another node may have deleted it.
     pub fn renew(&mut self, user: &str) {
-        if let Some((user, _)) = self.leases.get_key_value(user) {
-            self.users.insert(Arc::clone(user));
-        }
+        self.keys.renew(user);
     }
 
     /// Marks the keys whose time has come.
     pub fn expire(&mut self, now: Tick) {
-        let mut due = Vec::new();
-        self.wheel.take_due(now, &mut due);
-        for (user, slot) in due {
-            let Some(lease) = self.leases.get_mut(&user).filter(|lease| lease.slot == slot) else { continue };
-            if lease.due > now {
-                lease.slot = lease.due;
-                self.wheel.insert(lease.due, (user, lease.due));
-            } else {
-                self.users.insert(user);
-            }
-        }
+        self.now = now;
+        self.keys.expire(now);
     }
 
     /// What waits to be written.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.holds.len() + self.users.len() + self.said.len() + self.garbage.len()
+        self.holds.len() + self.keys.dirty() + self.said.len() + self.removals.len() + self.garbage.len()
     }
 
     /// Whether the hash has all that this node holds, as far as is known.
@@ -297,20 +284,26 @@ impl Lane {
     fn rewrite_page(&mut self, registry: &Registry, now: Tick) -> Batch {
         let key = self.schema.hash_key(self.number, &self.schema.run);
         let Hash::Rewriting { users, first } = &mut self.hash else { return self.changes(registry, now) };
-        let mut commands = Vec::new();
+        let (mut commands, mut sets, mut page, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         if std::mem::take(first) {
             commands.push(Command::Unlink(key.clone()));
         }
-        let page = users.split_off(users.len().saturating_sub(BATCH));
-        let last = users.is_empty();
         let edition = (EDITION.to_owned(), self.edition.to_string());
         let mut fields = vec![(HEADER.to_owned(), Header::Partial.text()), edition];
-        for user in &page {
-            if let Some(held) = registry.held_here(user, true) {
-                let holds = held.rooms.iter();
-                fields.extend(holds.map(|(room, state)| (field(room, user), hold(held.since_unix_ms, state.as_ref()))));
+        while page.len() < BATCH && bytes < BATCH_BYTES {
+            let Some(user) = users.pop() else { break };
+            for (room, state) in registry.held_here(&user, true).into_iter().flat_map(|held| held.rooms) {
+                let since = registry.status(&user).map_or(0, |status| status.since_unix_ms);
+                fields.push((field(&room, &user), hold(since, state.as_ref())));
+                // It is there from now on: its end has to be written.
+                if let Some(Pending::Held { fresh, .. }) = self.holds.get_mut(&(room, Arc::clone(&user))) {
+                    *fresh = false;
+                }
             }
+            bytes += self.keys.write(&user, registry, now, &mut sets) * 2;
+            page.push(user);
         }
+        let last = users.is_empty();
         if last {
             self.hash = Hash::Whole;
             self.seq += 1; // Whoever has seen the former hash must read this one.
@@ -319,48 +312,68 @@ impl Lane {
         }
         commands.push(Command::HashSet { key: key.clone(), fields });
         commands.push(Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() });
-        let keys_written = self.write_users(&page, registry, now, &mut commands);
-        if last {
-            commands.push(self.tell(event::Writer::new(&self.schema.run, self.seq)));
-        }
+        let keys_written = sets.len() as u64;
+        commands.append(&mut sets);
+        // With each page, so that a long rewrite is no silence.
+        commands.push(self.tell(event::Writer::new(&self.schema.run, self.seq)));
         let part = if last { Part::LastPage } else { Part::Page };
-        Batch {
-            commands,
-            keys_written,
-            holds: Vec::new(),
-            users: page,
-            said: Vec::new(),
-            garbage: Vec::new(),
-            seq: self.seq,
-            part,
-        }
+        Batch { commands, keys_written, users: page, seq: self.seq, part, ..Batch::empty() }
     }
 
     fn changes(&mut self, registry: &Registry, now: Tick) -> Batch {
-        let places: Vec<Place> = self.holds.keys().take(BATCH).cloned().collect();
-        let holds: Vec<_> = places.iter().filter_map(|place| self.holds.remove_entry(place)).collect();
-        let users: Vec<_> = self.users.iter().take(BATCH).cloned().collect();
-        users.iter().for_each(|user| {
-            self.users.remove(user);
-        });
-        let said = std::mem::take(&mut self.said);
-        self.said_bytes = 0;
-        let mut commands = Vec::with_capacity(users.len() + 3);
-        let garbage = std::mem::take(&mut self.garbage);
-        commands.extend(garbage.iter().cloned().map(Command::Unlink));
-        if !(holds.is_empty() && said.is_empty()) {
-            self.seq += 1;
-            self.write_holds(&holds, &said, registry, &mut commands);
+        let holds = self.take_holds();
+        for ((_, user), pending) in &holds {
+            // A hold without a key would not be seen by whoever looks at keys alone.
+            if matches!(pending, Pending::Held { .. }) && !self.keys.has(user) {
+                self.keys.mark(user);
+            }
         }
-        let keys_written = self.write_users(&users, registry, now, &mut commands);
-        Batch { commands, keys_written, holds, users, said, garbage, seq: self.seq, part: Part::Changes }
+        let oldest = now.saturating_sub(self.ticks_per_ttl);
+        let mut removals = std::mem::take(&mut self.removals);
+        removals.retain(|(asked, _)| *asked >= oldest);
+        let (said, garbage) = (std::mem::take(&mut self.said), std::mem::take(&mut self.garbage));
+        self.said_bytes = 0;
+        let mut commands: Vec<_> = garbage.iter().cloned().map(Command::Unlink).collect();
+        if !(holds.is_empty() && said.is_empty() && removals.is_empty()) {
+            self.seq += 1;
+            self.write_holds(&holds, &said, &removals, registry, &mut commands);
+        }
+        let (before, mut users, mut bytes) = (commands.len(), Vec::new(), 0);
+        for user in self.keys.take(BATCH) {
+            match bytes < BATCH_BYTES {
+                true => {
+                    bytes += self.keys.write(&user, registry, now, &mut commands);
+                    users.push(user);
+                }
+                false => self.keys.mark(&user),
+            }
+        }
+        let keys_written = (commands.len() - before) as u64;
+        let part = Part::Changes;
+        Batch { commands, keys_written, holds, users, said, removals, garbage, seq: self.seq, part }
+    }
+
+    /// Takes as many holds as go into one batch.
+    fn take_holds(&mut self) -> Vec<(Place, Pending)> {
+        let mut bytes = 0;
+        let fits = |(_, pending): &(&Place, &Pending)| {
+            let fits = bytes < BATCH_BYTES;
+            if let Pending::Held { state: Some(state), .. } = pending {
+                bytes += state.as_str().len();
+            }
+            fits
+        };
+        let places: Vec<Place> =
+            self.holds.iter().take(BATCH).take_while(fits).map(|(place, _)| place.clone()).collect();
+        places.iter().filter_map(|place| self.holds.remove_entry(place)).collect()
     }
 
     /// The hash first, then its header, then the event: whoever hears of it can read it.
     fn write_holds(
         &mut self,
         holds: &[(Place, Pending)],
-        said: &[(Place, What)],
+        said: &[(Place, Box<str>)],
+        removals: &[(Tick, Removal)],
         registry: &Registry,
         commands: &mut Vec<Command>,
     ) {
@@ -381,13 +394,8 @@ impl Lane {
                 }
             }
         }
-        for ((room, user), said) in said {
-            match said {
-                What::Said(data) => event.said(room, user, data),
-                What::Removed(removal) => event.removed(removal),
-                What::Told(_) => {} // Those are holds.
-            }
-        }
+        said.iter().for_each(|((room, user), data)| event.said(room, user, data));
+        removals.iter().for_each(|(_, removal)| event.removed(removal));
         if !removed.is_empty() {
             commands.push(Command::HashRemove { key: key.clone(), fields: removed });
         }
@@ -397,50 +405,6 @@ impl Lane {
         commands.push(Command::HashCount { key, field: HEADER, by: self.seq - self.header });
         self.header = self.seq;
         commands.push(self.tell(event));
-    }
-
-    /// Writes the keys of these users, or deletes them if no node holds them.
-    fn write_users(&mut self, users: &[Arc<str>], registry: &Registry, now: Tick, commands: &mut Vec<Command>) -> u64 {
-        let before = commands.len();
-        for user in users {
-            let key = self.schema.user_key(user);
-            match registry.held_here(user, false) {
-                Some(held) => {
-                    commands.push(self.set_user(key, &held));
-                    self.lease(user, now);
-                }
-                None => {
-                    self.leases.remove(user);
-                    // Another node that holds the user writes the key anew when it hears that this one does not.
-                    if !registry.is_held_elsewhere(user) {
-                        commands.push(Command::Unlink(key));
-                    }
-                }
-            }
-        }
-        (commands.len() - before) as u64
-    }
-
-    fn set_user(&self, key: String, held: &HeldHere) -> Command {
-        Command::Set { key, value: self.schema.user_value(held), ttl_ms: self.schema.ttl_ms() }
-    }
-
-    /// Notes when the key that is being written has to be written again. Spread, so that users who came together are not renewed
-    /// together for ever.
-    fn lease(&mut self, user: &Arc<str>, now: Tick) {
-        // Marsaglia's xorshift (Journal of Statistical Software 8, 2003).
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let due = now + self.renew_after + self.random % (self.renew_spread + 1);
-        match self.leases.get_mut(user) {
-            // It stands in the wheel already, for an earlier time: then it is looked at and moved on.
-            Some(lease) if lease.slot > now => lease.due = due,
-            _ => {
-                self.leases.insert(Arc::clone(user), Lease { due, slot: due });
-                self.wheel.insert(due, (Arc::clone(user), due));
-            }
-        }
     }
 
     fn tell(&self, event: event::Writer) -> Command {
@@ -479,26 +443,39 @@ impl Lane {
                 Pending::Held { joined, .. } => (joined, Reason::Left),
                 Pending::Released(reason) => (true, reason),
             };
-            self.holds.entry(place).or_insert_with_key(|(room, user)| match registry.told(room, user) {
+            let back = self.holds.entry(place).or_insert_with_key(|(room, user)| match registry.told(room, user) {
                 Some(state) => Pending::Held { state, joined, fresh: false },
                 None => Pending::Released(reason),
             });
+            if let Pending::Held { fresh, .. } = back {
+                *fresh = false; // What was on its way may be there.
+            }
         }
-        self.users.extend(batch.users);
+        batch.users.iter().for_each(|user| self.keys.mark(user));
         self.garbage.extend(batch.garbage);
-        let (later, bytes) = (std::mem::replace(&mut self.said, batch.said), self.said_bytes);
-        self.said_bytes = self.said.iter().map(|(_, said)| bytes_of(said)).sum();
-        if self.said_bytes + bytes <= MAX_SAID_BYTES {
-            self.said_bytes += bytes;
-            self.said.extend(later);
-        }
+        self.removals.splice(0..0, batch.removals);
+        self.removals.truncate(MAX_REMOVALS);
+        let later = std::mem::take(&mut self.said);
+        self.said_bytes = 0;
+        self.keep_said(batch.said);
+        self.keep_said(later);
     }
 }
 
-/// What it costs to keep something that was said.
-fn bytes_of(said: &What) -> usize {
-    let data = if let What::Said(data) = said { data.len() } else { 0 };
-    data + size_of::<(Place, What)>()
+impl Batch {
+    fn empty() -> Self {
+        Self {
+            commands: Vec::new(),
+            keys_written: 0,
+            holds: Vec::new(),
+            users: Vec::new(),
+            said: Vec::new(),
+            removals: Vec::new(),
+            garbage: Vec::new(),
+            seq: 0,
+            part: Part::Changes,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ use super::schema::{EDITION, HEADER};
 /// The longest that anything may take: a batch, its answers included, or a connect. Redis answers a thousand commands in some
 /// milliseconds; what takes longer than this is stuck.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// How the error begins that says that a deadline has passed.
+pub const LATE: &str = "no answer within";
 /// A connection over which nothing comes or goes is probed after this time, and given up when nothing is acknowledged for as long
 /// again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -35,7 +37,7 @@ const SCAN_COUNT: usize = 1000;
 pub struct Target {
     seeds: Vec<ConnectionInfo>,
     cluster: bool,
-    /// Servers of the cluster that have been heard of, in case the seeds are gone.
+    /// Servers of the cluster that have been heard of, in case the seeds are gone; the one that answered last comes first.
     known: RefCell<Vec<ConnectionAddr>>,
 }
 
@@ -128,12 +130,18 @@ impl Target {
         if !self.cluster {
             return Ok(seed.clone());
         }
-        let known: Vec<_> = self.known.borrow().iter().map(|addr| seed.clone().set_addr(addr.clone())).collect();
+        let mut servers = self.known.borrow().clone();
+        for seed in self.seeds.iter().map(ConnectionInfo::addr) {
+            if !servers.contains(seed) {
+                servers.push(seed.clone());
+            }
+        }
         let mut trouble = String::new();
-        for server in self.seeds.iter().cloned().chain(known) {
-            match self.ask_cluster(&server, key).await {
+        for server in servers {
+            let asked = timeout(DEADLINE / 4, self.ask_cluster(&seed.clone().set_addr(server.clone()), key)).await;
+            match asked.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
                 Ok(master) => return Ok(seed.clone().set_addr(master)),
-                Err(error) => trouble = format!("{}: {error}", server.addr()),
+                Err(error) => trouble = format!("{server}: {error}"),
             }
         }
         Err(trouble)
@@ -150,7 +158,13 @@ impl Target {
             return Err("CLUSTER KEYSLOT is not answered by a number".to_owned());
         };
         let ranges = ranges(&refuse(slots)?, server.addr());
-        *self.known.borrow_mut() = ranges.iter().flat_map(|range| range.servers.iter().cloned()).collect();
+        let mut known = vec![server.addr().clone()];
+        for server in ranges.iter().flat_map(|range| &range.servers) {
+            if !known.contains(server) {
+                known.push(server.clone());
+            }
+        }
+        self.known.replace(known);
         let range = ranges.into_iter().find(|range| (range.first..=range.last).contains(&slot));
         let master = range.and_then(|range| range.servers.into_iter().next());
         master.ok_or_else(|| format!("no server has slot {slot}"))
@@ -227,7 +241,7 @@ async fn open(info: ConnectionInfo, config: AsyncConnectionConfig) -> Result<Mul
 async fn in_time<T>(work: impl Future<Output = redis::RedisResult<T>>) -> Result<T, String> {
     match timeout(DEADLINE, work).await {
         Ok(done) => done.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} ms", DEADLINE.as_millis())),
+        Err(_) => Err(format!("{LATE} {} ms", DEADLINE.as_millis())),
     }
 }
 
@@ -241,7 +255,9 @@ fn refuse(value: Value) -> Result<Value, String> {
 
 fn said(error: &ServerError) -> String {
     match error.kind() {
-        Some(ServerErrorKind::Moved) => format!("{error}: this is a cluster, start with --redis-cluster"),
+        Some(ServerErrorKind::Moved) => {
+            format!("{error}: another server of the cluster has it (is --redis-cluster missing?)")
+        }
         _ => error.to_string(),
     }
 }
@@ -289,7 +305,8 @@ fn text(value: Value) -> Option<String> {
 /// The message of a push, `None` inside when the connection is lost.
 fn message(push: PushInfo) -> Option<Option<String>> {
     match push.kind {
-        PushKind::Disconnection => Some(None),
+        // The slot has moved to another server.
+        PushKind::Disconnection | PushKind::SUnsubscribe => Some(None),
         PushKind::Message | PushKind::SMessage => push.data.into_iter().nth(1).and_then(text).map(Some),
         _ => None,
     }

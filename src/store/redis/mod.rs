@@ -1,18 +1,20 @@
 //! Redis: presence that outlives a node, and that any number of nodes share.
 //!
-//! One thread does it all, beside the workers and the ticker. Logic and I/O are apart: [`lane`] decides what to write, [`view`] what
+//! One thread does it all, beside the workers and the ticker. Logic and I/O are apart: [`lane`] decides what to write (and `keys` when again), [`view`] what
 //! to believe of the others, [`nodes`] who is alive; they speak in [`command`]s, and [`link`] alone knows the `redis` crate.
 //! [`engine`] puts them together. Keys and values are in [`schema`] and [`event`], for others in `docs/redis.md`.
 
 pub mod command;
 mod engine;
 pub mod event;
+mod keys;
 pub mod lane;
 pub mod link;
 pub mod nodes;
 pub mod schema;
 pub mod view;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +26,7 @@ use super::{News, Store, Unavailable};
 use crate::metrics::{StoreCounters, StoreTotals};
 use crate::presence::{Now, Registry};
 use crate::removal::Removal;
+use crate::worker::unix_ms;
 use engine::Engine;
 use link::Target;
 use schema::Schema;
@@ -37,7 +40,7 @@ pub const CLUSTER_LANES: usize = 16;
 pub const MAX_LANES: usize = 256;
 
 /// How to use Redis.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Where it is; several are seeds of a cluster.
     pub urls: Vec<String>,
@@ -55,6 +58,16 @@ pub struct Options {
     pub ttl: Duration,
     /// The time between two ticks.
     pub tick: Duration,
+}
+
+/// Without the URLs: they may hold passwords.
+impl fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, prefix, lanes, node, .. } = self;
+        let mut shown = formatter.debug_struct("Options");
+        shown.field("cluster", cluster).field("prefix", prefix).field("lanes", lanes).field("node", node);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// The store.
@@ -84,6 +97,7 @@ impl Redis {
     /// # Errors
     /// If Redis cannot be used, or the node id is taken, or other nodes have other lanes. With `optional` only the latter two.
     pub async fn open(options: Options, registry: Arc<Registry>, incarnation: u64) -> Result<Self, Unavailable> {
+        let optional = options.optional;
         let target = Target::new(&options.urls, options.cluster).map_err(Unavailable)?;
         let schema = Schema {
             prefix: options.prefix.clone(),
@@ -100,7 +114,11 @@ impl Redis {
                 .enable_all()
                 .build_local(tokio::runtime::LocalOptions::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(Engine::run(options, target, schema, registry, for_thread, tell)),
+                Ok(runtime) => {
+                    runtime.block_on(Engine::run(options, target, schema, registry, for_thread, tell));
+                    // A name that is being looked up may take for ever, and nobody waits for it any more.
+                    runtime.shutdown_background();
+                }
                 Err(error) => drop(tell.send(Err(Unavailable(format!("the store's thread cannot run: {error}"))))),
             }
         };
@@ -111,6 +129,10 @@ impl Redis {
             Ok(Ok(Ok(()))) => Ok(store),
             Ok(Ok(Err(unavailable))) => Err(unavailable),
             Ok(Err(_)) => Err(Unavailable("the store's thread has ended".to_owned())),
+            Err(_) if optional => {
+                store.shared.degraded_since_unix_ms.store(unix_ms(), Ordering::Relaxed);
+                Ok(store)
+            }
             Err(_) => Err(Unavailable(format!("Redis was not ready within {} s", OPEN_WITHIN.as_secs()))),
         }
     }

@@ -182,7 +182,7 @@ impl Header {
     /// Reads it; `None` if it is neither.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if text == PARTIAL { Some(Self::Partial) } else { text.parse().ok().map(Self::Whole) }
+        if text == PARTIAL { Some(Self::Partial) } else { parse_number(text).map(Self::Whole) }
     }
 }
 
@@ -203,6 +203,12 @@ pub fn parse_field(field: &str) -> Option<(String, &str)> {
     (check_id(&room).is_ok() && check_id(user).is_ok()).then_some((room, user))
 }
 
+/// A number that another node has written: what no node ever counts to is refused (2⁵³, as far as JSON's numbers go).
+#[must_use]
+pub fn parse_number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number| *number < 1 << 53)
+}
+
 /// What is known of a hold, in a hash and in events: since when, and the state with the time at which it was written. Tabs
 /// separate them: there are none in names and compact JSON.
 #[must_use]
@@ -217,9 +223,9 @@ pub fn hold(since_unix_ms: u64, state: Option<&State>) -> String {
 #[must_use]
 pub fn parse_hold(text: &str, json: &mut Reader) -> Option<(u64, Option<State>)> {
     let mut parts = text.splitn(3, '\t');
-    let since = parts.next()?.parse().ok()?;
+    let since = parse_number(parts.next()?)?;
     let Some(written) = parts.next() else { return Some((since, None)) };
-    let (written, state) = (written.parse().ok()?, parts.next()?);
+    let (written, state) = (parse_number(written)?, parts.next()?);
     let is_state = state.is_empty() || state.len() <= MAX_STATE_BYTES && is_object(json, state);
     is_state.then(|| (since, Some(State::written(state, written))))
 }
@@ -262,6 +268,8 @@ mod tests {
         check(&format!("17\t18\t{{\"a\":\"{}\"}}", "x".repeat(1024)), None);
         check("", None);
         check("-1", None);
+        check("9007199254740992", None);
+        check("17\t18446744073709551615\t{}", None);
         assert_eq!(parse_field("lobby"), None);
         assert_eq!(parse_field(":alice"), None);
         assert_eq!(parse_field("lobby:"), None);

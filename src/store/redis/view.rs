@@ -17,6 +17,8 @@ use crate::removal::Removal;
 const MAX_WAITING_EVENTS: usize = 1000;
 /// Users who are to go and have not been taken yet.
 const MAX_REMOVALS: usize = 10_000;
+/// How much later than this node another may be back after an outage: a deadline and a pause.
+const RETURN_MS: u64 = 1500;
 /// Runs that are believed in at once: a bound on what a broken writer can make this node hold.
 const MAX_RUNS: usize = 10_000;
 
@@ -28,8 +30,9 @@ pub struct View {
     runs: HashMap<String, Run>,
     next_number: RunNumber,
     next_generation: u32,
-    /// Since when this node has read leases without a break, in milliseconds of its own clock.
+    /// Since when this node has read leases without a break, and when it did last, in milliseconds of its own clock.
     in_touch_since_ms: Option<u64>,
+    in_touch_at_ms: u64,
     json: Reader,
     /// Somebody spoke who is not known yet.
     heard_stranger: bool,
@@ -45,8 +48,6 @@ struct Run {
     /// The latest event that is known of, by lane: a hash that is older has been lost and is not whole again.
     latest: Vec<u64>,
     heard_ms: u64,
-    /// Its lease was there since this node has been in touch.
-    seen_alive: bool,
 }
 
 /// What is known of a run's holds in one lane.
@@ -111,6 +112,7 @@ impl View {
             next_number: 0,
             next_generation: 1,
             in_touch_since_ms: None,
+            in_touch_at_ms: 0,
             json: Reader::default(),
             heard_stranger: false,
             removals: Vec::new(),
@@ -157,7 +159,12 @@ impl View {
             return (Vec::new(), None);
         };
         run.heard_ms = now_ms;
+        let is_new = event.seq > run.latest[lane];
         run.latest[lane] = run.latest[lane].max(event.seq);
+        if is_new {
+            self.pass_on(lane, &event.lines);
+        }
+        let Some(run) = self.runs.get_mut(&event.run) else { return (Vec::new(), None) };
         let (number, name) = (run.number, event.run.clone());
         match &mut run.lanes[lane] {
             Known::Reading(reading) => {
@@ -280,21 +287,22 @@ impl View {
 
     /// Takes what leases there are: this run's own, and those of runs that are listed or known.
     pub fn leases(&mut self, own: bool, leases: &[(String, bool)], now_ms: u64) -> Leases {
-        if !own {
-            // Redis has lost what it had, or this process slept: nobody else's lease means anything yet.
+        let (ttl_ms, beacon_ms) = (self.schema.ttl_ms(), self.schema.beacon_every().as_millis() as u64);
+        let silent_ms = now_ms.saturating_sub(std::mem::replace(&mut self.in_touch_at_ms, now_ms));
+        if !own || silent_ms > (ttl_ms / 2).max(beacon_ms * 2) {
+            // Redis has lost what it had or hung, or this process slept: nobody else's lease means anything yet.
             self.lost_touch();
         }
         let in_touch_since = *self.in_touch_since_ms.get_or_insert(now_ms);
-        let ttl_ms = self.schema.ttl_ms();
-        let quiet_ms = self.schema.beacon_every().as_millis() as u64 * 5 / 2;
-        let in_touch = now_ms.saturating_sub(in_touch_since) >= ttl_ms;
+        let quiet_ms = beacon_ms * 5 / 2;
+        // Others may come back later than this node, by as long as it takes to give up one connect and make the next.
+        let in_touch = now_ms.saturating_sub(in_touch_since) >= ttl_ms + RETURN_MS;
         let mut found = Leases::default();
         let schema = Arc::clone(&self.schema);
         for (name, alive) in leases.iter().filter(|(name, _)| *name != schema.run) {
             if *alive {
                 self.meet(name);
                 let Some(run) = self.runs.get_mut(name) else { continue };
-                run.seen_alive = true;
                 let missing = |lane: &usize| matches!(run.lanes[*lane], Known::Missing { .. });
                 let lanes: Vec<_> = (0..run.lanes.len()).filter(missing).collect();
                 for lane in lanes {
@@ -305,7 +313,7 @@ impl View {
                 continue;
             }
             match self.runs.get(name) {
-                Some(run) if !(run.seen_alive || in_touch) || now_ms.saturating_sub(run.heard_ms) < quiet_ms => {}
+                Some(run) if !in_touch || now_ms.saturating_sub(run.heard_ms) < quiet_ms => {}
                 Some(run) => {
                     self.registry.sweep_remote(run.number, u32::MAX, Reason::NodeLost, |_| true);
                     self.runs.remove(name);
@@ -321,7 +329,6 @@ impl View {
     /// This node has no connection to where the leases are.
     pub fn lost_touch(&mut self) {
         self.in_touch_since_ms = None;
-        self.runs.values_mut().for_each(|run| run.seen_alive = false);
     }
 
     /// Whether a run is quiet, so that its lease may end at any moment.
@@ -340,7 +347,7 @@ impl View {
         self.next_number += 1;
         let lanes = (0..self.schema.lanes).map(|_| Known::Missing { generation: 0 }).collect();
         let latest = vec![0; self.schema.lanes];
-        self.runs.insert(name.to_owned(), Run { number, lanes, latest, heard_ms: 0, seen_alive: false });
+        self.runs.insert(name.to_owned(), Run { number, lanes, latest, heard_ms: 0 });
     }
 
     fn known(&mut self, load: &Load) -> Option<&mut Known> {
@@ -375,14 +382,23 @@ impl View {
                         released.push(user.clone());
                     }
                 }
-                Happened::Removed { reason, login } if self.removals.len() < MAX_REMOVALS => {
-                    self.removals.push(Removal { user: user.as_str().into(), login: *login, reason: *reason });
-                }
-                Happened::Removed { .. } => {}
-                Happened::Said(data) => self.registry.say_remote(room, user, data.as_str().into()),
+                Happened::Said(_) | Happened::Removed { .. } => {} // Passed on when they were heard.
             }
         }
         released
+    }
+
+    /// Passes on what is of the moment and stands in no hash: it must not wait until a gap is repaired.
+    fn pass_on(&mut self, lane: usize, lines: &[Line]) {
+        for Line { room, user, what } in lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
+            match what {
+                Happened::Removed { reason, login } if self.removals.len() < MAX_REMOVALS => {
+                    self.removals.push(Removal { user: user.as_str().into(), login: *login, reason: *reason });
+                }
+                Happened::Said(data) => self.registry.say_remote(room, user, data.as_str().into()),
+                _ => {}
+            }
+        }
     }
 }
 

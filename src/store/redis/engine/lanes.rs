@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info};
 
@@ -14,6 +15,15 @@ use super::super::link::{Connection, Subscription};
 use super::super::schema::Head;
 use super::super::view::{Load, Step};
 use super::{Engine, FIRST_PAUSE, LaneTask};
+
+/// A batch on its way. It does not outlive the connection's turn: what it would still do comes too late.
+struct Flight(JoinHandle<Result<Vec<Reply>, String>>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 impl Engine {
     pub(super) async fn keep_lane(self: Rc<Self>, number: usize) {
@@ -97,12 +107,12 @@ impl Engine {
                 self.count(&commands, batch.keys_written);
                 task.flights.borrow_mut().push_back(batch);
                 let mut connection = connection.clone();
-                flying.push_back(tokio::task::spawn_local(async move { connection.run(&commands).await }));
+                flying.push_back(Flight(tokio::task::spawn_local(async move { connection.run(&commands).await })));
                 tokio::task::yield_now().await; // It goes out before the next one is made.
             }
             if flying.len() > usize::from(more) {
-                let Some(flight) = flying.pop_front() else { return Ok(()) };
-                let replies = flight.await.map_err(|error| error.to_string())??;
+                let Some(mut flight) = flying.pop_front() else { return Ok(()) };
+                let replies = (&mut flight.0).await.map_err(|error| error.to_string())??;
                 self.landed(task, &replies)?;
             } else if !more {
                 return Ok(());

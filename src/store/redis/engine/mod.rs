@@ -8,6 +8,7 @@ mod leases;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::hash::Hasher;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::command::{Command, Reply};
 use super::lane::{Batch, Lane};
-use super::link::{Connection, Target};
+use super::link::{Connection, LATE, Target};
 use super::nodes::Nodes;
 use super::schema::Schema;
 use super::view::{Load, View};
@@ -31,6 +32,8 @@ use crate::worker::unix_ms;
 /// Pauses between two connects: the first is short, since most failures are one connection's.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// At the start a Redis that is only slow is asked again for so long.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 /// What is left may take so long to be written at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -88,7 +91,7 @@ impl Engine {
         let schema = Arc::new(schema);
         let ticks_per_ttl = options.ttl.as_nanos().div_ceil(options.tick.as_nanos()) as Tick;
         let lane = |number: usize| LaneTask {
-            lane: RefCell::new(Lane::new(Arc::clone(&schema), number, ticks_per_ttl, unix_ms() ^ number as u64)),
+            lane: RefCell::new(Lane::new(Arc::clone(&schema), number, ticks_per_ttl, random())),
             dirty: Notify::new(),
             flights: RefCell::default(),
             loads: RefCell::default(),
@@ -118,7 +121,8 @@ impl Engine {
             tokio::task::spawn_local(Rc::clone(&engine).keep_lane(number));
         }
         while !engine.shared.closing.load(Ordering::Relaxed) {
-            engine.shared.wake.notified().await;
+            // Each tick wakes it. When ticks are put off, keys go on being renewed.
+            let _ = timeout(engine.tick, engine.shared.wake.notified()).await;
             engine.distribute();
         }
         // Whoever waits for the last batches waits for a bounded time.
@@ -183,6 +187,9 @@ impl Engine {
         self.shared.counters.redis_failures.add(1);
         let message = format!("Redis at {} cannot be used: {trouble}", self.target.shown());
         if self.opened.borrow().is_some() {
+            if trouble.starts_with(LATE) && self.started.elapsed() < START_PATIENCE {
+                return; // Machines that start are busy: whoever is only slow is asked again.
+            }
             let result = if self.optional { Ok(()) } else { Err(Unavailable(message.clone())) };
             self.tell_opened(result);
         }
@@ -204,10 +211,14 @@ impl Engine {
     /// Notes whether all is well (again).
     fn assess(&self) {
         let up = self.lanes.iter().all(|task| task.up.get() && task.loads.borrow().is_empty());
-        if !(up && self.in_touch.get() && self.view.borrow().is_current()) {
+        if !(up && self.in_touch.get()) {
             return;
         }
+        // At the start one look at the others is enough: one that is broken must not keep this one from starting.
         self.tell_opened(Ok(()));
+        if !self.view.borrow().is_current() {
+            return;
+        }
         let since = self.shared.degraded_since_unix_ms.swap(0, Ordering::Relaxed);
         if since != 0 {
             let lasted = Duration::from_millis(unix_ms().saturating_sub(since));
@@ -226,7 +237,7 @@ impl Engine {
     /// Waits before the next connect, and returns how long to wait the next time.
     async fn wait(&self, pause: Duration) -> Duration {
         // Half of it is by chance, so that nodes do not come back all at the same moment.
-        let jitter = pause.mul_f64(f64::from(unix_ms() as u32 % 1000) / 2000.0);
+        let jitter = pause.mul_f64((random() % 1000) as f64 / 2000.0);
         sleep(pause / 2 + jitter).await;
         (pause * 2).min(LONGEST_PAUSE)
     }
@@ -239,4 +250,9 @@ impl Engine {
     fn now(&self) -> Tick {
         (self.started.elapsed().as_nanos() / self.tick.as_nanos()) as Tick
     }
+}
+
+/// Any number: the standard library's hashers begin with random keys.
+fn random() -> u64 {
+    std::hash::BuildHasher::build_hasher(&std::hash::RandomState::new()).finish()
 }
