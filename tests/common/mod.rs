@@ -17,6 +17,8 @@ pub(crate) mod resp;
 pub(crate) mod room;
 pub(crate) mod server;
 pub(crate) mod socket;
+pub(crate) mod store;
+pub(crate) mod tls;
 pub(crate) mod user_list;
 pub(crate) mod witness;
 
@@ -33,6 +35,7 @@ pub(crate) use redis::Redis;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use room::Members;
 pub(crate) use server::TestServer;
+pub(crate) use store::Store;
 pub(crate) use user_list::UserList;
 pub(crate) use witness::{Edge, Witnesses};
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::process::{ExitStatus, Output};
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -39,6 +41,15 @@ pub(crate) async fn refused(id: &str, flags: &[&str]) -> Output {
     spawn_blocking(move || finish(command)).await.expect("it ends by itself")
 }
 
+/// Whether it serves; it may have printed its URL and be ending.
+async fn ready(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    let mut answer = Vec::new();
+    let request = http::request_text("GET", "/readyz", &[], b"");
+    let exchanged = stream.write_all(&request).await.is_ok() && stream.read_to_end(&mut answer).await.is_ok();
+    exchanged && answer.starts_with(b"HTTP/1.1 200 ")
+}
+
 impl Node {
     /// Starts a node on the Redis at `url` and waits until it is ready.
     pub(crate) async fn start(id: &str, url: &str, flags: &[&str]) -> Self {
@@ -50,14 +61,27 @@ impl Node {
     }
 
     pub(crate) async fn with_environment(id: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::try_start(id, flags, environment).await.unwrap_or_else(|said| panic!("{id} does not start: {said}"))
+    }
+
+    /// Starts a node and waits until it is ready, or returns what it says when it ends instead.
+    pub(crate) async fn try_start(id: &str, flags: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
         let mut command = command(&arguments(id, flags));
         command.envs(environment.iter().copied());
         let mut process = Process::spawn(command);
-        let starting = spawn_blocking(move || (process.address(), process));
-        let (address, process) = starting.await.expect("a node prints its URL");
-        let node = Self { id: id.to_owned(), address, process };
-        node.until("it is ready", async || node.get("/readyz").await.status == 200).await;
-        node
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(address) = process.try_address()
+                && ready(address).await
+            {
+                return Ok(Self { id: id.to_owned(), address, process });
+            }
+            if !process.running() {
+                return Err(process.output().join("\n"));
+            }
+            assert!(Instant::now() < deadline, "{id} neither starts nor ends: {:#?}", process.output());
+            sleep(POLL).await;
+        }
     }
 
     /// SIGKILL.

@@ -69,14 +69,22 @@ impl Process {
     pub(crate) fn address(&mut self) -> SocketAddr {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            if let Some(address) = self.output().iter().find_map(|line| url_of(line)) {
+            if let Some(address) = self.try_address() {
                 return address;
             }
-            let running = self.child.try_wait().expect("a child can be asked").is_none();
-            let waiting = running && Instant::now() < deadline;
+            let waiting = self.running() && Instant::now() < deadline;
             assert!(waiting, "no URL was printed: {:#?}", self.output());
             sleep(POLL);
         }
+    }
+
+    /// The address in the URL, if it has been printed.
+    pub(crate) fn try_address(&self) -> Option<SocketAddr> {
+        self.output().iter().find_map(|line| url_of(line))
+    }
+
+    pub(crate) fn running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
     }
 
     /// What was printed so far: standard output, then standard error.

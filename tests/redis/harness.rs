@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::common::resp::{Reply, ask, encode, parse};
-use crate::common::{DEADLINE, Mode, Proxy, Redis, RedisCluster};
+use crate::common::{DEADLINE, Edge, Mode, Node, Proxy, Redis, RedisCluster, Witnesses};
 
 /// A client of Redis that keeps its connection.
 struct Client {
@@ -191,4 +191,32 @@ async fn a_redis_cluster_replaces_a_master_by_its_replica() {
     cluster.fail_over(master).await;
     let replica = &cluster.servers[master + 3];
     assert_eq!(replica.command(&["GET", "{0}a"]).await, text("1"));
+}
+
+#[tokio::test]
+#[should_panic(expected = "saw alice leave (closed)")]
+async fn a_witness_fails_on_a_leave_that_nobody_caused() {
+    let node = Node::with_flags("alone", &[]).await;
+    let mut witnesses = Witnesses::on(&[&node], "lobby").await;
+    let alice = node.enter("alice", "lobby").await;
+    witnesses.agree(&[&node], &["alice"]).await;
+    alice.close(1000);
+    witnesses.agree(&[&node], &[]).await;
+}
+
+#[tokio::test]
+async fn witnesses_remember_what_they_were_shown() {
+    let node = Node::with_flags("alone", &[]).await;
+    let bob = node.enter("bob", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&node, &node], "lobby").await;
+    let alice = node.enter("alice", "lobby").await;
+    witnesses.agree(&[&node], &["alice", "bob"]).await;
+    witnesses.may_leave(&["alice"]);
+    alice.close(1000);
+    witnesses.agree(&[&node], &["bob"]).await;
+    witnesses.assert_still(&["bob"]);
+    witnesses.assert_left_once("alice", &["closed"]);
+    let edges = vec![Edge::Joined("alice".to_owned()), Edge::Left("alice".to_owned(), "closed".to_owned())];
+    assert_eq!(witnesses.edges_of("alice"), [edges.clone(), edges]);
+    drop(bob);
 }

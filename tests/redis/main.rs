@@ -4,4 +4,35 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+use std::time::Duration;
+
+/// What a loaded machine may take on top of a time that is promised.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Runs each of these functions on one Redis and on a Redis Cluster.
+macro_rules! on_both {
+    ($($test:ident),+ $(,)?) => {
+        mod on_one_redis {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::common::Store::single().await).await;
+            })+
+        }
+        mod on_a_redis_cluster {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::common::Store::cluster().await).await;
+            })+
+        }
+    };
+}
+
+mod basics;
+mod cluster;
 mod harness;
+mod health;
+mod keys;
+mod nodes;
+mod outages;
+mod partition;
+mod starting;
