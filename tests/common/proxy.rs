@@ -41,6 +41,9 @@ struct Control {
     mode: watch::Receiver<Mode>,
     /// Whether events are swallowed.
     losing: Arc<AtomicBool>,
+    /// Connections so far; and how many of them, the oldest, get no event any more.
+    opened: Arc<AtomicUsize>,
+    deaf: Arc<AtomicUsize>,
     lost: Arc<AtomicUsize>,
 }
 
@@ -54,7 +57,13 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) async fn to(target: SocketAddr) -> Self {
         let (switch, mode) = watch::channel(Mode::Pass);
-        let control = Control { mode, losing: Arc::default(), lost: Arc::default() };
+        let control = Control {
+            mode,
+            losing: Arc::default(),
+            opened: Arc::default(),
+            deaf: Arc::default(),
+            lost: Arc::default(),
+        };
         let listener = loop {
             // Somebody else may have been quicker to take the port.
             if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).await {
@@ -81,6 +90,11 @@ impl Proxy {
     /// Whether messages to subscribers are lost, whole ones, while all else passes.
     pub(crate) fn lose_events(&self, losing: bool) {
         self.control.losing.store(losing, Ordering::SeqCst);
+    }
+
+    /// Subscriptions that there are bring nothing any more, and look well; new ones do.
+    pub(crate) fn deafen(&self) {
+        self.control.deaf.store(self.control.opened.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// How many messages to subscribers were lost so far.
@@ -126,6 +140,7 @@ async fn serve(listener: TcpListener, target: SocketAddr, mut control: Control) 
 
 async fn connection(client: TcpStream, target: SocketAddr, control: Control) {
     let mut mode = control.mode.clone();
+    let number = control.opened.fetch_add(1, Ordering::SeqCst);
     let relay = async {
         let server = TcpStream::connect(target).await?;
         for stream in [&client, &server] {
@@ -136,7 +151,7 @@ async fn connection(client: TcpStream, target: SocketAddr, control: Control) {
         let subscribed = Arc::new(AtomicBool::new(false));
         tokio::select! {
             done = requests(from_client, to_server, control.clone(), &subscribed) => done,
-            done = replies(from_server, to_client, control.clone(), &subscribed) => done,
+            done = replies(from_server, to_client, control.clone(), number, &subscribed) => done,
         }
     };
     tokio::select! {
@@ -170,6 +185,7 @@ async fn replies(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut control: Control,
+    number: usize,
     subscribed: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut buffer = Vec::new();
@@ -185,7 +201,8 @@ async fn replies(
         // From here on whole values only, so that one can be left out.
         while let Some((value, length)) = resp::parse(&buffer) {
             let bytes: Vec<u8> = buffer.drain(..length).collect();
-            if value.is_event() && control.losing.load(Ordering::SeqCst) {
+            let deaf = control.losing.load(Ordering::SeqCst) || number < control.deaf.load(Ordering::SeqCst);
+            if deaf && value.is_event() {
                 control.lost.fetch_add(1, Ordering::SeqCst);
             } else {
                 to.write_all(&bytes).await?;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::DEADLINE;
 use super::resp::{self, Reply};
+use super::tls::Certificates;
 
 /// How often a condition is looked at.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
@@ -59,6 +60,13 @@ impl Redis {
         let mut flags = vec!["--user", "default", "off"];
         flags.extend(rule.split(' '));
         Self::launch(&flags, Some([user.to_owned(), password.to_owned()])).await
+    }
+
+    /// Speaks TLS on a second port.
+    pub(crate) async fn with_tls(certificates: &Certificates, port: &str) -> Self {
+        let [certificate, key, authority] = ["redis.crt", "redis.key", "ca.crt"].map(|name| certificates.path(name));
+        let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
+        Self::with(&[&["--tls-port", port, "--tls-auth-clients", "no"], &files[..]].concat()).await
     }
 
     async fn launch(flags: &[&str], login: Option<[String; 2]>) -> Self {

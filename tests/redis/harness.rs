@@ -6,7 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use crate::common::redis::free_port;
 use crate::common::resp::{Reply, ask, encode, parse};
+use crate::common::tls::Certificates;
 use crate::common::{DEADLINE, Edge, Mode, Node, Proxy, Redis, RedisCluster, Witnesses};
 
 /// A client of Redis that keeps its connection.
@@ -219,4 +221,25 @@ async fn witnesses_remember_what_they_were_shown() {
     let edges = vec![Edge::Joined("alice".to_owned()), Edge::Left("alice".to_owned(), "closed".to_owned())];
     assert_eq!(witnesses.edges_of("alice"), [edges.clone(), edges]);
     drop(bob);
+}
+
+#[tokio::test]
+async fn certificates_are_good_for_a_redis_with_tls() {
+    let certificates = Certificates::make();
+    let port = free_port().to_string();
+    let redis = Redis::with_tls(&certificates, &port).await;
+    let mut openssl = tokio::process::Command::new("openssl");
+    let authority = certificates.path("ca.crt");
+    openssl.args([
+        "s_client",
+        "-connect",
+        &format!("127.0.0.1:{port}"),
+        "-verify_return_error",
+        "-verify_ip",
+        "127.0.0.1",
+    ]);
+    openssl.args(["-CAfile", &authority]).stdin(std::process::Stdio::null());
+    let output = timeout(DEADLINE, openssl.output()).await.expect("it ends").expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(redis.command(&["PING"]).await, text("PONG"));
 }

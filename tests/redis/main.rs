@@ -28,6 +28,7 @@ macro_rules! on_both {
 }
 
 mod basics;
+mod chaos;
 mod cluster;
 mod harness;
 mod health;

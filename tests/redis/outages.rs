@@ -209,8 +209,17 @@ async fn rubbish_in_our_keys_and_channels_is_survived() {
             _ => redis.command(&["SADD", &key, "", "no-dot", "x.zz", "../..", "a.b.c"]).await,
         };
     }
-    for message in ["", "{}", "[]", "null", "{\"run\":\"x.1\",\"seq\":-1}", "{\"run\":\"a.1\",\"seq\":1e99,\"left\":7}"]
-    {
+    let messages = [
+        "",
+        "{}",
+        "\n\t\n",
+        "ghost.1\t1\njoined\tlobby:ghost\t1",
+        "ghost.1\t-1",
+        "ghost.1\t99999999999999999999",
+        "a.1\t1\nleft\tlobby:bob\ttimeout\nleft",
+        "\u{0}",
+    ];
+    for message in messages {
         redis.command(&["PUBLISH", "presence:{0}:events", message]).await;
     }
     scene.witnesses.look_on(TTL).await;

@@ -202,3 +202,16 @@ async fn a_deaf_node_sees_nobody_leave() {
     scene.agree(&["bob", "carol"]).await;
     scene.witnesses.assert_still(&["carol"]);
 }
+
+/// A subscription can be dead while nothing says so: a firewall has forgotten it. Only what it does not bring shows it.
+#[tokio::test]
+async fn a_subscription_that_went_silent_is_made_anew() {
+    let mut scene = Scene::set(&[]).await;
+    let _alice = scene.a.enter("alice", "lobby").await;
+    let _carol = scene.c.enter("carol", "lobby").await;
+    scene.agree(&["alice", "carol"]).await;
+    scene.proxy.deafen();
+    let _bob = scene.a.enter("bob", "lobby").await;
+    scene.agree(&["alice", "bob", "carol"]).await;
+    assert!(scene.proxy.lost() > 0);
+}

@@ -199,19 +199,7 @@ async fn a_unix_socket_will_do() {
 async fn tls_is_spoken_and_certificates_are_checked() {
     let certificates = Certificates::make();
     let port = free_port().to_string();
-    let redis = Redis::with(&[
-        "--tls-port",
-        &port,
-        "--tls-cert-file",
-        &certificates.path("redis.crt"),
-        "--tls-key-file",
-        &certificates.path("redis.key"),
-        "--tls-ca-cert-file",
-        &certificates.path("ca.crt"),
-        "--tls-auth-clients",
-        "no",
-    ])
-    .await;
+    let redis = Redis::with_tls(&certificates, &port).await;
     let url = format!("rediss://127.0.0.1:{port}");
     check_refused(&["--redis", &url], UNAVAILABLE, &["certificate"]).await;
     let authority = certificates.path("ca.crt");
