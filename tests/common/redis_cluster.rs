@@ -1,15 +1,14 @@
 //! A Redis Cluster of the test's own: three masters with a replica each, joined by commands, quick to fail over.
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
 
-use super::DEADLINE;
-use super::redis::{POLL, Redis, free_port};
+use super::redis::{Redis, free_port};
 
 const SLOTS: usize = 16384;
 const MASTERS: usize = 3;
-/// When a silent master counts as failed. Long enough for a loaded machine, short enough to be waited for.
-const NODE_TIMEOUT_MS: &str = "1500";
+/// When a silent master counts as failed: never because the machine is loaded, and soon when it was killed.
+const PATIENT_MS: &str = "30000";
+const IMPATIENT_MS: &str = "1500";
 
 pub(crate) struct RedisCluster {
     /// The first three began as masters, each of the others as the replica of the one three places before it.
@@ -70,9 +69,18 @@ impl RedisCluster {
     /// Kills a master and waits until its replica has taken its slots.
     pub(crate) async fn fail_over(&mut self, master: usize) {
         self.servers[master].kill();
-        let replica = &self.servers[master + MASTERS];
-        replica.until(&["INFO", "replication"], |info| info.text().contains("role:master")).await;
-        replica.until(&["CLUSTER", "INFO"], |info| info.text().contains("cluster_state:ok")).await;
+        let running = |number: &usize| *number != master;
+        for patience in [IMPATIENT_MS, PATIENT_MS] {
+            for number in (0..2 * MASTERS).filter(running) {
+                self.servers[number].command(&["CONFIG", "SET", "cluster-node-timeout", patience]).await;
+            }
+            let replica = &self.servers[master + MASTERS];
+            replica.until(&["INFO", "replication"], |info| info.text().contains("role:master")).await;
+            for number in (0..2 * MASTERS).filter(running) {
+                let server = &self.servers[number];
+                server.until(&["CLUSTER", "INFO"], |info| info.text().contains("cluster_state:ok")).await;
+            }
+        }
     }
 
     /// Which of the servers was given the slot of `key` at the start.
@@ -90,25 +98,11 @@ impl RedisCluster {
         keys.sort();
         keys
     }
-
-    /// Waits until some server says so.
-    pub(crate) async fn until_any(&self, what: &str, words: &[&str], done: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            for server in &self.servers {
-                if server.try_command(words).await.is_ok_and(|reply| done(&format!("{reply:?}"))) {
-                    return;
-                }
-            }
-            assert!(Instant::now() < deadline, "{what} did not come");
-            sleep(POLL).await;
-        }
-    }
 }
 
 async fn server() -> Redis {
     // The default port of the bus is 10,000 above the other, where the system gives ports to clients.
     let bus = free_port().to_string();
-    let flags = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", NODE_TIMEOUT_MS];
+    let flags = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", PATIENT_MS];
     Redis::with(&[&flags[..], &["--cluster-replica-validity-factor", "0"]].concat()).await
 }
