@@ -239,7 +239,6 @@ impl Mirror {
 
     fn apply_health(&mut self, message: &Value) {
         let degraded = message["degraded"].as_bool().unwrap_or_else(|| panic!("true or false: {message}"));
-        assert_ne!(degraded, self.degraded.is_some(), "health is told when it changes: {message}");
         let keys = ["type", "degraded", "since"];
         assert_keys(message, if degraded { &keys } else { &keys[..2] }, &[]);
         self.degraded = degraded.then(|| number(message, "since"));

@@ -55,7 +55,7 @@ async fn a_bad_command_line_exits_64() {
 
 #[tokio::test]
 async fn a_bad_node_id_exits_64() {
-    for id in ["", "a b", "a.b", "a:b", "ü\u{0}", &"x".repeat(300)] {
+    for id in ["", "a b", "a:b", "{a}", "ü", &"x".repeat(300)] {
         let output = refused(id, &["--redis", "redis://127.0.0.1:1"]).await;
         let said = said(&output);
         assert_eq!(output.status.code(), Some(USAGE), "{id:?}: {said}");
