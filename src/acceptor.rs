@@ -85,6 +85,9 @@ async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_a
             }
             Message::Tick(batch) => {
                 worker.check_connections(batch.now.tick);
+                if let Some(health) = &batch.health {
+                    worker.tell_health(health);
+                }
                 let deliveries = worker.fanout.borrow_mut().plan(worker, &batch);
                 deliveries.write(worker).await;
                 worker.done.send_replace(batch.now.tick);

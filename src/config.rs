@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::store::redis;
+
 /// The exit code for a command line that cannot work (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 /// Sockets besides the connections, which serve requests.
@@ -18,10 +20,14 @@ const REQUEST_SOCKETS: usize = 128;
 const OTHER_DESCRIPTORS: usize = 128;
 /// And those of each worker: a listener for each of two ports, epoll, wake-ups.
 const DESCRIPTORS_PER_WORKER: usize = 6;
+/// And of each lane of Redis: two connections, and as many that are being made.
+const DESCRIPTORS_PER_LANE: usize = 4;
 /// The shortest tick: below that the engine would mostly wake up.
 const MIN_TICK: Duration = Duration::from_millis(10);
 /// More threads than this gain nothing on any machine, and run out of descriptors on some.
 const MAX_WORKERS: usize = 256;
+/// The longest node id, or prefix of keys.
+const MAX_WORD_BYTES: usize = 64;
 /// The longest lease: the timing wheel has a slot for each tick of it.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
@@ -81,6 +87,31 @@ pub struct Args {
     #[arg(long, env = "ROLLCALL_DRAIN", default_value = "5s", value_parser = duration, value_name = "DURATION")]
     pub drain: Duration,
 
+    /// Share presence through Redis (or Valkey): any number of nodes, and it outlives each of them; given several times, the seeds
+    /// of a cluster [default: memory, one node]
+    #[arg(long, env = "ROLLCALL_REDIS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
+    pub redis: Vec<String>,
+
+    /// The one URL of --redis is of a Redis Cluster
+    #[arg(long, env = "ROLLCALL_REDIS_CLUSTER")]
+    pub redis_cluster: bool,
+
+    /// Start and go on although Redis cannot be reached at the start, alone until it can
+    #[arg(long, env = "ROLLCALL_REDIS_OPTIONAL")]
+    pub redis_optional: bool,
+
+    /// The first word of every key in Redis
+    #[arg(long, env = "ROLLCALL_REDIS_PREFIX", default_value = "presence", value_name = "WORD")]
+    pub redis_prefix: String,
+
+    /// Lanes that users are spread over in Redis, the same on all nodes [default: 1, on a cluster 16]
+    #[arg(long, env = "ROLLCALL_REDIS_LANES", value_name = "N")]
+    pub redis_lanes: Option<NonZeroUsize>,
+
+    /// The name of this node among those that share a Redis, letters, digits, `-`, `_` and `.` [default: a new one at each start]
+    #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "NAME")]
+    pub node_id: Option<String>,
+
     /// What to log: error, warn, info, debug, trace, or directives like info,rollcall::http=debug
     #[arg(long, env = "ROLLCALL_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -94,6 +125,7 @@ const EXAMPLES: &str = "Examples:
   rollcall                                        serve http://localhost:8000
   rollcall --listen 0.0.0.0:80 --workers 4        on all interfaces, four threads
   rollcall --ttl 30s --grace 5s                   longer leases, short grace after a lost connection
+  rollcall --redis redis://127.0.0.1:6379         one of any number of nodes that share a Redis
   ROLLCALL_TTL=30s rollcall                       every flag is a variable too
 
 Stop with ctrl-C or SIGTERM; a second one stops at once.";
@@ -143,6 +175,10 @@ pub struct Config {
     pub header_timeout: Duration,
     /// The time for stopping.
     pub drain: Duration,
+    /// Redis, if there is one.
+    pub redis: Option<redis::Options>,
+    /// The name of this node, if one is given.
+    pub node_id: Option<String>,
     /// The log filter, already checked.
     pub log: String,
     /// The form of log lines.
@@ -247,6 +283,7 @@ impl Args {
             )));
         }
         let workers = self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS);
+        let redis = self.redis()?;
         Ok(Config {
             listen,
             status_port: self.status_port,
@@ -256,14 +293,71 @@ impl Args {
             ping_interval: self.ping_interval,
             liveness: self.liveness,
             grace,
-            max_connections: connections(self.max_connections, workers)?,
+            max_connections: connections(self.max_connections, workers, redis.as_ref())?,
             history: self.history,
             header_timeout: self.header_timeout,
             drain: self.drain,
+            redis,
+            node_id: self.node_id,
             log: self.log,
             log_format: self.log_format,
         })
     }
+}
+
+impl Args {
+    /// What is said about Redis, checked: nothing is connected to yet.
+    fn redis(&self) -> Result<Option<redis::Options>, ConfigError> {
+        let invalid = |message: String| Err(ConfigError::Invalid(message));
+        if let Some(node) = &self.node_id
+            && !is_word(node, &['-', '_', '.'])
+        {
+            return invalid(format!(
+                "--node-id {node:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_` and `.`"
+            ));
+        }
+        if self.redis.is_empty() {
+            let flag = match self {
+                Self { redis_cluster: true, .. } => "--redis-cluster",
+                Self { redis_optional: true, .. } => "--redis-optional",
+                Self { redis_lanes: Some(_), .. } => "--redis-lanes",
+                _ => return Ok(None),
+            };
+            return invalid(format!("{flag} says how to use Redis, and --redis URL does not say which"));
+        }
+        for url in &self.redis {
+            if let Err(error) = redis::link::check_url(url) {
+                // The URL itself may hold a password.
+                return invalid(format!("--redis {error}"));
+            }
+        }
+        if !is_word(&self.redis_prefix, &['-', '_', '.', ':']) {
+            return invalid(format!(
+                "--redis-prefix {:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_`, `.` and `:`",
+                self.redis_prefix
+            ));
+        }
+        let cluster = self.redis_cluster || self.redis.len() > 1;
+        let lanes = self.redis_lanes.map_or(if cluster { redis::CLUSTER_LANES } else { 1 }, NonZeroUsize::get);
+        if lanes > redis::MAX_LANES {
+            return invalid(format!("--redis-lanes must be at most {}: each has two connections", redis::MAX_LANES));
+        }
+        Ok(Some(redis::Options {
+            urls: self.redis.clone(),
+            cluster,
+            prefix: self.redis_prefix.clone(),
+            lanes,
+            node: self.node_id.clone().unwrap_or_default(),
+            optional: self.redis_optional,
+            ttl: self.ttl,
+            tick: self.tick,
+        }))
+    }
+}
+
+fn is_word(text: &str, also: &[char]) -> bool {
+    let fits = |character: char| character.is_ascii_alphanumeric() || also.contains(&character);
+    (1..=MAX_WORD_BYTES).contains(&text.len()) && text.chars().all(fits)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -289,9 +383,14 @@ fn address(listen: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 /// Raises the limit of open files as far as it goes and fits the connections below it.
-fn connections(asked: Option<NonZeroUsize>, workers: usize) -> Result<usize, ConfigError> {
+fn connections(
+    asked: Option<NonZeroUsize>,
+    workers: usize,
+    redis: Option<&redis::Options>,
+) -> Result<usize, ConfigError> {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let reserved = REQUEST_SOCKETS + OTHER_DESCRIPTORS + workers * DESCRIPTORS_PER_WORKER;
+    let reserved = reserved + redis.map_or(0, |redis| redis.lanes * DESCRIPTORS_PER_LANE);
     let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(reserved).max(16);
     match asked.map(NonZeroUsize::get) {
         Some(asked) if asked > most => Err(ConfigError::Invalid(format!(
@@ -337,6 +436,22 @@ mod tests {
         check(&["--max-connections", "999999999"], Err("limit of open files"));
         check(&["--log", "rollcall=loud"], Err("not a log filter"));
         check(&["--log-format", "xml"], Err("possible values"));
+        check(&["--redis", "redis://127.0.0.1:1"], Ok(()));
+        check(&["--redis", "redis://user:secret@127.0.0.1:1/0", "--node-id", "n1"], Ok(()));
+        check(&["--redis", "127.0.0.1:6379"], Err("write it like redis://"));
+        check(&["--redis", "redis://127.0.0.1:1", "--redis-lanes", "0"], Err("--redis-lanes"));
+        check(&["--redis", "redis://127.0.0.1:1", "--redis-lanes", "257"], Err("at most 256"));
+        check(&["--redis", "redis://127.0.0.1:1", "--redis-prefix", "a{b"], Err("--redis-prefix"));
+        check(&["--redis", "redis://127.0.0.1:1", "--node-id", "a b"], Err("--node-id"));
+        check(&["--redis-cluster"], Err("--redis URL does not say which"));
+    }
+
+    #[test]
+    fn passwords_are_not_repeated() {
+        for url in ["http://user:secret@host", "redis://user:secret@host:port", "redis://user:secret@host/db"] {
+            let error = Config::from_args(["rollcall", "--redis", url]).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

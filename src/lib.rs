@@ -4,7 +4,8 @@
 //! become frames ([`socket`]), frames become commands ([`dialect`]), commands change who is where ([`presence`]) and mark it.
 //!
 //! *Out*: every 100 ms [`server`] has [`tick`] end leases, settle the marked rooms and encode each change once; every worker gets
-//! one batch, and [`fanout`] writes it to those who look.
+//! one batch, and [`fanout`] writes it to those who look. What sessions here did goes to the [`store`], which also brings what other
+//! nodes hold.
 //!
 //! ARCHITECTURE.md says what the parts must never do, and why they are as they are.
 
@@ -13,6 +14,7 @@ pub mod presence;
 
 pub mod account;
 pub mod dialect;
+pub mod store;
 pub mod tick;
 
 pub mod socket;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use mimalloc::MiMalloc;
 use rollcall::Server;
 use rollcall::config::{Config, ConfigError, EXIT_USAGE, LogFormat};
+use rollcall::store::{EXIT_UNAVAILABLE, Unavailable};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::EnvFilter;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&mut std::io::stderr(), &format!("error: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<Unavailable>() { ExitCode::from(EXIT_UNAVAILABLE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -41,6 +42,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let server = tokio::select! {
+        server = server.open_store() => server?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
     let version = env!("CARGO_PKG_VERSION");
     let out = &mut std::io::stdout();
     say(

@@ -25,6 +25,11 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Sets it; the same writer as `add`.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// Raises it to `value` if that is more.
     pub fn raise(&self, value: u64) {
         if value > self.get() {
@@ -52,6 +57,14 @@ macro_rules! counters {
             /// Names, meanings and values, in the order of declaration.
             pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
                 [$((stringify!($field), $help.trim_ascii(), self.$field),)*].into_iter()
+            }
+
+            /// Those of one writer.
+            #[must_use]
+            pub fn of(counters: &$name) -> Self {
+                let mut totals = Self::default();
+                totals.add(counters);
+                totals
             }
 
             fn add(&mut self, counters: &$name) {
@@ -115,6 +128,28 @@ counters! {
     }
 }
 
+counters! {
+    /// What a store counts.
+    StoreCounters, StoreTotals {
+        /// Commands sent to Redis.
+        redis_commands,
+        /// Of these, keys of users written or deleted.
+        redis_keys_written,
+        /// Round trips to Redis: pipelines of one or many commands.
+        redis_flushes,
+        /// Connections to Redis that failed, or could not be made.
+        redis_failures,
+        /// Messages heard from nodes, this one included.
+        redis_events,
+        /// Times that all that another node holds was read.
+        redis_hashes_read,
+        /// Users, holds and messages that wait to be written to Redis now.
+        redis_pending,
+        /// Nodes alive now, this one included.
+        redis_nodes,
+    }
+}
+
 /// The counters of a server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -142,8 +177,6 @@ impl Metrics {
     /// The ticker's counters.
     #[must_use]
     pub fn tick_totals(&self) -> TickTotals {
-        let mut totals = TickTotals::default();
-        totals.add(&self.ticker);
-        totals
+        TickTotals::of(&self.ticker)
     }
 }

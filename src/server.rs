@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
@@ -14,10 +15,12 @@ use tracing::{info, warn};
 use crate::acceptor::{self, Message};
 use crate::account::{Account, MAX_UNREAD_BYTES};
 use crate::config::Config;
+use crate::dialect::native;
 use crate::listen;
 use crate::metrics::Metrics;
 use crate::presence::{Now, Registry, Settings};
-use crate::tick::Announcer;
+use crate::store::{Memory, Store, Unavailable, redis};
+use crate::tick::{Announcer, Batch};
 use crate::worker::{Shared, unix_ms};
 
 /// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put off:
@@ -76,9 +79,48 @@ impl Server {
     /// Serves until `shutdown` resolves, then sends the clients away and ends within the drain time.
     ///
     /// # Errors
+    /// If the store cannot be used ([`Unavailable`]), or a worker thread cannot be started or dies.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        self.open_store().await?.run(shutdown).await
+    }
+
+    /// Opens the store: what other nodes hold is known when it returns.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it cannot be used.
+    pub async fn open_store(self) -> Result<ReadyServer, Unavailable> {
+        // The clock and the process id tell this run from every other; epochs and the node's name carry it.
+        let incarnation = unix_ms() << 16 | u64::from(std::process::id() & 0xffff);
+        let config = &self.config;
+        let node = config.node_id.clone().unwrap_or_else(|| format!("node-{incarnation:x}"));
+        let settings = Settings { ttl: config.ticks(config.ttl), workers: config.workers, incarnation };
+        let (registry, store): (_, Box<dyn Store>) = match config.redis.clone() {
+            None => (Arc::new(Registry::new(settings)), Box::new(Memory)),
+            Some(options) => {
+                let registry = Arc::new(Registry::with_store(settings));
+                let options = redis::Options { node: node.clone(), ..options };
+                let store = redis::Redis::open(options, Arc::clone(&registry), incarnation).await?;
+                (registry, Box::new(store))
+            }
+        };
+        Ok(ReadyServer { shared: Arc::new(shared(self.config, node, registry, store)), listeners: self.listeners })
+    }
+}
+
+/// A server with its port and its store.
+#[derive(Debug)]
+pub struct ReadyServer {
+    shared: Arc<Shared>,
+    listeners: Vec<Vec<std::net::TcpListener>>,
+}
+
+impl ReadyServer {
+    /// As [`Server::run`].
+    ///
+    /// # Errors
     /// If a worker thread cannot be started or dies.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let shared = Arc::new(shared(self.config));
+        let shared = self.shared;
         let mut workers = Vec::new();
         for (number, listeners) in self.listeners.into_iter().enumerate() {
             workers.push(start(number, listeners, Arc::clone(&shared))?);
@@ -112,12 +154,13 @@ async fn drain(shared: &Shared, ticker: &mut Ticker, mut workers: Vec<WorkerHand
     while !workers.is_empty() {
         if tokio::time::timeout_at(deadline, ticker.tick(&workers)).await.is_err() {
             warn!(workers = workers.len(), "stopped with workers still busy");
-            return Ok(());
+            break;
         }
         while let Some(result) = first_ended(&mut workers) {
             result?;
         }
     }
+    shared.store.close();
     info!("stopped");
     Ok(())
 }
@@ -149,14 +192,12 @@ fn start(number: usize, listeners: Vec<std::net::TcpListener>, shared: Arc<Share
     Ok(WorkerHandle { number, mailbox, ended })
 }
 
-fn shared(config: Config) -> Shared {
-    // The clock and the process id tell this run from every other; epochs and the node's name carry it.
-    let incarnation = unix_ms() << 16 | u64::from(std::process::id() & 0xffff);
-    let settings = Settings { ttl: config.ticks(config.ttl), workers: config.workers, incarnation };
+fn shared(config: Config, node: String, registry: Arc<Registry>, store: Box<dyn Store>) -> Shared {
     Shared {
-        registry: Arc::new(Registry::new(settings)),
+        registry,
+        store,
         metrics: Metrics::new(config.workers),
-        node: format!("node-{incarnation:x}"),
+        node,
         started: Instant::now(),
         tick: AtomicU64::new(0),
         unix_ms: AtomicU64::new(unix_ms()),
@@ -173,6 +214,8 @@ fn shared(config: Config) -> Shared {
 struct Ticker {
     shared: Arc<Shared>,
     announcer: Announcer,
+    /// Since when the node has been degraded, as clients were told last.
+    degraded_since: Option<u64>,
     interval: tokio::time::Interval,
 }
 
@@ -184,13 +227,14 @@ impl Ticker {
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let config = &shared.config;
         let announcer = Announcer::new(Arc::clone(&shared.registry), config.workers, tick, config.history);
-        Self { shared, announcer, interval }
+        Self { shared, announcer, degraded_since: None, interval }
     }
 
     /// Waits for the next tick and does it, unless a worker is behind.
     async fn tick(&mut self, workers: &[WorkerHandle]) {
         self.interval.tick().await;
-        let counters = &self.shared.metrics.ticker;
+        let shared = Arc::clone(&self.shared);
+        let counters = &shared.metrics.ticker;
         if workers.iter().any(|worker| worker.mailbox.capacity() < MAILBOX_MESSAGES) {
             counters.ticks_missed.add(1);
             return;
@@ -200,17 +244,32 @@ impl Ticker {
         self.shared.tick.store(now.tick, Ordering::Relaxed);
         self.shared.unix_ms.store(now.unix_ms, Ordering::Relaxed);
         let (mut batches, counts) = self.announcer.tick(now);
+        let health = self.health();
         for worker in workers {
-            let batch = std::mem::take(&mut batches[worker.number]);
+            let batch = Batch { health: health.clone(), ..std::mem::take(&mut batches[worker.number]) };
             // There is room, as was looked at above; a worker that has ended needs no batch.
             let _ = worker.mailbox.try_send(Message::Tick(batch));
         }
+        self.shared.store.record(self.announcer.take_news(), now);
         let took_us = started.elapsed().as_micros() as u64;
         counters.ticks.add(1);
         counters.rooms_settled.add(counts.rooms);
         counters.changes.add(counts.changes);
         counters.tick_us.add(took_us);
         counters.tick_us_max.raise(took_us);
+    }
+}
+
+impl Ticker {
+    /// What native clients have to be told about the store, if anything is new.
+    fn health(&mut self) -> Option<Bytes> {
+        let since = self.shared.store.degraded_since();
+        if std::mem::replace(&mut self.degraded_since, since) == since {
+            return None;
+        }
+        let mut frame = BytesMut::new();
+        native::put_health(&mut frame, since);
+        Some(frame.freeze())
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::account::{Account, MAX_UNREAD_BYTES};
 use crate::dialect::{LOBBY, chat, native, online_users, status};
 use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Said, Tick};
+use crate::store::News;
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
 /// enough for a phone.
@@ -47,6 +48,8 @@ pub struct Batch {
     pub now: Now,
     /// Rooms in which this worker has observers.
     pub updates: Vec<Arc<Update>>,
+    /// For native clients, if the node has lost sight of the others, or sees them again.
+    pub health: Option<Bytes>,
 }
 
 /// What a tick did, for the counters.
@@ -70,6 +73,8 @@ pub struct Announcer {
     history: chat::History,
     /// Whole lists that slow clients hold. Nearly all are gone as soon as they are written.
     unread: Account,
+    /// What the store has to be told of the last tick.
+    news: Vec<News>,
 }
 
 /// A room in which something moved, at one tick.
@@ -105,16 +110,24 @@ impl Announcer {
     #[must_use]
     pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration, history: usize) -> Self {
         let (paces, history) = (HashMap::new(), chat::History::new(history));
-        Self { registry, workers, tick, paces, history, unread: Account::new(MAX_UNREAD_BYTES) }
+        Self { registry, workers, tick, paces, history, unread: Account::new(MAX_UNREAD_BYTES), news: Vec::new() }
+    }
+
+    /// What sessions of this node did in the last tick, for the store.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Does one tick and returns a batch for each worker.
     pub fn tick(&mut self, now: Now) -> (Vec<Batch>, TickCounts) {
         self.registry.end_leases(now);
-        let mut batches = vec![Batch { now, updates: Vec::new() }; self.workers];
+        let mut batches = vec![Batch { now, updates: Vec::new(), health: None }; self.workers];
         let mut counts = TickCounts::default();
         for room in self.registry.take_dirty() {
             let change = self.registry.settle(&room);
+            if self.registry.has_store() {
+                self.news.extend(News::of(&room, &change));
+            }
             counts.rooms += 1;
             counts.changes += (change.diff.joined.len() + change.diff.updated.len() + change.diff.left.len()) as u64;
             self.announce(&room, &change, now, &mut batches);

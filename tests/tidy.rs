@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Only these may name an outside library (ARCHITECTURE.md, code map).
-const OWNERS: [(&str, &[&str]); 7] = [
+const OWNERS: [(&str, &[&str]); 8] = [
+    ("redis", &["src/store/redis/link.rs", "src/config.rs", "src/server.rs"]),
     ("hyper", &["src/http/"]),
     ("fastwebsockets", &["src/socket/", "src/dialect/mod.rs"]),
     ("simd_json", &["src/dialect/", "src/http/"]),

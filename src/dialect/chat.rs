@@ -241,7 +241,7 @@ mod tests {
     }
 
     fn said(user: &str, text: &str) -> Said {
-        Said { user: user.into(), data: json!(text).to_string().into() }
+        Said { user: user.into(), data: json!(text).to_string().into(), from_here: true }
     }
 
     fn read(frame: &[u8]) -> Value {

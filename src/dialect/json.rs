@@ -47,6 +47,11 @@ impl Reader {
     }
 }
 
+/// Whether the text is one JSON object, nested no deeper than [`MAX_DEPTH`].
+pub fn is_object(reader: &mut Reader, text: &str) -> bool {
+    reader.read(text.as_bytes(), |value| value.is_some_and(|value| value.is_object()))
+}
+
 /// The value as compact JSON text.
 pub fn compact(value: &Value<'_, '_>) -> String {
     let mut text = Vec::with_capacity(128);

@@ -10,6 +10,7 @@
 //! S  {"type":"snapshot","room":R,"epoch":E,"seq":N,"count":K,"members":[{"user":U,"state":{…}?},…],"page":1,"pages":1}
 //! S  {"type":"diff","room":R,"seq":N,"count":K,"joined":[…]?,"updated":[…]?,"left":[{"user":U,"reason":…},…]?}
 //! S  {"type":"count","room":R,"seq":N,"count":K}              {"type":"heartbeat_ack","ts":MS}
+//! S  {"type":"health","degraded":true,"since":MS}              {"type":"health","degraded":false}
 //! S  {"type":"error","code":…,"message":…,"type_sent":…?}
 //! ```
 
@@ -185,6 +186,17 @@ pub fn put_welcome(buffer: &mut BytesMut, welcome: &Welcome<'_>) {
             buffer,
             &[("ttl_ms", welcome.ttl_ms), ("heartbeat_ms", welcome.heartbeat_ms), ("tick_ms", welcome.tick_ms)],
         );
+    });
+}
+
+/// Appends whether the node has lost sight of the others, and since when.
+pub fn put_health(buffer: &mut BytesMut, degraded_since_unix_ms: Option<u64>) {
+    append_text_frame(buffer, |buffer| match degraded_since_unix_ms {
+        Some(since) => {
+            buffer.put_slice(br#"{"type":"health","degraded":true"#);
+            put_numbers(buffer, &[("since", since)]);
+        }
+        None => buffer.put_slice(br#"{"type":"health","degraded":false}"#),
     });
 }
 

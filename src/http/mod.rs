@@ -198,10 +198,15 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
     if !methods.contains(request.method()) {
         return Err(Reply::method_not_allowed(methods));
     }
-    match segments[..] {
+    let reply = match segments[..] {
         ["heartbeat"] => api::heartbeat(worker, request).await,
         ["v1", "users", "status"] => api::users_status(worker, request).await,
         ["v1", "rooms"] => api::rooms(worker, &target).await,
         _ => pages::find(&target.path).map_or_else(|| api::answer(worker, &segments, &target), Ok),
-    }
+    }?;
+    // What other nodes hold is shown as it was: whoever asks is to know that.
+    Ok(match worker.shared.store.degraded_since() {
+        Some(since) if matches!(segments[..], ["v1", ..] | ["readyz"]) => reply.and_number("degraded_since", since),
+        _ => reply,
+    })
 }

@@ -83,6 +83,15 @@ impl Reply {
         reply.and(header::ALLOW, &allowed)
     }
 
+    /// Adds a number to a JSON object.
+    pub(super) fn and_number(mut self, name: &str, number: u64) -> Self {
+        if let Some(object) = self.body.strip_suffix(b"}") {
+            let field = format!(",\"{name}\":{number}}}");
+            (self.body, self.shared) = ([object, field.as_bytes()].concat().into(), false);
+        }
+        self
+    }
+
     /// Adds a header. A value that cannot be one is left out: all of them are ours.
     pub(super) fn and(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {

@@ -12,7 +12,7 @@ use crate::process;
 use crate::worker::Worker;
 
 /// Of the counters, those that are no sums since the start.
-const GAUGES: [&str; 3] = ["connections", "sockets", "tick_us_max"];
+const GAUGES: [&str; 5] = ["connections", "sockets", "tick_us_max", "redis_pending", "redis_nodes"];
 
 struct Number {
     name: &'static str,
@@ -56,7 +56,9 @@ fn put_metric(text: &mut String, number: &Number) {
 fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
     let shared = &*worker.shared;
     let gauge = |name, help, value| Number { name, help, value, is_gauge: true };
+    let degraded = shared.store.degraded_since().is_some();
     let gauges = [
+        gauge("degraded", "1 while this node does not see what other nodes hold.", degraded.into()),
         gauge("uptime_ms", "Milliseconds since the start.", shared.started.elapsed().as_millis() as u64),
         gauge("users", "Users online.", shared.registry.users_online() as u64),
         gauge("rooms", "Rooms with members or observers.", shared.registry.rooms_open() as u64),
@@ -70,6 +72,7 @@ fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
         is_gauge: false,
     };
     let counters = shared.metrics.worker_totals().fields().chain(shared.metrics.tick_totals().fields());
+    let counters = counters.chain(shared.store.totals().into_iter().flat_map(|totals| totals.fields()));
     let counters = counters.map(|(name, help, value)| Number { name, help, value, is_gauge: GAUGES.contains(&name) });
     gauges.into_iter().chain(memory).chain([cpu]).chain(counters)
 }
@@ -91,7 +94,8 @@ mod tests {
     #[test]
     fn every_gauge_is_a_counter_of_that_name() {
         let metrics = crate::metrics::Metrics::new(1);
-        let names: Vec<_> = metrics.worker_totals().fields().chain(metrics.tick_totals().fields()).collect();
+        let names = metrics.worker_totals().fields().chain(metrics.tick_totals().fields());
+        let names: Vec<_> = names.chain(crate::metrics::StoreTotals::default().fields()).collect();
         for gauge in GAUGES {
             assert!(names.iter().any(|(name, _, _)| *name == gauge), "{gauge}");
         }

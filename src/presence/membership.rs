@@ -1,10 +1,11 @@
-//! One user in the live truth: the rooms it is in, and how many of its sessions hold it there.
+//! One user in the live truth: the rooms it is in, how many sessions hold it there, and which other nodes do.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::room::Reported;
+use super::remote::Hold;
+use super::room::{Reported, Told};
 use super::{Reason, Room, State};
 
 /// One user, in all rooms.
@@ -19,13 +20,20 @@ pub(super) struct User {
 #[derive(Debug)]
 pub(super) struct Membership {
     pub(super) room: Arc<Room>,
+    /// What sessions of this node wrote last; of no meaning without one.
     pub(super) state: Option<State>,
-    /// Sessions that count here; the member is online while there is one.
+    /// Sessions of this node that count here.
     pub(super) sessions: u32,
     /// The user stands in the room's inbox already.
     pub(super) pending: bool,
-    /// Why the last session ended.
+    /// Sessions of this node have changed something since the room was settled last.
+    pub(super) moved: bool,
+    /// The store knows that this node holds the user here.
+    pub(super) told: bool,
+    /// Why the last hold ended.
     pub(super) reason: Reason,
+    /// Other nodes that hold the user here. Boxed: most members have none.
+    pub(super) remote: Option<Box<SmallVec<[Hold; 1]>>>,
 }
 
 impl User {
@@ -35,11 +43,60 @@ impl User {
 }
 
 impl Membership {
+    /// With a first session of this node.
     pub(super) fn new(room: &Arc<Room>, state: Option<&State>) -> Self {
-        Self { room: Arc::clone(room), state: state.cloned(), sessions: 1, pending: true, reason: Reason::Left }
+        Self { state: state.cloned(), sessions: 1, moved: true, ..Self::empty(room) }
+    }
+
+    /// Held by nobody yet, and reported.
+    pub(super) fn empty(room: &Arc<Room>) -> Self {
+        Self {
+            room: Arc::clone(room),
+            state: None,
+            sessions: 0,
+            pending: true,
+            moved: false,
+            told: false,
+            reason: Reason::Left,
+            remote: None,
+        }
+    }
+
+    /// Whether a session of this node or another node holds the user here.
+    pub(super) fn is_online(&self) -> bool {
+        self.sessions > 0 || self.remote.is_some()
     }
 
     pub(super) fn report(&mut self, user: &Arc<str>) -> Reported {
         if std::mem::replace(&mut self.pending, true) { Reported::AlreadyQueued } else { self.room.report(user) }
+    }
+
+    /// The state to show: of all that were written on any node the last. The same on every node, whatever came in first.
+    pub(super) fn shown_state(&self) -> Option<State> {
+        let here = self.state.iter().filter(|_| self.sessions > 0);
+        let remote = self.remote.iter().flat_map(|holds| holds.iter()).filter_map(|hold| hold.state.as_ref());
+        let last = here.chain(remote).max_by_key(|state| state.age_key());
+        last.filter(|state| !state.is_cleared()).cloned()
+    }
+
+    /// A state written here just now, so that no other node's is later, whatever its clock says.
+    pub(super) fn outdating(&self, state: State) -> State {
+        let remote = self.remote.iter().flat_map(|holds| holds.iter()).filter_map(|hold| hold.state.as_ref());
+        match remote.map(State::written_unix_ms).max() {
+            Some(latest) if latest >= state.written_unix_ms() => state.stamped(latest + 1),
+            _ => state,
+        }
+    }
+
+    /// What the store has to be told about this node's sessions since the last time, if anything.
+    pub(super) fn tell(&mut self) -> Option<Told> {
+        let (moved, told) = (std::mem::take(&mut self.moved), self.told);
+        self.told = moved && self.sessions > 0 || !moved && told;
+        match (self.sessions > 0, told) {
+            _ if !moved => None,
+            (true, told) => Some(Told::Held { state: self.state.clone(), joined: !told }),
+            (false, true) => Some(Told::Released(self.reason)),
+            (false, false) => None,
+        }
     }
 }

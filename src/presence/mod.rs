@@ -14,6 +14,7 @@ mod audience;
 mod id;
 mod membership;
 mod registry;
+mod remote;
 mod room;
 mod roster;
 mod session;
@@ -23,7 +24,8 @@ mod wheel;
 pub use audience::{AUDIENCES, Audience, AudienceSet, Observers};
 pub use id::{IdError, MAX_ID_BYTES, check_id};
 pub use registry::{Attachment, Registry, RequestsFull, Settings, UserStatus};
-pub use room::{Diff, Room, RoomChange, Said};
+pub use remote::{HeldHere, Remote, RunNumber};
+pub use room::{Diff, Room, RoomChange, Said, Told};
 pub use roster::Roster;
 pub use session::Session;
 pub use state::State;
@@ -58,6 +60,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason of that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Left, Self::Closed, Self::Timeout, Self::NodeLost, Self::Kicked]
+            .into_iter()
+            .find(|reason| reason.as_str() == word)
+    }
+
     /// The word for it on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

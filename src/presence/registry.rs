@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use super::membership::{Membership, User};
-use super::room::{Reported, Word};
+use super::room::{Reported, Told, Word};
 use super::session::{Joined, SessionRooms};
 use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Wheel};
 
@@ -37,7 +37,9 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Registry {
     settings: Settings,
-    users: DashMap<Arc<str>, User, RandomState>,
+    /// Other nodes are to know what sessions of this one do: each tick hands it out.
+    has_store: bool,
+    pub(super) users: DashMap<Arc<str>, User, RandomState>,
     rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
     /// Sessions of REST heartbeats, by user.
     requests: DashMap<Arc<str>, Arc<Session>, RandomState>,
@@ -45,7 +47,7 @@ pub struct Registry {
     dirty: Mutex<Vec<Arc<Room>>>,
     leases: Mutex<Wheel<Arc<Session>>>,
     /// Entries in `users`; `DashMap::len` would lock every shard.
-    online: AtomicUsize,
+    pub(super) online: AtomicUsize,
     requested: AtomicUsize,
     next_room: AtomicU64,
 }
@@ -78,6 +80,7 @@ impl Registry {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            has_store: false,
             users: sharded(),
             rooms: sharded(),
             requests: sharded(),
@@ -87,6 +90,18 @@ impl Registry {
             requested: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
         }
+    }
+
+    /// An empty one that hands out what a store is to be told ([`RoomChange::told`]).
+    #[must_use]
+    pub fn with_store(settings: Settings) -> Self {
+        Self { has_store: true, ..Self::new(settings) }
+    }
+
+    /// Whether a store is to be told what changes.
+    #[must_use]
+    pub fn has_store(&self) -> bool {
+        self.has_store
     }
 
     /// Starts a session that has not joined anything yet. Its lease starts now.
@@ -112,6 +127,7 @@ impl Registry {
 
     /// Makes the session's user a member of `room`, or replaces its state there if a state is given.
     pub fn join(&self, session: &Arc<Session>, room: &str, state: Option<State>, now: Now) -> Arc<Room> {
+        let state = state.map(|state| state.stamped(now.unix_ms));
         let mut rooms = self.lock_counted(session, now);
         if let Some(joined) = rooms.joined.iter_mut().find(|joined| **joined.room.name() == *room) {
             if state.is_some() {
@@ -127,6 +143,9 @@ impl Registry {
 
     /// Replaces the state of a joined room. False if the session has not joined it.
     pub fn set_state(&self, session: &Arc<Session>, room: &str, state: Option<State>, now: Now) -> bool {
+        // Other nodes must see that it was cleared after what they have.
+        let cleared = || self.has_store.then(|| State::written("", now.unix_ms));
+        let state = state.map(|state| state.stamped(now.unix_ms)).or_else(cleared);
         let mut rooms = self.lock_counted(session, now);
         let Some(joined) = rooms.joined.iter_mut().find(|joined| **joined.room.name() == *room) else { return false };
         joined.state.clone_from(&state);
@@ -149,7 +168,7 @@ impl Registry {
     pub fn say(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
         let rooms = self.lock_counted(session, now);
         let Some(joined) = rooms.joined.iter().find(|joined| **joined.room.name() == *room) else { return false };
-        let (reported, taken) = joined.room.say(Said { user: Arc::clone(session.user()), data });
+        let (reported, taken) = joined.room.say(Said { user: Arc::clone(session.user()), data, from_here: true });
         self.queue(&joined.room, reported);
         taken
     }
@@ -269,7 +288,7 @@ impl Registry {
     #[must_use]
     pub fn status(&self, user: &str) -> Option<UserStatus> {
         let user = self.users.get(user)?;
-        let online = user.memberships.iter().filter(|membership| membership.sessions > 0);
+        let online = user.memberships.iter().filter(|membership| membership.is_online());
         let rooms: Vec<_> = online.map(|membership| Arc::clone(membership.room.name())).collect();
         (!rooms.is_empty()).then_some(UserStatus { rooms, since_unix_ms: user.since_unix_ms })
     }
@@ -287,7 +306,7 @@ impl Registry {
     }
 
     /// The user's name as it is held already, or a new copy.
-    fn shared_name(&self, user: &str) -> Arc<str> {
+    pub(super) fn shared_name(&self, user: &str) -> Arc<str> {
         self.users.get(user).map_or_else(|| Arc::from(user), |entry| Arc::clone(entry.key()))
     }
 
@@ -383,7 +402,8 @@ impl Registry {
             return reported;
         };
         if membership.sessions == 0 || state.is_some() {
-            membership.state = state.cloned();
+            membership.state = state.cloned().map(|state| membership.outdating(state));
+            membership.moved = true;
         }
         membership.sessions += 1;
         membership.report(user)
@@ -399,8 +419,9 @@ impl Registry {
 
     fn set_live_state(&self, user: &Arc<str>, room: &Arc<Room>, state: Option<State>) {
         self.with_membership(user, room, |membership| {
-            let changed = membership.state != state;
-            membership.state = state;
+            // Beside other nodes' states it matters when it was written, even if it says what it said before.
+            let changed = membership.state != state || membership.remote.is_some();
+            membership.state = state.map(|state| membership.outdating(state));
             changed
         });
     }
@@ -410,32 +431,36 @@ impl Registry {
         let Some(mut entry) = self.users.get_mut(user) else { return };
         let Some(membership) = entry.membership(room) else { return };
         if change(membership) {
+            membership.moved = true;
             let reported = membership.report(user);
             drop(entry);
             self.queue(room, reported);
         }
     }
 
-    /// What the live truth says about a user in a room's inbox; a membership without sessions goes away with it.
-    fn last_word(&self, user: &Arc<str>, room: &Arc<Room>) -> Word {
-        let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user)) else { return Word::Offline(Reason::Left) };
+    /// What the live truth says about a user in a room's inbox, and what of that the store does not know; a membership that
+    /// nobody holds goes away with it.
+    fn last_word(&self, user: &Arc<str>, room: &Arc<Room>) -> (Word, Option<Told>) {
+        let gone = || (Word::Offline(Reason::Left), None);
+        let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user)) else { return gone() };
         let memberships = &mut entry.get_mut().memberships;
         let Some(at) = memberships.iter().position(|membership| Arc::ptr_eq(&membership.room, room)) else {
-            return Word::Offline(Reason::Left);
+            return gone();
         };
         memberships[at].pending = false;
-        if memberships[at].sessions > 0 {
-            return Word::Online(memberships[at].state.clone());
+        let told = if self.has_store { memberships[at].tell() } else { None };
+        if memberships[at].is_online() {
+            return (Word::Online(memberships[at].shown_state()), told);
         }
         let reason = memberships.swap_remove(at).reason;
         if memberships.is_empty() {
             entry.remove();
             self.online.fetch_sub(1, Ordering::Relaxed);
         }
-        Word::Offline(reason)
+        (Word::Offline(reason), told)
     }
 
-    fn room_or_new(&self, name: &str) -> Arc<Room> {
+    pub(super) fn room_or_new(&self, name: &str) -> Arc<Room> {
         if let Some(room) = self.room(name) {
             return room;
         }
@@ -448,7 +473,7 @@ impl Registry {
         Arc::clone(&room)
     }
 
-    fn queue(&self, room: &Arc<Room>, reported: Reported) {
+    pub(super) fn queue(&self, room: &Arc<Room>, reported: Reported) {
         if reported == Reported::Queue {
             self.dirty.lock().push(Arc::clone(room));
         }

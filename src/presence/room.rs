@@ -46,6 +46,22 @@ pub struct Said {
     pub user: Arc<str>,
     /// What: compact JSON text.
     pub data: Box<str>,
+    /// By a session of this node: the others have still to hear of it.
+    pub from_here: bool,
+}
+
+/// What the store has to be told about a user in a room: whether this node holds it there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// It does, as of now or with another state.
+    Held {
+        /// What sessions of this node wrote last.
+        state: Option<State>,
+        /// It did not before.
+        joined: bool,
+    },
+    /// It does not any more.
+    Released(Reason),
 }
 
 /// What the tick found when it settled a room.
@@ -61,6 +77,8 @@ pub struct RoomChange {
     pub diff: Diff,
     /// What was said since then, in order.
     pub said: Vec<Said>,
+    /// What sessions of this node changed, sorted by user; collected only for a registry with a store.
+    pub told: Vec<(Arc<str>, Told)>,
     /// Audiences in which somebody waits for a snapshot.
     pub wanted: AudienceSet,
     /// Per worker, whom to tell.
@@ -218,7 +236,7 @@ impl Room {
     }
 
     /// Takes the inbox, asks `word_of` for the last word about each user in it, and moves the roster.
-    pub(super) fn settle(&self, mut word_of: impl FnMut(&Arc<str>) -> Word) -> RoomChange {
+    pub(super) fn settle(&self, mut word_of: impl FnMut(&Arc<str>) -> (Word, Option<Told>)) -> RoomChange {
         let mut inbox = self.inbox.lock();
         inbox.queued = false;
         inbox.generation += 1;
@@ -229,6 +247,7 @@ impl Room {
             count: 0,
             diff: Diff::default(),
             said: std::mem::take(&mut inbox.said),
+            told: Vec::new(),
             wanted: std::mem::take(&mut inbox.wanted),
             observers: inbox.observers.clone(),
             keeps_history: inbox.keeps_history,
@@ -237,7 +256,12 @@ impl Room {
         drop(inbox);
         // In the roster's order: the walk goes forward, and the lists of the diff come out sorted.
         changed.sort_unstable();
-        let words: Vec<_> = changed.into_iter().map(|user| (word_of(&user), user)).collect();
+        let word_of = |user: Arc<str>| {
+            let (word, told) = word_of(&user);
+            change.told.extend(told.map(|told| (Arc::clone(&user), told)));
+            (word, user)
+        };
+        let words: Vec<_> = changed.into_iter().map(word_of).collect();
         let mut roster = self.roster.lock();
         for (word, user) in words {
             roster.apply(word, user, &mut change.diff);

@@ -25,6 +25,7 @@ use crate::fanout::Fanout;
 use crate::metrics::{Metrics, WorkerCounters};
 use crate::presence::{Now, Reason, Registry, Tick, Wheel};
 use crate::socket::{PING, close, put_close};
+use crate::store::Store;
 
 /// What one read takes at most. A heartbeat is 15 bytes; this is for floods, which are taken in bites that delay nobody much.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -38,6 +39,8 @@ const CLOSE_WAIT_MS: u64 = 2000;
 pub struct Shared {
     /// Who is here.
     pub registry: Arc<Registry>,
+    /// What other nodes are told, and tell.
+    pub store: Box<dyn Store>,
     /// The settings.
     pub config: Config,
     /// The counters.
@@ -357,6 +360,18 @@ impl Worker {
     /// Whether no further connection may be taken.
     pub(crate) fn is_full(&self) -> bool {
         self.shared.connections.load(Ordering::Relaxed) >= self.shared.config.max_connections
+    }
+
+    /// Tells all native clients whether other nodes are seen.
+    pub(crate) fn tell_health(self: &Rc<Self>, frame: &[u8]) {
+        let native: Vec<_> = {
+            let connections = self.connections.borrow();
+            let open = connections.iter().filter(|(_, connection)| connection.phase.get() == Phase::Open);
+            open.filter(|(_, open)| open.dialect == Dialect::Native).map(|(_, open)| Rc::clone(open)).collect()
+        };
+        for connection in native {
+            connection.answer(self, &mut BytesMut::from(frame));
+        }
     }
 
     /// Connections open on this worker.

@@ -28,6 +28,9 @@ impl Worker {
                     tick_ms: config.tick.as_millis() as u64,
                 };
                 native::put_welcome(answers, &welcome);
+                if let Some(since) = self.shared.store.degraded_since() {
+                    native::put_health(answers, Some(since));
+                }
                 for room in &accepted.rooms {
                     let join = Command::Join { room, state: None, audience: Some(Audience::Members), resume: None };
                     self.obey(connection, join, answers);

@@ -1,0 +1,191 @@
+//! What other nodes hold: a user is online while a session of this node or any other node holds it.
+//!
+//! A node tells what it holds as it changes, and all of it when it is asked; what it was told of before and is not told of
+//! again is swept. Each life of a node (a *run*) is on its own: the next one neither inherits nor ends what the last one held.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dashmap::Entry;
+use smallvec::SmallVec;
+
+use super::membership::{Membership, User};
+use super::room::Reported;
+use super::{Reason, Registry, Room, Said, State};
+
+/// Names a run of another node, for as long as this process lives.
+pub type RunNumber = u32;
+
+/// One run holds the user in a room.
+#[derive(Debug)]
+pub(super) struct Hold {
+    run: RunNumber,
+    /// When the run was last asked for everything: older ones are swept then.
+    generation: u32,
+    pub(super) state: Option<State>,
+}
+
+/// What a run says about a user in a room.
+#[derive(Debug, Clone, Copy)]
+pub struct Remote<'a> {
+    /// Who says so.
+    pub run: RunNumber,
+    /// Counts the times that the run was asked for everything.
+    pub generation: u32,
+    /// Where.
+    pub room: &'a str,
+    /// Who.
+    pub user: &'a str,
+}
+
+/// What this node holds of a user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HeldHere {
+    /// Milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+    /// Rooms in which a session of this node holds it, with the state that was written here last.
+    pub rooms: Vec<(Arc<str>, Option<State>)>,
+}
+
+impl Registry {
+    /// A run holds a user: it came, or it has another state, or is only named again.
+    pub fn hold_remote(&self, remote: Remote<'_>, state: Option<&State>, since_unix_ms: u64) {
+        let user = self.shared_name(remote.user);
+        loop {
+            let room = self.room_or_new(remote.room);
+            let hold = Hold { run: remote.run, generation: remote.generation, state: state.cloned() };
+            let reported = self.add_hold(&user, &room, hold, since_unix_ms);
+            if reported != Reported::Closed {
+                return self.queue(&room, reported);
+            }
+        }
+    }
+
+    /// A run has let go of a user. True if a session of this node holds it somewhere.
+    pub fn release_remote(&self, remote: Remote<'_>, reason: Reason) -> bool {
+        let Some(mut user) = self.users.get_mut(remote.user) else { return false };
+        let name = Arc::clone(user.key());
+        let user = user.value_mut();
+        let held_here = user.memberships.iter().any(|membership| membership.sessions > 0);
+        let held = user.memberships.iter_mut().find(|membership| **membership.room.name() == *remote.room);
+        if let Some(membership) = held {
+            let reported = membership.release(&name, reason, |hold| hold.run == remote.run);
+            self.queue(&Arc::clone(&membership.room), reported);
+        }
+        held_here
+    }
+
+    /// Lets go of everything that a run held before this generation, of the users that are asked about. Returns how many holds that
+    /// were. Walks all users, a shard at a time: for the rare moments in which a node has died or was misheard.
+    pub fn sweep_remote(
+        &self,
+        run: RunNumber,
+        generation: u32,
+        reason: Reason,
+        mut is_asked: impl FnMut(&str) -> bool,
+    ) -> usize {
+        let mut swept = 0;
+        for mut user in self.users.iter_mut() {
+            let name = Arc::clone(user.key());
+            for membership in &mut user.memberships {
+                let is_old = |hold: &Hold| hold.run == run && hold.generation < generation;
+                if membership.remote.iter().flat_map(|holds| holds.iter()).any(is_old) && is_asked(&name) {
+                    let reported = membership.release(&name, reason, is_old);
+                    self.queue(&Arc::clone(&membership.room), reported);
+                    swept += 1;
+                }
+            }
+        }
+        swept
+    }
+
+    /// Takes what was said on another node to the next tick. Who says it must be a member by then, or it is not heard.
+    pub fn say_remote(&self, room: &str, user: &str, data: Box<str>) {
+        if let Some(room) = self.room(room) {
+            let (reported, _) = room.say(Said { user: self.shared_name(user), data, from_here: false });
+            self.queue(&room, reported);
+        }
+    }
+
+    /// What sessions of this node hold of a user; `None` if nothing. With `told_only` what the store has been told of.
+    #[must_use]
+    pub fn held_here(&self, user: &str, told_only: bool) -> Option<HeldHere> {
+        let user = self.users.get(user)?;
+        let held = user.memberships.iter().filter(|held| held.sessions > 0 && (held.told || !told_only));
+        let rooms: Vec<_> = held.map(|held| (Arc::clone(held.room.name()), held.state.clone())).collect();
+        (!rooms.is_empty()).then_some(HeldHere { since_unix_ms: user.since_unix_ms, rooms })
+    }
+
+    /// What the store has been told of a user in a room: that this node holds it there, with this state.
+    #[must_use]
+    pub fn told(&self, room: &str, user: &str) -> Option<Option<State>> {
+        let user = self.users.get(user)?;
+        let mut told = user.memberships.iter().filter(|membership| membership.told);
+        told.find(|membership| **membership.room.name() == *room).map(|membership| membership.state.clone())
+    }
+
+    /// Whether another node holds the user anywhere.
+    #[must_use]
+    pub fn is_held_elsewhere(&self, user: &str) -> bool {
+        self.users.get(user).is_some_and(|user| user.memberships.iter().any(|held| held.remote.is_some()))
+    }
+
+    /// All users that sessions of this node hold, of those that are asked about. Walks all users, a shard at a time.
+    pub fn users_held_here(&self, is_asked: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let held = self.users.iter().filter(|user| user.memberships.iter().any(|held| held.sessions > 0));
+        held.filter(|user| is_asked(user.key())).map(|user| Arc::clone(user.key())).collect()
+    }
+
+    fn add_hold(&self, user: &Arc<str>, room: &Arc<Room>, hold: Hold, since_unix_ms: u64) -> Reported {
+        let mut entry = match self.users.entry(Arc::clone(user)) {
+            Entry::Occupied(entry) => entry.into_ref(),
+            Entry::Vacant(entry) => {
+                let reported = room.report(user);
+                if reported != Reported::Closed {
+                    let mut membership = Membership::empty(room);
+                    membership.hold(hold);
+                    entry.insert(User { since_unix_ms, memberships: SmallVec::from_buf([membership]) });
+                    self.online.fetch_add(1, Ordering::Relaxed);
+                }
+                return reported;
+            }
+        };
+        let known = entry.value_mut();
+        known.since_unix_ms = known.since_unix_ms.min(since_unix_ms);
+        if let Some(membership) = known.membership(room) {
+            membership.hold(hold);
+            return membership.report(user);
+        }
+        let reported = room.report(user);
+        if reported != Reported::Closed {
+            let mut membership = Membership::empty(room);
+            membership.hold(hold);
+            known.memberships.push(membership);
+        }
+        reported
+    }
+}
+
+impl Membership {
+    fn hold(&mut self, hold: Hold) {
+        let holds = self.remote.get_or_insert_default();
+        match holds.iter_mut().find(|held| held.run == hold.run) {
+            Some(held) => *held = hold,
+            None => holds.push(hold),
+        }
+    }
+
+    /// Lets go of the holds that `is_over` picks.
+    fn release(&mut self, user: &Arc<str>, reason: Reason, is_over: impl Fn(&Hold) -> bool) -> Reported {
+        if let Some(holds) = &mut self.remote {
+            holds.retain(|hold| !is_over(hold));
+            if holds.is_empty() {
+                self.remote = None;
+            }
+        }
+        if self.sessions == 0 {
+            self.reason = reason;
+        }
+        self.report(user)
+    }
+}

@@ -1,0 +1,368 @@
+//! What the other runs hold, as this node has heard. It decides what to ask and what to believe, and does no I/O.
+//!
+//! Events accelerate, hashes repair: every event has a number, and whoever misses one, or hears of a run for the first time, reads
+//! the run's hash. A run is dead when its lease is gone and nothing is heard of it, and that only counts for a node that has been
+//! in touch itself: nobody leaves because *this* node went deaf, or because Redis lost everybody's lease.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::event::{Event, Happened, Line};
+use super::schema::{Header, Schema, parse_field, parse_hold};
+use crate::dialect::json::Reader;
+use crate::presence::{Reason, Registry, Remote, RunNumber};
+
+/// Events of one lane that wait while the hash is read. Beyond that they are let go of, and the hash is read again.
+const MAX_WAITING_EVENTS: usize = 1000;
+/// Runs that are believed in at once: a bound on what a broken writer can make this node hold.
+const MAX_RUNS: usize = 10_000;
+
+/// All other runs.
+#[derive(Debug)]
+pub struct View {
+    schema: Arc<Schema>,
+    registry: Arc<Registry>,
+    runs: HashMap<String, Run>,
+    next_number: RunNumber,
+    next_generation: u32,
+    /// Since when this node has read leases without a break, in milliseconds of its own clock.
+    in_touch_since_ms: Option<u64>,
+    json: Reader,
+    /// Somebody spoke who is not known yet.
+    heard_stranger: bool,
+}
+
+/// One run.
+#[derive(Debug)]
+struct Run {
+    number: RunNumber,
+    lanes: Vec<Known>,
+    heard_ms: u64,
+    /// Its lease was there since this node has been in touch.
+    seen_alive: bool,
+}
+
+/// What is known of a run's holds in one lane.
+#[derive(Debug)]
+enum Known {
+    /// Less than there is. What was known before stays as it is.
+    Missing { generation: u32 },
+    /// The hash is being read, for the first time or anew.
+    Reading(Reading),
+    /// All of it, up to this event.
+    Current { seq: u64, generation: u32 },
+}
+
+#[derive(Debug)]
+struct Reading {
+    generation: u32,
+    /// What was known before.
+    before: u32,
+    known_seq: Option<u64>,
+    /// The hash was whole up to this event when the reading began.
+    seq: u64,
+    waiting: Vec<Event>,
+    overflowed: bool,
+}
+
+/// A hash that is to be read: its header, and then page by page.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Load {
+    /// Whose.
+    pub run: String,
+    /// In which lane.
+    pub lane: usize,
+}
+
+/// How to go on with a hash after its header has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Read its pages.
+    Scan,
+    /// There is nothing more to read.
+    Stop,
+}
+
+/// What the leases have told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Leases {
+    /// Hashes to read.
+    pub loads: Vec<Load>,
+    /// Runs that are dead, and whose keys nobody needs any more.
+    pub dead: Vec<String>,
+}
+
+impl View {
+    /// Nobody else, yet.
+    #[must_use]
+    pub fn new(schema: Arc<Schema>, registry: Arc<Registry>) -> Self {
+        Self {
+            schema,
+            registry,
+            runs: HashMap::new(),
+            next_number: 0,
+            next_generation: 1,
+            in_touch_since_ms: None,
+            json: Reader::default(),
+            heard_stranger: false,
+        }
+    }
+
+    /// Whether a run that is not known has spoken since the last call: leases are to be read then, since only a run that has one
+    /// is believed in.
+    pub fn take_stranger(&mut self) -> bool {
+        std::mem::take(&mut self.heard_stranger)
+    }
+
+    /// The runs that are known, dead ones not.
+    pub fn runs(&self) -> impl Iterator<Item = &str> {
+        self.runs.keys().map(String::as_str)
+    }
+
+    /// Whether everything that is known to be there has been read, but for runs that have been silent all along.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let since = self.in_touch_since_ms.unwrap_or(u64::MAX);
+        let speaking = self.runs.values().filter(|run| run.heard_ms >= since);
+        speaking.flat_map(|run| &run.lanes).all(|known| matches!(known, Known::Current { .. }))
+    }
+
+    /// Takes a message of a lane. Returns users of this node whose keys another node may have deleted, and the hash to read if
+    /// something was missed.
+    pub fn hear(&mut self, lane: usize, message: &str, now_ms: u64) -> (Vec<String>, Option<Load>) {
+        let Some(event) = Event::parse(message, &mut self.json) else {
+            // A message that cannot be read is one that was missed: the next one of its run shows the gap.
+            tracing::debug!(lane, bytes = message.len(), "a message in the events channel makes no sense");
+            return (Vec::new(), None);
+        };
+        if event.run == self.schema.run || lane >= self.schema.lanes {
+            return (Vec::new(), None);
+        }
+        let Some(run) = self.runs.get_mut(&event.run) else {
+            self.heard_stranger = true;
+            return (Vec::new(), None);
+        };
+        run.heard_ms = now_ms;
+        let (number, name) = (run.number, event.run.clone());
+        match &mut run.lanes[lane] {
+            Known::Reading(reading) => {
+                reading.keep(event);
+                (Vec::new(), None)
+            }
+            Known::Current { seq, generation } if event.seq == *seq + u64::from(!event.lines.is_empty()) => {
+                *seq = event.seq;
+                let generation = *generation;
+                (self.apply(number, generation, lane, &event.lines), None)
+            }
+            Known::Current { seq, .. } if event.seq <= *seq => (Vec::new(), None),
+            Known::Current { .. } | Known::Missing { .. } => {
+                let load = Load { run: name, lane };
+                self.read(&load, false);
+                if let Some(Known::Reading(reading)) = self.known(&load) {
+                    reading.keep(event);
+                }
+                (Vec::new(), Some(load))
+            }
+        }
+    }
+
+    /// Takes the header of a hash that is to be read.
+    pub fn begin(&mut self, load: &Load, header: Option<&str>) -> Step {
+        let header = header.and_then(Header::parse);
+        let Some(known) = self.known(load) else { return Step::Stop };
+        let Known::Reading(reading) = known else { return Step::Stop };
+        match header {
+            // Not there, or not whole: what was known stays until it is.
+            None | Some(Header::Partial) => {
+                *known = Known::Missing { generation: reading.before };
+                Step::Stop
+            }
+            Some(Header::Whole(seq)) if reading.known_seq == Some(seq) => {
+                (reading.seq, reading.generation) = (seq, reading.before);
+                Step::Stop
+            }
+            Some(Header::Whole(seq)) => {
+                (reading.seq, reading.known_seq) = (seq, None);
+                Step::Scan
+            }
+        }
+    }
+
+    /// Takes a page of a hash.
+    pub fn page(&mut self, load: &Load, fields: &[(String, String)]) {
+        let Some(run) = self.runs.get(&load.run) else { return };
+        let (number, Known::Reading(reading)) = (run.number, &run.lanes[load.lane]) else { return };
+        let generation = reading.generation;
+        for (field, value) in fields {
+            let Some((room, user)) = parse_field(field) else { continue };
+            let Some((since, state)) = parse_hold(value, &mut self.json) else { continue };
+            if self.schema.lane_of(user) == load.lane {
+                self.registry.hold_remote(Remote { run: number, generation, room: &room, user }, state.as_ref(), since);
+            }
+        }
+    }
+
+    /// The hash has been read: what was heard meanwhile comes on top, and what is not held any more is let go of. Returns it again
+    /// if something was missed meanwhile.
+    pub fn finish(&mut self, load: &Load) -> Option<Load> {
+        let lane = load.lane;
+        let run = self.runs.get_mut(&load.run)?;
+        let number = run.number;
+        let nothing = Known::Missing { generation: 0 };
+        let reading = match std::mem::replace(&mut run.lanes[lane], nothing) {
+            Known::Reading(reading) => reading,
+            other => {
+                run.lanes[lane] = other;
+                return None;
+            }
+        };
+        let (mut seq, generation, mut missed) = (reading.seq, reading.generation, reading.overflowed);
+        for event in reading.waiting.iter().filter(|event| event.seq > reading.seq) {
+            if event.seq == seq + 1 && !event.lines.is_empty() && !missed {
+                self.apply(number, generation, lane, &event.lines);
+                seq = event.seq;
+            } else {
+                missed |= event.seq > seq;
+            }
+        }
+        if generation != reading.before {
+            let schema = &self.schema;
+            self.registry.sweep_remote(number, generation, Reason::Left, |user| schema.lane_of(user) == lane);
+        }
+        *self.known(load)? = Known::Current { seq, generation };
+        missed.then(|| {
+            self.read(load, false);
+            load.clone()
+        })
+    }
+
+    /// The reading was broken off.
+    pub fn abort(&mut self, load: &Load) {
+        if let Some(known) = self.known(load)
+            && let Known::Reading(reading) = known
+        {
+            *known = Known::Missing { generation: reading.before };
+        }
+    }
+
+    /// Messages of a lane may have been missed. Returns the hashes to look at.
+    pub fn resubscribed(&mut self, lane: usize) -> Vec<Load> {
+        let loads: Vec<_> = self.runs.keys().map(|run| Load { run: run.clone(), lane }).collect();
+        loads.iter().for_each(|load| self.read(load, true));
+        loads
+    }
+
+    /// Takes what leases there are: this run's own, and those of runs that are listed or known.
+    pub fn leases(&mut self, own: bool, leases: &[(String, bool)], now_ms: u64) -> Leases {
+        if !own {
+            // Redis has lost what it had, or this process slept: nobody else's lease means anything yet.
+            self.lost_touch();
+        }
+        let in_touch_since = *self.in_touch_since_ms.get_or_insert(now_ms);
+        let ttl_ms = self.schema.ttl_ms();
+        let quiet_ms = self.schema.beacon_every().as_millis() as u64 * 5 / 2;
+        let in_touch = now_ms.saturating_sub(in_touch_since) >= ttl_ms;
+        let mut found = Leases::default();
+        let schema = Arc::clone(&self.schema);
+        for (name, alive) in leases.iter().filter(|(name, _)| *name != schema.run) {
+            if *alive {
+                self.meet(name);
+                let Some(run) = self.runs.get_mut(name) else { continue };
+                run.seen_alive = true;
+                let missing = |lane: &usize| matches!(run.lanes[*lane], Known::Missing { .. });
+                let lanes: Vec<_> = (0..run.lanes.len()).filter(missing).collect();
+                for lane in lanes {
+                    let load = Load { run: name.clone(), lane };
+                    self.read(&load, false);
+                    found.loads.push(load);
+                }
+                continue;
+            }
+            match self.runs.get(name) {
+                Some(run) if !(run.seen_alive || in_touch) || now_ms.saturating_sub(run.heard_ms) < quiet_ms => {}
+                Some(run) => {
+                    self.registry.sweep_remote(run.number, u32::MAX, Reason::NodeLost, |_| true);
+                    self.runs.remove(name);
+                    found.dead.push(name.clone());
+                }
+                None if in_touch => found.dead.push(name.clone()),
+                None => {}
+            }
+        }
+        found
+    }
+
+    /// This node has no connection to where the leases are.
+    pub fn lost_touch(&mut self) {
+        self.in_touch_since_ms = None;
+        self.runs.values_mut().for_each(|run| run.seen_alive = false);
+    }
+
+    /// Whether a run is quiet, so that its lease may end at any moment.
+    #[must_use]
+    pub fn anybody_is_quiet(&self, now_ms: u64) -> bool {
+        let quiet_ms = self.schema.beacon_every().as_millis() as u64 * 2;
+        self.runs.values().any(|run| now_ms.saturating_sub(run.heard_ms) > quiet_ms)
+    }
+
+    /// Makes room for a run that is not known, unless there are too many.
+    fn meet(&mut self, name: &str) {
+        if self.runs.contains_key(name) || self.runs.len() >= MAX_RUNS {
+            return;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let lanes = (0..self.schema.lanes).map(|_| Known::Missing { generation: 0 }).collect();
+        self.runs.insert(name.to_owned(), Run { number, lanes, heard_ms: 0, seen_alive: false });
+    }
+
+    fn known(&mut self, load: &Load) -> Option<&mut Known> {
+        self.runs.get_mut(&load.run)?.lanes.get_mut(load.lane)
+    }
+
+    /// Begins to read a hash; with `check` it may turn out that nothing was missed.
+    fn read(&mut self, load: &Load, check: bool) {
+        let generation = self.next_generation;
+        let Some(known) = self.known(load) else { return };
+        let (before, known_seq) = match known {
+            Known::Missing { generation } => (*generation, None),
+            Known::Current { seq, generation } => (*generation, Some(*seq).filter(|_| check)),
+            Known::Reading(_) => return,
+        };
+        let (waiting, overflowed) = (Vec::new(), false);
+        *known = Known::Reading(Reading { generation, before, known_seq, seq: 0, waiting, overflowed });
+        self.next_generation += 1;
+    }
+
+    /// Tells the registry what an event says. Returns users of this node that the run has let go of.
+    fn apply(&mut self, run: RunNumber, generation: u32, lane: usize, lines: &[Line]) -> Vec<String> {
+        let mut released = Vec::new();
+        for Line { room, user, what } in lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
+            let remote = Remote { run, generation, room, user };
+            match what {
+                Happened::Held { since_unix_ms, state } => {
+                    self.registry.hold_remote(remote, state.as_ref(), *since_unix_ms);
+                }
+                Happened::Left(reason) => {
+                    if self.registry.release_remote(remote, *reason) {
+                        released.push(user.clone());
+                    }
+                }
+                Happened::Said(data) => self.registry.say_remote(room, user, data.as_str().into()),
+            }
+        }
+        released
+    }
+}
+
+impl Reading {
+    fn keep(&mut self, event: Event) {
+        if self.waiting.len() >= MAX_WAITING_EVENTS {
+            self.overflowed = true;
+            self.waiting.clear();
+        }
+        if !self.overflowed {
+            self.waiting.push(event);
+        }
+    }
+}
