@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
@@ -39,6 +40,18 @@ pub(crate) fn arguments<'a>(id: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
 pub(crate) async fn refused(id: &str, flags: &[&str]) -> Output {
     let command = command(&arguments(id, flags));
     spawn_blocking(move || finish(command)).await.expect("it ends by itself")
+}
+
+/// Waits until these nodes know that the user of this device is where it is. A user's holds are told in order, so a further
+/// room shows it.
+pub(crate) async fn until_told(device: &Mirror, nodes: &[&Node]) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let room = format!("told {}", NEXT.fetch_add(1, Ordering::Relaxed));
+    device.send(&json!({"type": "join", "room": room, "observe": false}));
+    for node in nodes {
+        node.until("they are told", async || node.members(&room).await.contains_key(&device.user)).await;
+    }
+    device.send(&json!({"type": "leave", "room": room}));
 }
 
 /// Whether it serves; it may have printed its URL and be ending.
@@ -195,7 +208,7 @@ impl Node {
     /// A chat client that has come in and has seen its own join.
     pub(crate) async fn chat(&self, user: &str) -> Feed {
         let mut feed = Feed::connect(self.address, "/ws").await;
-        feed.send(&serde_json::json!({"type": "join", "payload": {"user": user}}));
+        feed.send(&json!({"type": "join", "payload": {"user": user}}));
         let own = |message: &Value| message["type"] == "join" && message["payload"]["user"] == user;
         feed.wait_until("its join", |feed| feed.log.iter().any(own)).await;
         feed

@@ -76,15 +76,3 @@ async fn the_welcome_names_the_node() {
     let a = Node::start("one", &redis.url(), &[]).await;
     assert_eq!(a.connect("alice").await.welcome["node"], "one");
 }
-
-#[tokio::test]
-async fn a_node_that_is_stopping_is_not_ready() {
-    let redis = Redis::start().await;
-    let node = Node::start("a", &redis.url(), &["--drain", "3s"]).await;
-    let mut mirrors = Vec::new();
-    for number in 0..20 {
-        mirrors.push(node.enter(&format!("user {number}"), "lobby").await);
-    }
-    node.signal("TERM");
-    node.until("not ready", async || node.get("/readyz").await.status == 503).await;
-}

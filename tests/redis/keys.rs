@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use crate::common::node::until_told;
 use crate::common::resp::{Reply, encode};
 use crate::common::{Node, Redis, TTL, Witnesses};
 
@@ -112,6 +113,8 @@ async fn kept_as_long_as_another_node_holds_the_user() {
     for round in 0..3 {
         let first = a.enter("alice", "lobby").await;
         let second = b.enter("alice", "lobby").await;
+        until_told(&first, &[&b]).await;
+        until_told(&second, &[&a]).await;
         witnesses.agree(&[&a, &b], &["alice"]).await;
         witnesses.all_stay();
         let before = witnesses.edges_of("alice");
