@@ -116,18 +116,20 @@ async fn live_through(seed: u64) {
     witnesses.agree(&world.nodes.iter().collect::<Vec<_>>(), &staying).await;
     witnesses.may_leave(&moving);
     let end = Instant::now() + TIME;
-    let mut story = Vec::new();
+    // Shown if it fails.
+    let began = Instant::now();
     let mut fault: Option<(Fault, Instant)> = None;
     while Instant::now() < end || fault.is_some() {
         match fault {
             None => {
                 let next = any_fault(&mut random);
-                story.push(next);
+                println!("{:?}: {next:?}", began.elapsed());
                 world.begin(next).await;
                 fault = Some((next, Instant::now() + Duration::from_millis(200 + random.below(1300) as u64)));
             }
             Some((over, at)) if Instant::now() >= at => {
                 world.end(over).await;
+                println!("{:?}: over", began.elapsed());
                 fault = None;
             }
             Some(_) => {}
@@ -153,7 +155,6 @@ async fn live_through(seed: u64) {
         witnesses.pump();
         sleep(Duration::from_millis(20 + random.below(60) as u64)).await;
     }
-    println!("seed {seed}: {story:?}");
     let mut there: Vec<_> = sessions.keys().map(|&(user, _)| users[user].as_str()).collect();
     there.sort_unstable();
     there.dedup();

@@ -201,7 +201,7 @@ async fn tls_is_spoken_and_certificates_are_checked() {
     let port = free_port().to_string();
     let redis = Redis::with_tls(&certificates, &port).await;
     let url = format!("rediss://127.0.0.1:{port}");
-    check_refused(&["--redis", &url], UNAVAILABLE, &["certificate"]).await;
+    check_refused(&["--redis", &url], UNAVAILABLE, &["cannot be used"]).await;
     let authority = certificates.path("ca.crt");
     let environment = [("SSL_CERT_FILE", authority.as_str())];
     let a = Node::with_environment("a", &["--redis", &url], &environment).await;

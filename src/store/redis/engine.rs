@@ -411,9 +411,11 @@ impl Engine {
         if now.is_some() && now != first {
             let message =
                 format!("another node with the id {:?} is running: give each its own with --node-id", self.schema.node);
-            if !self.tell_opened(Err(Unavailable(message.clone()))) {
-                error!("{message}");
+            if self.refuse_to_open(&message) {
+                // The id is somebody else's: nothing may be written on the way out.
+                std::future::pending::<()>().await;
             }
+            error!("{message}");
             return Ok(());
         }
         let commands = self.nodes.borrow().inherit();
@@ -437,7 +439,7 @@ impl Engine {
         if let Some(lanes) = other {
             let message =
                 format!("other nodes use --redis-lanes {lanes}, this one {}: all must use the same", self.schema.lanes);
-            if !self.tell_opened(Err(Unavailable(message.clone()))) {
+            if !self.refuse_to_open(&message) {
                 error!("{message}");
             }
         }
@@ -457,6 +459,9 @@ impl Engine {
 
     /// A connection has failed, or could not be made.
     fn trouble(&self, trouble: &str) {
+        if self.shared.closing.load(Ordering::Relaxed) {
+            return;
+        }
         self.shared.counters.redis_failures.add(1);
         let message = format!("Redis at {} cannot be used: {trouble}", self.target.shown());
         if self.opened.borrow().is_some() {
@@ -464,7 +469,7 @@ impl Engine {
                 self.degrade(&message);
                 self.tell_opened(Ok(()));
             } else {
-                self.tell_opened(Err(Unavailable(message)));
+                self.refuse_to_open(&format!("{message} (--redis-optional starts without it)"));
             }
         } else {
             self.degrade(&message);
@@ -498,6 +503,16 @@ impl Engine {
     /// Tells whoever waits for the start. False if nobody does any more.
     fn tell_opened(&self, result: Result<(), Unavailable>) -> bool {
         self.opened.take().is_some_and(|opened| opened.send(result).is_ok())
+    }
+
+    /// Tells whoever waits for the start that there will be none, and ends. False if it has happened already.
+    fn refuse_to_open(&self, message: &str) -> bool {
+        let told = self.tell_opened(Err(Unavailable(message.to_owned())));
+        if told {
+            self.shared.closing.store(true, Ordering::Relaxed);
+            self.shared.wake.notify_one();
+        }
+        told
     }
 
     /// Waits before the next connect, and returns how long to wait the next time.
