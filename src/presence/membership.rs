@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::remote::Hold;
 use super::room::{Reported, Told};
-use super::{Reason, Room, State};
+use super::{Now, Reason, Room, State};
 
 /// One user, in all rooms.
 #[derive(Debug)]
@@ -79,11 +79,14 @@ impl Membership {
         last.filter(|state| !state.is_cleared()).cloned()
     }
 
-    /// A state written here just now, so that no other node's is later, whatever its clock says.
-    pub(super) fn outdating(&self, state: State) -> State {
+    /// The state as it is to be kept: one that is written now is later than any other node's, whatever the clocks say. One that
+    /// comes back with its session is as old as it was.
+    pub(super) fn dated(&self, state: State, now: Now) -> State {
         let remote = self.remote.iter().flat_map(|holds| holds.iter()).filter_map(|hold| hold.state.as_ref());
         match remote.map(State::written_unix_ms).max() {
-            Some(latest) if latest >= state.written_unix_ms() => state.stamped(latest + 1),
+            Some(latest) if state.written_unix_ms() == now.unix_ms && latest >= now.unix_ms => {
+                state.stamped(latest + 1)
+            }
             _ => state,
         }
     }

@@ -132,7 +132,7 @@ impl Registry {
         if let Some(joined) = rooms.joined.iter_mut().find(|joined| **joined.room.name() == *room) {
             if state.is_some() {
                 joined.state.clone_from(&state);
-                self.set_live_state(session.user(), &joined.room, state);
+                self.set_live_state(session.user(), &joined.room, state, now);
             }
             return Arc::clone(&joined.room);
         }
@@ -149,7 +149,7 @@ impl Registry {
         let mut rooms = self.lock_counted(session, now);
         let Some(joined) = rooms.joined.iter_mut().find(|joined| **joined.room.name() == *room) else { return false };
         joined.state.clone_from(&state);
-        self.set_live_state(session.user(), &joined.room, state);
+        self.set_live_state(session.user(), &joined.room, state, now);
         true
     }
 
@@ -402,7 +402,7 @@ impl Registry {
             return reported;
         };
         if membership.sessions == 0 || state.is_some() {
-            membership.state = state.cloned().map(|state| membership.outdating(state));
+            membership.state = state.cloned().map(|state| membership.dated(state, now));
             membership.moved = true;
         }
         membership.sessions += 1;
@@ -417,11 +417,11 @@ impl Registry {
         });
     }
 
-    fn set_live_state(&self, user: &Arc<str>, room: &Arc<Room>, state: Option<State>) {
+    fn set_live_state(&self, user: &Arc<str>, room: &Arc<Room>, state: Option<State>, now: Now) {
         self.with_membership(user, room, |membership| {
             // Beside other nodes' states it matters when it was written, even if it says what it said before.
-            let changed = membership.state != state || membership.remote.is_some();
-            membership.state = state.map(|state| membership.outdating(state));
+            let changed = membership.state != state || self.has_store;
+            membership.state = state.map(|state| membership.dated(state, now));
             changed
         });
     }

@@ -47,13 +47,17 @@ pub enum Command {
         /// At least one.
         fields: Vec<String>,
     },
-    /// `HGET key field`, answered by [`Reply::Text`].
-    HashGet {
+    /// `HINCRBY key field by`, answered by [`Reply::Number`].
+    HashCount {
         /// The key.
         key: String,
         /// The field.
         field: &'static str,
+        /// What is added.
+        by: u64,
     },
+    /// `HMGET key @ #`: the head of a run's hash, answered by [`Reply::Texts`].
+    HashHead(String),
     /// `HSCAN key cursor COUNT …`, answered by [`Reply::Page`].
     HashScan {
         /// The key.
@@ -91,8 +95,8 @@ pub enum Command {
 pub enum Reply {
     /// Done; what it says does not matter.
     Done,
-    /// One text, if there is one.
-    Text(Option<String>),
+    /// A number, as it is now.
+    Number(i64),
     /// Texts in the order asked for.
     Texts(Vec<Option<String>>),
     /// A part of a hash, and where to go on; 0 at the end.

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::command::{Command, Reply};
 use super::event;
-use super::schema::{HEADER, Header, Schema, field, hold};
+use super::schema::{EDITION, HEADER, Head, Header, Schema, field, hold};
 use crate::presence::{HeldHere, Reason, Registry, State, Tick, Told, Wheel};
 use crate::store::{News, What};
 
@@ -49,6 +49,11 @@ pub struct Lane {
     seq: u64,
     /// Of these, known to be in the hash; `None` if it has to be written anew, whatever it says.
     confirmed: Option<u64>,
+    /// What the header of the hash is when all that is on its way has arrived. It is counted up and never set, so that a hash that
+    /// was lost in between shows that.
+    header: u64,
+    /// How often the hash has been written anew.
+    edition: u64,
     hash: Hash,
     /// For spreading renewals: any numbers will do.
     random: u64,
@@ -95,6 +100,7 @@ pub struct Batch {
     holds: Vec<(Place, Pending)>,
     users: Vec<Arc<str>>,
     said: Vec<(Place, Box<str>)>,
+    garbage: Vec<String>,
     seq: u64,
     part: Part,
 }
@@ -137,6 +143,8 @@ impl Lane {
             renew_spread: (ticks_per_ttl / 10).max(1),
             seq: 0,
             confirmed: None,
+            header: 0,
+            edition: 0,
             hash: Hash::Unknown,
             random: seed | 1,
         }
@@ -231,7 +239,7 @@ impl Lane {
     #[must_use]
     pub fn beacon(&self) -> Vec<Command> {
         let key = self.schema.hash_key(self.number, &self.schema.run);
-        let look = Command::HashGet { key: key.clone(), field: HEADER };
+        let look = Command::HashHead(key.clone());
         if !self.is_whole() {
             return vec![look];
         }
@@ -243,24 +251,27 @@ impl Lane {
     }
 
     /// Takes the answer to the beacon. If the hash has lost something, it is written anew.
-    pub fn verify(&mut self, header: &Reply, registry: &Registry) -> Outcome {
-        let text = match header {
-            Reply::Text(text) => text.as_deref(),
-            Reply::WrongType => None,
-            Reply::Failed(message) => return Outcome::Refused(message.clone()),
-            _ => return Outcome::Refused("Redis answered something else than was asked".to_owned()),
-        };
-        match text.and_then(Header::parse) {
-            Some(Header::Whole(seq))
-                if self.confirmed.is_some_and(|confirmed| (confirmed..=self.seq).contains(&seq)) =>
-            {
+    pub fn verify(&mut self, head: Option<&Reply>, registry: &Registry) -> Outcome {
+        match Head::parse(head) {
+            Err(message) => Outcome::Refused(message),
+            Ok(Some(Head { header: Header::Whole(seq), edition })) if edition == self.edition && self.may_be(seq) => {
+                self.header = seq;
                 self.hash = Hash::Whole;
                 Outcome::Done
             }
-            _ => {
+            Ok(_) => {
                 self.rewrite(registry);
                 Outcome::Lost
             }
+        }
+    }
+
+    /// Whether the header may say this, as far as is known: on a new connection nobody knows how much of what was on its way arrived.
+    fn may_be(&self, seq: u64) -> bool {
+        match (&self.hash, self.confirmed) {
+            (Hash::Whole, Some(_)) => seq == self.header,
+            (_, Some(confirmed)) => (confirmed..=self.seq).contains(&seq),
+            (_, None) => false,
         }
     }
 
@@ -268,6 +279,7 @@ impl Lane {
     fn rewrite(&mut self, registry: &Registry) {
         self.holds.clear();
         self.confirmed = None;
+        self.edition += 1;
         let users = registry.users_held_here(|user| self.schema.lane_of(user) == self.number);
         self.hash = Hash::Rewriting { users, first: true };
     }
@@ -291,7 +303,8 @@ impl Lane {
         }
         let page = users.split_off(users.len().saturating_sub(BATCH));
         let last = users.is_empty();
-        let mut fields = vec![(HEADER.to_owned(), Header::Partial.text())];
+        let edition = (EDITION.to_owned(), self.edition.to_string());
+        let mut fields = vec![(HEADER.to_owned(), Header::Partial.text()), edition];
         for user in &page {
             if let Some(held) = registry.held_here(user, true) {
                 let holds = held.rooms.iter();
@@ -302,6 +315,7 @@ impl Lane {
             self.hash = Hash::Whole;
             self.seq += 1; // Whoever has seen the former hash must read this one.
             fields[0].1 = Header::Whole(self.seq).text();
+            self.header = self.seq;
         }
         commands.push(Command::HashSet { key: key.clone(), fields });
         commands.push(Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() });
@@ -310,7 +324,16 @@ impl Lane {
             commands.push(self.tell(event::Writer::new(&self.schema.run, self.seq)));
         }
         let part = if last { Part::LastPage } else { Part::Page };
-        Batch { commands, keys_written, holds: Vec::new(), users: page, said: Vec::new(), seq: self.seq, part }
+        Batch {
+            commands,
+            keys_written,
+            holds: Vec::new(),
+            users: page,
+            said: Vec::new(),
+            garbage: Vec::new(),
+            seq: self.seq,
+            part,
+        }
     }
 
     fn changes(&mut self, registry: &Registry, now: Tick) -> Batch {
@@ -323,18 +346,19 @@ impl Lane {
         let said = std::mem::take(&mut self.said);
         self.said_bytes = 0;
         let mut commands = Vec::with_capacity(users.len() + 3);
-        commands.extend(self.garbage.drain(..).map(Command::Unlink));
+        let garbage = std::mem::take(&mut self.garbage);
+        commands.extend(garbage.iter().cloned().map(Command::Unlink));
         if !(holds.is_empty() && said.is_empty()) {
             self.seq += 1;
             self.write_holds(&holds, &said, registry, &mut commands);
         }
         let keys_written = self.write_users(&users, registry, now, &mut commands);
-        Batch { commands, keys_written, holds, users, said, seq: self.seq, part: Part::Changes }
+        Batch { commands, keys_written, holds, users, said, garbage, seq: self.seq, part: Part::Changes }
     }
 
-    /// The hash first, then the event: whoever hears of it can read it.
+    /// The hash first, then its header, then the event: whoever hears of it can read it.
     fn write_holds(
-        &self,
+        &mut self,
         holds: &[(Place, Pending)],
         said: &[(Place, Box<str>)],
         registry: &Registry,
@@ -342,7 +366,7 @@ impl Lane {
     ) {
         let key = self.schema.hash_key(self.number, &self.schema.run);
         let mut event = event::Writer::new(&self.schema.run, self.seq);
-        let mut fields = vec![(HEADER.to_owned(), Header::Whole(self.seq).text())];
+        let mut fields = Vec::with_capacity(holds.len());
         let mut removed = Vec::new();
         for ((room, user), pending) in holds {
             match pending {
@@ -361,7 +385,11 @@ impl Lane {
         if !removed.is_empty() {
             commands.push(Command::HashRemove { key: key.clone(), fields: removed });
         }
-        commands.push(Command::HashSet { key, fields });
+        if !fields.is_empty() {
+            commands.push(Command::HashSet { key: key.clone(), fields });
+        }
+        commands.push(Command::HashCount { key, field: HEADER, by: self.seq - self.header });
+        self.header = self.seq;
         commands.push(self.tell(event));
     }
 
@@ -419,7 +447,11 @@ impl Lane {
         if let Some(reply) = refused {
             return Outcome::Refused(reply.complaint());
         }
-        if replies.contains(&Reply::WrongType) {
+        let counted = replies.iter().find_map(|reply| match reply {
+            Reply::Number(number) => Some(*number),
+            _ => None,
+        });
+        if replies.contains(&Reply::WrongType) || counted.is_some_and(|counted| counted != batch.seq as i64) {
             self.rewrite(registry);
             return Outcome::Lost;
         }
@@ -447,6 +479,7 @@ impl Lane {
             });
         }
         self.users.extend(batch.users);
+        self.garbage.extend(batch.garbage);
         let (later, bytes) = (std::mem::replace(&mut self.said, batch.said), self.said_bytes);
         self.said_bytes = self.said.iter().map(|(_, data)| data.len() + size_of::<Place>()).sum();
         if self.said_bytes + bytes <= MAX_SAID_BYTES {

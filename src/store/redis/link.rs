@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::command::{Command, Reply};
+use super::schema::{EDITION, HEADER};
 
 /// The longest that anything may take: a batch, its answers included, or a connect. Redis answers a thousand commands in some
 /// milliseconds; what takes longer than this is stuck.
@@ -186,7 +187,8 @@ impl Connection {
                 fields.iter().fold(packed, |packed, (field, value)| packed.arg(field).arg(value))
             }
             Command::HashRemove { key, fields } => packed.arg("HDEL").arg(key).arg(fields),
-            Command::HashGet { key, field } => packed.arg("HGET").arg(key).arg(*field),
+            Command::HashCount { key, field, by } => packed.arg("HINCRBY").arg(key).arg(*field).arg(*by),
+            Command::HashHead(key) => packed.arg("HMGET").arg(key).arg(HEADER).arg(EDITION),
             Command::HashScan { key, cursor } => packed.arg("HSCAN").arg(key).arg(*cursor).arg("COUNT").arg(SCAN_COUNT),
             Command::SetAdd { key, member } => packed.arg("SADD").arg(key).arg(member),
             Command::SetRemove { key, member } => packed.arg("SREM").arg(key).arg(member),
@@ -248,12 +250,13 @@ fn reply(command: &Command, value: Value) -> Reply {
     match (command, value) {
         (_, Value::ServerError(error)) if error.code() == "WRONGTYPE" => Reply::WrongType,
         (_, Value::ServerError(error)) => Reply::Failed(said(&error)),
-        (Command::HashGet { .. }, value) => Reply::Text(text(value)),
-        (Command::Get(_) | Command::SetMembers(_), Value::Array(values) | Value::Set(values)) => {
-            Reply::Texts(values.into_iter().map(text).collect())
-        }
+        (Command::HashCount { .. }, Value::Int(number)) => Reply::Number(number),
+        (
+            Command::Get(_) | Command::SetMembers(_) | Command::HashHead(_),
+            Value::Array(values) | Value::Set(values),
+        ) => Reply::Texts(values.into_iter().map(text).collect()),
         (Command::HashScan { .. }, Value::Array(parts)) => page(parts),
-        (Command::Get(_) | Command::SetMembers(_) | Command::HashScan { .. }, value) => {
+        (Command::Get(_) | Command::SetMembers(_) | Command::HashHead(_) | Command::HashScan { .. }, value) => {
             Reply::Failed(format!("an answer that is no list: {value:.200?}"))
         }
         _ => Reply::Done,

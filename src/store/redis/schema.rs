@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! presence:{k}:u:<user>          string, EX ttl   JSON: who holds the user, where, with what state
-//! presence:{k}:h:<run>           hash             what a run holds in lane k: "room:user" → since[\twritten\tstate]; "@" → seq
+//! presence:{k}:h:<run>           hash             what a run holds in lane k: "room:user" → since[\twritten\tstate]; "@" → seq, "#" → edition
 //! presence:{k}:events            channel          what a run holds from now on, and does not any more; see `event`
 //! presence:{nodes}:runs          set              runs that may be alive
 //! presence:{nodes}:run:<run>     string, EX ttl   the lease of a run
@@ -16,12 +16,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::command::Reply;
+
 use crate::dialect::json::{Reader, is_object, put_list, put_number, put_string};
 use crate::dialect::native::MAX_STATE_BYTES;
 use crate::presence::{HeldHere, State, check_id};
 
 /// The field of a run's hash that says up to which event it is whole. No other field is without a colon.
 pub const HEADER: &str = "@";
+/// The field that says how often the hash has been written anew: who reads it page by page has read one hash and not two.
+pub const EDITION: &str = "#";
 /// In the header of a hash that is being written anew.
 const PARTIAL: &str = "partial";
 /// A hash that nobody renews is gone after so many leases: it is cleaned up earlier by any node that lives.
@@ -133,6 +137,35 @@ impl Schema {
         buffer.extend_from_slice(b"}}");
         // Everything in it was text.
         String::from_utf8(buffer.into()).unwrap_or_default()
+    }
+}
+
+/// What the head of a hash says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Up to which event it is whole.
+    pub header: Header,
+    /// How often it has been written anew.
+    pub edition: u64,
+}
+
+impl Head {
+    /// Reads the answer to [`HashHead`](super::command::Command::HashHead): `None` if there is no such hash, or something else in its place.
+    ///
+    /// # Errors
+    /// What Redis complains about.
+    pub fn parse(reply: Option<&Reply>) -> Result<Option<Self>, String> {
+        match reply {
+            Some(Reply::Texts(texts)) => Ok(match &texts[..] {
+                [Some(header), Some(edition)] => {
+                    Header::parse(header).zip(edition.parse().ok()).map(|(header, edition)| Self { header, edition })
+                }
+                _ => None,
+            }),
+            Some(Reply::WrongType) => Ok(None),
+            Some(reply) => Err(reply.complaint()),
+            None => Err("an empty answer".to_owned()),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::event::{Event, Happened, Line};
-use super::schema::{Header, Schema, parse_field, parse_hold};
+use super::schema::{Head, Header, Schema, parse_field, parse_hold};
 use crate::dialect::json::Reader;
 use crate::presence::{Reason, Registry, Remote, RunNumber};
 
@@ -37,6 +37,8 @@ pub struct View {
 struct Run {
     number: RunNumber,
     lanes: Vec<Known>,
+    /// The latest event that is known of, by lane: a hash that is older has been lost and is not whole again.
+    latest: Vec<u64>,
     heard_ms: u64,
     /// Its lease was there since this node has been in touch.
     seen_alive: bool,
@@ -59,8 +61,9 @@ struct Reading {
     /// What was known before.
     before: u32,
     known_seq: Option<u64>,
-    /// The hash was whole up to this event when the reading began.
+    /// The hash was whole up to this event when the reading began, and this was it.
     seq: u64,
+    edition: u64,
     waiting: Vec<Event>,
     overflowed: bool,
 }
@@ -143,6 +146,7 @@ impl View {
             return (Vec::new(), None);
         };
         run.heard_ms = now_ms;
+        run.latest[lane] = run.latest[lane].max(event.seq);
         let (number, name) = (run.number, event.run.clone());
         match &mut run.lanes[lane] {
             Known::Reading(reading) => {
@@ -166,24 +170,24 @@ impl View {
         }
     }
 
-    /// Takes the header of a hash that is to be read.
-    pub fn begin(&mut self, load: &Load, header: Option<&str>) -> Step {
-        let header = header.and_then(Header::parse);
+    /// Takes the head of a hash that is to be read.
+    pub fn begin(&mut self, load: &Load, head: Option<Head>) -> Step {
+        let latest = self.runs.get(&load.run).and_then(|run| run.latest.get(load.lane)).copied().unwrap_or(0);
         let Some(known) = self.known(load) else { return Step::Stop };
         let Known::Reading(reading) = known else { return Step::Stop };
-        match header {
-            // Not there, or not whole: what was known stays until it is.
-            None | Some(Header::Partial) => {
-                *known = Known::Missing { generation: reading.before };
-                Step::Stop
-            }
-            Some(Header::Whole(seq)) if reading.known_seq == Some(seq) => {
+        match head {
+            Some(Head { header: Header::Whole(seq), .. }) if reading.known_seq == Some(seq) => {
                 (reading.seq, reading.generation) = (seq, reading.before);
                 Step::Stop
             }
-            Some(Header::Whole(seq)) => {
-                (reading.seq, reading.known_seq) = (seq, None);
+            Some(Head { header: Header::Whole(seq), edition }) if seq >= latest => {
+                (reading.seq, reading.edition, reading.known_seq) = (seq, edition, None);
                 Step::Scan
+            }
+            // Not there, not whole, or lost and begun anew: what was known stays until it is whole again.
+            _ => {
+                *known = Known::Missing { generation: reading.before };
+                Step::Stop
             }
         }
     }
@@ -202,21 +206,28 @@ impl View {
         }
     }
 
-    /// The hash has been read: what was heard meanwhile comes on top, and what is not held any more is let go of. Returns it again
-    /// if something was missed meanwhile.
-    pub fn finish(&mut self, load: &Load) -> Option<Load> {
+    /// The hash has been read, and this is its head now: what was heard meanwhile comes on top, and what is not held any more is
+    /// let go of. Returns it again if something was missed meanwhile.
+    pub fn finish(&mut self, load: &Load, head: Option<Head>) -> Option<Load> {
         let lane = load.lane;
         let run = self.runs.get_mut(&load.run)?;
         let number = run.number;
-        let nothing = Known::Missing { generation: 0 };
-        let reading = match std::mem::replace(&mut run.lanes[lane], nothing) {
+        let reading = match std::mem::replace(&mut run.lanes[lane], Known::Missing { generation: 0 }) {
             Known::Reading(reading) => reading,
             other => {
                 run.lanes[lane] = other;
                 return None;
             }
         };
-        let (mut seq, generation, mut missed) = (reading.seq, reading.generation, reading.overflowed);
+        let Reading { generation, before, .. } = reading;
+        let scanned = generation != before;
+        let is_same = |head: Head| head.edition == reading.edition && matches!(head.header, Header::Whole(_));
+        if scanned && !head.is_some_and(is_same) {
+            // It was written anew meanwhile, so that the pages are of two hashes.
+            run.lanes[lane] = Known::Missing { generation: before };
+            return None;
+        }
+        let (mut seq, mut missed) = (reading.seq, reading.overflowed);
         for event in reading.waiting.iter().filter(|event| event.seq > reading.seq) {
             if event.seq == seq + 1 && !event.lines.is_empty() && !missed {
                 self.apply(number, generation, lane, &event.lines);
@@ -225,15 +236,19 @@ impl View {
                 missed |= event.seq > seq;
             }
         }
-        if generation != reading.before {
+        if scanned && !missed {
             let schema = &self.schema;
             self.registry.sweep_remote(number, generation, Reason::Left, |user| schema.lane_of(user) == lane);
         }
-        *self.known(load)? = Known::Current { seq, generation };
-        missed.then(|| {
+        let run = self.runs.get_mut(&load.run)?;
+        run.latest[lane] = run.latest[lane].max(seq);
+        if missed {
+            run.lanes[lane] = Known::Missing { generation: before };
             self.read(load, false);
-            load.clone()
-        })
+            return Some(load.clone());
+        }
+        run.lanes[lane] = Known::Current { seq, generation };
+        None
     }
 
     /// The reading was broken off.
@@ -313,7 +328,8 @@ impl View {
         let number = self.next_number;
         self.next_number += 1;
         let lanes = (0..self.schema.lanes).map(|_| Known::Missing { generation: 0 }).collect();
-        self.runs.insert(name.to_owned(), Run { number, lanes, heard_ms: 0, seen_alive: false });
+        let latest = vec![0; self.schema.lanes];
+        self.runs.insert(name.to_owned(), Run { number, lanes, latest, heard_ms: 0, seen_alive: false });
     }
 
     fn known(&mut self, load: &Load) -> Option<&mut Known> {
@@ -330,7 +346,7 @@ impl View {
             Known::Reading(_) => return,
         };
         let (waiting, overflowed) = (Vec::new(), false);
-        *known = Known::Reading(Reading { generation, before, known_seq, seq: 0, waiting, overflowed });
+        *known = Known::Reading(Reading { generation, before, known_seq, seq: 0, edition: 0, waiting, overflowed });
         self.next_generation += 1;
     }
 

@@ -1,0 +1,69 @@
+//! Three nodes and a Redis on simulated time, against a model: random joins, leaves, crashes, cut links, outages, lost data and
+//! lost messages. When it has been quiet for a while, every node shows whom the model knows, and all show the same. And whatever
+//! happens to Redis alone, nobody is ever seen leaving who is there.
+
+mod simulation;
+
+use proptest::prelude::*;
+use simulation::{Step, World};
+
+fn step() -> impl Strategy<Value = Step> {
+    let (node, user, room) = (0..3usize, 0..4usize, 0..2usize);
+    prop_oneof![
+        6 => (node.clone(), user.clone(), room.clone(), prop::option::of(0..3u8)).prop_map(|(node, user, room, state)| Step::Join { node, user, room, state }),
+        2 => (node.clone(), user.clone(), room.clone(), prop::option::of(0..3u8)).prop_map(|(node, user, room, state)| Step::SetState { node, user, room, state }),
+        2 => (node.clone(), user.clone(), room).prop_map(|(node, user, room)| Step::Leave { node, user, room }),
+        1 => (node.clone(), user).prop_map(|(node, user)| Step::End { node, user }),
+        1 => (node.clone(), 1..30u64).prop_map(|(node, ticks)| Step::Crash { node, ticks }),
+        10 => (1..15u64).prop_map(|ticks| Step::Wait { ticks }),
+    ]
+}
+
+fn fault_of_redis() -> impl Strategy<Value = Step> {
+    let node = 0..3usize;
+    prop_oneof![
+        1 => (1..60u64).prop_map(|ticks| Step::RedisDown { ticks, empty: false }),
+        1 => (1..60u64).prop_map(|ticks| Step::RedisDown { ticks, empty: true }),
+        1 => Just(Step::Flush),
+        1 => Just(Step::WrongType),
+        3 => node.clone().prop_map(|node| Step::LoseMessage { node }),
+        2 => (node, any::<bool>()).prop_map(|(node, done)| Step::Cut { node, done, ticks: 1 }),
+    ]
+}
+
+fn cut() -> impl Strategy<Value = Step> {
+    (0..3usize, any::<bool>(), 1..60u64).prop_map(|(node, done, ticks)| Step::Cut { node, done, ticks })
+}
+
+/// Steps without crashes and deliberate leaves, so that whoever has come stays.
+fn coming_only(step: Step) -> Step {
+    match step {
+        Step::Leave { .. } | Step::End { .. } | Step::Crash { .. } => Step::Wait { ticks: 1 },
+        step => step,
+    }
+}
+
+proptest! {
+    #[test]
+    fn all_nodes_come_to_show_who_is_there(
+        steps in prop::collection::vec(prop_oneof![4 => step(), 1 => fault_of_redis(), 1 => cut()], 1..60),
+        lanes in 1..3usize,
+    ) {
+        let mut world = World::new(lanes);
+        steps.into_iter().for_each(|step| world.act(step));
+        world.settle();
+        world.check();
+    }
+
+    #[test]
+    fn nobody_leaves_because_of_redis(
+        steps in prop::collection::vec(prop_oneof![3 => step().prop_map(coming_only), 1 => fault_of_redis()], 1..60),
+        lanes in 1..3usize,
+    ) {
+        let mut world = World::new(lanes);
+        world.nobody_leaves = true;
+        steps.into_iter().for_each(|step| world.act(step));
+        world.settle();
+        world.check();
+    }
+}
