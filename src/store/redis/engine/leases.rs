@@ -85,7 +85,10 @@ impl Engine {
         if now.is_some() && now != first {
             let message =
                 format!("another node with the id {:?} is running: give each its own with --node-id", self.schema.node);
-            self.misfit(&message);
+            if self.misfit(&message) {
+                // The id is somebody else's: nothing more may be written, or the next one would find this run there.
+                std::future::pending::<()>().await;
+            }
             return Ok(());
         }
         let commands = self.nodes.borrow().inherit();
@@ -113,12 +116,14 @@ impl Engine {
         }
     }
 
-    /// This node does not fit to the others. At the start that is the end of it; later it is said once, and somebody must act.
-    fn misfit(&self, message: &str) {
+    /// This node does not fit to the others. At the start that is the end of it, and true; later it is said once, and somebody
+    /// must act.
+    fn misfit(&self, message: &str) -> bool {
         let at_start = self.tell_opened(Err(Unavailable(message.to_owned())));
         let said = self.misfit.replace(message.to_owned());
         if !at_start && said != message {
             error!("{message}");
         }
+        at_start
     }
 }

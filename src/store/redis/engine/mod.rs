@@ -177,11 +177,14 @@ impl Engine {
 
     /// A connection has failed, or could not be made.
     fn trouble(&self, trouble: &str) {
+        if self.shared.closing.load(Ordering::Relaxed) {
+            return; // The start has failed and was told so.
+        }
         self.shared.counters.redis_failures.add(1);
         let message = format!("Redis at {} cannot be used: {trouble}", self.target.shown());
         if self.opened.borrow().is_some() {
             if !self.optional {
-                self.tell_opened(Err(Unavailable(message)));
+                self.tell_opened(Err(Unavailable(format!("{message} (--redis-optional starts without it)"))));
                 return;
             }
             self.tell_opened(Ok(()));
@@ -213,8 +216,12 @@ impl Engine {
         }
     }
 
-    /// Tells whoever waits for the start. False if nobody does any more.
+    /// Tells whoever waits for the start; a start that has failed is the end. False if nobody waits any more.
     fn tell_opened(&self, result: Result<(), Unavailable>) -> bool {
+        if result.is_err() && self.opened.borrow().is_some() {
+            self.shared.closing.store(true, Ordering::Relaxed);
+            self.shared.wake.notify_one();
+        }
         self.opened.take().is_some_and(|opened| opened.send(result).is_ok())
     }
 
