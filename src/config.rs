@@ -8,7 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::store::redis;
 
@@ -35,7 +35,7 @@ const MAX_TTL: Duration = Duration::from_secs(3600);
 ///
 /// Serves the pages, the HTTP API and every WebSocket protocol on one port, with nothing else installed.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "rollcall", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "rollcall", version, max_term_width = 100, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, env = "ROLLCALL_LISTEN", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
@@ -119,6 +119,21 @@ pub struct Args {
     /// How to log
     #[arg(long, env = "ROLLCALL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub log_format: LogFormat,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Asks a running server whether it is ready; exit code 0 if it is, 1 if not
+    Health {
+        /// What to ask [default: /readyz at the address of --listen or ROLLCALL_LISTEN]
+        #[arg(value_name = "URL")]
+        url: Option<String>,
+    },
 }
 
 const EXAMPLES: &str = "Examples:
@@ -127,6 +142,7 @@ const EXAMPLES: &str = "Examples:
   rollcall --ttl 30s --grace 5s                   longer leases, short grace after a lost connection
   rollcall --redis redis://127.0.0.1:6379         one of any number of nodes that share a Redis
   ROLLCALL_TTL=30s rollcall                       every flag is a variable too
+  rollcall health                                 is a server ready at --listen? (exit code 0 or 1)
 
 Stop with ctrl-C or SIGTERM; a second one stops at once.";
 
@@ -183,6 +199,8 @@ pub struct Config {
     pub log: String,
     /// The form of log lines.
     pub log_format: LogFormat,
+    /// What to do instead of serving.
+    pub command: Option<Command>,
 }
 
 /// Why a command line cannot work.
@@ -301,6 +319,7 @@ impl Args {
             node_id: self.node_id,
             log: self.log,
             log_format: self.log_format,
+            command: self.command,
         })
     }
 }

@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod process;
 
 pub mod config;
+pub mod health;
 pub mod server;
 
 pub use config::Config;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 use rollcall::Server;
-use rollcall::config::{Config, ConfigError, EXIT_USAGE, LogFormat};
+use rollcall::config::{Command, Config, ConfigError, EXIT_USAGE, LogFormat};
+use rollcall::health;
 use rollcall::store::{EXIT_UNAVAILABLE, Unavailable};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::NonBlocking;
@@ -22,10 +23,17 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return explain(&error),
     };
+    if let Some(Command::Health { url }) = &config.command {
+        return end(health::ask(url.as_deref(), config.listen));
+    }
     // Written by a thread of its own: a terminal that is stopped, or a pipe that nobody reads, must not stop the server.
     let (writer, _flush_at_end) = tracing_appender::non_blocking(std::io::stderr());
     start_log(&config, writer);
-    match serve(config) {
+    end(serve(config))
+}
+
+fn end(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&mut std::io::stderr(), &format!("error: {error:#}"));

@@ -208,6 +208,37 @@ async fn json_logs_are_json() {
 }
 
 #[test]
+fn health_asks_the_server_and_says_why_not() {
+    let mut process = Process::start(&["--workers", "1"]);
+    let address = process.address().to_string();
+    let url = format!("http://{address}");
+    let healthy = |arguments: &[&str]| {
+        let output = run(arguments);
+        (output.status.code(), text(&output))
+    };
+    assert_eq!(healthy(&["--listen", &address, "health"]).0, Some(0));
+    assert_eq!(healthy(&["health", &url]).0, Some(0));
+    assert_eq!(healthy(&["health", &format!("{url}/livez")]).0, Some(0));
+    let mut from_environment = command(&["health"]);
+    from_environment.env("ROLLCALL_LISTEN", address.replace("127.0.0.1", "0.0.0.0"));
+    assert_eq!(finish(from_environment).status.code(), Some(0));
+
+    let (code, said) = healthy(&["health", &format!("{url}/nothing")]);
+    assert!(code == Some(1) && said.contains("404"), "{code:?} {said}");
+    let (code, said) = healthy(&["health", "https://localhost"]);
+    assert!(code == Some(1) && said.contains("http://"), "{code:?} {said}");
+    // A listener that never answers: nobody accepts there.
+    let (_taken, silent) = taken_port();
+    let (code, said) = healthy(&["health", &format!("http://{silent}")]);
+    assert!(code == Some(1) && said.contains("no answer"), "{code:?} {said}");
+    process.signal("TERM");
+    assert!(process.ended().success());
+    let (code, said) = healthy(&["health", &url]);
+    assert!(code == Some(1) && said.contains("refused"), "{code:?} {said}");
+    assert_eq!(healthy(&["health", &url, "more"]).0, Some(BAD_CONFIGURATION));
+}
+
+#[test]
 fn losing_the_readers_of_its_output_does_not_end_the_server() {
     let mut command = command(&["--listen", "127.0.0.1:0", "--drain", "1s"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

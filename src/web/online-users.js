@@ -1,9 +1,9 @@
 /**
  * The page at `/`: asks for a name, joins the lobby and shows who is there. The connection and the mirrored room are
- * presence-client.js; here is only what is seen. Names come from strangers: they reach the page as text, never as markup.
+ * presence.js; here is only what is seen. Names come from strangers: they reach the page as text, never as markup.
  */
 
-import { PresenceClient } from "/presence-client.js";
+import { connect } from "/presence.js";
 
 const ROOM = "lobby";
 /** The server's rule for user ids: 1–128 bytes of UTF-8 without control characters. */
@@ -384,8 +384,8 @@ function explain(cause) {
 async function diagnose(status) {
   const answered = await fetch("/livez", { cache: "no-store", signal: AbortSignal.timeout(DIAGNOSE_TIMEOUT_MS) })
     .then(() => true, () => false);
-  if (answered && presence.status === status) status.cause.kind = "blocked";
-  if (presence.status === status) showNotice(...explain(status.cause));
+  if (presence.connection !== status) return;
+  showNotice(...explain(answered ? { ...status.cause, kind: "blocked" } : status.cause));
 }
 
 function showNotice(title, text) {
@@ -418,7 +418,7 @@ function showStatus(status) {
     announceCount("Connected. ");
   }
   if (status.phase === "waiting" || status.phase === "refused") {
-    if (presence.status.cause.kind === "unreachable") diagnose(status);
+    if (status.cause.kind === "unreachable") diagnose(status);
     else showNotice(...explain(status.cause));
     markStale();
   }
@@ -428,8 +428,8 @@ function showStatus(status) {
 
 /** The pill: also called each second, for the countdown. */
 function showConnection() {
-  const status = presence.status;
-  const texts = { idle: "Not connected", online: "Online", refused: "Offline", closed: "Offline" };
+  const status = presence.connection;
+  const texts = { online: "Online", refused: "Offline", closed: "Offline" };
   let text = texts[status.phase];
   if (status.phase === "connecting") text = status.attempt > 0 ? "Reconnecting…" : "Connecting…";
   if (status.phase === "waiting") {
@@ -441,7 +441,7 @@ function showConnection() {
 
 function markStale() {
   document.body.dataset.stale = "true";
-  if (lobby.epoch === null || el.stale.textContent) return;
+  if (!lobby.ready || el.stale.textContent) return;
   el["count-label"].textContent = "online when last seen";
   const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   el.stale.textContent = `as of ${time}`;
@@ -467,7 +467,7 @@ function announce(text) {
 }
 
 function announceCount(news = "") {
-  if (lobby.epoch === null) return;
+  if (!lobby.ready) return;
   announce(`${news}${lobby.count.toLocaleString()} ${lobby.count === 1 ? "person" : "people"} online.`);
 }
 
@@ -483,14 +483,14 @@ let lobby = null;
 /** Comes in under `name`, out under the one before. */
 function enter(name) {
   presence?.close();
-  presence = new PresenceClient({ user: name });
+  presence = connect(undefined, { user: name });
   lobby = presence.join(ROOM);
   const mine = presence;
   // The events of a connection that was left behind must not paint over those of the present one.
-  const current = (handler) => (event) => mine === presence && handler(event.detail);
-  presence.addEventListener("status", current(showStatus));
-  presence.addEventListener("error", current(({ message }) => showNotice("The server did not accept that", message)));
-  lobby.addEventListener("change", current(showChange));
+  const current = (handler) => (news) => mine === presence && handler(news);
+  presence.on("phase", current(showStatus));
+  presence.on("error", current(({ message }) => showNotice("The server did not accept that", message)));
+  lobby.on("change", current(showChange));
 
   paintAvatar(el["me-avatar"], name);
   el["me-name"].textContent = name;
@@ -500,7 +500,7 @@ function enter(name) {
   activity.clear();
   roster.reset([], name);
   showCount();
-  presence.connect();
+  showStatus(presence.connection);
 }
 
 function showChange({ joined, left, reset }) {
@@ -527,7 +527,7 @@ function showChange({ joined, left, reset }) {
 }
 
 function showCount() {
-  const known = lobby.epoch !== null;
+  const known = lobby.ready;
   el.count.textContent = known ? lobby.count.toLocaleString() : "–";
   el.count.classList.toggle("unknown", !known);
   document.title = known ? `(${lobby.count}) rollcall · who is here, right now` : "rollcall · who is here, right now";
@@ -549,7 +549,7 @@ el["name-dialog"].addEventListener("close", () => {
 el.retry.addEventListener("click", () => presence.connect());
 el.filter.addEventListener("input", ({ target }) => roster.filterBy(target.value));
 for (const news of ["online", "offline"]) {
-  addEventListener(news, () => presence?.status.cause && showNotice(...explain(presence.status.cause)));
+  addEventListener(news, () => presence?.connection.cause && showNotice(...explain(presence.connection.cause)));
 }
 setInterval(() => {
   if (document.hidden || !presence) return;

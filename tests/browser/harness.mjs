@@ -1,27 +1,18 @@
 /**
- * What the browser tests stand on: a real server on a port of its own, a real Chromium, and pages whose complaints
- * are collected. Everything that is started here is ended here, by its own process id.
+ * What the browser tests stand on: a real Chromium, and pages whose complaints are collected.
  */
 
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 
-const here = fileURLToPath(new URL(".", import.meta.url));
-const root = resolve(here, "../..");
-const target = resolve(process.env.CARGO_TARGET_DIR ?? join(root, "target"));
-const binary = resolve(process.env.ROLLCALL_BIN ?? join(target, "release/rollcall"));
+import { installed, root } from "./server.mjs";
+
+export { Server, SHORT_TIMES, sleep } from "./server.mjs";
+
 const screenshots = join(root, "target/screenshots");
-/** The packages live with the other build products, so the sources stay clean. */
-const packages = process.env.ROLLCALL_NODE_PACKAGES ?? join(root, "target/browser");
-const { chromium } = createRequire(join(packages, "package.json"))("playwright-core");
+const { chromium } = installed("playwright-core");
 
-const START_TIMEOUT_MS = 10_000;
 const CHROMIUM_ARGS = [
   "--headless",
   "--no-sandbox",
@@ -34,51 +25,6 @@ const CHROMIUM_ARGS = [
 ];
 /** What Chromium itself writes into the console when a server is away. */
 const NETWORK_COMPLAINT = /net::ERR_|WebSocket connection to|Failed to load resource/;
-
-/** Leases and ticks short enough for a test, long enough for a reload on a busy machine. */
-export const SHORT_TIMES = ["--ttl", "2s", "--grace", "2s", "--tick", "50ms"];
-
-export class Server {
-  static async start({ port = 0, args = SHORT_TIMES } = {}) {
-    const server = new Server();
-    server.child = spawn(binary, ["--listen", `127.0.0.1:${port}`, ...args], { stdio: ["ignore", "pipe", "inherit"] });
-    server.ended = once(server.child, "exit");
-    server.url = await server.#announcedUrl();
-    server.port = Number(new URL(server.url).port);
-    return server;
-  }
-
-  async #announcedUrl() {
-    const lines = createInterface({ input: this.child.stdout });
-    const url = new Promise((found, failed) => {
-      lines.on("line", (line) => {
-        const match = /http:\/\/127\.0\.0\.1:\d+/.exec(line);
-        if (match) found(match[0]);
-      });
-      this.child.once("error", failed);
-      this.child.once("exit", (code) => failed(new Error(`${binary} ended with ${code} before it printed its address`)));
-      setTimeout(() => failed(new Error(`${binary} printed no address`)), START_TIMEOUT_MS).unref();
-    });
-    return url;
-  }
-
-  signal(name) {
-    this.child.kill(name);
-  }
-
-  async stop(signal = "SIGTERM") {
-    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
-    await this.ended;
-  }
-
-  /** Others who are online, without a browser: each call keeps them for a ttl. */
-  async beat(names) {
-    const post = (name) =>
-      fetch(`${this.url}/heartbeat`, { method: "POST", body: new URLSearchParams({ user_id: name }) })
-        .then((response) => response.ok || Promise.reject(new Error(`heartbeat of ${name}: ${response.status}`)));
-    for (let from = 0; from < names.length; from += 50) await Promise.all(names.slice(from, from + 50).map(post));
-  }
-}
 
 export class Browser {
   static async start() {
@@ -177,5 +123,3 @@ export async function screenshot(page, name) {
   mkdirSync(screenshots, { recursive: true });
   await page.screenshot({ path: join(screenshots, `${name}.png`) });
 }
-
-export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));

@@ -488,3 +488,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,20 +25,23 @@ pub struct Nodes {
     beat: u64,
 }
 
-/// What another holder of a node id shows of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// Its run.
-    pub run: String,
-    /// What its lease says, if it has one.
-    pub lease: Option<String>,
-}
-
 impl Nodes {
     /// Nobody is known yet.
     #[must_use]
     pub fn new(schema: Arc<Schema>) -> Self {
         Self { schema, listed: Vec::new(), asked: Vec::new(), list_broken: false, beat: 0 }
+    }
+
+    /// Asks for the list of runs, before this one is on it.
+    #[must_use]
+    pub fn list(&self) -> Vec<Command> {
+        vec![Command::SetMembers(self.schema.runs_key())]
+    }
+
+    /// Asks for the leases of these runs.
+    #[must_use]
+    pub fn leases(&self, runs: &[String]) -> Vec<Command> {
+        vec![Command::Get(runs.iter().map(|run| self.schema.run_key(run)).collect())]
     }
 
     /// Takes the node id, unless another run has it.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info};
 
-use super::super::command::{Command, Reply};
+use super::super::command::Reply;
 use super::super::link::Connection;
 use super::super::nodes::lanes_of;
 use super::super::view::Leases;
@@ -31,13 +31,12 @@ impl Engine {
     async fn serve_leases(&self, claimed: &mut bool) -> Result<Infallible, String> {
         let mut connection = self.target.connect(&self.schema.runs_key()).await?;
         if !*claimed {
-            self.claim(&mut connection).await?;
+            self.enter(&mut connection).await?;
             *claimed = true;
         }
         loop {
             let commands = self.nodes.borrow_mut().ask(&self.view.borrow());
             let replies = self.ask(&mut connection, &commands).await?;
-            self.compare_lanes(&replies);
             let now_ms = self.now_ms();
             let (found, news) = self.nodes.borrow_mut().answered(replies, &mut self.view.borrow_mut(), now_ms)?;
             self.take_leases(found, &mut connection).await?;
@@ -69,6 +68,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Looks whether this node fits to those that are there, and takes its id. What it refuses here it has not touched.
+    async fn enter(&self, connection: &mut Connection) -> Result<(), String> {
+        let list = self.nodes.borrow().list();
+        let runs = texts(self.ask(connection, &list).await?)?;
+        if !runs.is_empty() {
+            let leases = self.nodes.borrow().leases(&runs);
+            let leases = texts(self.ask(connection, &leases).await?)?;
+            self.compare_lanes(&leases)?;
+        }
+        self.claim(connection).await
+    }
+
     /// Takes the node id. Another run that has it may have died: it is watched for as long as a living one needs to show that it lives.
     async fn claim(&self, connection: &mut Connection) -> Result<(), String> {
         let commands = self.nodes.borrow().claim();
@@ -77,53 +88,50 @@ impl Engine {
             return Err(reply.complaint());
         }
         let Some(holder) = self.nodes.borrow().claimed(&replies) else { return Ok(()) };
-        let key = self.schema.run_key(&holder);
-        let first = self.lease_of(connection, &key).await?;
+        let lease = self.nodes.borrow().leases(&[holder]);
+        let first = texts(self.ask(connection, &lease).await?)?;
         info!(node = self.schema.node, "the node id was in use a moment ago: looking whether its holder still lives");
         sleep(self.schema.beacon_every() * 5 / 2).await;
-        let now = self.lease_of(connection, &key).await?;
-        if now.is_some() && now != first {
-            let message =
-                format!("another node with the id {:?} is running: give each its own with --node-id", self.schema.node);
-            if self.misfit(&message) {
-                // The id is somebody else's: nothing more may be written, or the next one would find this run there.
-                std::future::pending::<()>().await;
-            }
-            return Ok(());
+        let now = texts(self.ask(connection, &lease).await?)?;
+        if !now.is_empty() && now != first {
+            let node = &self.schema.node;
+            return Err(
+                self.misfit(format!("another node with the id {node:?} is running: give each its own with --node-id"))
+            );
         }
         let commands = self.nodes.borrow().inherit();
         self.ask(connection, &commands).await.map(|_| ())
     }
 
-    async fn lease_of(&self, connection: &mut Connection, key: &str) -> Result<Option<String>, String> {
-        let replies = self.ask(connection, &[Command::Get(vec![key.to_owned()])]).await?;
-        match replies.into_iter().next() {
-            Some(Reply::Texts(mut texts)) => Ok(texts.pop().flatten()),
-            Some(reply) => Err(reply.complaint()),
-            None => Ok(None),
-        }
-    }
-
     /// Users of nodes with other lanes would be looked for in the wrong places.
-    fn compare_lanes(&self, replies: &[Reply]) {
-        let Some(Reply::Texts(leases)) = replies.first() else { return };
-        let other =
-            leases.iter().flatten().filter_map(|lease| lanes_of(lease)).find(|lanes| *lanes != self.schema.lanes);
-        if let Some(lanes) = other {
-            let message =
-                format!("other nodes use --redis-lanes {lanes}, this one {}: all must use the same", self.schema.lanes);
-            self.misfit(&message);
+    fn compare_lanes(&self, leases: &[String]) -> Result<(), String> {
+        let own = self.schema.lanes;
+        match leases.iter().filter_map(|lease| lanes_of(lease)).find(|lanes| *lanes != own) {
+            Some(lanes) => {
+                Err(self
+                    .misfit(format!("other nodes use --redis-lanes {lanes}, this one {own}: all must use the same")))
+            }
+            None => Ok(()),
         }
     }
 
-    /// This node does not fit to the others. At the start that is the end of it, and true; later it is said once, and somebody
-    /// must act.
-    fn misfit(&self, message: &str) -> bool {
-        let at_start = self.tell_opened(Err(Unavailable(message.to_owned())));
-        let said = self.misfit.replace(message.to_owned());
+    /// This node does not fit to the others. At the start that is the end of it; later it is said once, and somebody must act.
+    fn misfit(&self, message: String) -> String {
+        let at_start = self.tell_opened(Err(Unavailable(message.clone())));
+        let said = self.misfit.replace(message.clone());
         if !at_start && said != message {
             error!("{message}");
         }
-        at_start
+        message
+    }
+}
+
+/// The texts that there are in the one answer.
+fn texts(replies: Vec<Reply>) -> Result<Vec<String>, String> {
+    match replies.into_iter().next() {
+        Some(Reply::Texts(texts)) => Ok(texts.into_iter().flatten().collect()),
+        Some(Reply::WrongType) => Ok(Vec::new()),
+        Some(reply) => Err(reply.complaint()),
+        None => Err("an empty answer".to_owned()),
     }
 }

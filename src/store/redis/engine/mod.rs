@@ -56,6 +56,8 @@ pub(super) struct Engine {
     in_touch: Cell<bool>,
     /// Why this node does not fit to the others, as it was said last.
     misfit: RefCell<String>,
+    /// The start has failed: whoever waited for it says so.
+    refused: Cell<bool>,
     /// Who waits for the start; gone when it has happened.
     opened: RefCell<Option<Opened>>,
 }
@@ -101,6 +103,7 @@ impl Engine {
             listed: watch::Sender::new(false),
             in_touch: Cell::new(false),
             misfit: RefCell::default(),
+            refused: Cell::new(false),
             opened: RefCell::new(Some(opened)),
             optional: options.optional,
             started: Instant::now(),
@@ -177,19 +180,15 @@ impl Engine {
 
     /// A connection has failed, or could not be made.
     fn trouble(&self, trouble: &str) {
-        if self.shared.closing.load(Ordering::Relaxed) {
-            return; // The start has failed and was told so.
-        }
         self.shared.counters.redis_failures.add(1);
         let message = format!("Redis at {} cannot be used: {trouble}", self.target.shown());
         if self.opened.borrow().is_some() {
-            if !self.optional {
-                self.tell_opened(Err(Unavailable(format!("{message} (--redis-optional starts without it)"))));
-                return;
-            }
-            self.tell_opened(Ok(()));
+            let result = if self.optional { Ok(()) } else { Err(Unavailable(format!("{message} (--redis-optional starts without it)"))) };
+            self.tell_opened(result);
         }
-        self.degrade(&message);
+        if !self.refused.get() {
+            self.degrade(&message);
+        }
     }
 
     fn degrade(&self, message: &str) {
@@ -216,11 +215,10 @@ impl Engine {
         }
     }
 
-    /// Tells whoever waits for the start; a start that has failed is the end. False if nobody waits any more.
+    /// Tells whoever waits for the start. False if nobody does any more.
     fn tell_opened(&self, result: Result<(), Unavailable>) -> bool {
-        if result.is_err() && self.opened.borrow().is_some() {
-            self.shared.closing.store(true, Ordering::Relaxed);
-            self.shared.wake.notify_one();
+        if self.opened.borrow().is_some() {
+            self.refused.set(result.is_err());
         }
         self.opened.take().is_some_and(|opened| opened.send(result).is_ok())
     }

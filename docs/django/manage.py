@@ -1,0 +1,8 @@
+#!/usr/bin/env python3
+"""Django's own command line for this project."""
+import os, sys
+
+from django.core.management import execute_from_command_line
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+execute_from_command_line(sys.argv)

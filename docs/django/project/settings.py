@@ -1,0 +1,43 @@
+"""Settings of the example: Django's usual ones, and at the end what rollcall needs."""
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+# For trying it out on this machine. A site has DEBUG off and a key of its own.
+DEBUG = True
+SECRET_KEY = os.environ.get("SECRET_KEY", "only-for-development")
+ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "project.apps.Project",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+TEMPLATES = [{
+    "BACKEND": "django.template.backends.django.DjangoTemplates",
+    "APP_DIRS": True,
+    "OPTIONS": {"context_processors": [
+        "django.template.context_processors.request",
+        "django.contrib.auth.context_processors.auth",
+    ]},
+}]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("DATABASE", BASE_DIR / "db.sqlite3")}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+ROOT_URLCONF = "project.urls"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "login"
+
+# Where browsers find rollcall, and where this application finds each of its nodes.
+ROLLCALL_URL = os.environ.get("ROLLCALL_URL", "http://localhost:8000")
+ROLLCALL_NODES = os.environ.get("ROLLCALL_NODES", ROLLCALL_URL).split(",")
+# What rollcall was started with as --admin-token.
+ROLLCALL_ADMIN_TOKEN = os.environ.get("ROLLCALL_ADMIN_TOKEN", "")

@@ -1,0 +1,12 @@
+"""The page, and Django's own sign-in and sign-out."""
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import path
+
+from .views import home, may_connect
+
+urlpatterns = [
+    path("", home, name="home"),
+    path("login", LoginView.as_view(), name="login"),
+    path("logout", LogoutView.as_view(), name="logout"),
+    path("may-connect", may_connect),
+]

@@ -1,0 +1,127 @@
+/** presence.js in a real browser, on a page of another site: the example of docs/presence-js.md, a worker, a hidden tab. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { join } from "node:path";
+import { after, afterEach, before, test } from "node:test";
+
+import { Browser, Server } from "./harness.mjs";
+import { root } from "./server.mjs";
+
+const [, EXAMPLE] = /```html\n([^]*?)```/.exec(readFileSync(join(root, "docs/presence-js.md"), "utf8"));
+const BLANK = "<!doctype html><title>blank</title>";
+
+let browser;
+let server;
+let site;
+/** What the other site serves at which path. */
+let files = {};
+let visitors = [];
+
+before(async () => {
+  browser = await Browser.start();
+  server = await Server.start();
+  site = createServer(({ url }, response) => {
+    const type = url.endsWith(".js") ? "text/javascript" : "text/html; charset=utf-8";
+    response.writeHead(url in files ? 200 : 204, { "content-type": type }).end(files[url]);
+  }).listen(0, "127.0.0.1");
+  await once(site, "listening");
+  site.url = `http://127.0.0.1:${site.address().port}`;
+});
+after(async () => {
+  await browser.stop();
+  await server.stop();
+  site.close();
+});
+afterEach(async () => {
+  for (const visitor of visitors) assert.deepEqual(visitor.problems(), []);
+  await Promise.all(visitors.map((visitor) => visitor.leave()));
+  visitors = [];
+});
+
+async function visit(path = "/") {
+  const visitor = await browser.visitor();
+  visitors.push(visitor);
+  return visitor.open(site, "", { path, online: false });
+}
+
+/** Has the page connect as `user` and join `room`, as window.presence and window.room. */
+async function comesOnline(page, user, room, options = {}) {
+  await page.evaluate(async ([url, room, options]) => {
+    const { connect } = await import(`${url}/presence.js`);
+    window.presence = connect(url, options);
+    window.room = window.presence.join(room, { state: { from: options.user } });
+    await new Promise((done) => window.room.on("change", done));
+  }, [server.url, room, { user, ...options }]);
+}
+
+/** Waits until the page's room has these members with these states. */
+async function shows(page, expected) {
+  const same = (expected) => JSON.stringify([...window.room.members].sort()) === JSON.stringify(expected);
+  await page.waitForFunction(same, Object.entries(expected).sort());
+}
+
+test("the example of the documentation, as it stands there", async () => {
+  files = { "/": EXAMPLE.replaceAll("http://localhost:8000", server.url) };
+  assert.ok(EXAMPLE.split("\n").length <= 15, "it is short");
+  const [one, two] = [await visit(), await visit()];
+  for (const page of [one, two]) await page.waitForFunction(() => document.querySelectorAll("#people li").length === 2);
+  assert.equal(await one.locator("#count").innerText(), "2");
+  assert.deepEqual(await one.locator("#people li").allTextContents(), await two.locator("#people li").allTextContents());
+  await two.close();
+  await one.waitForFunction(() => document.querySelectorAll("#people li").length === 1);
+  assert.equal(await one.locator("#count").innerText(), "1");
+});
+
+test("works in a worker, too", async () => {
+  files = {
+    "/": BLANK,
+    "/worker.js": `import { connect } from "${server.url}/presence.js";
+      const room = connect("${server.url}", { user: "worker" }).join("work");
+      room.on("change", () => postMessage([...room.members.keys()].sort()));`,
+  };
+  const page = await visit();
+  await comesOnline(page, "page", "work");
+  const seen = await page.evaluate(() => new Promise((done) => {
+    const worker = new Worker("/worker.js", { type: "module" });
+    worker.onmessage = ({ data }) => data.length === 2 && done(data);
+    worker.onerror = ({ message }) => done(message);
+  }));
+  assert.deepEqual(seen, ["page", "worker"]);
+  await shows(page, { page: { from: "page" }, worker: null });
+});
+
+test("a hidden tab is away where that was asked for, and itself again when it is shown", async () => {
+  files = { "/": BLANK };
+  const [observer, page] = [await visit(), await visit()];
+  await comesOnline(observer, "observer", "tabs");
+  await comesOnline(page, "tab", "tabs", { away: true });
+  // Headless, no tab is ever hidden: the browser's part is played by hand.
+  const hide = (hidden) => page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
+  }, hidden);
+  await hide(true);
+  await shows(observer, { observer: { from: "observer" }, tab: { from: "tab", away: true } });
+  await hide(false);
+  await shows(observer, { observer: { from: "observer" }, tab: { from: "tab" } });
+});
+
+test("a connection that is closed before it is open leaves no error in the console", async () => {
+  files = { "/": BLANK };
+  const [observer, page] = [await visit(), await visit()];
+  await comesOnline(observer, "observer", "hasty");
+  await page.evaluate(async (url) => {
+    const { connect } = await import(`${url}/presence.js`);
+    for (let times = 0; times < 5; times += 1) {
+      const presence = connect(url, { user: "hasty" });
+      presence.join("hasty");
+      presence.close();
+    }
+    window.room = connect(url, { user: "settled" }).join("hasty");
+    await new Promise((done) => window.room.on("change", done));
+  }, server.url);
+  await shows(observer, { observer: { from: "observer" }, settled: null });
+});

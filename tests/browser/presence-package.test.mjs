@@ -1,0 +1,149 @@
+/** presence.js as others get it: served, as an npm package, with types that hold, and small. */
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
+import { gzipSync } from "node:zlib";
+
+import { packages, root, Server } from "./server.mjs";
+
+const MAX_GZIPPED_BYTES = 4_000;
+const run = promisify(execFile);
+const source = join(root, "src/web");
+const { version, name } = JSON.parse(readFileSync(join(source, "package.json")));
+
+let folder;
+let server;
+before(async () => {
+  folder = mkdtempSync(join(tmpdir(), "presence-package-"));
+  server = await Server.start();
+});
+after(async () => {
+  await server.stop();
+  rmSync(folder, { recursive: true });
+});
+
+for (const [file, type] of [["presence.js", "text/javascript"], ["presence.d.ts", "application/typescript"]]) {
+  test(`/${file} is served as it is, for pages of other sites too`, async () => {
+    const response = await fetch(`${server.url}/${file}`);
+    assert.equal(await response.text(), readFileSync(join(source, file), "utf8"));
+    assert.equal(response.headers.get("content-type"), `${type}; charset=utf-8`);
+    assert.equal(response.headers.get("access-control-allow-origin"), "*");
+  });
+}
+
+test("it is under 4 KB gzipped, as served", async (context) => {
+  const served = Buffer.from(await (await fetch(`${server.url}/presence.js`)).arrayBuffer());
+  const size = gzipSync(served, { level: 9 }).length;
+  context.diagnostic(`${served.length} bytes, ${size} gzipped`);
+  assert.ok(size < MAX_GZIPPED_BYTES, `${size} bytes`);
+});
+
+test("it needs no other module", () => {
+  assert.doesNotMatch(readFileSync(join(source, "presence.js"), "utf8"), /\bimport\b|\brequire\b/);
+});
+
+describe("the npm package", () => {
+  const npm = (...args) => run("npm", [...args, "--loglevel=error", "--offline", "--no-audit", "--no-fund"], { cwd: folder });
+
+  before(async () => {
+    await npm("pack", source);
+    writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "consumer", private: true, type: "module" }));
+    await npm("install", `./${name}-${version}.tgz`);
+    symlinkSync(join(packages, "node_modules/ws"), join(folder, "node_modules/ws"));
+  });
+
+  test("holds the module, its types and a README, and is of the server's version", async () => {
+    const [{ files }] = JSON.parse((await npm("pack", "--dry-run", "--json", source)).stdout);
+    assert.deepEqual(files.map(({ path }) => path).sort(), ["README.md", "package.json", "presence.d.ts", "presence.js"]);
+    assert.match(readFileSync(join(root, "Cargo.toml"), "utf8"), new RegExp(`^version = "${version}"$`, "m"));
+  });
+
+  const consumer = (head, options) => `${head}
+    import { connect } from "${name}";
+    const presence = connect(process.argv[2], { user: "consumer"${options} });
+    const room = presence.join("packed");
+    room.on("change", () => {
+      console.log(JSON.stringify([...room.members]));
+      presence.close();
+    });`;
+
+  for (const [what, flags, head, options] of [
+    ["with the WebSocket of ws", [], 'import { WebSocket } from "ws";', ", WebSocket"],
+    ["with Node's own WebSocket", ["--experimental-websocket"], "", ""],
+  ]) {
+    test(`works in Node ${what}, and leaves nothing running`, async () => {
+      writeFileSync(join(folder, "consumer.js"), consumer(head, options));
+      const { stdout, stderr } = await run("node", [...flags, "consumer.js", server.url], { cwd: folder, timeout: 20_000 });
+      assert.equal(stdout, '[["consumer",null]]\n');
+      assert.doesNotMatch(stderr, /Error/);
+    });
+  }
+
+  test("says so where there is no WebSocket", { skip: globalThis.WebSocket && "there is one here" }, async () => {
+    writeFileSync(join(folder, "consumer.js"), consumer("", ""));
+    await assert.rejects(run("node", ["consumer.js", server.url], { cwd: folder, timeout: 20_000 }), /TypeError: WebSocket is not a constructor/);
+  });
+
+  const tsc = (text) => {
+    writeFileSync(join(folder, "consumer.ts"), text);
+    const strict = ["--noEmit", "--strict", "--exactOptionalPropertyTypes", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom"];
+    return run("node", [join(packages, "node_modules/typescript/bin/tsc"), ...strict, "consumer.ts"], { cwd: folder });
+  };
+
+  test("has types that fit what is there", async () => {
+    await tsc(`
+      import { connect, type Presence, type Room } from "${name}";
+      const presence: Presence = connect(undefined, { user: "alice", away: { mood: "asleep" }, WebSocket });
+      const room: Room = presence.join("lobby", { state: { list: [1, null] }, detail: "count" });
+      const offs: (() => void)[] = [
+        room.on("change", ({ joined, left, reset }) => console.log(joined[0]?.state, left[0]?.reason, reset)),
+        room.on("join", ({ user }, reset) => console.log(user.length, reset)),
+        room.on("count", (count) => count.toFixed()),
+        room.on("message", ({ user, data, ts }) => console.log(user, data, ts)),
+        presence.on("down", ({ cause }) => console.log(cause.kind)),
+        presence.on("error", ({ code }) => console.log(code)),
+        presence.watch(new Set(["bob"])).on("change", (changed) => changed.map(({ user, online }) => [user, online])),
+      ];
+      if (presence.connection.phase === "waiting") console.log(presence.connection.retryAt);
+      const sent: boolean = room.send({ text: "hello" });
+      room.setState(null);
+      const mood: unknown = room.members.get("bob")?.mood;
+      presence.token = "fresh";
+    `);
+  });
+
+  test("has types that refuse what is wrong", async () => {
+    const wrong = [
+      'connect("ws://here", {})',
+      'connect("ws://here", { user: "alice" }).join("lobby", { detail: "names" })',
+      'connect("ws://here", { user: "alice" }).join("lobby").on("chnage", () => {})',
+      'connect("ws://here", { user: "alice" }).join("lobby").setState("text")',
+      'connect("ws://here", { user: "alice" }).join("lobby").members.clear()',
+    ];
+    const lines = [`import { connect } from "${name}";`, ...wrong];
+    const { stdout } = await tsc(lines.join("\n")).catch((error) => error);
+    const refused = [...stdout.matchAll(/^consumer\.ts\((\d+),.*error TS2/gm)].map(([, line]) => lines[line - 1]);
+    assert.deepEqual(refused, wrong);
+  });
+
+  test("is what presence.d.ts says, name by name", async () => {
+    const { connect } = await import(join(source, "presence.js"));
+    const types = readFileSync(join(source, "presence.d.ts"), "utf8");
+    const declared = (type) => [...new RegExp(`^export interface ${type} \\{\\n([^]*?)\\n\\}`, "m").exec(types)[1].matchAll(/^ {2}(?:readonly )?(\w+)/gm)]
+      .map(([, member]) => member).sort();
+    class Never {
+      close() {}
+    }
+    const presence = connect("ws://here", { user: "alice", WebSocket: Never });
+    const [room, watch] = [presence.join("lobby"), presence.watch([])];
+    presence.close();
+    for (const [type, one] of Object.entries({ Presence: presence, Room: room, Watch: watch })) {
+      assert.deepEqual(Object.keys(one).sort(), declared(type), type);
+    }
+  });
+});

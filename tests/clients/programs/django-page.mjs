@@ -1,0 +1,32 @@
+/**
+ * Somebody who signs in to the Django project with Chromium and looks at the page: django-page.mjs SITE USER PASSWORD.
+ * Tells each change of the page's list; a line `sign out` on its input presses that button.
+ */
+
+import { createInterface } from "node:readline";
+
+import { require, say } from "./say.mjs";
+
+const [site, user, password] = process.argv.slice(2);
+const { chromium } = require("playwright-core");
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
+const page = await browser.newPage();
+
+page.on("console", (line) => say(line.type() === "log" ? JSON.parse(line.text()) : { complaint: line.text() }));
+page.on("pageerror", (error) => say({ complaint: error.message }));
+page.on("framenavigated", (frame) => say({ path: new URL(frame.url()).pathname }));
+await page.addInitScript(() => {
+  const tell = () => {
+    const people = [...document.querySelectorAll("[data-user]")];
+    console.log(JSON.stringify(Object.fromEntries(people.map((one) => [one.dataset.user, one.querySelector("b")?.textContent]))));
+  };
+  new MutationObserver(tell).observe(document, { subtree: true, childList: true });
+});
+await page.goto(`${site}/login`);
+await page.fill("[name=username]", user);
+await page.fill("[name=password]", password);
+await page.click("button");
+for await (const line of createInterface({ input: process.stdin })) {
+  if (line === "sign out") await page.click("button");
+}
+await browser.close();

@@ -1,0 +1,7 @@
+/** ReconnectingWebSocket, the library that seeds/003 names, as its README uses it. It runs in a page, after the library. */
+
+const socket = new ReconnectingWebSocket(`ws://${location.host}/v1/connect?user=alice&room=lobby`);
+
+socket.onopen = () => socket.send("heartbeat");
+socket.onmessage = ({ data }) => console.log({ message: JSON.parse(data) });
+socket.onclose = ({ code }) => console.log({ close: code });

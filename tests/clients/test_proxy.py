@@ -1,0 +1,128 @@
+"""The proxy configurations of docs/, each in its real proxy before two nodes: WebSockets pass, spread, and survive a node that stops.
+
+Without Redis the nodes know nothing of each other, so it can be seen which of them a client came to.
+"""
+import contextlib, re, subprocess, urllib.error
+from harness import Case, DEADLINE, ROOT, USAGE, accepts, free_port, get_json, needs_redis, wait_until
+
+CLIENTS = 6
+
+
+def adapted(name, port, nodes):
+    """The configuration as it is documented, with these addresses for the documented ones."""
+    text = (ROOT / "docs" / name).read_text()
+    names = re.findall(r"node\d:8000", text)
+    text = re.sub(rf"^ *server .*{names[-1]}.*\n", "", text, flags=re.MULTILINE)
+    for documented, node in zip(names, nodes, strict=False):
+        text = text.replace(documented, f"127.0.0.1:{node.port}")
+    assert not re.search(r"node\d:8000", text), text
+    return text
+
+
+class Proxies(Case):
+    def nginx(self, nodes):
+        port, folder = free_port(), self.folder()
+        text = adapted("nginx.conf", port, nodes)
+        self.assertIn("listen 80;", text)
+        # Where an ordinary user may write.
+        own = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
+        text = text.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("http {", f"http {{\n{own}", 1)
+        file = folder / "nginx.conf"
+        file.write_text(f"pid {folder}/nginx.pid;\nerror_log stderr;\n{text}")
+        command = ["/usr/sbin/nginx", "-p", folder, "-e", "stderr", "-c", file]
+        checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
+        self.assertEqual(checked.returncode, 0, checked.stderr)
+        return port, self.program(*command, "-g", "daemon off;")
+
+    def haproxy(self, nodes):
+        port, folder = free_port(), self.folder()
+        text = adapted("haproxy.cfg", port, nodes)
+        self.assertIn("bind :80\n", text)
+        file = folder / "haproxy.cfg"
+        file.write_text(text.replace("bind :80\n", f"bind 127.0.0.1:{port}\n"))
+        checked = subprocess.run(["/usr/sbin/haproxy", "-c", "-f", file], capture_output=True, text=True)
+        self.assertEqual((checked.returncode, "WARNING" in checked.stderr), (0, False), checked.stderr)
+        return port, self.program("/usr/sbin/haproxy", "-db", "-f", file)
+
+    def check(self, start):
+        nodes = [self.server("--ttl", "4s") for _ in range(2)]
+        port, proxy = start(nodes)
+        wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
+        url = f"http://127.0.0.1:{port}"
+        self.assertEqual(get_json(f"{url}/readyz"), {"status": "ok"})
+        with self.assertRaises(urllib.error.HTTPError) as hidden:
+            get_json(f"{url}/metrics")
+        self.assertEqual(hidden.exception.code, 404)
+        hidden.exception.close()
+
+        # WebSockets pass, and are spread.
+        def enter(number):
+            return self.observer(None, f"user{number}", websocket=f"ws://127.0.0.1:{port}")
+        clients = [enter(number) for number in range(CLIENTS)]
+        members = {node: get_json(f"{node.http}/v1/rooms/lobby/members")["members"] for node in nodes}
+        self.assertEqual([len(there) for there in members.values()], [CLIENTS // 2] * 2)
+        # What happens on a node comes through to its clients.
+        for node, there in members.items():
+            with contextlib.closing(self.observer(node, f"beside-{node.port}")):
+                for client in clients:
+                    if {"user": client.log[0]["user"]} in there:
+                        client.sees(f"beside-{node.port}")
+
+        # A node stops: its clients are told to come back, and find the other. No request fails meanwhile.
+        stopping, staying = nodes
+        stopping.stop()
+        gone = [client for client in clients if {"user": client.log[0]["user"]} in members[stopping]]
+        for client in gone:
+            wait_until("the end", lambda: client.ended)
+            self.assertEqual(client.ended, 1012)
+        back = [enter(100 + number) for number in range(CLIENTS)]
+        for _ in range(10):
+            self.assertEqual(get_json(f"{url}/livez"), {"status": "ok"})
+        there = [member["user"] for member in get_json(f"{staying.http}/v1/rooms/lobby/members")["members"]]
+        self.assertLessEqual({client.log[0]["user"] for client in back}, set(there))
+        self.assertEqual([client.ended for client in clients if client not in gone], [None] * (CLIENTS // 2))
+
+        # It comes back, and has the fewest clients: the next are its.
+        stopping.start()
+
+        def used_again():
+            enter(200)
+            return get_json(f"{stopping.http}/v1/rooms/lobby/count")["count"] > 0
+        wait_until("clients at the node that came back", used_again)
+
+    def test_nginx(self):
+        self.check(self.nginx)
+
+    def test_haproxy(self):
+        self.check(self.haproxy)
+
+    @needs_redis
+    def test_restarting_one_node_after_the_other_shows_nobody_anything(self):
+        redis = self.redis()
+        nodes = [self.server("--redis", f"redis://127.0.0.1:{redis}") for _ in range(2)]
+        port, proxy = self.nginx(nodes)
+        wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
+        users = [f"user{number}" for number in range(CLIENTS)]
+        for user in users:
+            self.node("reconnecting-websocket.mjs", f"ws://127.0.0.1:{port}/v1/connect?user={user}&room=lobby")
+
+        def runs():
+            command = ["redis-cli", "-p", str(redis), "SMEMBERS", "presence:{nodes}:runs"]
+            return set(subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE).stdout.split())
+        for restarting, staying in nodes, reversed(nodes):
+            observer = self.observer(staying, joins=False)
+            observer.sees(*users)
+            before = runs()
+            restarting.restart()
+            # When the others have given up the former run, whoever had not come back would have left.
+            wait_until("one run for another", lambda: len(runs()) == 2 and runs() != before)
+            connections = [get_json(f"{node.http}/v1/stats")["connections"] for node in nodes]
+            self.assertEqual(sum(connections), CLIENTS + 1, "all are back, and the observer")
+            self.assertEqual([user for user in users if observer.departures(user)], [])
+            observer.close()
+
+    def test_timeouts_are_longer_than_the_time_between_pings(self):
+        ping = int(re.search(r"--ping-interval.*?\[default: (\d+)s\]", USAGE, re.DOTALL).group(1))
+        for name, setting in [("nginx.conf", "proxy_read_timeout"), ("haproxy.cfg", "timeout tunnel")]:
+            text = (ROOT / "docs" / name).read_text()
+            self.assertGreaterEqual(int(re.search(rf"{setting}\s+(\d+)s", text).group(1)), 2 * ping, name)

@@ -1,0 +1,42 @@
+"""docs/redis.md: each command in it is typed into the Redis of a node, and answers as the page says."""
+import re, shlex, subprocess
+from harness import Case, DEADLINE, ROOT, needs_redis, wait_until
+
+STATE = {"mood": "busy"}
+
+
+def examples():
+    """Each command of the page with what it prints."""
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "redis.md").read_text(), re.DOTALL)
+    return [tuple(example.split("\n", 1)) for block in blocks for example in block.removeprefix("$ ").split("\n$ ")]
+
+
+def without_times(text):
+    """What differs from one start to the next is made the same: times, and the count of a lease."""
+    return re.sub(r'"beat":\d+', '"beat":N', re.sub(r"\b\d{13}\b", "TIME", text)).rstrip("\n")
+
+
+@needs_redis
+class Page(Case):
+    def test_every_command_answers_as_it_says(self):
+        port = self.redis()
+        node = self.server("--redis", f"redis://127.0.0.1:{port}", "--node-id", "node1")
+
+        def redis(*words):
+            done = subprocess.run(["redis-cli", "-p", str(port), *words], capture_output=True, text=True, timeout=DEADLINE)
+            return done.stdout
+
+        alice = self.observer(node, "alice")
+        alice.send({"type": "state", "room": "lobby", "state": STATE})
+        self.observer(node, "bob", room="game:1")
+        run = redis("SMEMBERS", "presence:{nodes}:runs").strip()
+        self.assertRegex(run, r"^node1\.[0-9a-f]+$")
+        wait_until("alice's state", lambda: "mood" in redis("GET", "presence:{0}:u:alice"))
+        wait_until("bob", lambda: redis("EXISTS", "presence:{0}:u:bob") == "1\n")
+        self.assertGreater(len(examples()), 5)
+        for typed, expected in examples():
+            documented = re.search(r"node1\.[0-9a-f]+", typed + expected)
+            typed, expected = (text.replace(documented.group(), run) if documented else text for text in (typed, expected))
+            program, *words = shlex.split(typed)
+            self.assertEqual(program, "redis-cli")
+            self.assertEqual(without_times(redis(*words)), without_times(expected), typed)
