@@ -154,6 +154,27 @@ async fn flushall_loses_nobody() {
     scene.recover(&["alice", "bob", "both"]).await;
 }
 
+/// Its lease is gone with everybody's, and nothing is heard of it: only that one's own lease is gone as well tells that from
+/// its death.
+#[tokio::test]
+async fn flushall_while_a_node_sleeps_for_less_than_its_lease() {
+    let redis = Redis::start().await;
+    let (url, flags) = (redis.url(), ["--ttl", "6s"]);
+    let (a, b) = tokio::join!(Node::start("a", &url, &flags), Node::start("b", &url, &flags));
+    let (_alice, _bob) = (a.enter("alice", "lobby").await, b.enter("bob", "lobby").await);
+    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
+    // Until a has been in touch for a whole lease, it declares nobody dead anyway.
+    witnesses.look_on(Duration::from_secs(6)).await;
+    b.signal("STOP");
+    redis.command(&["FLUSHALL"]).await;
+    witnesses.look_on(Duration::from_secs(4)).await;
+    b.signal("CONT");
+    witnesses.look_on(Duration::from_secs(4)).await;
+    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
+    witnesses.assert_still(&["alice", "bob"]);
+}
+
 /// With the data gone nobody can tell who is dead: a node that dies then is found out all the same.
 #[tokio::test]
 async fn a_node_dies_while_redis_is_away() {

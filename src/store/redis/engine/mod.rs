@@ -183,7 +183,11 @@ impl Engine {
         self.shared.counters.redis_failures.add(1);
         let message = format!("Redis at {} cannot be used: {trouble}", self.target.shown());
         if self.opened.borrow().is_some() {
-            let result = if self.optional { Ok(()) } else { Err(Unavailable(format!("{message} (--redis-optional starts without it)"))) };
+            let result = if self.optional {
+                Ok(())
+            } else {
+                Err(Unavailable(format!("{message} (--redis-optional starts without it)")))
+            };
             self.tell_opened(result);
         }
         if !self.refused.get() {
