@@ -88,6 +88,7 @@ async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_a
                 if let Some(health) = &batch.health {
                     worker.tell_health(health);
                 }
+                worker.remove(&batch.removals);
                 let deliveries = worker.fanout.borrow_mut().plan(worker, &batch);
                 deliveries.write(worker).await;
                 worker.done.send_replace(batch.now.tick);

@@ -2,6 +2,8 @@
 //!
 //! Settings that belong together are checked together, before a port is bound, and the message states the relation.
 
+mod sharing;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -26,8 +28,9 @@ const DESCRIPTORS_PER_LANE: usize = 4;
 const MIN_TICK: Duration = Duration::from_millis(10);
 /// More threads than this gain nothing on any machine, and run out of descriptors on some.
 const MAX_WORKERS: usize = 256;
-/// The longest node id, or prefix of keys.
-const MAX_WORD_BYTES: usize = 64;
+/// The shortest key that signs logins, and the shortest token: what is shorter can be guessed.
+const MIN_KEY_BYTES: usize = 32;
+const MIN_TOKEN_BYTES: usize = 16;
 /// The longest lease: the timing wheel has a slot for each tick of it.
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
@@ -111,6 +114,17 @@ pub struct Args {
     /// The name of this node among those that share a Redis, letters, digits, `-`, `_` and `.` [default: a new one at each start]
     #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "NAME")]
     pub node_id: Option<String>,
+    /// Let anybody sign in under any name with POST /login, for development; never where strangers come
+    #[arg(long, env = "ROLLCALL_DEV_LOGIN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub dev_login: bool,
+
+    /// Signs the logins of --dev-login, so that they outlive a restart; at least 32 bytes [default: random at each start]
+    #[arg(long, env = "ROLLCALL_SESSION_KEY", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
+    pub session_key: Option<Secret>,
+
+    /// Lets an application remove users: POST /v1/users/{user}/kick with Authorization: Bearer TOKEN; at least 16 bytes
+    #[arg(long, env = "ROLLCALL_ADMIN_TOKEN", hide_env_values = true, value_parser = secret, value_name = "TOKEN")]
+    pub admin_token: Option<Secret>,
 
     /// What to log: error, warn, info, debug, trace, or directives like info,rollcall::http=debug
     #[arg(long, env = "ROLLCALL_LOG", default_value = "info", value_name = "FILTER")]
@@ -155,6 +169,30 @@ pub enum Liveness {
     Strict,
 }
 
+/// Something that is shown nowhere.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// It.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same, as bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -195,6 +233,12 @@ pub struct Config {
     pub redis: Option<redis::Options>,
     /// The name of this node, if one is given.
     pub node_id: Option<String>,
+    /// Whether anybody may sign in under any name.
+    pub dev_login: bool,
+    /// What signs logins, if they are to outlive the server.
+    pub session_key: Option<Secret>,
+    /// What lets an application remove users.
+    pub admin_token: Option<Secret>,
     /// The log filter, already checked.
     pub log: String,
     /// The form of log lines.
@@ -237,6 +281,12 @@ impl Config {
     #[must_use]
     pub fn ticks(&self, duration: Duration) -> u64 {
         duration.as_nanos().div_ceil(self.tick.as_nanos()) as u64
+    }
+
+    /// Whether a user can be made to go.
+    #[must_use]
+    pub fn removes_users(&self) -> bool {
+        self.dev_login || self.admin_token.is_some()
     }
 
     /// Sockets open at once, requests included: somewhat more than clients, so that health checks and the refusal of a client
@@ -284,6 +334,18 @@ impl Args {
                 format!("--workers must be at most {MAX_WORKERS}"),
             ),
             (self.history <= 100_000, format!("--history is {}, it must be at most 100000", self.history)),
+            (
+                self.session_key.is_none() || self.dev_login,
+                "--session-key signs logins, which there are with --dev-login only".to_owned(),
+            ),
+            (
+                self.session_key.as_ref().is_none_or(|key| key.as_bytes().len() >= MIN_KEY_BYTES),
+                format!("--session-key must have at least {MIN_KEY_BYTES} bytes"),
+            ),
+            (
+                self.admin_token.as_ref().is_none_or(|token| token.as_bytes().len() >= MIN_TOKEN_BYTES),
+                format!("--admin-token must have at least {MIN_TOKEN_BYTES} bytes"),
+            ),
             (!self.header_timeout.is_zero(), "--header-timeout must be more than 0".to_owned()),
             (self.drain <= MAX_TTL, format!("--drain is {}, it must be at most {}", show(self.drain), show(MAX_TTL))),
         ];
@@ -317,6 +379,9 @@ impl Args {
             drain: self.drain,
             redis,
             node_id: self.node_id,
+            dev_login: self.dev_login,
+            session_key: self.session_key,
+            admin_token: self.admin_token,
             log: self.log,
             log_format: self.log_format,
             command: self.command,
@@ -324,63 +389,12 @@ impl Args {
     }
 }
 
-impl Args {
-    /// What is said about Redis, checked: nothing is connected to yet.
-    fn redis(&self) -> Result<Option<redis::Options>, ConfigError> {
-        let invalid = |message: String| Err(ConfigError::Invalid(message));
-        if let Some(node) = &self.node_id
-            && !is_word(node, &['-', '_', '.'])
-        {
-            return invalid(format!(
-                "--node-id {node:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_` and `.`"
-            ));
-        }
-        if self.redis.is_empty() {
-            let flag = match self {
-                Self { redis_cluster: true, .. } => "--redis-cluster",
-                Self { redis_optional: true, .. } => "--redis-optional",
-                Self { redis_lanes: Some(_), .. } => "--redis-lanes",
-                _ => return Ok(None),
-            };
-            return invalid(format!("{flag} says how to use Redis, and --redis URL does not say which"));
-        }
-        for url in &self.redis {
-            if let Err(error) = redis::link::check_url(url) {
-                // The URL itself may hold a password.
-                return invalid(format!("--redis {error}"));
-            }
-        }
-        if !is_word(&self.redis_prefix, &['-', '_', '.', ':']) {
-            return invalid(format!(
-                "--redis-prefix {:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_`, `.` and `:`",
-                self.redis_prefix
-            ));
-        }
-        let cluster = self.redis_cluster || self.redis.len() > 1;
-        let lanes = self.redis_lanes.map_or(if cluster { redis::CLUSTER_LANES } else { 1 }, NonZeroUsize::get);
-        if lanes > redis::MAX_LANES {
-            return invalid(format!("--redis-lanes must be at most {}: each has two connections", redis::MAX_LANES));
-        }
-        Ok(Some(redis::Options {
-            urls: self.redis.clone(),
-            cluster,
-            prefix: self.redis_prefix.clone(),
-            lanes,
-            node: self.node_id.clone().unwrap_or_default(),
-            optional: self.redis_optional,
-            ttl: self.ttl,
-            tick: self.tick,
-        }))
-    }
-}
-
-fn is_word(text: &str, also: &[char]) -> bool {
-    let fits = |character: char| character.is_ascii_alphanumeric() || also.contains(&character);
-    (1..=MAX_WORD_BYTES).contains(&text.len()) && text.chars().all(fits)
-}
-
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}: write it like 500ms, 10s or 2m"))
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret(text.to_owned()))
 }
 
 fn show(duration: Duration) -> humantime::FormattedDuration {
@@ -421,61 +435,4 @@ fn connections(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(args: &[&str], want: Result<(), &str>) {
-        let result = Config::from_args([&["rollcall"], args].concat());
-        match (result, want) {
-            (Ok(_), Ok(())) => {}
-            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{args:?}: {error}"),
-            (result, _) => panic!("{args:?}: {result:?}"),
-        }
-    }
-
-    #[test]
-    fn relations_are_checked_and_stated() {
-        check(&[], Ok(()));
-        check(&["--ttl", "200ms"], Ok(()));
-        check(&["--ttl", "199ms"], Err("ttl must be at least 2 ticks"));
-        check(&["--tick", "9ms"], Err("must be at least 10ms"));
-        check(&["--ttl", "2h"], Err("at most 1h"));
-        check(&["--grace", "11s"], Err("grace must be at most ttl"));
-        check(&["--ttl", "20s", "--grace", "11s"], Ok(()));
-        check(&["--ttl", "soon"], Err("write it like"));
-        check(&["--workers", "0"], Err("--workers"));
-        check(&["--liveness", "none"], Err("[possible values: any, strict]"));
-        check(&["--ping-interval", "199ms"], Err("at least 2 ticks"));
-        check(&["--ping-interval", "2h"], Err("at most 1h"));
-        check(&["--status-port", "8000"], Err("serves everything already"));
-        check(&["--status-port", "3001"], Ok(()));
-        check(&["--listen", "localhost:0", "--status-port", "0"], Ok(()));
-        check(&["--listen", "8000"], Err("127.0.0.1:8000"));
-        check(&["--listen", "localhost:0"], Ok(()));
-        check(&["--max-connections", "999999999"], Err("limit of open files"));
-        check(&["--log", "rollcall=loud"], Err("not a log filter"));
-        check(&["--log-format", "xml"], Err("possible values"));
-        check(&["--redis", "redis://127.0.0.1:1"], Ok(()));
-        check(&["--redis", "redis://user:secret@127.0.0.1:1/0", "--node-id", "n1"], Ok(()));
-        check(&["--redis", "127.0.0.1:6379"], Err("write it like redis://"));
-        check(&["--redis", "redis://127.0.0.1:1", "--redis-lanes", "0"], Err("--redis-lanes"));
-        check(&["--redis", "redis://127.0.0.1:1", "--redis-lanes", "257"], Err("at most 256"));
-        check(&["--redis", "redis://127.0.0.1:1", "--redis-prefix", "a{b"], Err("--redis-prefix"));
-        check(&["--redis", "redis://127.0.0.1:1", "--node-id", "a b"], Err("--node-id"));
-        check(&["--redis-cluster"], Err("--redis URL does not say which"));
-    }
-
-    #[test]
-    fn passwords_are_not_repeated() {
-        for url in ["http://user:secret@host", "redis://user:secret@host:port", "redis://user:secret@host/db"] {
-            let error = Config::from_args(["rollcall", "--redis", url]).unwrap_err().to_string();
-            assert!(!error.contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn leases_are_rounded_up_to_ticks() {
-        let config = Config::from_args(["rollcall", "--ttl", "1s", "--tick", "300ms"]).unwrap();
-        assert_eq!(config.ticks(config.ttl), 4);
-    }
-}
+mod tests;

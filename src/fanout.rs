@@ -1,7 +1,10 @@
 //! Who looks at which room on this worker, and the writes that a tick brings.
 //!
 //! A batch becomes a list of (connection, frame) first and writes second: several frames for one socket go in one call, and
-//! between some writes the worker yields, so that reads go on while many observers are told.
+//! between some writes the worker yields, so that reads go on while many observers are told. Who watches users by name stands in
+//! [`watching`].
+
+mod watching;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,20 +14,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::connection::{Connection, Phase, Place, Subscription};
 use crate::dialect::Resume;
 use crate::presence::{AUDIENCES, Audience, Room};
 use crate::tick::{Batch, Update};
 use crate::worker::Worker;
+use watching::Watching;
+
+pub use watching::MAX_WATCHED_PER_CONNECTION;
 
 /// Sockets written to before other tasks get their turn: at some 7 µs each about a millisecond.
 const WRITES_PER_TURN: usize = 128;
 
-/// The observers of all rooms on this worker.
+/// The observers of all rooms on this worker, and those who watch users by name.
 #[derive(Debug, Default)]
 pub struct Fanout {
     rooms: HashMap<u64, RoomObservers, RandomState>,
+    watching: Watching,
 }
 
 #[derive(Debug, Default)]
@@ -48,8 +56,19 @@ struct Pending {
 #[derive(Debug, Default)]
 pub struct Deliveries {
     /// Each frame once; shared frames are counted once a worker, not once a receiver.
-    frames: Vec<(Bytes, u64)>,
+    frames: Vec<(Bytes, Origin)>,
     list: Vec<(Rc<Connection>, u32)>,
+}
+
+/// Where a frame comes from: a room, by its number.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// Who is there. Whoever misses it needs a snapshot.
+    Presence(u64),
+    /// What was said there. Whoever misses it has missed it.
+    Said(u64),
+    /// Users who are watched by name. Whoever misses it is told anew of all whom it watches.
+    Watched,
 }
 
 impl Fanout {
@@ -126,8 +145,19 @@ impl Fanout {
         })
     }
 
+    /// Watches users by name. False if that would be too many for one connection.
+    pub fn watch(&mut self, worker: &Worker, connection: &Rc<Connection>, users: &[&str]) -> bool {
+        self.watching.watch(worker, connection, users)
+    }
+
+    /// Watches them no longer.
+    pub fn unwatch(&mut self, worker: &Worker, connection: &Rc<Connection>, users: &[&str]) {
+        self.watching.unwatch(worker, connection, users);
+    }
+
     /// Puts everything that a slow connection missed back in line.
     pub fn catch_up(&mut self, worker: &Worker, connection: &Rc<Connection>) {
+        self.watching.catch_up(worker, connection);
         connection.with_subscriptions(|subscriptions| {
             for subscription in subscriptions {
                 if matches!(subscription.place, Place::Lagging(_)) {
@@ -137,8 +167,9 @@ impl Fanout {
         });
     }
 
-    /// Ends all looking of a connection that is going.
+    /// Ends all looking and watching of a connection that is going.
     pub fn forget(&mut self, worker: &Worker, connection: &Rc<Connection>) {
+        self.watching.forget(worker, connection);
         for subscription in connection.with_subscriptions(std::mem::take) {
             self.detach(worker, &subscription);
         }
@@ -181,15 +212,24 @@ impl Fanout {
         let mut deliveries = Deliveries::default();
         for update in &batch.updates {
             let Some(observers) = self.rooms.get_mut(&update.room.id()) else { continue };
+            let said = Said::plan(update, &mut deliveries);
             for audience in Audience::ALL {
-                let Some(frame) = &update.changes[audience as usize] else { continue };
-                let frame = deliveries.frame(frame, update);
+                let change = update.changes[audience as usize].as_ref().map(|frame| deliveries.frame(frame, update));
+                let (before, after) = said.around(audience);
+                let frames: SmallVec<[u32; 3]> = [before, change, after].into_iter().flatten().collect();
                 let attached = &observers.attached[audience as usize];
-                deliveries.list.extend(attached.iter().map(|(_, connection)| (Rc::clone(connection), frame)));
+                // All of one observer together, so that they go out in one write, or none of them does.
+                for (_, connection) in attached.iter().filter(|_| !frames.is_empty()) {
+                    deliveries.list.extend(frames.iter().map(|frame| (Rc::clone(connection), *frame)));
+                }
             }
-            observers.serve_pending(worker, update, &mut deliveries);
+            observers.serve_pending(worker, update, said, &mut deliveries);
         }
-        if batch.updates.len() > 1 {
+        for (connection, status) in self.watching.plan(worker, &batch.sightings) {
+            let frame = deliveries.add(status, Origin::Watched);
+            deliveries.list.push((connection, frame));
+        }
+        if batch.updates.len() + batch.sightings.len() > 1 {
             // Stable, so that the frames of one connection stay in order and come to stand together.
             deliveries.list.sort_by_key(|(connection, _)| connection.id.index);
         }
@@ -203,14 +243,15 @@ impl RoomObservers {
     }
 
     /// Attaches those whom this update serves, and plans what they get first.
-    fn serve_pending(&mut self, worker: &Worker, update: &Update, deliveries: &mut Deliveries) {
+    fn serve_pending(&mut self, worker: &Worker, update: &Update, said: Said, deliveries: &mut Deliveries) {
         let mut pages: [Vec<u32>; AUDIENCES] = Default::default();
         for slot in self.waiting_for(update) {
             let audience = self.pending[slot].audience;
             if let Some(since) = self.pending[slot].since.take() {
                 match update.room.read(|roster| roster.history(since, update.seq)) {
                     Some(missed) => {
-                        let frames: Vec<u32> = missed.iter().map(|frame| deliveries.frame(frame, update)).collect();
+                        let missed = missed.iter().map(|frame| deliveries.frame(frame, update));
+                        let frames: Vec<u32> = missed.chain(said.after).collect();
                         self.attach(slot, &frames, update, deliveries);
                     }
                     None => self.pending[slot].generation = worker.shared.registry.ask(&update.room, audience, true),
@@ -221,7 +262,9 @@ impl RoomObservers {
             let Some(snapshot) = &update.snapshots[audience as usize] else { continue };
             let whole = &mut pages[audience as usize];
             if whole.is_empty() {
-                *whole = snapshot.iter().map(|page| deliveries.frame(page, update)).collect();
+                let snapshot = snapshot.iter().map(|page| deliveries.frame(page, update));
+                // What those who have just left said is nothing to somebody who has not seen them.
+                *whole = snapshot.chain(said.around(audience).1).collect();
             }
             match self.span_of(slot, update) {
                 Some((page, own)) => {
@@ -259,9 +302,38 @@ impl RoomObservers {
     }
 }
 
+/// The frames of what was said in a room, for those who see it as messages.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    before: Option<u32>,
+    after: Option<u32>,
+}
+
+impl Said {
+    fn plan(update: &Update, deliveries: &mut Deliveries) -> Self {
+        let mut plan = |frames: &Option<Bytes>| {
+            let frames = frames.as_ref()?;
+            Some(deliveries.add(frames.clone(), Origin::Said(update.room.id())))
+        };
+        Self { before: plan(&update.said.before_changes), after: plan(&update.said.after_changes) }
+    }
+
+    /// What comes before the changes of the room, and what behind them.
+    fn around(self, audience: Audience) -> (Option<u32>, Option<u32>) {
+        match audience {
+            Audience::Members | Audience::Count => (self.before, self.after),
+            Audience::Names | Audience::Events | Audience::Talk => (None, None),
+        }
+    }
+}
+
 impl Deliveries {
     fn frame(&mut self, frame: &Bytes, update: &Update) -> u32 {
-        self.frames.push((frame.clone(), update.room.id()));
+        self.add(frame.clone(), Origin::Presence(update.room.id()))
+    }
+
+    fn add(&mut self, frame: Bytes, origin: Origin) -> u32 {
+        self.frames.push((frame, origin));
         (self.frames.len() - 1) as u32
     }
 
@@ -285,7 +357,10 @@ impl Deliveries {
             // Since the plan was made the connection may have lagged and be waiting for a snapshot, or have left: what was
             // planned for it then would make a gap.
             let planned = group.iter().map(|(_, frame)| &self.frames[*frame as usize]);
-            let due = planned.filter(|(_, room)| is_attached(connection, *room));
+            let due = planned.filter(|(_, origin)| match origin {
+                Origin::Presence(room) | Origin::Said(room) => is_attached(connection, *room),
+                Origin::Watched => worker.fanout.borrow().watching.is_told(connection),
+            });
             frames.clear();
             frames.extend(due.map(|(frame, _)| frame));
             if frames.is_empty() {
@@ -300,8 +375,13 @@ impl Deliveries {
                 connection.abort();
             } else {
                 worker.counters.deliveries_skipped.add(frames.len() as u64);
-                let rooms = group.iter().map(|(_, frame)| self.frames[*frame as usize].1);
-                rooms.for_each(|room| lag(connection, room));
+                for (_, frame) in group {
+                    match self.frames[*frame as usize].1 {
+                        Origin::Presence(room) => lag(connection, room),
+                        Origin::Said(_) => {}
+                        Origin::Watched => worker.fanout.borrow_mut().watching.lag(connection),
+                    }
+                }
             }
         }
     }

@@ -14,6 +14,8 @@ pub mod presence;
 
 pub mod account;
 pub mod dialect;
+pub mod login;
+pub mod removal;
 pub mod store;
 pub mod tick;
 

@@ -101,7 +101,7 @@ counters! {
         deliveries,
         /// Bytes of these pieces.
         delivered_bytes,
-        /// Presence frames not sent to a slow connection, which got a snapshot later.
+        /// Frames not sent to a slow connection: who is there it was shown anew later, what was said it missed.
         deliveries_skipped,
         /// HTTP requests answered.
         requests,

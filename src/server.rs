@@ -14,13 +14,15 @@ use tracing::{info, warn};
 
 use crate::acceptor::{self, Message};
 use crate::account::{Account, MAX_UNREAD_BYTES};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::dialect::native;
 use crate::listen;
+use crate::login::Logins;
 use crate::metrics::Metrics;
 use crate::presence::{Now, Registry, Settings};
-use crate::store::{Memory, Store, Unavailable, redis};
-use crate::tick::{Announcer, Batch};
+use crate::removal::{Removal, Removals};
+use crate::store::{Memory, News, Store, Unavailable, redis};
+use crate::tick::Announcer;
 use crate::worker::{Shared, unix_ms};
 
 /// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put off:
@@ -121,6 +123,9 @@ impl ReadyServer {
     /// If a worker thread cannot be started or dies.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let shared = self.shared;
+        if shared.config.dev_login {
+            warn!("--dev-login: anybody may sign in under any name; it is for development only");
+        }
         let mut workers = Vec::new();
         for (number, listeners) in self.listeners.into_iter().enumerate() {
             workers.push(start(number, listeners, Arc::clone(&shared))?);
@@ -206,6 +211,9 @@ fn shared(config: Config, node: String, registry: Arc<Registry>, store: Box<dyn 
         names: parking_lot::Mutex::default(),
         room_list: tokio::sync::Mutex::default(),
         answer_bytes: Account::new(MAX_UNREAD_BYTES),
+        status_bytes: Account::new(MAX_UNREAD_BYTES),
+        logins: config.dev_login.then(|| Logins::new(config.session_key.as_ref().map(Secret::as_str), unix_ms())),
+        removals: Removals::default(),
         config,
     }
 }
@@ -245,12 +253,21 @@ impl Ticker {
         self.shared.unix_ms.store(now.unix_ms, Ordering::Relaxed);
         let (mut batches, counts) = self.announcer.tick(now);
         let health = self.health();
+        let asked_here = self.shared.removals.take();
+        let mut news = self.announcer.take_news();
+        news.extend(asked_here.iter().filter(|_| shared.registry.has_store()).map(News::removed));
+        let asked_elsewhere = self.shared.store.take_removals();
+        let removals: Arc<[Removal]> = match asked_elsewhere.is_empty() {
+            true => asked_here,
+            false => asked_here.iter().cloned().chain(asked_elsewhere).collect(),
+        };
         for worker in workers {
-            let batch = Batch { health: health.clone(), ..std::mem::take(&mut batches[worker.number]) };
+            let mut batch = std::mem::take(&mut batches[worker.number]);
+            (batch.health, batch.removals) = (health.clone(), Arc::clone(&removals));
             // There is room, as was looked at above; a worker that has ended needs no batch.
             let _ = worker.mailbox.try_send(Message::Tick(batch));
         }
-        self.shared.store.record(self.announcer.take_news(), now);
+        self.shared.store.record(news, now);
         let took_us = started.elapsed().as_micros() as u64;
         counters.ticks.add(1);
         counters.rooms_settled.add(counts.rooms);

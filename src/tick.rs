@@ -11,8 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::account::{Account, MAX_UNREAD_BYTES};
-use crate::dialect::{LOBBY, chat, native, online_users, status};
-use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Said, Tick};
+use crate::dialect::{LOBBY, chat, json, native, online_users, status};
+use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Roster, Said, Seen, Tick};
+use crate::removal::Removal;
 use crate::store::News;
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
@@ -37,8 +38,21 @@ pub struct Update {
     pub changes: [Option<Bytes>; AUDIENCES],
     /// For each audience, the frames for those who are not yet.
     pub snapshots: [Option<Pages>; AUDIENCES],
+    /// What was said, for those who see it as messages of the room.
+    pub said: Spoken,
     /// Where each user stands in the snapshot for [`Audience::Events`].
     pub spans: status::Spans,
+}
+
+/// What was said in a room in one tick, for [`Audience::Members`] and [`Audience::Count`]. Nobody is heard after its leave is
+/// told or before its join, and a diff tells both at once. What is said in a tick is heard at its end, so nothing said by one in it
+/// answers what another said in it.
+#[derive(Debug, Default)]
+pub struct Spoken {
+    /// By those whose leave the tick tells.
+    pub before_changes: Option<Bytes>,
+    /// By all others.
+    pub after_changes: Option<Bytes>,
 }
 
 /// One tick's work for one worker. It is sent even if there is none: it is the worker's clock.
@@ -50,6 +64,21 @@ pub struct Batch {
     pub updates: Vec<Arc<Update>>,
     /// For native clients, if the node has lost sight of the others, or sees them again.
     pub health: Option<Bytes>,
+    /// Users whom connections of this worker watch.
+    pub sightings: Vec<Sighting>,
+    /// Users who are to go at once.
+    pub removals: Arc<[Removal]>,
+}
+
+/// News of a user whom somebody watches.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// Who.
+    pub user: Arc<str>,
+    /// What to tell: the object for a `status`.
+    pub object: Bytes,
+    /// It is news for all who watch; otherwise only for those who have just asked.
+    pub changed: bool,
 }
 
 /// What a tick did, for the counters.
@@ -71,6 +100,8 @@ pub struct Announcer {
     paces: HashMap<u64, Pace>,
     /// What was said in the lobby. It outlives the room, which goes when everybody has gone.
     history: chat::History,
+    /// Reads the data of what was said.
+    json: json::Reader,
     /// Whole lists that slow clients hold. Nearly all are gone as soon as they are written.
     unread: Account,
     /// What the store has to be told of the last tick.
@@ -110,7 +141,8 @@ impl Announcer {
     #[must_use]
     pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration, history: usize) -> Self {
         let (paces, history) = (HashMap::new(), chat::History::new(history));
-        Self { registry, workers, tick, paces, history, unread: Account::new(MAX_UNREAD_BYTES), news: Vec::new() }
+        let (json, unread) = (json::Reader::default(), Account::new(MAX_UNREAD_BYTES));
+        Self { registry, workers, tick, paces, history, json, unread, news: Vec::new() }
     }
 
     /// What sessions of this node did in the last tick, for the store.
@@ -121,7 +153,7 @@ impl Announcer {
     /// Does one tick and returns a batch for each worker.
     pub fn tick(&mut self, now: Now) -> (Vec<Batch>, TickCounts) {
         self.registry.end_leases(now);
-        let mut batches = vec![Batch { now, updates: Vec::new(), health: None }; self.workers];
+        let mut batches = vec![Batch { now, ..Batch::default() }; self.workers];
         let mut counts = TickCounts::default();
         for room in self.registry.take_dirty() {
             let change = self.registry.settle(&room);
@@ -130,9 +162,20 @@ impl Announcer {
             }
             counts.rooms += 1;
             counts.changes += (change.diff.joined.len() + change.diff.updated.len() + change.diff.left.len()) as u64;
+            self.registry.watchlist.note(&change.diff);
             self.announce(&room, &change, now, &mut batches);
         }
+        self.tell_watchers(now, &mut batches);
         (batches, counts)
+    }
+
+    /// Tells about watched users, each encoded once however many watch it.
+    fn tell_watchers(&self, now: Now, batches: &mut [Batch]) {
+        for Seen { user, sight, changed, watchers } in self.registry.watchlist.settle(&self.registry, now.unix_ms) {
+            let sighting = Sighting { object: native::encode_sight(&user, &sight), user, changed };
+            let watching = batches.iter_mut().zip(watchers).filter(|(_, watchers)| *watchers > 0);
+            watching.for_each(|(batch, _)| batch.sightings.push(sighting.clone()));
+        }
     }
 
     fn announce(&mut self, room: &Arc<Room>, change: &RoomChange, now: Now, batches: &mut [Batch]) {
@@ -161,14 +204,17 @@ impl Announcer {
             seq: visit.change.seq,
             changes: Default::default(),
             snapshots: Default::default(),
+            said: Spoken::default(),
             spans: status::Spans::default(),
         };
         self.members(visit, &mut update);
         count(visit, &mut update);
         let owes_names = self.names(visit, &mut update);
         self.events(visit, &mut update);
+        let said = heard(visit);
+        messages(visit, &said, &mut update);
         if **visit.room.name() == *LOBBY {
-            self.talk(visit, &mut update);
+            self.talk(visit, &said, &mut update);
         }
         let mut put_off = AudienceSet::default();
         for audience in Audience::ALL {
@@ -228,16 +274,14 @@ impl Announcer {
         }
     }
 
-    /// What was said, and for newcomers what was said before. Nobody speaks who is not seen to be there: what was said by a member
-    /// who came and went within the tick, or who went while it was being settled, is dropped.
-    fn talk(&mut self, visit: Visit<'_>, update: &mut Update) {
+    /// Who came, what was said and who went, and for newcomers what was before.
+    fn talk(&mut self, visit: Visit<'_>, said: &[Said], update: &mut Update) {
         let listening = visit.in_use.contains(Audience::Talk);
         self.history.begun |= listening;
         if !self.history.begun {
             return;
         }
-        let said = heard(visit);
-        let messages = chat::Messages::encode(&visit.change.diff, &said, visit.now.unix_ms);
+        let messages = chat::Messages::encode(&mut self.json, &visit.change.diff, said, visit.now.unix_ms);
         if visit.wants(Audience::Talk) && !self.unread.is_full(0) {
             let history = self.history.frames(|frames| self.unread.count(frames));
             let pages = [history, messages.frames.clone()].into_iter();
@@ -317,14 +361,31 @@ fn count(visit: Visit<'_>, update: &mut Update) {
     }
 }
 
-/// What was said by those who are members now, or whose leave this tick tells.
+/// What was said by those who are members now, or whose leave this tick tells. Nobody speaks who is not seen to be there: what was
+/// said by a member who came and went within the tick, or who went while it was being settled, is dropped.
 fn heard(visit: Visit<'_>) -> Vec<Said> {
-    let RoomChange { said, diff, .. } = visit.change;
-    visit.room.read(|roster| {
-        let is_known =
-            |said: &&Said| roster.contains(&said.user) || diff.left.iter().any(|(user, _)| *user == said.user);
-        said.iter().filter(is_known).cloned().collect()
-    })
+    let said = &visit.change.said;
+    if said.is_empty() {
+        return Vec::new();
+    }
+    let is_known = |roster: &Roster, said: &Said| roster.contains(&said.user) || is_leaving(visit, said);
+    visit.room.read(|roster| said.iter().filter(|said| is_known(roster, said)).cloned().collect())
+}
+
+fn is_leaving(visit: Visit<'_>, said: &Said) -> bool {
+    visit.change.diff.left.binary_search_by(|(user, _)| user.cmp(&said.user)).is_ok()
+}
+
+/// What was said, for those who see it as messages of the room.
+fn messages(visit: Visit<'_>, said: &[Said], update: &mut Update) {
+    let listening = [Audience::Members, Audience::Count].iter().any(|audience| visit.in_use.contains(*audience));
+    if listening && !said.is_empty() {
+        let encode = |leaving: bool| {
+            let said = said.iter().filter(|said| is_leaving(visit, said) == leaving);
+            Some(native::encode_messages(visit.room, said, visit.now.unix_ms)).filter(|frames| !frames.is_empty())
+        };
+        update.said = Spoken { before_changes: encode(true), after_changes: encode(false) };
+    }
 }
 
 fn encode_names(room: &Room) -> Pages {

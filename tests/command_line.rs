@@ -64,6 +64,9 @@ fn help_lists_the_flags_and_their_environment() {
         "--status-port",
         "--ping-interval",
         "--header-timeout",
+        "--dev-login",
+        "--session-key",
+        "--admin-token",
         "--log",
         "--log-format",
     ] {
@@ -105,6 +108,9 @@ fn relations_between_settings_are_checked_and_stated() {
     check_bad(&["--ttl", "0s"], &["ttl"]);
     check_bad(&["--workers", "0"], &["workers"]);
     check_bad(&["--max-connections", "0"], &["max-connections"]);
+    check_bad(&["--session-key", "a key of thirty-two bytes at least"], &["session-key", "dev-login"]);
+    check_bad(&["--dev-login", "--session-key", "short"], &["session-key", "32"]);
+    check_bad(&["--admin-token", "short"], &["admin-token", "16"]);
 }
 
 #[test]

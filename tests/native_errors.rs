@@ -84,9 +84,6 @@ async fn an_unknown_type_is_named() {
         ("", json!({"type": ""})),
         ("\"ü\\\n", json!({"type": "\"ü\\\n"})),
         ("welcome", json!({"type": "welcome"})),
-        ("watch", json!({"type": "watch", "users": ["bob"]})),
-        ("unwatch", json!({"type": "unwatch", "users": ["bob"]})),
-        ("message", json!({"type": "message", "room": "lobby", "data": 1})),
     ];
     for (kind, message) in cases {
         let error = check(&mut alice, &message.to_string(), "unknown_type").await;
@@ -143,6 +140,20 @@ async fn absent_and_wrong_fields_are_bad_field() {
         json!({"type": "unobserve"}),
         json!({"type": "resync"}),
         json!({"type": "resync", "room": 7}),
+        json!({"type": "watch"}),
+        json!({"type": "watch", "users": "bob"}),
+        json!({"type": "watch", "users": {"bob": true}}),
+        json!({"type": "watch", "users": null}),
+        json!({"type": "watch", "users": ["bob", 7]}),
+        json!({"type": "watch", "users": ["bob", ""]}),
+        json!({"type": "watch", "users": [long]}),
+        json!({"type": "watch", "users": ["a\nb"]}),
+        json!({"type": "unwatch"}),
+        json!({"type": "unwatch", "users": [null]}),
+        json!({"type": "message", "data": 1}),
+        json!({"type": "message", "room": 1, "data": 1}),
+        json!({"type": "message", "room": "", "data": 1}),
+        json!({"type": "message", "room": "lobby"}),
         json!({"type": "heartbeat", "ack": "yes"}),
     ];
     let before = alice.room("lobby").seq;
@@ -194,8 +205,8 @@ async fn a_state_over_one_kibibyte_is_too_large() {
 async fn acting_in_a_room_one_is_not_in_is_not_joined() {
     let server = TestServer::start(&[]);
     let mut alice = server.enter("alice", "lobby").await;
-    for kind in ["state", "leave", "unobserve", "resync"] {
-        let message = json!({"type": kind, "room": "elsewhere", "state": {}});
+    for kind in ["state", "leave", "unobserve", "resync", "message"] {
+        let message = json!({"type": kind, "room": "elsewhere", "state": {}, "data": 1});
         check(&mut alice, &message.to_string(), "not_joined").await;
     }
     alice.send(&json!({"type": "observe", "room": "seen"}));

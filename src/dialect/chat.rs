@@ -11,7 +11,8 @@
 //! ```
 //!
 //! `T` is in seconds since the Unix epoch with milliseconds, for messages that of the tick. Joins and leaves are those of the lobby,
-//! whatever dialect its members speak. In a tick joins come first and leaves last, so nobody is heard before or after being there.
+//! whatever dialect its members speak. So are messages: a text is the data `{"text":X}` of a message of the lobby, and data that is an
+//! object with a `text` is one; other data is not for this dialect. In a tick joins come first and leaves last, so nobody is heard before or after being there.
 //! A newcomer first gets the history. A connection is the presence, as in [`super::status`].
 
 use std::collections::VecDeque;
@@ -42,7 +43,7 @@ pub const SLOW_DOWN: &str = "slow down";
 pub enum Request<'a> {
     /// Come in under this name, which has not been checked; empty if there is none.
     Join(&'a str),
-    /// Say this to all: a JSON string.
+    /// Say this to all: the data of a message, which holds the text.
     Say(String),
     /// Nothing to say.
     Blank,
@@ -76,8 +77,16 @@ fn say<'a>(value: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
         None => Err("text must be a string"),
         Some(text) if text.len() > MAX_TEXT_BYTES => Err(TEXT_TOO_LONG),
         Some(text) if text.trim().is_empty() => Ok(Request::Blank),
-        Some(_) => Ok(Request::Say(json::compact(value))),
+        Some(_) => Ok(Request::Say(format!("{{\"text\":{}}}", json::compact(value)))),
     }
+}
+
+/// The text in the data of a message, as a JSON string; `None` if there is none to be shown.
+fn text_in(reader: &mut Reader, data: &str) -> Option<String> {
+    reader.read(data.as_bytes(), |data| {
+        let text = data.filter(Value::is_object)?.get("text")?;
+        text.as_str().filter(|text| !text.trim().is_empty()).map(|_| json::compact(&text))
+    })
 }
 
 /// Appends the answer to a ping.
@@ -110,14 +119,18 @@ pub struct Messages {
 impl Messages {
     /// What a tick brought.
     #[must_use]
-    pub fn encode(diff: &Diff, said: &[Said], unix_ms: u64) -> Self {
+    pub fn encode(reader: &mut Reader, diff: &Diff, said: &[Said], unix_ms: u64) -> Self {
         let (mut buffer, mut ends) = (BytesMut::new(), Vec::new());
         let mut put = |kind: &str, user: &str, text: Option<&str>| {
             put_message(&mut buffer, kind, user, text, unix_ms);
             ends.push(buffer.len());
         };
         diff.joined.iter().for_each(|(user, _)| put("join", user, None));
-        said.iter().for_each(|said| put("msg", &said.user, Some(&said.data)));
+        for said in said {
+            if let Some(text) = text_in(reader, &said.data) {
+                put("msg", &said.user, Some(&text));
+            }
+        }
         diff.left.iter().for_each(|(user, _)| put("leave", user, None));
         Self { frames: buffer.freeze(), ends }
     }
@@ -218,7 +231,7 @@ mod tests {
         check(r#"{"type":"join","payload":{"user":7}}"#, Ok(Request::Join("")));
         check(r#"{"type":"join","payload":"alice"}"#, Ok(Request::Join("")));
         check(r#"{"type":"join"}"#, Ok(Request::Join("")));
-        check(r#"{"type":"msg","payload":{"text":"Hi","user":"eve"}}"#, Ok(Request::Say("\"Hi\"".into())));
+        check(r#"{"type":"msg","payload":{"text":"Hi","user":"eve"}}"#, Ok(Request::Say(r#"{"text":"Hi"}"#.into())));
         for blank in [
             r#"{"type":"msg"}"#,
             r#"{"type":"msg","payload":{"text":" \n"}}"#,
@@ -235,13 +248,36 @@ mod tests {
             check(invalid, Err("invalid json"));
         }
         let text = |length: usize| json!({"type": "msg", "payload": {"text": "x".repeat(length)}}).to_string();
-        check(&text(MAX_TEXT_BYTES), Ok(Request::Say(format!("\"{}\"", "x".repeat(MAX_TEXT_BYTES)))));
+        check(&text(MAX_TEXT_BYTES), Ok(Request::Say(json!({"text": "x".repeat(MAX_TEXT_BYTES)}).to_string())));
         check(&text(MAX_TEXT_BYTES + 1), Err(TEXT_TOO_LONG));
         assert!(TEXT_TOO_LONG.contains(&MAX_TEXT_BYTES.to_string()), "the message names the limit");
     }
 
     fn said(user: &str, text: &str) -> Said {
-        Said { user: user.into(), data: json!(text).to_string().into(), from_here: true }
+        Said { user: user.into(), data: json!({ "text": text }).to_string().into(), from_here: true }
+    }
+
+    fn encode(diff: &Diff, said: &[Said], unix_ms: u64) -> Messages {
+        Messages::encode(&mut Reader::default(), diff, said, unix_ms)
+    }
+
+    #[test]
+    fn data_with_a_text_is_a_message_and_other_data_is_none() {
+        let check = |data: Value, want: Option<&str>| {
+            let said = Said { user: "ann".into(), data: data.to_string().into(), from_here: true };
+            let messages = encode(&Diff::default(), &[said], 0);
+            let got: Vec<Value> = messages.last(usize::MAX).map(read).collect();
+            let texts: Vec<_> = got.iter().map(|message| message["payload"]["text"].as_str().unwrap()).collect();
+            assert_eq!(texts, want.into_iter().collect::<Vec<_>>(), "{data}");
+        };
+        check(json!({"text": "Hi"}), Some("Hi"));
+        check(json!({"colour": "red", "text": "a \"b\"\n"}), Some("a \"b\"\n"));
+        for other in [json!("Hi"), json!(null), json!(7), json!(["text"]), json!({}), json!({"x": {"text": "Hi"}})] {
+            check(other, None);
+        }
+        for blank in [json!({"text": 7}), json!({"text": null}), json!({"text": " "}), json!({"text": ["Hi"]})] {
+            check(blank, None);
+        }
     }
 
     fn read(frame: &[u8]) -> Value {
@@ -253,7 +289,7 @@ mod tests {
     fn a_tick_reads_joins_then_messages_then_leaves() {
         let diff =
             Diff { joined: vec![("ann".into(), None)], updated: vec![], left: vec![("bob".into(), Reason::Closed)] };
-        let messages = Messages::encode(&diff, &[said("bob", "so \"long\""), said("ann", "hi")], 1_700_000_000_007);
+        let messages = encode(&diff, &[said("bob", "so \"long\""), said("ann", "hi")], 1_700_000_000_007);
         let got: Vec<Value> = messages.last(usize::MAX).map(read).collect();
         let ts = 1_700_000_000.007;
         assert_eq!(
@@ -275,7 +311,7 @@ mod tests {
         let mut history = History::new(100_000);
         let long: Vec<Said> = (0..100).map(|_| said("ann", &"x".repeat(MAX_TEXT_BYTES))).collect();
         for _ in 0..5 {
-            history.add(&Messages::encode(&Diff::default(), &long, 0));
+            history.add(&encode(&Diff::default(), &long, 0));
         }
         let bytes = history.frames(|frames| frames).len();
         assert!(bytes <= MAX_HISTORY_BYTES && bytes > MAX_HISTORY_BYTES - 2 * MAX_TEXT_BYTES, "{bytes}");
@@ -287,7 +323,7 @@ mod tests {
             let (mut history, mut all) = (History::new(most), Vec::new());
             for count in ticks {
                 let said: Vec<Said> = (0..count).map(|n| said("ann", &format!("{}", all.len() + n))).collect();
-                let messages = Messages::encode(&Diff::default(), &said, 0);
+                let messages = encode(&Diff::default(), &said, 0);
                 all.extend(messages.last(usize::MAX).map(<[u8]>::to_vec));
                 history.add(&messages);
             }
@@ -299,7 +335,7 @@ mod tests {
         fn any_text_comes_through_as_it_was(text in "\\PC{0,200}|(?s).{0,50}") {
             let sent = json!({"type": "msg", "payload": {"text": text}}).to_string();
             decode(&mut Reader::default(), sent.as_bytes(), |got| match got.unwrap() {
-                Request::Say(data) => assert_eq!(serde_json::from_str::<String>(&data).unwrap(), text),
+                Request::Say(data) => assert_eq!(serde_json::from_str::<Value>(&data).unwrap(), json!({ "text": text })),
                 other => assert!(other == Request::Blank && text.trim().is_empty()),
             });
         }

@@ -98,6 +98,23 @@ pub enum Command<'a> {
         /// The room.
         room: &'a str,
     },
+    /// Be told about these users, wherever they are.
+    Watch {
+        /// Their names.
+        users: Vec<&'a str>,
+    },
+    /// Be told about these users no longer.
+    Unwatch {
+        /// Their names.
+        users: Vec<&'a str>,
+    },
+    /// Say something to those who look at a joined room.
+    Say {
+        /// The room.
+        room: &'a str,
+        /// What: compact JSON text.
+        data: String,
+    },
 }
 
 impl Command<'_> {

@@ -5,12 +5,15 @@
 //! C  {"type":"join","room":R,"state":{…}?,"observe":true?,"detail":"members"|"count"?,"resume":{"epoch":E,"seq":N}?}
 //! C  {"type":"leave","room":R}              {"type":"state","room":R,"state":{…}|null}
 //! C  {"type":"observe","room":R,"detail":…?,"resume":…?}      {"type":"unobserve","room":R}      {"type":"resync","room":R}
+//! C  {"type":"message","room":R,"data":any JSON}      {"type":"watch","users":[U,…]}      {"type":"unwatch","users":[U,…]}
 //!
 //! S  {"type":"welcome","protocol":"presence.v1","user":U,"connection":C,"node":N,"ttl_ms":…,"heartbeat_ms":…,"tick_ms":…}
 //! S  {"type":"snapshot","room":R,"epoch":E,"seq":N,"count":K,"members":[{"user":U,"state":{…}?},…],"page":1,"pages":1}
 //! S  {"type":"diff","room":R,"seq":N,"count":K,"joined":[…]?,"updated":[…]?,"left":[{"user":U,"reason":…},…]?}
 //! S  {"type":"count","room":R,"seq":N,"count":K}              {"type":"heartbeat_ack","ts":MS}
 //! S  {"type":"health","degraded":true,"since":MS}              {"type":"health","degraded":false}
+//! S  {"type":"message","room":R,"user":U,"data":…,"ts":MS}      those of one tick are told together
+//! S  {"type":"status","users":[{"user":U,"online":true|false,"since":MS?,"state":{…}?},…]}
 //! S  {"type":"error","code":…,"message":…,"type_sent":…?}
 //! ```
 
@@ -22,12 +25,14 @@ use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
 
 use super::json::{self, Reader, Value, put_list, put_number, put_string};
 use super::{Command, Resume, append_text_frame, text_frame};
-use crate::presence::{Audience, Diff, Reason, Room, State, check_id};
+use crate::presence::{Audience, Diff, Reason, Room, Said, Sight, State, check_id};
 
 /// The subprotocol's name (RFC 6455, 1.9).
 pub const SUBPROTOCOL: &str = "presence.v1";
 /// The longest state, as compact JSON.
 pub const MAX_STATE_BYTES: usize = 1024;
+/// The longest data of a message, as compact JSON.
+pub const MAX_DATA_BYTES: usize = 4096;
 /// Members on one page of a snapshot: at some 40 bytes each a page is about as long as one socket buffer takes at once.
 pub const PAGE_MEMBERS: usize = 1000;
 
@@ -96,8 +101,13 @@ fn command<'a>(message: &Value<'_, 'a>) -> Result<Command<'a>, Refusal> {
         }
         "unobserve" => Ok(Command::Unobserve { room: room(message)? }),
         "resync" => Ok(Command::Resync { room: room(message)? }),
-        "watch" | "unwatch" | "message" => Err(unknown(kind, "is not supported by this version")),
-        _ => Err(unknown(kind, "is not a type: heartbeat, join, leave, state, observe, unobserve or resync")),
+        "message" => Ok(Command::Say { room: room(message)?, data: data(message)? }),
+        "watch" => Ok(Command::Watch { users: users(message)? }),
+        "unwatch" => Ok(Command::Unwatch { users: users(message)? }),
+        _ => Err(unknown(
+            kind,
+            "is not a type: heartbeat, join, leave, state, observe, unobserve, resync, message, watch or unwatch",
+        )),
     }
 }
 
@@ -110,6 +120,16 @@ fn unknown(kind: &str, what: &str) -> Refusal {
 fn room<'a>(message: &Value<'_, 'a>) -> Result<&'a str, Refusal> {
     let room = text(message, "room")?.ok_or_else(|| Refusal::field("`room` is missing"))?;
     check_id(room).map_err(|error| Refusal::field(format!("`room` {error}")))
+}
+
+fn users<'a>(message: &Value<'_, 'a>) -> Result<Vec<&'a str>, Refusal> {
+    let list = message.get("users").ok_or_else(|| Refusal::field("`users` is missing"))?;
+    let list = list.as_array().ok_or_else(|| Refusal::field("`users` must be a list of names"))?;
+    let user = |value: Value<'_, 'a>| {
+        let user = value.into_string().ok_or_else(|| Refusal::field("`users` must be a list of strings"))?;
+        check_id(user).map_err(|error| Refusal::field(format!("a name in `users` {error}")))
+    };
+    list.iter().map(user).collect()
 }
 
 fn text<'a>(message: &Value<'_, 'a>, field: &str) -> Result<Option<&'a str>, Refusal> {
@@ -136,14 +156,21 @@ fn state(message: &Value<'_, '_>) -> Result<Option<State>, Refusal> {
     if !value.is_object() {
         return Err(Refusal::field("`state` must be an object, or null"));
     }
-    let text = json::compact(&value);
-    if text.len() > MAX_STATE_BYTES {
-        return Err(Refusal::new(
-            "too_large",
-            format!("`state` has {} bytes of JSON, at most {MAX_STATE_BYTES} go", text.len()),
-        ));
+    compact("state", &value, MAX_STATE_BYTES).map(|text| Some(State::from(text)))
+}
+
+fn data(message: &Value<'_, '_>) -> Result<String, Refusal> {
+    let value = message.get("data").ok_or_else(|| Refusal::field("`data` is missing: any JSON"))?;
+    compact("data", &value, MAX_DATA_BYTES)
+}
+
+fn compact(field: &str, value: &Value<'_, '_>, most: usize) -> Result<String, Refusal> {
+    let text = json::compact(value);
+    if text.len() > most {
+        let message = format!("`{field}` has {} bytes of JSON, at most {most} go", text.len());
+        return Err(Refusal::new("too_large", message));
     }
-    Ok(Some(State::from(text)))
+    Ok(text)
 }
 
 fn resume<'a>(message: &Value<'_, 'a>) -> Result<Option<Resume<'a>>, Refusal> {
@@ -247,6 +274,52 @@ pub fn encode_count(room: &Room, seq: u64, count: usize) -> Bytes {
         put_room_head(buffer, "count", room);
         put_seq_and_count(buffer, seq, count);
         buffer.put_u8(b'}');
+    })
+}
+
+/// What was said in a room in one tick, a frame each.
+#[must_use]
+pub fn encode_messages<'a>(room: &Room, said: impl Iterator<Item = &'a Said>, unix_ms: u64) -> Bytes {
+    let mut buffer = BytesMut::new();
+    for Said { user, data, .. } in said {
+        append_text_frame(&mut buffer, |buffer| {
+            put_room_head(buffer, "message", room);
+            buffer.put_slice(b",\"user\":");
+            put_string(buffer, user);
+            buffer.put_slice(b",\"data\":");
+            buffer.put_slice(data.as_bytes());
+            put_numbers(buffer, &[("ts", unix_ms)]);
+        });
+    }
+    buffer.freeze()
+}
+
+/// One user in a `status`, without the frame: each goes into the frames of all who watch it.
+#[must_use]
+pub fn encode_sight(user: &str, sight: &Sight) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(64 + user.len());
+    buffer.put_slice(br#"{"user":"#);
+    put_string(&mut buffer, user);
+    buffer.put_slice(if sight.online { br#","online":true"# } else { br#","online":false"# });
+    if let Some(since) = sight.since_unix_ms {
+        buffer.put_slice(br#","since":"#);
+        put_number(&mut buffer, since);
+    }
+    if let Some(state) = &sight.state {
+        buffer.put_slice(br#","state":"#);
+        buffer.put_slice(state.as_str().as_bytes());
+    }
+    buffer.put_u8(b'}');
+    buffer.freeze()
+}
+
+/// A `status` of users that [`encode_sight`] has encoded.
+#[must_use]
+pub fn encode_status(sights: &[&Bytes]) -> Bytes {
+    text_frame(|buffer| {
+        buffer.put_slice(br#"{"type":"status","users":["#);
+        put_list(buffer, sights, |buffer, sight| buffer.put_slice(sight));
+        buffer.put_slice(b"]}");
     })
 }
 

@@ -190,7 +190,7 @@ fn encode_names(names: &[Arc<str>]) -> Bytes {
 pub(super) async fn heartbeat(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let unprocessable = |message: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_user_id", message);
     let body = body(request, worker.shared.config.header_timeout).await?;
-    let user = user_id(&body).ok_or_else(|| {
+    let user = text_field(&body, "user_id").ok_or_else(|| {
         unprocessable("send user_id as a form field or as JSON: user_id=alice or {\"user_id\":\"alice\"}")
     })?;
     let user = check_id(&user).map_err(|error| unprocessable(&format!("user_id {error}")))?;
@@ -201,7 +201,7 @@ pub(super) async fn heartbeat(worker: &Rc<Worker>, request: Request<Incoming>) -
         Reply::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_users", "too many users are online through this API")
     })?;
     if new || !is_shown(&shared.registry, user) {
-        wait_for_tick(worker).await;
+        wait_for_ticks(worker, 1).await;
     }
     Ok(Reply::json(|buffer| buffer.put_slice(br#"{"status":"success"}"#)))
 }
@@ -211,19 +211,19 @@ fn is_shown(registry: &Registry, user: &str) -> bool {
     registry.room(LOBBY).is_some_and(|room| room.read(|roster| roster.contains(user)))
 }
 
-/// Waits for a tick that has certainly seen what was done before.
-async fn wait_for_tick(worker: &Worker) {
-    let next = worker.shared.now().tick + 1;
+/// Waits for so many ticks, the first of which has certainly seen what was done before.
+pub(super) async fn wait_for_ticks(worker: &Worker, ticks: u64) {
+    let last = worker.shared.now().tick + ticks;
     let mut done = worker.done.subscribe();
-    // A server that is too busy to tick in time still has the heartbeat: the answer is only early.
-    let _ = tokio::time::timeout(MAX_ANNOUNCEMENT_WAIT, done.wait_for(|tick| *tick >= next)).await;
+    // A server that is too busy to tick in time still does what it was told: the answer is only early.
+    let _ = tokio::time::timeout(MAX_ANNOUNCEMENT_WAIT, done.wait_for(|tick| *tick >= last)).await;
 }
 
-/// The user of a heartbeat: JSON if it looks like an object, else a form.
-fn user_id(body: &[u8]) -> Option<String> {
+/// A name in a body: JSON if it looks like an object, else a form.
+pub(super) fn text_field(body: &[u8], field: &str) -> Option<String> {
     if body.trim_ascii_start().starts_with(b"{") {
         return json::Reader::default().read(body, |value| {
-            let user = value?.get("user_id")?;
+            let user = value?.get(field)?;
             let number = || {
                 user.as_u64()
                     .map(|number| number.to_string())
@@ -233,7 +233,7 @@ fn user_id(body: &[u8]) -> Option<String> {
         });
     }
     let pairs = pairs(std::str::from_utf8(body).ok()?)?;
-    pairs.into_iter().find(|(name, _)| name == "user_id").map(|(_, user)| user)
+    pairs.into_iter().find(|(name, _)| name == field).map(|(_, user)| user)
 }
 
 /// `POST /v1/users/status`.

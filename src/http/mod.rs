@@ -3,6 +3,7 @@
 //! A connection starts here. If a request becomes a WebSocket, the bare socket goes to the worker with what hyper has read ahead,
 //! and hyper's buffers go away.
 
+mod accounts;
 mod api;
 mod holding;
 mod pages;
@@ -158,7 +159,8 @@ impl Service<Request<Incoming>> for Router {
 impl Router {
     /// Answers the request if its path is a WebSocket's.
     fn upgrade(&self, request: &Request<Incoming>) -> Option<Result<Reply, Reply>> {
-        let accepted = upgrade::accept(&Target::of(request), request)?;
+        let shared = &self.worker.shared;
+        let accepted = upgrade::accept(&Target::of(request), request, shared.logins.as_ref(), shared.now().unix_ms)?;
         Some(accepted.and_then(|accepted| {
             let reply = upgrade::switch(request, accepted.dialect)?;
             self.accepted.replace(Some(accepted));
@@ -188,10 +190,12 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
     let target = Target::of(&request);
     let segments: Vec<&str> = target.path.split('/').skip(1).collect();
     let methods: &[Method] = match segments[..] {
-        ["heartbeat"] | ["v1", "users", "status"] => &[Method::POST],
+        ["heartbeat" | "logout"] | ["v1", "users", "status"] | ["v1", "users", _, "kick"] => &[Method::POST],
+        ["login"] if pages::find("/login").is_none() => &[Method::POST],
+        ["login"] => &[Method::GET, Method::HEAD, Method::POST],
         _ => &[Method::GET, Method::HEAD],
     };
-    let known = pages::find(&target.path).is_some() || api::knows(&segments);
+    let known = pages::find(&target.path).is_some() || api::knows(&segments) || accounts::knows(&segments);
     if !known {
         return Err(Reply::not_found(&target.path));
     }
@@ -200,6 +204,11 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
     }
     let reply = match segments[..] {
         ["heartbeat"] => api::heartbeat(worker, request).await,
+        ["login"] if request.method() == Method::POST => accounts::login(worker, request).await,
+        ["login", "session"] => Ok(accounts::session(worker, request.headers())),
+        ["login", "users"] => accounts::users(worker),
+        ["logout"] => accounts::logout(worker, request).await,
+        ["v1", "users", user, "kick"] => accounts::kick(worker, user, request.headers()).await,
         ["v1", "users", "status"] => api::users_status(worker, request).await,
         ["v1", "rooms"] => api::rooms(worker, &target).await,
         _ => pages::find(&target.path).map_or_else(|| api::answer(worker, &segments, &target), Ok),

@@ -1,4 +1,6 @@
-//! The files of the pages, embedded in the binary.
+//! The files of the pages, embedded in the binary. What all pages share is put into them once, at the first request.
+
+use std::sync::LazyLock;
 
 use super::reply::Reply;
 use hyper::header;
@@ -12,21 +14,112 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const TYPES: &str = "application/typescript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// Path, media type and content of each file.
-const FILES: &[(&str, &str, &[u8])] = &[
-    ("/", HTML, include_bytes!("../web/index.html")),
-    ("/style.css", STYLE, include_bytes!("../web/style.css")),
-    ("/online-users.js", SCRIPT, include_bytes!("../web/online-users.js")),
-    ("/presence.js", SCRIPT, include_bytes!("../web/presence.js")),
-    ("/presence.d.ts", TYPES, include_bytes!("../web/presence.d.ts")),
-    ("/favicon.svg", "image/svg+xml", include_bytes!("../web/favicon.svg")),
+macro_rules! web {
+    ($file:literal) => {
+        include_str!(concat!("../web/", $file))
+    };
+}
+
+/// Path and source of each page.
+const PAGES: [(&str, &str); 5] = [
+    ("/", web!("index.html")),
+    ("/chat", web!("chat.html")),
+    ("/status", web!("status.html")),
+    ("/login", web!("login.html")),
+    ("/dashboard", web!("dashboard.html")),
 ];
+
+/// What stands in the pages as `{{name}}`.
+const FRAGMENTS: [(&str, &str); 5] = [
+    ("{{head}}", web!("head.html")),
+    ("{{header}}", web!("header.html")),
+    ("{{notice}}", web!("notice.html")),
+    ("{{name-dialog}}", web!("name-dialog.html")),
+    ("{{foot}}", web!("foot.html")),
+];
+
+/// Path, media type and content of each other file.
+const FILES: &[(&str, &str, &str)] = &[
+    ("/style.css", STYLE, concat!(web!("tokens.css"), web!("style.css"), web!("header.css"), web!("dialog.css"))),
+    ("/online-users.css", STYLE, web!("online-users.css")),
+    ("/chat.css", STYLE, web!("chat.css")),
+    ("/status.css", STYLE, web!("status.css")),
+    ("/login.css", STYLE, web!("login.css")),
+    ("/dashboard.css", STYLE, web!("dashboard.css")),
+    ("/online-users.js", SCRIPT, web!("online-users.js")),
+    ("/presence.js", SCRIPT, web!("presence.js")),
+    ("/presence.d.ts", TYPES, web!("presence.d.ts")),
+    ("/names.js", SCRIPT, web!("names.js")),
+    ("/dom.js", SCRIPT, web!("dom.js")),
+    ("/roster.js", SCRIPT, web!("roster.js")),
+    ("/page.js", SCRIPT, web!("page.js")),
+    ("/name-dialog.js", SCRIPT, web!("name-dialog.js")),
+    ("/live-socket.js", SCRIPT, web!("live-socket.js")),
+    ("/chat.js", SCRIPT, web!("chat.js")),
+    ("/status.js", SCRIPT, web!("status.js")),
+    ("/login.js", SCRIPT, web!("login.js")),
+    ("/dashboard.js", SCRIPT, web!("dashboard.js")),
+    ("/numbers.js", SCRIPT, web!("numbers.js")),
+    ("/chart.js", SCRIPT, web!("chart.js")),
+    ("/demo-users.js", SCRIPT, web!("demo-users.js")),
+    ("/embed.js", SCRIPT, web!("embed.js")),
+    ("/embed-style.js", SCRIPT, web!("embed-style.js")),
+    ("/favicon.svg", "image/svg+xml", web!("favicon.svg")),
+];
+
+static WHOLE_PAGES: LazyLock<Vec<(&str, String)>> =
+    LazyLock::new(|| PAGES.iter().map(|(path, source)| (*path, whole(path, source))).collect());
 
 /// The file at a path.
 pub(super) fn find(path: &str) -> Option<Reply> {
+    if let Some((_, page)) = WHOLE_PAGES.iter().find(|(known, _)| *known == path) {
+        return Some(reply(HTML, page));
+    }
     let (_, media_type, body) = FILES.iter().find(|(known, ..)| *known == path)?;
-    let reply = Reply::file(media_type, body).and(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
-    // Pages of other sites may import the client.
-    let reply = reply.and(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
-    Some(reply.and(header::REFERRER_POLICY, "no-referrer"))
+    // Modules are fetched with CORS: without this the pages of others could not import them.
+    Some(reply(media_type, body).and(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+}
+
+fn reply(media_type: &'static str, body: &'static str) -> Reply {
+    let reply = Reply::file(media_type, body.as_bytes()).and(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+    reply.and(header::REFERRER_POLICY, "no-referrer")
+}
+
+/// A page with the shared parts in it, and the link to itself marked.
+fn whole(path: &str, source: &str) -> String {
+    let link = format!("<a href=\"{path}\">");
+    let marked = format!("<a href=\"{path}\" aria-current=\"page\">");
+    let page =
+        FRAGMENTS.iter().fold(source.to_owned(), |page, (name, fragment)| page.replace(name, fragment.trim_end()));
+    page.replace(&link, &marked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_whole_and_know_where_they_are() {
+        for (path, page) in WHOLE_PAGES.iter() {
+            assert!(!page.contains("{{") && !page.contains("}}"), "{path} has a part that is not known");
+            assert_eq!(page.matches("aria-current=\"page\"").count(), 1, "{path}");
+            assert!(page.contains(&format!("<a href=\"{path}\" aria-current=\"page\">")), "{path}");
+        }
+    }
+
+    /// What a page names is served here, and nothing comes from elsewhere.
+    #[test]
+    fn every_file_that_is_named_is_there() {
+        let is_file = |path: &str| find(path).is_some();
+        for (path, page) in WHOLE_PAGES.iter() {
+            let named = page.split('"').filter(|word| word.starts_with('/') && word.contains('.'));
+            named.for_each(|word| assert!(is_file(word), "{path} names {word}"));
+        }
+        for (path, _, text) in FILES {
+            let imports =
+                text.lines().filter(|line| line.starts_with("import ")).filter_map(|line| line.split('"').nth(1));
+            imports.for_each(|file| assert!(is_file(file.trim_start_matches('.')), "{path} imports {file}"));
+            assert!(!text.contains("@import") && !text.contains("url(http"), "{path} loads from elsewhere");
+        }
+    }
 }

@@ -62,6 +62,7 @@ fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
         gauge("uptime_ms", "Milliseconds since the start.", shared.started.elapsed().as_millis() as u64),
         gauge("users", "Users online.", shared.registry.users_online() as u64),
         gauge("rooms", "Rooms with members or observers.", shared.registry.rooms_open() as u64),
+        gauge("watched_users", "Users whom somebody watches by name.", shared.registry.watchlist.watched() as u64),
     ];
     // Left out where it is not known: a zero would be a measurement.
     let memory = process::memory_bytes().map(|bytes| gauge("memory_bytes", "Memory that no file backs.", bytes));

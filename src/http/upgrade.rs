@@ -6,16 +6,23 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode, Version};
 use sha1::{Digest, Sha1};
 
+use super::accounts;
 use super::reply::Reply;
 use super::request::{Target, id, id_segment};
 use crate::dialect::{Dialect, native};
+use crate::login::{Login, Logins};
 use crate::worker::{Accepted, MAX_ROOMS_PER_CONNECTION};
 
 /// Appended to the client's key before hashing (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What a WebSocket path asks for; `None` if the path is not one.
-pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<Result<Accepted, Reply>> {
+pub(super) fn accept<B>(
+    target: &Target,
+    request: &Request<B>,
+    logins: Option<&Logins>,
+    unix_ms: u64,
+) -> Option<Result<Accepted, Reply>> {
     if let Some(user) = target.path.strip_prefix("/ws/") {
         let whole = !user.contains('/');
         return whole.then(|| {
@@ -23,38 +30,57 @@ pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<Result<
                 dialect: Dialect::OnlineUsers,
                 user: Some(id_segment(user, "the user id")?.into()),
                 rooms: Vec::new(),
+                login: None,
             })
         });
     }
     #[cfg(feature = "echo")]
     if matches!(&*target.path, "/" | "/echo") && request.headers().contains_key(header::UPGRADE) {
-        return Some(Ok(Accepted { dialect: Dialect::Echo, user: Some("echo".into()), rooms: Vec::new() }));
+        return Some(Ok(Accepted {
+            dialect: Dialect::Echo,
+            user: Some("echo".into()),
+            rooms: Vec::new(),
+            login: None,
+        }));
     }
-    let _ = request;
     match &*target.path {
-        "/v1/connect" => Some(accept_native(target)),
-        "/ws" => Some(Ok(Accepted { dialect: Dialect::Chat, user: None, rooms: Vec::new() })),
+        "/v1/connect" => {
+            // A page of another server may not speak for whoever is signed in here.
+            let headers = Some(request.headers()).filter(|headers| accounts::is_same_origin(headers));
+            let login = headers.zip(logins).and_then(|(headers, logins)| accounts::find(logins, headers, unix_ms));
+            Some(accept_native(target, login, logins.is_some()))
+        }
+        "/ws" => Some(Ok(Accepted { dialect: Dialect::Chat, user: None, rooms: Vec::new(), login: None })),
         "/ws-online-status" => Some(accept_status(target)),
         _ => None,
     }
 }
 
-fn accept_native(target: &Target) -> Result<Accepted, Reply> {
+/// The request names its user; where people sign in (`may_sign_in`), who is signed in need not.
+fn accept_native(target: &Target, login: Option<Login>, may_sign_in: bool) -> Result<Accepted, Reply> {
     let query = target.query()?;
-    let user = query.first("user").ok_or_else(|| Reply::bad_request("user is missing: /v1/connect?user=NAME"))?;
-    let user = id(user, "user")?.into();
+    let named = query.first("user").or(login.as_ref().map(|login| &*login.user));
+    let user = named.ok_or_else(|| match may_sign_in {
+        true => {
+            let message = "nobody is signed in: POST /login, or name a user: /v1/connect?user=NAME";
+            Reply::error(StatusCode::UNAUTHORIZED, "not_signed_in", message)
+        }
+        false => Reply::bad_request("user is missing: /v1/connect?user=NAME"),
+    })?;
+    let user: Box<str> = id(user, "user")?.into();
+    let login = login.filter(|login| *login.user == *user).map(|login| login.id);
     if query.all("room").count() > MAX_ROOMS_PER_CONNECTION {
         return Err(Reply::bad_request(&format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms")));
     }
     let rooms: Result<Vec<_>, _> = query.all("room").map(|room| Ok(id(room, "room")?.into())).collect();
-    Ok(Accepted { dialect: Dialect::Native, user: Some(user), rooms: rooms? })
+    Ok(Accepted { dialect: Dialect::Native, user: Some(user), rooms: rooms?, login })
 }
 
 /// Without a user, or with an empty one, the handshake succeeds: the close frame says what is missing, as the seed does.
 fn accept_status(target: &Target) -> Result<Accepted, Reply> {
     let user = target.first("userId")?.filter(|user| !user.is_empty());
     let user = user.map(|user| id(&user, "userId")).transpose()?;
-    Ok(Accepted { dialect: Dialect::Status, user: user.map(Into::into), rooms: Vec::new() })
+    Ok(Accepted { dialect: Dialect::Status, user: user.map(Into::into), rooms: Vec::new(), login: None })
 }
 
 /// The answer that makes the connection a WebSocket, if the request is a sound handshake.

@@ -8,15 +8,15 @@ use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::lingering::Lingering;
 use super::membership::{Membership, User};
+use super::requests::Requests;
 use super::room::{Reported, Told, Word};
 use super::session::{Joined, SessionRooms};
-use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Wheel};
+use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Watchlist, Wheel};
 
 /// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
 const SHARDS: usize = 256;
-/// Users that may be online through REST heartbeats alone: bounds what a flood of invented names can hold for one lease.
-const MAX_REQUEST_SESSIONS: usize = 1_000_000;
 
 /// How far ahead the wheel looks: longer leases are looked at early and put back. A session that has ended stays in the wheel
 /// until it is looked at, so this bounds how many of those there are, however long leases are.
@@ -36,20 +36,23 @@ pub struct Settings {
 /// Everybody who is here.
 #[derive(Debug)]
 pub struct Registry {
-    settings: Settings,
+    pub(super) settings: Settings,
     /// Other nodes are to know what sessions of this one do: each tick hands it out.
     has_store: bool,
     pub(super) users: DashMap<Arc<str>, User, RandomState>,
     rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
     /// Sessions of REST heartbeats, by user.
-    requests: DashMap<Arc<str>, Arc<Session>, RandomState>,
+    pub(super) requests: Requests,
     /// Rooms that the next tick visits, each once.
     dirty: Mutex<Vec<Arc<Room>>>,
     leases: Mutex<Wheel<Arc<Session>>>,
     /// Entries in `users`; `DashMap::len` would lock every shard.
     pub(super) online: AtomicUsize,
-    requested: AtomicUsize,
     next_room: AtomicU64,
+    /// Sessions whose connection is lost.
+    pub(super) lingering: Lingering,
+    /// Users whom somebody watches by name.
+    pub watchlist: Watchlist,
 }
 
 /// Where an observer stands in line.
@@ -70,10 +73,6 @@ pub struct UserStatus {
     pub since_unix_ms: u64,
 }
 
-/// No more users can be online through REST heartbeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestsFull;
-
 impl Registry {
     /// An empty one.
     #[must_use]
@@ -83,12 +82,13 @@ impl Registry {
             has_store: false,
             users: sharded(),
             rooms: sharded(),
-            requests: sharded(),
+            requests: Requests::new(),
             dirty: Mutex::default(),
             leases: Mutex::new(Wheel::new(settings.ttl.min(LEASE_HORIZON_TICKS) + 1)),
             online: AtomicUsize::new(0),
-            requested: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
+            lingering: Lingering::new(),
+            watchlist: Watchlist::new(settings.workers),
         }
     }
 
@@ -183,27 +183,11 @@ impl Registry {
 
     /// Lets the session linger without an owner: it ends when its lease does, but no later than `grace` ticks from now.
     pub fn abandon_session(&self, session: &Arc<Session>, grace: Tick, now: Now) {
+        self.lingering.add(session);
         if grace < self.settings.ttl {
             session.shorten(now.tick + grace);
             self.watch_lease(now.tick + grace, Arc::clone(session));
         }
-    }
-
-    /// A REST heartbeat: keeps `user` online in `room` for one lease. True if that brought a new session.
-    pub fn beat(&self, user: &str, room: &str, now: Now) -> Result<bool, RequestsFull> {
-        let known = self.requests.get(user).map(|session| Arc::clone(&session));
-        if known.is_some_and(|session| session.lease().is_some() && session.renew(now.tick + self.settings.ttl)) {
-            return Ok(false);
-        }
-        if self.requested.load(Ordering::Relaxed) >= MAX_REQUEST_SESSIONS {
-            return Err(RequestsFull);
-        }
-        let session = self.open_session(user, now);
-        self.join(&session, room, None, now);
-        if self.requests.insert(Arc::clone(session.user()), session).is_none() {
-            self.requested.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(true)
     }
 
     /// Ends the sessions whose lease has run out.
@@ -333,9 +317,8 @@ impl Registry {
         }
         self.count_out_all(session, &mut rooms, Reason::Timeout);
         drop(rooms);
-        if self.requests.remove_if(session.user(), |_, held| Arc::ptr_eq(held, session)).is_some() {
-            self.requested.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.lingering.remove(session);
+        self.requests.forget(session);
         true
     }
 
@@ -452,7 +435,7 @@ impl Registry {
         if memberships[at].is_online() {
             return (Word::Online(memberships[at].shown_state()), told);
         }
-        let reason = memberships.swap_remove(at).reason;
+        let reason = memberships.remove(at).reason;
         if memberships.is_empty() {
             entry.remove();
             self.online.fetch_sub(1, Ordering::Relaxed);
@@ -480,6 +463,6 @@ impl Registry {
     }
 }
 
-fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
+pub(super) fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
     DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), SHARDS)
 }

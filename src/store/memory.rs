@@ -3,6 +3,7 @@
 use super::{News, Store};
 use crate::metrics::StoreTotals;
 use crate::presence::Now;
+use crate::removal::Removal;
 
 /// The registry is all there is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,6 +11,10 @@ pub struct Memory;
 
 impl Store for Memory {
     fn record(&self, _news: Vec<News>, _now: Now) {}
+
+    fn take_removals(&self) -> Vec<Removal> {
+        Vec::new()
+    }
 
     fn degraded_since(&self) -> Option<u64> {
         None

@@ -14,6 +14,7 @@ pub use memory::Memory;
 
 use crate::metrics::StoreTotals;
 use crate::presence::{Now, Room, RoomChange, Told};
+use crate::removal::Removal;
 
 /// The exit code when the store cannot be used at the start (`EX_UNAVAILABLE` of sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;
@@ -36,9 +37,17 @@ pub enum What {
     Told(Told),
     /// It said this, compact JSON text.
     Said(Box<str>),
+    /// The user is to go at once, wherever it is.
+    Removed(Removal),
 }
 
 impl News {
+    /// A user is to go at once. Not of a room: the place is anywhere.
+    #[must_use]
+    pub fn removed(removal: &Removal) -> Self {
+        Self { room: "*".into(), user: Arc::clone(&removal.user), what: What::Removed(removal.clone()) }
+    }
+
     /// What a tick's change of a room means for the store.
     pub fn of(room: &Room, change: &RoomChange) -> impl Iterator<Item = Self> {
         let news = |user: &Arc<str>, what| Self { room: Arc::clone(room.name()), user: Arc::clone(user), what };
@@ -52,6 +61,9 @@ impl News {
 pub trait Store: fmt::Debug + Send + Sync {
     /// Takes what happened in a tick, nothing included: it is the store's clock.
     fn record(&self, news: Vec<News>, now: Now);
+
+    /// Users who are to go at once because another node was asked for it, since the last call.
+    fn take_removals(&self) -> Vec<Removal>;
 
     /// Since when the node has not seen what others hold, in milliseconds since the Unix epoch.
     fn degraded_since(&self) -> Option<u64>;

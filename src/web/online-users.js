@@ -3,12 +3,13 @@
  * presence.js; here is only what is seen. Names come from strangers: they reach the page as text, never as markup.
  */
 
+import { avatarOf, element, nameOf } from "/dom.js";
+import { askName } from "/name-dialog.js";
+import { compareNames, hashOf, hueClass } from "/names.js";
+import { announce, el, hideNotice, people, showConnection, showNotice, showTrouble } from "/page.js";
 import { connect } from "/presence.js";
 
 const ROOM = "lobby";
-/** The server's rule for user ids: 1–128 bytes of UTF-8 without control characters. */
-const MAX_NAME_BYTES = 128;
-const NAME_KEY = "rollcall.name";
 /** Rows in the document at once. More are counted, and found with the filter. */
 const MAX_ROWS = 300;
 /** From here on looking for a name is quicker with the filter than with the eyes. */
@@ -17,121 +18,8 @@ const FILTER_FROM = 24;
 const MAX_ANIMATED = 12;
 const MAX_ACTIVITY = 8;
 const BOARD_SLOTS = 168;
-const HUES = 12;
-/** Screen readers are told the last word of a burst, not each change. */
-const ANNOUNCE_AFTER_MS = 1_000;
-const DIAGNOSE_TIMEOUT_MS = 4_000;
 
-const el = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
-const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
-
-/** The person's own collation, and code units where that finds two names equal. */
-function compareNames(a, b) {
-  return collator.compare(a, b) || (a < b ? -1 : Number(a > b));
-}
-
-/** FNV-1a: the same name has the same colour and the same place on the board in every browser. */
-function hashOf(name) {
-  let hash = 0x811c9dc5;
-  for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
-  return (hash ^ (hash >>> 15)) >>> 0;
-}
-
-const hueClass = (name) => `hue-${hashOf(name) % HUES}`;
-
-/** One or two letters: of the first and the last word. */
-function initialsOf(name) {
-  const words = name.split(/[\s._\-@]+/u).filter((word) => /[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(word));
-  const picked = words.length > 1 ? [words[0], words.at(-1)] : [words[0] ?? name];
-  const withoutMarks = (word) => word.replace(/^[^\p{L}\p{N}\p{Extended_Pictographic}]+/u, "") || word;
-  return picked.map((word) => firstGrapheme(withoutMarks(word))).join("");
-}
-
-function firstGrapheme(word) {
-  if (!Intl.Segmenter) return [...word][0]?.toUpperCase() ?? "";
-  const [first] = new Intl.Segmenter().segment(word);
-  return first?.segment.toUpperCase() ?? "";
-}
-
-function paintAvatar(node, name) {
-  node.textContent = initialsOf(name);
-  node.className = node.className.replace(/ ?hue-\d+/, "") + ` ${hueClass(name)}`;
-}
-
-function element(tag, className, ...children) {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.append(...children);
-  return node;
-}
-
-/* ---------------------------------------------------------------------------------------------------------- the name */
-
-/** What is wrong with a name, in the user's words; empty when it is fine. */
-function nameProblem(name) {
-  if (name === "") return "Please type a name.";
-  if (/\p{Cc}|\p{Cs}/u.test(name)) return "A name cannot hold control characters.";
-  const bytes = new TextEncoder().encode(name).length;
-  return bytes > MAX_NAME_BYTES ? `That is ${bytes} bytes; a name has ${MAX_NAME_BYTES} at most.` : "";
-}
-
-const tidyName = (typed) => typed.trim().normalize("NFC");
-
-/** This tab's own name first, so that a reload keeps it when another tab took another one. Storage may be forbidden. */
-function storedName() {
-  try {
-    return sessionStorage.getItem(NAME_KEY) ?? localStorage.getItem(NAME_KEY) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-function storeName(name) {
-  try {
-    sessionStorage.setItem(NAME_KEY, name);
-    localStorage.setItem(NAME_KEY, name);
-  } catch {
-    // then it is asked for again next time
-  }
-}
-
-/** `?user=NAME` presets the name, an empty one asks for it whatever is stored. */
-function initialName() {
-  const preset = new URLSearchParams(location.search).get("user");
-  const name = tidyName(preset ?? storedName());
-  return nameProblem(name) === "" ? name : "";
-}
-
-function openNameDialog(current) {
-  el["name-input"].value = current;
-  el["name-cancel"].hidden = !presence;
-  el["name-submit"].textContent = presence ? "Change name" : "Join the room";
-  showNameProblem("");
-  paintAvatar(el["name-avatar"], current || "?");
-  el["name-dialog"].showModal();
-  el["name-input"].focus();
-  el["name-input"].select();
-}
-
-function showNameProblem(problem) {
-  el["name-error"].textContent = problem;
-  el["name-input"].setAttribute("aria-invalid", String(problem !== ""));
-}
-
-function submitName(event) {
-  const name = tidyName(el["name-input"].value);
-  const problem = nameProblem(name);
-  showNameProblem(problem);
-  if (problem) {
-    event.preventDefault();
-    el["name-input"].focus();
-    return;
-  }
-  storeName(name);
-  if (location.search) history.replaceState(null, "", location.pathname);
-  if (name !== presence?.user) enter(name);
-}
 
 /* --------------------------------------------------------------------------------------------------------- the board */
 
@@ -268,12 +156,7 @@ class Roster {
 
   #createRow(name, animate) {
     const isMe = name === this.#me;
-    const avatar = element("span", "avatar");
-    avatar.setAttribute("aria-hidden", "true");
-    paintAvatar(avatar, name);
-    const label = element("bdi", "name", name);
-    label.title = name;
-    const row = element("li", `row${isMe ? " me" : ""}${animate ? " joining" : ""}`, avatar, label);
+    const row = element("li", `row${isMe ? " me" : ""}${animate ? " joining" : ""}`, avatarOf(name), nameOf(name));
     if (isMe) row.append(element("span", "tag", "you"));
     this.#rows.set(name, row);
     return row;
@@ -353,90 +236,25 @@ function ageOf(ms) {
 
 /* ---------------------------------------------------------------------------------------------------- the connection */
 
-/** What is wrong and what is done about it: title and text. */
-function explain(cause) {
-  const host = location.host;
-  const isLocal = /^(localhost|127\.|\[::1\])/.test(host);
-  if (!navigator.onLine && !isLocal) return ["This device is offline", "Without a network there is no live list."];
-  switch (cause.kind) {
-    case "unreachable":
-      return ["The server cannot be reached",
-        `Nothing answers at ${host}. Either the server is not running or the network in between is down.`];
-    case "blocked":
-      return ["The live connection does not get through",
-        `The server at ${host} answers, but not to WebSockets. A proxy in between may not pass them on.`];
-    case "timeout":
-      return ["The server does not answer", `${host} takes the connection but says nothing.`];
-    case "silent":
-      return ["The connection went silent", `Nothing comes from ${host} any more, not even an answer to a question.`];
-    case "restarting":
-      return ["The server is restarting", "It said so itself and will be back in a moment."];
-    case "busy":
-      return ["The server is full", "It takes no more connections right now. We ask again a little later."];
-    case "refused":
-      return ["The server refused the connection", cause.reason || "It gave no reason."];
-    default:
-      return ["The connection was lost", `The line to ${host} was cut.`];
-  }
-}
-
-/** A WebSocket that does not open says nothing about why: does the server answer at all? */
-async function diagnose(status) {
-  const answered = await fetch("/livez", { cache: "no-store", signal: AbortSignal.timeout(DIAGNOSE_TIMEOUT_MS) })
-    .then(() => true, () => false);
-  if (presence.connection !== status) return;
-  showNotice(...explain(answered ? { ...status.cause, kind: "blocked" } : status.cause));
-}
-
-function showNotice(title, text) {
-  el.notice.hidden = false;
-  // Attempt after attempt ends the same way: that is said once.
-  if (el["notice-title"].textContent === title && el["notice-text"].textContent === text) return;
-  el["notice-title"].textContent = title;
-  el["notice-text"].textContent = text;
-  announce(`${title}. ${text}`);
-}
-
-function hideNotice() {
-  if (el.notice.contains(document.activeElement)) focusHeadline();
-  el.notice.hidden = true;
-  el["notice-title"].textContent = "";
-}
-
 /** Where the keyboard goes when what it was on has gone. */
 function focusHeadline() {
   el.headline.focus({ preventScroll: true });
 }
 
 function showStatus(status) {
-  document.body.dataset.phase = status.phase;
   if (status.phase === "online") {
-    hideNotice();
+    hideNotice(focusHeadline);
     document.body.dataset.stale = "false";
     el.stale.textContent = "";
     el["count-label"].textContent = "online right now";
     announceCount("Connected. ");
   }
   if (status.phase === "waiting" || status.phase === "refused") {
-    if (status.cause.kind === "unreachable") diagnose(status);
-    else showNotice(...explain(status.cause));
+    showTrouble(status.cause, () => presence.connection === status);
     markStale();
   }
-  showConnection();
+  showConnection(status);
   showWire();
-}
-
-/** The pill: also called each second, for the countdown. */
-function showConnection() {
-  const status = presence.connection;
-  const texts = { online: "Online", refused: "Offline", closed: "Offline" };
-  let text = texts[status.phase];
-  if (status.phase === "connecting") text = status.attempt > 0 ? "Reconnecting…" : "Connecting…";
-  if (status.phase === "waiting") {
-    const seconds = Math.ceil((status.retryAt - Date.now()) / 1000);
-    text = seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…";
-  }
-  if (el["connection-text"].textContent !== text) el["connection-text"].textContent = text;
 }
 
 function markStale() {
@@ -457,18 +275,9 @@ function showWire() {
   if (welcome) el.lease.textContent = `${welcome.ttl_ms / 1000} s`;
 }
 
-/* ---------------------------------------------------------------------------------------------------- what is spoken */
-
-let announceTimer = 0;
-
-function announce(text) {
-  clearTimeout(announceTimer);
-  announceTimer = setTimeout(() => (el.announcer.textContent = text), ANNOUNCE_AFTER_MS);
-}
-
 function announceCount(news = "") {
   if (!lobby.ready) return;
-  announce(`${news}${lobby.count.toLocaleString()} ${lobby.count === 1 ? "person" : "people"} online.`);
+  announce(`${news}${people(lobby.count)} online.`);
 }
 
 /* ------------------------------------------------------------------------------------------------------ all together */
@@ -492,10 +301,7 @@ function enter(name) {
   presence.on("error", current(({ message }) => showNotice("The server did not accept that", message)));
   lobby.on("change", current(showChange));
 
-  paintAvatar(el["me-avatar"], name);
-  el["me-name"].textContent = name;
-  el["change-name"].hidden = false;
-  hideNotice();
+  hideNotice(focusHeadline);
   board.clear();
   activity.clear();
   roster.reset([], name);
@@ -533,30 +339,15 @@ function showCount() {
   document.title = known ? `(${lobby.count}) rollcall · who is here, right now` : "rollcall · who is here, right now";
 }
 
-el["change-name"].addEventListener("click", () => openNameDialog(presence.user));
-el["name-form"].addEventListener("submit", submitName);
-el["name-cancel"].addEventListener("click", () => el["name-dialog"].close());
-el["name-input"].addEventListener("input", ({ target }) => {
-  paintAvatar(el["name-avatar"], tidyName(target.value) || "?");
-  showNameProblem("");
-});
-// Without a name there is nothing to go back to.
-el["name-dialog"].addEventListener("cancel", (event) => presence || event.preventDefault());
-el["name-dialog"].addEventListener("close", () => {
-  if (!presence) openNameDialog("");
-  else if (document.activeElement === document.body) focusHeadline();
-});
 el.retry.addEventListener("click", () => presence.connect());
 el.filter.addEventListener("input", ({ target }) => roster.filterBy(target.value));
 for (const news of ["online", "offline"]) {
-  addEventListener(news, () => presence?.connection.cause && showNotice(...explain(presence.connection.cause)));
+  addEventListener(news, () => presence?.connection.cause && showTrouble(presence.connection.cause, () => presence.connection.cause));
 }
 setInterval(() => {
   if (document.hidden || !presence) return;
-  showConnection();
+  showConnection(presence.connection);
   activity.tick();
 }, 500);
 
-const name = initialName();
-if (name) enter(name);
-else openNameDialog("");
+askName({ enter, focus: focusHeadline });

@@ -5,6 +5,7 @@
 
 mod obey;
 mod receive;
+mod remove;
 mod talk;
 
 use std::cell::{Cell, RefCell};
@@ -22,8 +23,10 @@ use crate::config::{Config, Liveness};
 use crate::connection::{Connection, ConnectionId, Phase, Reader};
 use crate::dialect::{Dialect, chat, json};
 use crate::fanout::Fanout;
+use crate::login::Logins;
 use crate::metrics::{Metrics, WorkerCounters};
 use crate::presence::{Now, Reason, Registry, Tick, Wheel};
+use crate::removal::Removals;
 use crate::socket::{PING, close, put_close};
 use crate::store::Store;
 
@@ -63,6 +66,12 @@ pub struct Shared {
     pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
     /// Bytes of long HTTP answers that have not been written yet.
     pub answer_bytes: Account,
+    /// And of long statuses of watched users.
+    pub status_bytes: Account,
+    /// Who is signed in, if that is done here.
+    pub logins: Option<Logins>,
+    /// Users who are to go with the next tick.
+    pub removals: Removals,
 }
 
 impl Shared {
@@ -98,6 +107,8 @@ pub struct Worker {
     answers: RefCell<BytesMut>,
     /// Who has said how much on this worker.
     talkers: RefCell<talk::Talkers>,
+    /// Whose connections are where.
+    owners: RefCell<remove::Owners>,
     times: Times,
 }
 
@@ -142,6 +153,8 @@ pub struct Accepted {
     pub user: Option<Box<str>>,
     /// Rooms to join at once.
     pub rooms: Vec<Box<str>>,
+    /// The login that it came with, if the user's.
+    pub login: Option<u64>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -178,6 +191,7 @@ impl Worker {
             json: RefCell::default(),
             answers: RefCell::default(),
             talkers: RefCell::default(),
+            owners: RefCell::default(),
             times,
             shared,
         }
@@ -189,7 +203,7 @@ impl Worker {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         let connection = self.admit(accepted.dialect, stream, now.tick);
         if let Some(user) = &accepted.user {
-            self.identify(&connection, user);
+            self.identify(&connection, user, accepted.login);
         }
         self.greet(&connection, accepted, &mut answers);
         connection.answer(self, &mut answers);
@@ -201,13 +215,14 @@ impl Worker {
     }
 
     /// Gives a connection its user, once.
-    fn identify(&self, connection: &Connection, user: &str) {
+    fn identify(&self, connection: &Connection, user: &str, login: Option<u64>) {
         let registry = &self.shared.registry;
         connection.heard(self.shared.now().tick);
         connection.session.get_or_init(|| match connection.dialect.has_lease() {
             true => registry.open_session(user, self.shared.now()),
             false => registry.hold_session(user),
         });
+        self.note_owner(connection, user, login);
     }
 
     fn admit(&self, dialect: Dialect, stream: TcpStream, now: Tick) -> Rc<Connection> {
@@ -248,6 +263,7 @@ impl Worker {
         let mut connections = self.connections.borrow_mut();
         if connections.get(index).is_some_and(|held| held.id == connection.id) {
             connections.remove(index);
+            self.forget_owner(connection);
             self.counters.connections.subtract(1);
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);
             self.socket_closed();
@@ -269,9 +285,11 @@ impl Worker {
         let registry = &self.shared.registry;
         let Some(session) = connection.session.get() else { return };
         match (connection.dialect, ending) {
+            (_, Ending::Removed(reason)) => registry.end_session(session, reason),
             (Dialect::Native, Ending::Clean) => registry.end_session(session, Reason::Closed),
             (Dialect::Native, Ending::Lost) => registry.abandon_session(session, self.times.grace, self.shared.now()),
-            (Dialect::OnlineUsers, _) => {} // It stays until its lease ends.
+            // It stays until its lease ends.
+            (Dialect::OnlineUsers, _) => registry.abandon_session(session, self.times.ttl, self.shared.now()),
             // The server goes and not its users: they are not to see each other leave.
             (Dialect::Status | Dialect::Chat, Ending::Lost) if self.draining.get() => {}
             (Dialect::Status | Dialect::Chat, _) => registry.end_session(session, Reason::Closed),
@@ -412,6 +430,8 @@ enum Ending {
     Clean,
     /// Any other way.
     Lost,
+    /// The user is to go at once.
+    Removed(Reason),
 }
 
 /// The wall clock in milliseconds since the Unix epoch.

@@ -8,7 +8,12 @@ use super::{Accepted, MAX_ROOMS_PER_CONNECTION, Worker, unix_ms};
 use crate::connection::{Connection, Subscription};
 use crate::dialect::native::{self, Refusal, Welcome};
 use crate::dialect::{Command, Dialect, Resume, online_users, status};
+use crate::fanout::MAX_WATCHED_PER_CONNECTION;
 use crate::presence::Audience;
+
+/// Somebody says more than is passed on.
+const RATE_LIMITED: &str =
+    "slow down: at most 10 messages a second of a connection, and 32 KiB a tick in a room, are passed on";
 
 impl Worker {
     /// Says the first words of a protocol, and joins what the upgrade asked for.
@@ -85,6 +90,15 @@ impl Worker {
             }
             Command::Unobserve { room } => observed(self.fanout.borrow_mut().unobserve(self, connection, room), room),
             Command::Resync { room } => observed(self.fanout.borrow_mut().resync(self, connection, room), room),
+            Command::Watch { users } => watched(self.fanout.borrow_mut().watch(self, connection, &users)),
+            Command::Unwatch { users } => {
+                self.fanout.borrow_mut().unwatch(self, connection, &users);
+                Ok(())
+            }
+            Command::Say { room, data } => joined(is_member(connection, room), room).and_then(|()| {
+                let said = self.say(connection, session, room, data);
+                said.then_some(()).ok_or_else(|| Refusal::new("rate_limited", RATE_LIMITED))
+            }),
         };
         if let Err(refusal) = done {
             self.refuse(&refusal, answers);
@@ -111,6 +125,18 @@ impl Worker {
             format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms: leave one first"),
         ))
     }
+}
+
+fn watched(done: bool) -> Result<(), Refusal> {
+    done.then_some(()).ok_or_else(|| {
+        let most = format!("a connection watches at most {MAX_WATCHED_PER_CONNECTION} users: unwatch some first");
+        Refusal::new("forbidden", most)
+    })
+}
+
+fn is_member(connection: &Connection, room: &str) -> bool {
+    let joined = |subscription: &Subscription| subscription.joined && **subscription.room.name() == *room;
+    connection.with_subscriptions(|rooms| rooms.iter().any(joined))
 }
 
 fn joined(done: bool, room: &str) -> Result<(), Refusal> {

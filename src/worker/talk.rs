@@ -1,4 +1,5 @@
-//! What a chat client asks for is done: it comes in with its first message, and what it says goes to its room with the tick.
+//! What a chat client asks for is done: it comes in with its first message, and what it says goes to its room with the tick. What
+//! clients of other dialects say goes the same way.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -51,7 +52,7 @@ impl Worker {
         };
         let done = request.and_then(|request| match request {
             Request::Join(_) => Err(chat::ALREADY_JOINED),
-            Request::Say(text) => self.say(connection, session, text),
+            Request::Say(data) => self.say(connection, session, LOBBY, data).then_some(()).ok_or(chat::SLOW_DOWN),
             Request::Blank => Ok(()),
             Request::Ping => {
                 chat::put_pong(answers, unix_ms());
@@ -67,7 +68,7 @@ impl Worker {
     fn enter(self: &Rc<Self>, connection: &Rc<Connection>, user: &str, answers: &mut BytesMut) {
         match check_id(user) {
             Ok(user) => {
-                self.identify(connection, user);
+                self.identify(connection, user, None);
                 self.obey(connection, Command::join_lobby(Audience::Talk), answers);
             }
             Err(error) => {
@@ -81,16 +82,12 @@ impl Worker {
         }
     }
 
-    fn say(&self, connection: &Connection, session: &Arc<Session>, text: String) -> Result<(), &'static str> {
+    /// Says something in a joined room. False if the connection, or all who are there together, say too much.
+    pub(super) fn say(&self, connection: &Connection, session: &Arc<Session>, room: &str, data: String) -> bool {
         let now = self.shared.now();
         let second = now.tick / self.times.second;
-        if !self.talkers.borrow_mut().may_speak(connection.id.serial, second) {
-            return Err(chat::SLOW_DOWN);
-        }
-        match self.shared.registry.say(session, LOBBY, text.into(), now) {
-            true => Ok(()),
-            false => Err(chat::SLOW_DOWN),
-        }
+        self.talkers.borrow_mut().may_speak(connection.id.serial, second)
+            && self.shared.registry.say(session, room, data.into(), now)
     }
 
     fn complain(&self, message: &str, answers: &mut BytesMut) {

@@ -112,4 +112,27 @@ describe("behind a proxy that mistreats messages", () => {
       context.diagnostic(`${summary}; recovered within ${runs.map((run) => run.recoveredMs).sort((a, b) => a - b).join(" ")} ms`);
     });
   }
+
+  test("a lost message is made good by the first one that follows it", async () => {
+    const proxy = await Proxy.start(server.url, { random: () => 0.5 });
+    const client = connect(proxy.url, { user: "mirror", WebSocket });
+    const others = ["bob", "carol"].map((user) => connect(server.url, { user, WebSocket }));
+    try {
+      const room = client.join("single");
+      await until(() => room.ready, "no list");
+      const changes = [];
+      room.on("change", (change) => changes.push(change));
+      proxy.chances = { drop: 1, of: /"type":"diff"/ };
+      others[0].join("single");
+      await until(() => proxy.done.dropped > 0, "nothing was lost");
+      proxy.calm();
+      others[1].join("single");
+      await until(() => changes.length > 0, "the loss was not noticed");
+      const joined = ["bob", "carol"].map((user) => ({ user, state: null }));
+      assert.deepEqual(changes, [{ joined, updated: [], left: [], reset: true }]);
+    } finally {
+      for (const one of [client, ...others]) one.close();
+      await proxy.stop();
+    }
+  });
 });

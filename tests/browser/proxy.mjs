@@ -31,7 +31,7 @@ export class Proxy {
   done = { passed: 0, dropped: 0, duplicated: 0, delayed: 0, cut: 0 };
   #pairs = new Set();
 
-  /** In front of `target`, with chances `{ drop, duplicate, delay, cut }` per message. */
+  /** In front of `target`, with chances `{ drop, duplicate, delay, cut }` per message, or per message that matches `of`. */
   static async start(target, { random, ...chances }) {
     const proxy = new Proxy();
     proxy.random = random;
@@ -77,7 +77,7 @@ export class Proxy {
     let queue = ready;
     from.on("message", (data) => {
       const text = data.toString();
-      const fate = this.#fate(mayBeLost.test(text));
+      const fate = this.#fate(text, mayBeLost);
       this.done[fate] += 1;
       if (fate === "cut") return end();
       if (fate === "dropped") return;
@@ -94,10 +94,11 @@ export class Proxy {
     from.on("close", closed);
   }
 
-  #fate(mayBeLost) {
-    const { drop = 0, duplicate = 0, delay = 0, cut = 0 } = this.chances;
+  #fate(text, mayBeLost) {
+    const { of = /^/, drop = 0, duplicate = 0, delay = 0, cut = 0 } = this.chances;
+    if (!of.test(text)) return "passed";
     let roll = this.random();
-    if ((roll -= drop) < 0) return mayBeLost ? "dropped" : "passed";
+    if ((roll -= drop) < 0) return mayBeLost.test(text) ? "dropped" : "passed";
     if ((roll -= duplicate) < 0) return "duplicated";
     if ((roll -= delay) < 0) return "delayed";
     return roll - cut < 0 ? "cut" : "passed";

@@ -1,7 +1,7 @@
 //! A native client that mirrors every room it is told about. It believes nothing but the messages, asserts the
 //! rules of the protocol on each, and waits for conditions instead of for time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +20,8 @@ pub(crate) struct Mirror {
     /// The first message; `Null` until it has come.
     pub(crate) welcome: Value,
     pub(crate) rooms: BTreeMap<String, Room>,
+    /// What it was last told of each user that it has watched.
+    pub(crate) watched: BTreeMap<String, Value>,
     /// Every message in order, unless logging is off (crowds of mirrors would keep a lot).
     pub(crate) log: Vec<Value>,
     pub(crate) logging: bool,
@@ -50,6 +52,7 @@ impl Mirror {
             user: user.to_owned(),
             welcome: Value::Null,
             rooms: BTreeMap::new(),
+            watched: BTreeMap::new(),
             log: Vec::new(),
             logging: true,
             degraded: None,
@@ -220,6 +223,28 @@ impl Mirror {
             "snapshot" => self.room_of(&message).apply_snapshot(&message),
             "diff" => self.room_of(&message).apply_diff(&message),
             "count" => self.room_of(&message).apply_count(&message),
+            "status" => {
+                assert_keys(&message, &["type", "users"], &[]);
+                let users = message["users"].as_array().expect("a list of users");
+                let named: BTreeSet<String> = users.iter().map(|user| string(user, "user")).collect();
+                assert!(!users.is_empty() && named.len() == users.len(), "each once: {message}");
+                for user in users {
+                    assert_keys(user, &["user", "online"], &["since", "state"]);
+                    let online = user["online"].as_bool().expect("online or not");
+                    assert!(!online || user.get("since").is_some(), "online since when: {user}");
+                    assert!(online || user.get("state").is_none(), "who is offline has no state: {user}");
+                    self.watched.insert(string(user, "user"), user.clone());
+                }
+            }
+            "message" => {
+                assert_keys(&message, &["type", "room", "user", "data", "ts"], &[]);
+                let (room, user) = (string(&message, "room"), string(&message, "user"));
+                number(&message, "ts");
+                assert!(self.sees(&room), "a message before the room: {message}");
+                let known = &self.rooms[&room];
+                let unseen = known.snapshots == 0; // Who sees numbers only knows no names.
+                assert!(unseen || known.members.contains_key(&user), "{user} is not there: {message}");
+            }
             "heartbeat_ack" => {
                 assert_keys(&message, &["type", "ts"], &[]);
                 number(&message, "ts");

@@ -6,6 +6,7 @@
 //! updated\tlobby:bob\t1700000000000\t1700000000123\t{"mood":"ok"}
 //! left\tlobby:carol\ttimeout
 //! said\tlobby:alice\t"hello"
+//! removed\t*:dave\tkicked                        wherever it is; behind another tab only of this login
 //! ```
 //!
 //! Lines and tabs and not JSON: names and compact JSON hold neither, so nothing is escaped and nothing is nested.
@@ -13,6 +14,7 @@
 use super::schema::{field, hold, parse_field, parse_hold};
 use crate::dialect::json::Reader;
 use crate::presence::{Reason, State};
+use crate::removal::Removal;
 
 /// What is said may be no longer than a message of the longest protocol.
 const MAX_SAID_BYTES: usize = 64 * 1024;
@@ -53,6 +55,13 @@ pub enum Happened {
     Left(Reason),
     /// The user said this, compact JSON.
     Said(String),
+    /// The user is to go at once, wherever it is.
+    Removed {
+        /// Why.
+        reason: Reason,
+        /// Only connections that came with this login.
+        login: Option<u64>,
+    },
 }
 
 /// Writes an event, line by line.
@@ -80,6 +89,12 @@ impl Writer {
     /// A user said something.
     pub fn said(&mut self, room: &str, user: &str, data: &str) {
         self.line("said", room, user, data);
+    }
+
+    /// A user is to go at once.
+    pub fn removed(&mut self, removal: &Removal) {
+        let login = removal.login.map(|login| format!("\t{login}")).unwrap_or_default();
+        self.line("removed", "*", &removal.user, &format!("{}{login}", removal.reason.as_str()));
     }
 
     /// The message.
@@ -117,6 +132,12 @@ impl Line {
                 Happened::Held { since_unix_ms, state }
             }
             "left" => Happened::Left(Reason::parse(rest)?),
+            "removed" => match rest.split_once('\t') {
+                Some((reason, login)) => {
+                    Happened::Removed { reason: Reason::parse(reason)?, login: Some(login.parse().ok()?) }
+                }
+                None => Happened::Removed { reason: Reason::parse(rest)?, login: None },
+            },
             "said" if rest.len() <= MAX_SAID_BYTES && json.read(rest.as_bytes(), |value| value.is_some()) => {
                 Happened::Said(rest.to_owned())
             }
@@ -137,16 +158,18 @@ mod tests {
         writer.held(false, "a:b%", "bob smith", 2, Some(&State::written("{\"mood\":\"ok\"}", 3)));
         writer.left("lobby", "carol", Reason::Timeout);
         writer.said("lobby", "alice", "\"hello\"");
+        writer.removed(&Removal { user: "dave".into(), login: Some(7), reason: Reason::Left });
         let text = writer.finish();
         assert_eq!(
             text,
-            "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\nleft\tlobby:carol\ttimeout\nsaid\tlobby:alice\t\"hello\""
+            "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\nleft\tlobby:carol\ttimeout\nsaid\tlobby:alice\t\"hello\"\nremoved\t*:dave\tleft\t7"
         );
         let event = Event::parse(&text, &mut Reader::default()).unwrap();
-        assert_eq!((event.run.as_str(), event.seq, event.lines.len()), ("n1.18c", 41, 4));
+        assert_eq!((event.run.as_str(), event.seq, event.lines.len()), ("n1.18c", 41, 5));
         assert_eq!((event.lines[1].room.as_str(), event.lines[1].user.as_str()), ("a:b%", "bob smith"));
         assert_eq!(event.lines[2].what, Happened::Left(Reason::Timeout));
         assert_eq!(event.lines[3].what, Happened::Said("\"hello\"".to_owned()));
+        assert_eq!(event.lines[4].what, Happened::Removed { reason: Reason::Left, login: Some(7) });
     }
 
     #[test]

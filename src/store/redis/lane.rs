@@ -32,8 +32,8 @@ pub struct Lane {
     number: usize,
     /// Holds to write, by room and user.
     holds: HashMap<Place, Pending, RandomState>,
-    /// What was said, in order.
-    said: Vec<(Place, Box<str>)>,
+    /// What was said, and who is to go, in order.
+    said: Vec<(Place, What)>,
     said_bytes: usize,
     /// Users whose keys are to be written, or deleted if this node does not hold them any more.
     users: HashSet<Arc<str>, RandomState>,
@@ -99,7 +99,7 @@ pub struct Batch {
     pub keys_written: u64,
     holds: Vec<(Place, Pending)>,
     users: Vec<Arc<str>>,
-    said: Vec<(Place, Box<str>)>,
+    said: Vec<(Place, What)>,
     garbage: Vec<String>,
     seq: u64,
     part: Part,
@@ -158,11 +158,11 @@ impl Lane {
                 self.users.insert(Arc::clone(&place.1));
                 self.record_hold(place, told);
             }
-            What::Said(data) => {
-                let bytes = data.len() + size_of::<Place>();
+            said => {
+                let bytes = bytes_of(&said);
                 if self.said_bytes + bytes <= MAX_SAID_BYTES {
                     self.said_bytes += bytes;
-                    self.said.push((place, data));
+                    self.said.push((place, said));
                 }
             }
         }
@@ -360,7 +360,7 @@ impl Lane {
     fn write_holds(
         &mut self,
         holds: &[(Place, Pending)],
-        said: &[(Place, Box<str>)],
+        said: &[(Place, What)],
         registry: &Registry,
         commands: &mut Vec<Command>,
     ) {
@@ -381,7 +381,13 @@ impl Lane {
                 }
             }
         }
-        said.iter().for_each(|((room, user), data)| event.said(room, user, data));
+        for ((room, user), said) in said {
+            match said {
+                What::Said(data) => event.said(room, user, data),
+                What::Removed(removal) => event.removed(removal),
+                What::Told(_) => {} // Those are holds.
+            }
+        }
         if !removed.is_empty() {
             commands.push(Command::HashRemove { key: key.clone(), fields: removed });
         }
@@ -481,12 +487,18 @@ impl Lane {
         self.users.extend(batch.users);
         self.garbage.extend(batch.garbage);
         let (later, bytes) = (std::mem::replace(&mut self.said, batch.said), self.said_bytes);
-        self.said_bytes = self.said.iter().map(|(_, data)| data.len() + size_of::<Place>()).sum();
+        self.said_bytes = self.said.iter().map(|(_, said)| bytes_of(said)).sum();
         if self.said_bytes + bytes <= MAX_SAID_BYTES {
             self.said_bytes += bytes;
             self.said.extend(later);
         }
     }
+}
+
+/// What it costs to keep something that was said.
+fn bytes_of(said: &What) -> usize {
+    let data = if let What::Said(data) = said { data.len() } else { 0 };
+    data + size_of::<(Place, What)>()
 }
 
 #[cfg(test)]

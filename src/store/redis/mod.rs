@@ -23,6 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use super::{News, Store, Unavailable};
 use crate::metrics::{StoreCounters, StoreTotals};
 use crate::presence::{Now, Registry};
+use crate::removal::Removal;
 use engine::Engine;
 use link::Target;
 use schema::Schema;
@@ -69,6 +70,8 @@ struct Shared {
     /// What is to be told. Written by the ticker, emptied by the thread, which waits for nothing else while it is not empty.
     news: Mutex<Vec<News>>,
     wake: Notify,
+    /// Users who are to go. Written by the thread, emptied by the ticker.
+    removals: Mutex<Vec<Removal>>,
     closing: AtomicBool,
     /// 0 while all is well.
     degraded_since_unix_ms: AtomicU64,
@@ -119,6 +122,10 @@ impl Store for Redis {
             self.shared.news.lock().extend(news);
         }
         self.shared.wake.notify_one();
+    }
+
+    fn take_removals(&self) -> Vec<Removal> {
+        std::mem::take(&mut *self.shared.removals.lock())
     }
 
     fn degraded_since(&self) -> Option<u64> {

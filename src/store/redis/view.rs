@@ -11,9 +11,12 @@ use super::event::{Event, Happened, Line};
 use super::schema::{Head, Header, Schema, parse_field, parse_hold};
 use crate::dialect::json::Reader;
 use crate::presence::{Reason, Registry, Remote, RunNumber};
+use crate::removal::Removal;
 
 /// Events of one lane that wait while the hash is read. Beyond that they are let go of, and the hash is read again.
 const MAX_WAITING_EVENTS: usize = 1000;
+/// Users who are to go and have not been taken yet.
+const MAX_REMOVALS: usize = 10_000;
 /// Runs that are believed in at once: a bound on what a broken writer can make this node hold.
 const MAX_RUNS: usize = 10_000;
 
@@ -30,6 +33,8 @@ pub struct View {
     json: Reader,
     /// Somebody spoke who is not known yet.
     heard_stranger: bool,
+    /// Users who are to go.
+    removals: Vec<Removal>,
 }
 
 /// One run.
@@ -108,6 +113,7 @@ impl View {
             in_touch_since_ms: None,
             json: Reader::default(),
             heard_stranger: false,
+            removals: Vec::new(),
         }
     }
 
@@ -115,6 +121,11 @@ impl View {
     /// is believed in.
     pub fn take_stranger(&mut self) -> bool {
         std::mem::take(&mut self.heard_stranger)
+    }
+
+    /// Users who are to go because another node was asked for it.
+    pub fn take_removals(&mut self) -> Vec<Removal> {
+        std::mem::take(&mut self.removals)
     }
 
     /// The runs that are known, dead ones not.
@@ -364,6 +375,10 @@ impl View {
                         released.push(user.clone());
                     }
                 }
+                Happened::Removed { reason, login } if self.removals.len() < MAX_REMOVALS => {
+                    self.removals.push(Removal { user: user.as_str().into(), login: *login, reason: *reason });
+                }
+                Happened::Removed { .. } => {}
                 Happened::Said(data) => self.registry.say_remote(room, user, data.as_str().into()),
             }
         }

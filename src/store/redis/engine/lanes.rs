@@ -137,6 +137,10 @@ impl Engine {
             if let Some(load) = load {
                 self.enqueue(load);
             }
+            let removals = self.view.borrow_mut().take_removals();
+            if !removals.is_empty() {
+                self.shared.removals.lock().extend(removals);
+            }
             if self.view.borrow_mut().take_stranger() {
                 self.look.notify_one();
             }

@@ -1,0 +1,57 @@
+//! Users who are to go at once: put here by whoever serves the request, taken by the tick to all workers, which close connections.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::presence::Reason;
+
+/// Removals that wait for a tick.
+const MAX_WAITING: usize = 10_000;
+
+/// Closes connections of a user and ends their presence.
+#[derive(Debug, Clone)]
+pub struct Removal {
+    /// Whose connections.
+    pub user: Arc<str>,
+    /// Only those that came with this login; all of them, whatever they speak, if there is none.
+    pub login: Option<u64>,
+    /// What observers are told.
+    pub reason: Reason,
+}
+
+/// Those that wait for the next tick.
+#[derive(Debug, Default)]
+pub struct Removals(Mutex<Vec<Removal>>);
+
+impl Removals {
+    /// Has the next tick take it to the workers. False if too many wait.
+    pub fn add(&self, removal: Removal) -> bool {
+        let mut waiting = self.0.lock();
+        let fits = waiting.len() < MAX_WAITING;
+        if fits {
+            waiting.push(removal);
+        }
+        fits
+    }
+
+    /// Takes all of them.
+    pub fn take(&self) -> Arc<[Removal]> {
+        std::mem::take(&mut *self.0.lock()).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_has_a_bound() {
+        let removals = Removals::default();
+        let removal = Removal { user: "bob".into(), login: None, reason: Reason::Kicked };
+        assert!((0..MAX_WAITING).all(|_| removals.add(removal.clone())));
+        assert!(!removals.add(removal.clone()));
+        assert_eq!(removals.take().len(), MAX_WAITING);
+        assert!(removals.add(removal) && removals.take().len() == 1);
+    }
+}

@@ -1,0 +1,322 @@
+//! PROTOCOLS section 1, `message`: what members say goes to all who look, with the tick and in order.
+
+mod common;
+
+use serde_json::{Value, json};
+
+use common::{Feed, Mirror, TestServer};
+
+fn say(room: &str, data: &Value) -> Value {
+    json!({"type": "message", "room": room, "data": data})
+}
+
+/// What was said in a room, as a mirror heard it.
+fn heard(mirror: &Mirror, room: &str) -> Vec<(String, Value)> {
+    let messages = mirror.since(0, "message", room);
+    messages.iter().map(|message| (message["user"].as_str().unwrap().to_owned(), message["data"].clone())).collect()
+}
+
+#[tokio::test]
+async fn what_is_said_goes_to_all_who_look_and_to_the_sender() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.enter("bob", "lobby").await;
+    let mut unseen = server.watch("unseen", "lobby").await;
+    let mut counting = server.connect("counting").await;
+    counting.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
+    counting.wait_until("the count", |counting| counting.sees("lobby")).await;
+    let mut elsewhere = server.enter("elsewhere", "kitchen").await;
+    alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
+    let seq = alice.room("lobby").seq;
+    let all = [json!({"text": "Hi \"all\" 😀", "n": [1, 2.5, -3]}), json!("plain"), json!(null), json!(7), json!([[]])];
+    for data in &all {
+        alice.send(&say("lobby", data));
+    }
+    let expected: Vec<_> = all.iter().map(|data| ("alice".to_owned(), data.clone())).collect();
+    for mirror in [&mut alice, &mut bob, &mut unseen, &mut counting] {
+        mirror.wait_until("all of it", |mirror| heard(mirror, "lobby").len() == all.len()).await;
+        assert_eq!(heard(mirror, "lobby"), expected, "in order, {}", mirror.user);
+        let ts = mirror.since(0, "message", "lobby")[0]["ts"].as_u64().unwrap();
+        assert!(ts > 1_700_000_000_000, "milliseconds: {ts}");
+    }
+    assert_eq!(alice.room("lobby").seq, seq, "it is no change of the room");
+    elsewhere.barrier().await;
+    assert!(elsewhere.since(0, "message", "").is_empty(), "only there");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn only_members_speak_and_only_observers_hear() {
+    let server = TestServer::start(&[]);
+    let mut witness = server.watch("witness", "lobby").await;
+    for (what, error) in [("observe", "not_joined"), ("nothing", "not_joined")] {
+        let mut client = server.connect(what).await;
+        if what == "observe" {
+            client.send(&json!({"type": "observe", "room": "lobby"}));
+        }
+        assert_eq!(client.error_of(&say("lobby", &json!(1)).to_string()).await["code"], error);
+    }
+    let mut deaf = server.connect("deaf").await;
+    deaf.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+    deaf.send(&say("lobby", &json!("I do not listen")));
+    witness.wait_until("it", |witness| heard(witness, "lobby").len() == 1).await;
+    deaf.barrier().await;
+    assert!(deaf.since(0, "message", "").is_empty());
+    deaf.send(&json!({"type": "leave", "room": "lobby"}));
+    assert_eq!(deaf.error_of(&say("lobby", &json!(2)).to_string()).await["code"], "not_joined");
+    witness.barrier().await;
+    assert_eq!(heard(&witness, "lobby"), [("deaf".into(), json!("I do not listen"))]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn data_of_more_than_four_kibibytes_is_too_large() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let data = |bytes: usize| json!("x".repeat(bytes - 2));
+    for bytes in [4097, 12_000] {
+        let error = alice.error_of(&say("lobby", &data(bytes)).to_string()).await;
+        assert_eq!(error["code"], "too_large");
+        assert!(error["message"].as_str().unwrap().contains("4096"), "the limit is stated: {error}");
+    }
+    // What counts is compact: blanks between are not passed on.
+    let wide = format!(r#"{{"type":"message","room":"lobby","data":[{}1]}}"#, " ".repeat(5000));
+    alice.send_text(&wide);
+    alice.send(&say("lobby", &data(4096)));
+    alice.wait_until("both", |alice| heard(alice, "lobby").len() == 2).await;
+    assert_eq!(heard(&alice, "lobby"), [("alice".into(), json!([1])), ("alice".into(), data(4096))]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_is_rate_limited_and_hurts_nobody() {
+    let server = TestServer::start(&["--tick", "500ms"]);
+    let mut flood = server.enter("flood", "lobby").await;
+    let mut calm = server.enter("calm", "lobby").await;
+    flood.send_all(&(0..200).map(|n| say("lobby", &json!(n))).collect::<Vec<_>>());
+    calm.send(&say("lobby", &json!("peace")));
+    let peace = ("calm".to_owned(), json!("peace"));
+    calm.wait_until("its own", |calm| heard(calm, "lobby").contains(&peace)).await;
+    flood.wait_until("the errors", |flood| flood.since(0, "error", "").len() >= 180).await;
+    assert!(flood.since(0, "error", "").iter().all(|error| error["code"] == "rate_limited"), "{}", flood.describe());
+    // Ten a second, and the flood may have met two seconds.
+    calm.barrier().await;
+    let passed = heard(&calm, "lobby").iter().filter(|(user, _)| user == "flood").count();
+    assert!((10..=20).contains(&passed), "{passed}");
+    // The rooms of one connection share its ten.
+    flood.send(&json!({"type": "join", "room": "kitchen", "observe": false}));
+    let mut floods: Vec<Value> = (0..50).map(|n| say("lobby", &json!(n))).collect();
+    floods.extend((0..50).map(|n| say("kitchen", &json!(n))));
+    let refused = flood.since(0, "error", "").len();
+    flood.send_all(&floods);
+    flood.wait_until("the errors", |flood| flood.since(0, "error", "").len() >= refused + 80).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_tick_of_a_room_is_bounded_whoever_speaks() {
+    let server = TestServer::start(&["--tick", "1s"]);
+    let mut speakers = Vec::new();
+    for n in 0..4 {
+        let speaker = server.connect(&format!("speaker-{n}")).await;
+        speaker.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+        speakers.push(speaker);
+    }
+    for speaker in &speakers {
+        speaker.send_all(&vec![say("lobby", &json!("x".repeat(4000))); 9]);
+    }
+    // 144 KB from four who each keep to their own limit: 32 KiB go with a tick.
+    let mut refused = 0;
+    for speaker in &mut speakers {
+        speaker.heartbeat().await;
+        let errors = speaker.since(0, "error", "");
+        assert!(errors.iter().all(|error| error["code"] == "rate_limited"));
+        refused += errors.len();
+    }
+    assert!((12..36).contains(&refused), "{refused} of 36 refused");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_heard_before_the_join_or_after_the_leave() {
+    // Each within one tick, and in one segment. The mirrors assert that they know whoever speaks.
+    let server = TestServer::start(&["--tick", "300ms"]);
+    let mut witness = server.watch("witness", "lobby").await;
+    let hasty = server.connect("hasty").await;
+    let other = server.enter("other", "lobby").await;
+    let (join, leave) = (json!({"type": "join", "room": "lobby"}), json!({"type": "leave", "room": "lobby"}));
+    hasty.send_all(&[join.clone(), say("lobby", &json!("one"))]);
+    witness.wait_until("it", |witness| heard(witness, "lobby").len() == 1).await;
+    hasty.send_all(&[say("lobby", &json!("two")), leave.clone()]);
+    other.send_all(&[say("lobby", &json!("meanwhile"))]);
+    witness.wait_until("all", |witness| !witness.has("lobby", "hasty") && heard(witness, "lobby").len() == 3).await;
+    // Who comes and goes within a tick is not seen, and so not heard.
+    hasty.send_all(&[join, say("lobby", &json!("three")), leave]);
+    witness.barrier().await;
+    witness.barrier().await;
+    let told: Vec<String> = witness.log.iter().filter(|message| message["room"] == "lobby").map(short).collect();
+    let after: Vec<&str> = told.iter().map(String::as_str).skip_while(|told| *told != "hasty: one").collect();
+    // The two of the second round may have met different ticks; each is in its place to what concerns its sender.
+    assert_eq!(after[0], "hasty: one");
+    let place = |what: &str| after.iter().position(|told| *told == what).unwrap_or_else(|| panic!("{what}: {told:?}"));
+    assert!(place("hasty: two") < place("diff -hasty"), "{told:?}");
+    assert!(told.iter().any(|told| told == "other: meanwhile") && !told.iter().any(|told| told.contains("three")));
+    server.stop().await;
+}
+
+/// A message about a room in a few words.
+fn short(message: &Value) -> String {
+    let users = |list: &str| {
+        let entries = message[list].as_array().into_iter().flatten();
+        entries.map(|entry| entry["user"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(",")
+    };
+    match message["type"].as_str().unwrap() {
+        "message" => format!("{}: {}", message["user"].as_str().unwrap(), message["data"].as_str().unwrap()),
+        "diff" if message["left"].is_array() => format!("diff -{}", users("left")),
+        "diff" => format!("diff +{}", users("joined")),
+        other => other.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn chat_and_messages_meet_in_the_lobby() {
+    let server = TestServer::start(&[]);
+    let mut native = server.enter("native", "lobby").await;
+    let mut chat = server.chat("chatter").await;
+    let in_chat = |feed: &Feed| -> Vec<String> {
+        let of = |message: &&Value| format!("{}: {}", message["payload"]["user"], message["payload"]["text"]);
+        feed.of("msg").iter().map(of).collect()
+    };
+    chat.send(&json!({"type": "msg", "payload": {"text": "Hi \"you\""}}));
+    native.wait_until("the text", |native| heard(native, "lobby").len() == 1).await;
+    assert_eq!(heard(&native, "lobby"), [("chatter".into(), json!({"text": "Hi \"you\""}))]);
+    for data in [json!({"typing": true}), json!("plain"), json!({"text": " "}), json!({"text": "Hello", "bold": true})]
+    {
+        native.send(&say("lobby", &data));
+    }
+    chat.wait_until("the one with a text", |chat| chat.of("msg").len() == 2).await;
+    native.wait_until("all", |native| heard(native, "lobby").len() == 5).await;
+    assert_eq!(in_chat(&chat), [r#""chatter": "Hi \"you\"""#, r#""native": "Hello""#]);
+    let newcomer = server.chat("newcomer").await;
+    assert_eq!(in_chat(&newcomer), in_chat(&chat), "it is in the history");
+    // Other rooms are not the chat's.
+    native.send(&json!({"type": "join", "room": "kitchen"}));
+    native.send(&say("kitchen", &json!({"text": "not for the lobby"})));
+    native.wait_until("it", |native| heard(native, "kitchen").len() == 1).await;
+    native.send(&say("lobby", &json!({"text": "end"})));
+    chat.wait_until("the end", |chat| chat.of("msg").len() == 3).await;
+    assert_eq!(in_chat(&chat)[2], r#""native": "end""#);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_resumed_room_has_its_diffs_and_no_old_messages() {
+    let server = TestServer::start(&[]);
+    let mut speaker = server.enter("speaker", "lobby").await;
+    let first = server.watch("again", "lobby").await;
+    let (epoch, seq) = (first.room("lobby").epoch.clone(), first.room("lobby").seq);
+    first.close(1000);
+    speaker.send(&say("lobby", &json!("missed")));
+    speaker.wait_until("it", |speaker| heard(speaker, "lobby").len() == 1).await;
+    speaker.send(&json!({"type": "state", "room": "lobby", "state": {"n": 1}}));
+    speaker.wait_until("the state", |speaker| speaker.state("lobby", "speaker").is_some()).await;
+    let mut raw = server.raw("again").await;
+    raw.send_json(&json!({"type": "observe", "room": "lobby", "resume": {"epoch": epoch, "seq": seq}})).await;
+    let diff = raw.json().await;
+    assert_eq!(
+        (&diff["type"], &diff["seq"]),
+        (&json!("diff"), &json!(seq + 1)),
+        "the one diff, not the message: {diff}"
+    );
+    speaker.send(&say("lobby", &json!("heard")));
+    let message = raw.json().await;
+    assert_eq!((&message["type"], &message["data"]), (&json!("message"), &json!("heard")), "{message}");
+    server.stop().await;
+}
+
+/// Members of the lobby who say some 2.4 MB within a second or so.
+struct Crowd(Vec<Mirror>);
+
+impl Crowd {
+    async fn start(server: &TestServer) -> Self {
+        let mut speakers = Vec::new();
+        for n in 0..60 {
+            let speaker = server.connect(&format!("speaker-{n:02}")).await;
+            speaker.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+            server.wait_for_member("lobby", &speaker.user, true).await;
+            speakers.push(speaker);
+        }
+        Self(speakers)
+    }
+
+    /// Everybody says its ten of a second, a few at a time, as `fast` hears them: what fits into a tick.
+    async fn talk(&self, fast: &mut Mirror) {
+        let mut messages = 0;
+        for round in 0..10 {
+            for few in self.0.chunks(6) {
+                few.iter().for_each(|speaker| speaker.send(&say("lobby", &json!([round, "x".repeat(4000)]))));
+                messages += few.len();
+                fast.wait_until("these", |fast| fast.since(0, "message", "lobby").len() == messages).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_loses_messages_but_not_its_place() {
+    let server = TestServer::start(&["--tick", "10ms"]);
+    let mut fast = server.watch("fast", "lobby").await;
+    let crowd = Crowd::start(&server).await;
+    let mut slow = Mirror::connect_narrow(server.address(), "slow", &["lobby"]).await;
+    slow.wait_until("the snapshot", |slow| slow.has("lobby", "slow")).await;
+    let (seq, snapshots) = (slow.room("lobby").seq, slow.room("lobby").snapshots);
+    slow.read(false);
+    crowd.talk(&mut fast).await;
+    slow.read(true);
+    slow.barrier().await;
+    let got = heard(&slow, "lobby").len();
+    assert!(got < 600, "{got} of 600: it was skipped");
+    // It missed nothing of the room, so it is sent no snapshot, and follows the next diff.
+    fast.send(&json!({"type": "join", "room": "lobby", "state": {"n": 1}}));
+    slow.wait_until("the next diff", |slow| slow.has("lobby", "fast")).await;
+    assert_eq!((slow.room("lobby").seq, slow.room("lobby").snapshots), (seq + 1, snapshots));
+    fast.send(&say("lobby", &json!("after all")));
+    let last = ("fast".to_owned(), json!("after all"));
+    slow.wait_until("what is said from here on", |slow| heard(slow, "lobby").last() == Some(&last)).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn messages_among_diffs_make_no_gaps() {
+    // Observers who fall behind and catch up while states change and much is said. Every mirror asserts contiguity.
+    let server = TestServer::start(&["--tick", "10ms", "--workers", "1"]);
+    let mut fast = server.watch("fast", "lobby").await;
+    let crowd = Crowd::start(&server).await;
+    let mut hovering = Vec::new();
+    for n in 0..20 {
+        let mut client = Mirror::connect_narrow(server.address(), &format!("hovering-{n}"), &[]).await;
+        client.send(&json!({"type": "observe", "room": "lobby"}));
+        client.wait_until("the snapshot", |client| client.sees("lobby")).await;
+        client.logging = false;
+        hovering.push(client);
+    }
+    for round in 0..40usize {
+        for (n, speaker) in crowd.0.iter().enumerate().filter(|(n, _)| n % 8 == round % 8) {
+            speaker.send_all(&[
+                say("lobby", &json!("x".repeat(3000))),
+                json!({"type": "join", "room": "lobby", "observe": false, "state": {"round": round, "n": n}}),
+            ]);
+        }
+        let state = json!({"round": round, "n": round % 8});
+        let speaker = &crowd.0[round % 8].user;
+        fast.wait_until("the round", |fast| fast.state("lobby", speaker) == Some(&state)).await;
+        for (n, client) in hovering.iter_mut().enumerate() {
+            client.read(!(n + round).is_multiple_of(3));
+            client.pump();
+        }
+    }
+    hovering.iter().for_each(|client| client.read(true));
+    hovering.push(fast);
+    server.agreement("lobby", &mut hovering).await;
+    server.stop().await;
+}

@@ -1,0 +1,176 @@
+//! The same room seen through all dialects at once: whoever comes, speaks and goes through any of them, all agree in the end.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use common::{DEADLINE, Feed, Mirror, TestServer, UserList};
+
+/// Somebody who looks at the lobby in each way there is.
+struct Observers {
+    native: Mirror,
+    counting: Mirror,
+    watching: Mirror,
+    list: UserList,
+    status: Feed,
+    chat: Feed,
+}
+
+impl Observers {
+    /// The chat comes first, when nobody is there: it is told of everybody who comes.
+    async fn start(server: &TestServer, users: &[String]) -> Self {
+        let chat = server.chat("chat").await;
+        let list = server.list("list").await;
+        let status = server.status("status").await;
+        let native = server.watch("native", "lobby").await;
+        let counting = server.connect("counting").await;
+        counting.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
+        let watching = server.connect("watching").await;
+        watching.send(&json!({"type": "watch", "users": users}));
+        Self { native, counting, watching, list, status, chat }
+    }
+
+    /// Takes what has come until each sees exactly these, of whom three are among the observers.
+    async fn agree(&mut self, members: &BTreeSet<String>, users: &[String]) {
+        let count = members.len();
+        let is = |seen: BTreeSet<String>| seen == *members;
+        self.native.wait_until("the members", |mirror| is(mirror.members("lobby").into_keys().collect())).await;
+        let counted = |mirror: &Mirror| mirror.rooms.get("lobby").is_some_and(|room| room.count == count as u64);
+        self.counting.wait_until("the number", counted).await;
+        self.list.wait_until("the names", |list| is(list.users.iter().cloned().collect())).await;
+        self.chat.wait_until("the chat", |chat| is(there(chat))).await;
+        // Nobody is told of itself there, and names are JSON.
+        let others: BTreeSet<String> =
+            members.iter().filter(|user| *user != "status").map(|user| format!("\"{user}\"")).collect();
+        self.status.wait_until("the events", |status| status.online == others).await;
+        let online = |mirror: &Mirror, user: &String| mirror.watched.get(user).map(|told| told["online"] == true);
+        let told = |mirror: &Mirror| users.iter().all(|user| online(mirror, user) == Some(members.contains(user)));
+        self.watching.wait_until("the watched", told).await;
+    }
+}
+
+/// Who is there by the joins and leaves that a chat was told.
+fn there(chat: &Feed) -> BTreeSet<String> {
+    let mut there = BTreeSet::new();
+    for message in &chat.log {
+        let user = message["payload"]["user"].as_str().unwrap_or_default().to_owned();
+        match message["type"].as_str() {
+            Some("join") => assert!(there.insert(user), "there already: {message}"),
+            Some("leave") => assert!(there.remove(&user), "not there: {message}"),
+            Some("msg") => assert!(there.contains(&user), "who is not there says nothing: {message}"),
+            _ => {}
+        }
+    }
+    there
+}
+
+/// The same user in any dialect.
+enum Guest {
+    Native(Mirror),
+    List(UserList),
+    Status(Feed),
+    Chat(Feed),
+}
+
+impl Guest {
+    async fn come(server: &TestServer, user: &str, dialect: usize) -> Self {
+        match dialect {
+            0 => Self::Native(Mirror::connect(server.address(), user, &["lobby"]).await),
+            1 => Self::List(server.list(user).await),
+            2 => Self::Status(server.status(user).await),
+            _ => {
+                let chat = Feed::connect(server.address(), "/ws").await;
+                chat.send(&json!({"type": "join", "payload": {"user": user}}));
+                Self::Chat(chat)
+            }
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match self {
+            Self::Native(native) => native.send(&json!({"type": "message", "room": "lobby", "data": {"text": text}})),
+            Self::Chat(chat) => chat.send(&json!({"type": "msg", "payload": {"text": text}})),
+            Self::List(_) | Self::Status(_) => {}
+        }
+    }
+
+    fn go(&self) {
+        match self {
+            Self::Native(native) => native.close(1000),
+            Self::List(list) => list.close(1000),
+            Self::Status(feed) | Self::Chat(feed) => feed.close(1000),
+        }
+    }
+}
+
+/// A small generator of our own, so that the schedule is the same on every machine (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as usize % limit
+    }
+}
+
+#[tokio::test]
+async fn the_same_room_seen_through_all_dialects_at_once_agrees() {
+    let server = TestServer::start(&["--ttl", "2s", "--tick", "20ms", "--workers", "3"]);
+    let users: Vec<String> = (0..10).map(|n| format!("user-{n}")).collect();
+    let mut observers = Observers::start(&server, &users).await;
+    let mut guests: Vec<Vec<Guest>> = users.iter().map(|_| Vec::new()).collect();
+    let mut random = Random(0xA11_5EE5);
+    let mut said = 0;
+    for step in 0..300 {
+        let at = random.below(users.len());
+        match random.below(8) {
+            0..3 if guests[at].len() < 3 => guests[at].push(Guest::come(&server, &users[at], random.below(4)).await),
+            3 => server.beat(&users[at]).await,
+            4..6 => {
+                guests[at].iter().for_each(|guest| guest.say(&format!("message {step}")));
+                said += guests[at].len();
+            }
+            6 if !guests[at].is_empty() => {
+                let gone = random.below(guests[at].len());
+                guests[at].swap_remove(gone).go();
+            }
+            _ => {}
+        }
+        observers.list.beat().await;
+    }
+    // Those who stay, stay by any dialect but that of heartbeats; the others are gone when their leases are.
+    let mut members: BTreeSet<String> = ["chat", "list", "status"].map(str::to_owned).into();
+    for (user, guests) in users.iter().zip(&guests) {
+        if guests.iter().any(|guest| !matches!(guest, Guest::List(_))) {
+            members.insert(user.clone());
+        }
+    }
+    assert!(said > 50 && members.len() > 5 && members.len() < 13, "the schedule does something: {said}, {members:?}");
+    let deadline = Instant::now() + DEADLINE;
+    while server.count("lobby").await != members.len() as u64 {
+        assert!(Instant::now() < deadline, "{:?} and not {members:?}", server.members("lobby").await);
+        observers.list.beat().await;
+    }
+    observers.list.beat().await;
+    observers.agree(&members, &users).await;
+    assert!(server.members("lobby").await.into_keys().eq(members.iter().cloned()));
+    let names = server.get("/online_users").await.json();
+    assert_eq!(names["online_users"], json!(members));
+    // Those who hear have heard the same. What the leaving say stands at another place of a tick.
+    let of_native = |message: &Value| (message["user"].to_string(), message["data"]["text"].to_string());
+    let of_chat = |message: &Value| (message["payload"]["user"].to_string(), message["payload"]["text"].to_string());
+    let heard: Vec<_> = observers.native.since(0, "message", "lobby").into_iter().map(of_native).collect();
+    let read: Vec<_> = observers.chat.of("msg").into_iter().map(of_chat).collect();
+    assert!(heard.len() > 50, "{}", heard.len());
+    let by_words = |mut said: Vec<(String, String)>| {
+        said.sort();
+        said
+    };
+    assert_eq!(by_words(heard), by_words(read));
+    server.stop().await;
+}

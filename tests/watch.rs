@@ -1,0 +1,344 @@
+//! PROTOCOLS section 1, `watch`: named users, wherever they are, also those who are not there.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use common::{DEADLINE, Mirror, SHORT_LEASE, TestServer};
+
+fn watch(users: &[&str]) -> Value {
+    json!({"type": "watch", "users": users})
+}
+
+fn unwatch(users: &[&str]) -> Value {
+    json!({"type": "unwatch", "users": users})
+}
+
+/// Whether a mirror was last told that the user is online; `None` if it was told nothing.
+fn online(mirror: &Mirror, user: &str) -> Option<bool> {
+    mirror.watched.get(user)?["online"].as_bool()
+}
+
+fn statuses(mirror: &Mirror, mark: usize) -> Vec<&Value> {
+    mirror.since(mark, "status", "")
+}
+
+/// A client that watches and has been told of all of them.
+async fn watcher(server: &TestServer, name: &str, users: &[&str]) -> Mirror {
+    let mut mirror = server.connect(name).await;
+    mirror.send(&watch(users));
+    mirror.wait_until("all", |mirror| users.iter().all(|user| online(mirror, user).is_some())).await;
+    mirror
+}
+
+#[tokio::test]
+async fn the_answer_is_of_all_and_then_comes_every_change() {
+    let server = TestServer::start(&[]);
+    let mut bob = server.enter("bob", "kitchen").await;
+    bob.send(&json!({"type": "state", "room": "kitchen", "state": {"mood": "fine"}}));
+    bob.wait_until("the state", |bob| bob.state("kitchen", "bob").is_some()).await;
+    let mut alice = watcher(&server, "alice", &["bob", "carol"]).await;
+    let first = statuses(&alice, 0);
+    assert_eq!(first.len(), 1, "one answer: {first:?}");
+    assert_eq!(alice.watched["carol"], json!({"user": "carol", "online": false}), "never seen");
+    let told = alice.watched["bob"].clone();
+    assert_eq!((&told["online"], &told["state"]), (&json!(true), &json!({"mood": "fine"})));
+    // The same moment as over HTTP.
+    let answer = server.post_json("/v1/users/status", &json!({"users": ["bob"]})).await.json();
+    assert_eq!(answer["users"][0]["since"], told["since"]);
+    let mut carol = server.enter("carol", "attic").await;
+    alice.wait_until("carol", |alice| online(alice, "carol") == Some(true)).await;
+    bob.send(&json!({"type": "state", "room": "kitchen", "state": null}));
+    alice.wait_until("no state", |alice| alice.watched["bob"].get("state").is_none()).await;
+    assert_eq!(alice.watched["bob"]["since"], told["since"], "a state is no coming");
+    carol.send(&json!({"type": "leave", "room": "attic"}));
+    alice.wait_until("her leave", |alice| online(alice, "carol") == Some(false)).await;
+    let gone = alice.watched["carol"]["since"].as_u64().expect("it was seen");
+    assert!(gone >= told["since"].as_u64().unwrap(), "{gone}");
+    carol.barrier().await;
+    // Whoever asks now is told the same, though it was not there.
+    let late = watcher(&server, "late", &["carol"]).await;
+    assert_eq!(late.watched["carol"], alice.watched["carol"]);
+    for status in statuses(&alice, 0).iter().skip(1) {
+        assert_eq!(status["users"].as_array().unwrap().len(), 1, "only what changed: {status}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn online_is_in_any_room() {
+    let server = TestServer::start(&["--tick", "100ms"]);
+    let mut alice = watcher(&server, "alice", &["bob"]).await;
+    let mut bob = server.connect("bob").await;
+    bob.barrier().await;
+    alice.barrier().await;
+    assert_eq!(online(&alice, "bob"), Some(false), "connected is not present");
+    bob.send(&json!({"type": "join", "room": "one", "state": {"n": 1}}));
+    alice.wait_until("bob", |alice| online(alice, "bob") == Some(true)).await;
+    let since = alice.watched["bob"]["since"].clone();
+    let mark = alice.mark();
+    bob.send(&json!({"type": "join", "room": "two", "state": {"n": 2}}));
+    bob.barrier().await;
+    bob.barrier().await;
+    alice.barrier().await;
+    assert!(statuses(&alice, mark).is_empty(), "the first room has a state, the second changes nothing");
+    bob.send(&json!({"type": "leave", "room": "one"}));
+    alice.wait_until("the other state", |alice| alice.watched["bob"]["state"] == json!({"n": 2})).await;
+    // From room to room, also when a tick comes between, nobody sees it go.
+    for n in 0..20 {
+        let (old, new) = if n % 2 == 0 { ("two", "three") } else { ("three", "two") };
+        bob.send(&json!({"type": "leave", "room": old}));
+        bob.send(&json!({"type": "join", "room": new, "observe": false, "state": {"n": n}}));
+        alice.wait_until("the state", |alice| alice.watched["bob"]["state"] == json!({ "n": n })).await;
+    }
+    let told = statuses(&alice, mark);
+    assert!(told.iter().all(|status| status["users"][0]["online"] == true), "{told:?}");
+    assert_eq!(alice.watched["bob"]["since"], since);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_leave_and_a_join_within_a_tick_show_nothing() {
+    let server = TestServer::start(&["--tick", "300ms"]);
+    let bob = server.enter("bob", "lobby").await;
+    let mut alice = watcher(&server, "alice", &["bob", "passer-by"]).await;
+    let mark = alice.mark();
+    let (join, leave) = (json!({"type": "join", "room": "lobby"}), json!({"type": "leave", "room": "lobby"}));
+    alice.barrier().await;
+    bob.send_all(&[leave.clone(), join.clone()]);
+    server.connect("passer-by").await.send_all(&[join, leave]);
+    alice.barrier().await;
+    alice.barrier().await;
+    assert!(statuses(&alice, mark).is_empty(), "{}", alice.describe());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn changes_of_a_tick_are_one_status() {
+    let server = TestServer::start(&["--tick", "500ms"]);
+    let users: Vec<String> = (0..20).map(|n| format!("user-{n:02}")).collect();
+    let names: Vec<&str> = users.iter().map(String::as_str).collect();
+    let mut alice = watcher(&server, "alice", &names).await;
+    assert_eq!(statuses(&alice, 0).len(), 1);
+    let mut crowd = Vec::new();
+    for user in &users {
+        crowd.push(server.connect(user).await);
+    }
+    alice.barrier().await;
+    let mark = alice.mark();
+    crowd.iter().for_each(|user| user.send(&json!({"type": "join", "room": user.user})));
+    alice.wait_until("all", |alice| names.iter().all(|user| online(alice, user) == Some(true))).await;
+    // Two, if a tick fell between.
+    assert!(statuses(&alice, mark).len() <= 2, "{}", alice.describe());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_dialect_and_every_way_to_go_is_seen() {
+    let server = TestServer::start(&SHORT_LEASE);
+    let users = ["native", "lister", "7", "chatter", "rest"];
+    let mut alice = watcher(&server, "alice", &users).await;
+    let is = |user: &'static str, now: bool| move |alice: &Mirror| online(alice, user) == Some(now);
+    let native = server.enter("native", "lobby").await;
+    alice.wait_until("native", is("native", true)).await;
+    let mut lister = server.list("lister").await;
+    alice.wait_until("lister", is("lister", true)).await;
+    lister.beat().await;
+    let status = server.status("7").await;
+    alice.wait_until("status", is("7", true)).await;
+    let chat = server.chat("chatter").await;
+    alice.wait_until("chat", is("chatter", true)).await;
+    server.beat("rest").await;
+    alice.wait_until("rest", |alice| online(alice, "rest").is_some()).await;
+    native.vanish();
+    status.close(1000);
+    chat.close(1000);
+    drop(lister);
+    for user in users {
+        alice.wait_until(user, is(user, false)).await;
+        assert!(alice.watched[user]["since"].is_u64(), "{}", alice.watched[user]);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_watched_no_longer_is_not_told_of() {
+    let server = TestServer::start(&[]);
+    let mut alice = watcher(&server, "alice", &["bob", "carol"]).await;
+    let mut bystander = watcher(&server, "bystander", &["bob"]).await;
+    alice.send(&unwatch(&["bob", "bob", "stranger"]));
+    alice.heartbeat().await;
+    let mark = alice.mark();
+    let _bob = server.enter("bob", "lobby").await;
+    let _carol = server.enter("carol", "lobby").await;
+    bystander.wait_until("bob", |bystander| online(bystander, "bob") == Some(true)).await;
+    alice.wait_until("carol", |alice| online(alice, "carol") == Some(true)).await;
+    alice.barrier().await;
+    assert_eq!(statuses(&alice, mark).len(), 1, "carol alone");
+    assert_eq!(online(&alice, "bob"), Some(false));
+    // Watching again, and what is watched already, is answered.
+    alice.send(&watch(&["bob"]));
+    alice.wait_until("bob", |alice| online(alice, "bob") == Some(true)).await;
+    let mark = alice.mark();
+    alice.send(&watch(&["bob", "carol", "bob"]));
+    alice.wait_until("both", |alice| !statuses(alice, mark).is_empty()).await;
+    assert_eq!(statuses(&alice, mark)[0]["users"].as_array().unwrap().len(), 2);
+    alice.send(&watch(&[]));
+    alice.send(&unwatch(&[]));
+    alice.barrier().await;
+    assert_eq!(statuses(&alice, mark).len(), 1, "of nobody nothing is said");
+    assert!(bystander.since(0, "status", "").len() <= 2, "nobody else is told what one asks");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_thousand_names_are_watched_and_no_more() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.connect("alice").await;
+    let names = |range: std::ops::Range<usize>| -> Vec<String> { range.map(|n| format!("user-{n}")).collect() };
+    alice.send(&json!({"type": "watch", "users": names(0..600)}));
+    alice.send(&json!({"type": "watch", "users": names(500..1000)}));
+    alice.wait_until("all", |alice| alice.watched.len() == 1000).await;
+    let error = alice.error_of(&watch(&["one more"]).to_string()).await;
+    assert_eq!(error["code"], "forbidden");
+    assert!(error["message"].as_str().unwrap().contains("1000"), "the limit is stated: {error}");
+    // Refused as a whole, and what is watched already is no further one.
+    assert_eq!(alice.error_of(&watch(&["user-1", "another"]).to_string()).await["code"], "forbidden");
+    alice.send(&watch(&["user-1"]));
+    alice.send(&unwatch(&["user-0"]));
+    alice.send(&watch(&["one more"]));
+    alice.wait_until("one more", |alice| alice.watched.len() == 1001).await;
+    assert!(!alice.watched.contains_key("another"));
+    let _late = server.enter("user-999", "lobby").await;
+    alice.wait_until("it", |alice| online(alice, "user-999") == Some(true)).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_watches_is_forgotten() {
+    let server = TestServer::start(&[]);
+    let alice = watcher(&server, "alice", &["bob"]).await;
+    let mut other = server.connect("other").await;
+    let bob = server.enter("bob", "lobby").await;
+    bob.close(1000);
+    server.wait_for_member("lobby", "bob", false).await;
+    alice.close(1000);
+    other.barrier().await;
+    let deadline = Instant::now() + DEADLINE;
+    while server.get("/v1/stats").await.json()["watched_users"] != json!(0) {
+        assert!(Instant::now() < deadline, "alice is gone and watches nobody");
+    }
+    other.send(&watch(&["bob"]));
+    other.wait_until("bob", |other| online(other, "bob").is_some()).await;
+    assert_eq!(other.watched["bob"], json!({"user": "bob", "online": false}));
+    assert_eq!(server.get("/v1/stats").await.json()["watched_users"], json!(1));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_client_is_told_how_everybody_is_when_it_reads_again() {
+    let server = TestServer::start(&["--tick", "10ms"]);
+    let users: Vec<String> = (0..100).map(|n| format!("{n:0>100}")).collect();
+    let names: Vec<&str> = users.iter().map(String::as_str).collect();
+    let mut fast = watcher(&server, "fast", &names).await;
+    let mut slow = Mirror::connect_narrow(server.address(), "slow", &[]).await;
+    slow.send(&watch(&names));
+    slow.wait_until("all", |slow| slow.watched.len() == names.len()).await;
+    slow.read(false);
+    let mut crowd = Vec::new();
+    for user in &users {
+        crowd.push(server.connect(user).await);
+    }
+    let rounds = 40;
+    for round in 0..rounds {
+        let state = json!({"round": round, "filler": "x".repeat(900)});
+        crowd.iter().for_each(|user| {
+            user.send(&json!({"type": "join", "room": "lobby", "observe": false, "state": state}));
+        });
+        fast.wait_until("the round", |fast| names.iter().all(|user| fast.watched[*user]["state"] == state)).await;
+    }
+    // One of them goes, and is seen to have gone.
+    crowd[0].send(&json!({"type": "leave", "room": "lobby"}));
+    fast.wait_until("it", |fast| online(fast, names[0]) == Some(false)).await;
+    slow.read(true);
+    slow.wait_until("the truth of now", |slow| slow.watched == fast.watched).await;
+    let told: usize = slow.since(0, "status", "").iter().map(|status| status["users"].as_array().unwrap().len()).sum();
+    assert!(told < rounds * names.len(), "{told}: not everything that was between");
+    crowd[1].send(&json!({"type": "leave", "room": "lobby"}));
+    slow.wait_until("the next change", |slow| online(slow, names[1]) == Some(false)).await;
+    server.stop().await;
+}
+
+/// A small generator of our own, so that the schedule is the same on every machine (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as usize % limit
+    }
+}
+
+#[tokio::test]
+async fn three_watchers_end_in_agreement_with_the_api() {
+    const USERS: usize = 8;
+    let server = TestServer::start(&["--tick", "10ms", "--workers", "3", "--ttl", "1s"]);
+    let users: Vec<String> = (0..USERS).map(|n| format!("user-{n}")).collect();
+    let mut watchers = Vec::new();
+    for n in 0..3 {
+        watchers.push((server.connect(&format!("watcher-{n}")).await, BTreeSet::new()));
+    }
+    let mut clients = Vec::new();
+    for user in &users {
+        clients.push(server.connect(user).await);
+    }
+    let mut random = Random(0x0057_A7E5);
+    for step in 0..800 {
+        let (at, room) = (random.below(USERS), ["red", "green"][random.below(2)]);
+        match random.below(12) {
+            0..4 => clients[at].send(&json!({"type": "join", "room": room, "observe": false, "state": {"step": step}})),
+            4..6 => clients[at].send(&json!({"type": "leave", "room": room})),
+            6..8 => {
+                let (watcher, watched) = &mut watchers[random.below(3)];
+                watcher.send(&watch(&[&users[at]]));
+                watched.insert(at);
+            }
+            8 => {
+                let (watcher, watched) = &mut watchers[random.below(3)];
+                watcher.send(&unwatch(&[&users[at]]));
+                watched.remove(&at);
+            }
+            9 => {
+                clients[at].close(if random.below(2) == 0 { 1000 } else { 1001 });
+                clients[at] = server.connect(&users[at]).await;
+            }
+            10 => drop(clients[at].heartbeat().await),
+            _ => clients[at].pump(),
+        }
+    }
+    // Who vanished lingers for a lease. Then all were told what the API says, and the same.
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let answer = server.post_json("/v1/users/status", &json!({"users": users})).await.json();
+        let mut told: Vec<BTreeSet<String>> = vec![BTreeSet::new(); USERS];
+        let mut agreed = true;
+        for (watcher, watched) in &mut watchers {
+            watcher.barrier().await;
+            for at in watched.iter() {
+                let known = &watcher.watched[&users[*at]];
+                agreed &= known["online"] == answer["users"][*at]["online"];
+                told[*at].insert(known.to_string());
+            }
+        }
+        if agreed && told.iter().all(|told| told.len() <= 1) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{told:?} and {answer}");
+    }
+    server.stop().await;
+}
