@@ -20,6 +20,8 @@ pub(crate) const POLL: Duration = Duration::from_millis(10);
 /// Below the ports that the system gives to clients: whoever reconnects to a Redis that is away must not be given its port.
 const FIRST_PORT: u16 = 12_000;
 const PORTS: u16 = 16_000;
+/// So many ports in a row are never all taken.
+pub(crate) const ATTEMPTS: usize = 20;
 
 /// A port that nobody listens on. Somebody else may still be quicker to take it.
 pub(crate) fn free_port() -> u16 {
@@ -70,19 +72,24 @@ impl Redis {
     }
 
     async fn launch(flags: &[&str], login: Option<[String; 2]>) -> Self {
-        let flags: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
         // A port that was free may be taken by the time redis-server wants it: then the next one.
-        for _ in 0..20 {
-            let port = free_port();
-            let folder = std::env::temp_dir().join(format!("rollcall-redis-{}-{port}", std::process::id()));
-            fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
-            let mut redis = Self { child: None, port, folder, flags: flags.clone(), login: login.clone() };
-            redis.spawn();
-            if redis.ready().await {
+        for _ in 0..ATTEMPTS {
+            if let Some(redis) = Self::attempt(flags, login.clone()).await {
                 return redis;
             }
         }
         panic!("redis-server does not start with {flags:?}");
+    }
+
+    /// Starts one on the next free port; `None` if a port turns out to be taken.
+    pub(crate) async fn attempt(flags: &[&str], login: Option<[String; 2]>) -> Option<Self> {
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let port = free_port();
+        let folder = std::env::temp_dir().join(format!("rollcall-redis-{}-{port}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
+        let mut redis = Self { child: None, port, folder, flags, login };
+        redis.spawn();
+        redis.ready().await.then_some(redis)
     }
 
     fn spawn(&mut self) {

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::redis::{Redis, free_port};
+use super::redis::{ATTEMPTS, Redis, free_port};
 
 const SLOTS: usize = 16384;
 const MASTERS: usize = 3;
@@ -101,8 +101,14 @@ impl RedisCluster {
 }
 
 async fn server() -> Redis {
-    // The default port of the bus is 10,000 above the other, where the system gives ports to clients.
-    let bus = free_port().to_string();
-    let flags = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", PATIENT_MS];
-    Redis::with(&[&flags[..], &["--cluster-replica-validity-factor", "0"]].concat()).await
+    for _ in 0..ATTEMPTS {
+        // The default port of the bus is 10,000 above the other, where the system gives ports to clients.
+        let bus = free_port().to_string();
+        let flags = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", PATIENT_MS];
+        let flags = [&flags[..], &["--cluster-replica-validity-factor", "0"]].concat();
+        if let Some(redis) = Redis::attempt(&flags, None).await {
+            return redis;
+        }
+    }
+    panic!("no server of a Redis Cluster starts");
 }
