@@ -25,6 +25,8 @@ pub(crate) struct Mirror {
     /// Every message in order, unless logging is off (crowds of mirrors would keep a lot).
     pub(crate) log: Vec<Value>,
     pub(crate) logging: bool,
+    /// Since when the node says that it has lost sight of the others, while it has.
+    pub(crate) degraded: Option<u64>,
     /// The close frame the server sent, with its code.
     pub(crate) closed: Option<Option<u16>>,
     /// The connection is over.
@@ -53,6 +55,7 @@ impl Mirror {
             watched: BTreeMap::new(),
             log: Vec::new(),
             logging: true,
+            degraded: None,
             closed: None,
             ended: false,
             socket,
@@ -246,6 +249,7 @@ impl Mirror {
                 assert_keys(&message, &["type", "ts"], &[]);
                 number(&message, "ts");
             }
+            "health" => self.apply_health(&message),
             "error" => {
                 assert_keys(&message, &["type", "code", "message"], &["type_sent"]);
                 assert!(CODES.contains(&string(&message, "code").as_str()), "{message}");
@@ -256,6 +260,13 @@ impl Mirror {
         if self.logging {
             self.log.push(message);
         }
+    }
+
+    fn apply_health(&mut self, message: &Value) {
+        let degraded = message["degraded"].as_bool().unwrap_or_else(|| panic!("true or false: {message}"));
+        let keys = ["type", "degraded", "since"];
+        assert_keys(message, if degraded { &keys } else { &keys[..2] }, &[]);
+        self.degraded = degraded.then(|| number(message, "since"));
     }
 
     fn room_of(&mut self, message: &Value) -> &mut Room {

@@ -7,23 +7,37 @@ pub(crate) mod feed;
 pub(crate) mod frame;
 pub(crate) mod http;
 pub(crate) mod mirror;
+pub(crate) mod node;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod redis;
+pub(crate) mod redis_cluster;
+pub(crate) mod resp;
 pub(crate) mod room;
 pub(crate) mod server;
 pub(crate) mod socket;
+pub(crate) mod store;
+pub(crate) mod tls;
 pub(crate) mod user_list;
+pub(crate) mod witness;
 
 use std::time::Duration;
 
 pub(crate) use feed::Feed;
 pub(crate) use frame::Frame;
 pub(crate) use mirror::Mirror;
+pub(crate) use node::{Node, TTL};
 pub(crate) use process::Process;
+pub(crate) use proxy::{Mode, Proxy};
 pub(crate) use raw::RawClient;
+pub(crate) use redis::Redis;
+pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use room::Members;
 pub(crate) use server::TestServer;
+pub(crate) use store::Store;
 pub(crate) use user_list::UserList;
+pub(crate) use witness::{Edge, Witnesses};
 
 /// How long anything may take before a test gives up. Reached only by failures: it is generous on purpose, so that
 /// a loaded machine makes tests slower and not red.

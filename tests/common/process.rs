@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use super::DEADLINE;
@@ -48,7 +48,17 @@ pub(crate) struct Process {
     stderr: Lines,
 }
 
-type Lines = Arc<Mutex<Vec<String>>>;
+/// The lines of a stream so far, and who reads them.
+struct Lines {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Lines {
+    fn so_far(&self) -> Vec<String> {
+        self.lines.lock().expect("the reader does not panic").clone()
+    }
+}
 
 impl Process {
     /// Starts on port 0 with further flags.
@@ -69,14 +79,22 @@ impl Process {
     pub(crate) fn address(&mut self) -> SocketAddr {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            if let Some(address) = self.output().iter().find_map(|line| url_of(line)) {
+            if let Some(address) = self.try_address() {
                 return address;
             }
-            let running = self.child.try_wait().expect("a child can be asked").is_none();
-            let waiting = running && Instant::now() < deadline;
+            let waiting = self.running() && Instant::now() < deadline;
             assert!(waiting, "no URL was printed: {:#?}", self.output());
             sleep(POLL);
         }
+    }
+
+    /// The address in the URL, if it has been printed.
+    pub(crate) fn try_address(&self) -> Option<SocketAddr> {
+        self.output().iter().find_map(|line| url_of(line))
+    }
+
+    pub(crate) fn running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
     }
 
     /// What was printed so far: standard output, then standard error.
@@ -87,11 +105,19 @@ impl Process {
     }
 
     pub(crate) fn stdout(&self) -> Vec<String> {
-        self.stdout.lock().expect("the reader does not panic").clone()
+        self.stdout.so_far()
     }
 
     pub(crate) fn stderr(&self) -> Vec<String> {
-        self.stderr.lock().expect("the reader does not panic").clone()
+        self.stderr.so_far()
+    }
+
+    /// Everything that was printed by a process that has ended.
+    pub(crate) fn last_words(&self) -> Vec<String> {
+        while !(self.stdout.reader.is_finished() && self.stderr.reader.is_finished()) {
+            sleep(POLL);
+        }
+        self.output()
     }
 
     /// Sends a signal by name, with `kill` and this one pid.
@@ -144,7 +170,7 @@ fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     }
 }
 
-fn read_all(mut source: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+fn read_all(mut source: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let _ = source.read_to_end(&mut bytes);
@@ -153,12 +179,12 @@ fn read_all(mut source: impl Read + Send + 'static) -> std::thread::JoinHandle<V
 }
 
 fn collect(source: impl Read + Send + 'static) -> Lines {
-    let lines = Lines::default();
+    let lines = Arc::<Mutex<Vec<String>>>::default();
     let shared = Arc::clone(&lines);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(source).lines().map_while(Result::ok) {
             shared.lock().expect("nobody panics while holding it").push(line);
         }
     });
-    lines
+    Lines { lines, reader }
 }

@@ -190,7 +190,10 @@ impl Engine {
             if trouble.starts_with(LATE) && self.started.elapsed() < START_PATIENCE {
                 return; // Machines that start are busy: whoever is only slow is asked again.
             }
-            let result = if self.optional { Ok(()) } else { Err(Unavailable(message.clone())) };
+            let result = match self.optional {
+                true => Ok(()),
+                false => Err(Unavailable(format!("{message} (--redis-optional starts without it)"))),
+            };
             self.tell_opened(result);
         }
         if !self.refused.get() {

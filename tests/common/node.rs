@@ -1,0 +1,224 @@
+//! A node of a cluster: the binary as a process of its own, so that it can be killed, and what a test asks it over HTTP.
+
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::http::{self, Response};
+use super::process::{Process, command, finish};
+use super::redis::POLL;
+use super::room::{Members, members_of};
+use super::{DEADLINE, Feed, Mirror, UserList, encoded};
+
+/// The lease of the users and of the nodes, unless a test says otherwise: short enough to be waited for.
+pub(crate) const TTL: Duration = Duration::from_secs(2);
+/// Quick ticks, one worker, short leases, a short drain.
+const DEFAULTS: [[&str; 2]; 5] =
+    [["--listen", "127.0.0.1:0"], ["--workers", "1"], ["--tick", "50ms"], ["--ttl", "2s"], ["--drain", "1s"]];
+
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) address: SocketAddr,
+    process: Process,
+}
+
+/// The command line of a node; `flags` win over the defaults.
+pub(crate) fn arguments<'a>(id: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments: Vec<_> = DEFAULTS.iter().filter(|[name, _]| !flags.contains(name)).flatten().copied().collect();
+    arguments.extend(["--node-id", id]);
+    arguments.extend(flags);
+    arguments
+}
+
+/// Runs a node that must refuse to start.
+pub(crate) async fn refused(id: &str, flags: &[&str]) -> Output {
+    let command = command(&arguments(id, flags));
+    spawn_blocking(move || finish(command)).await.expect("it ends by itself")
+}
+
+/// Waits until these nodes know that the user of this device is where it is. A user's holds are told in order, so a further
+/// room shows it.
+pub(crate) async fn until_told(device: &Mirror, nodes: &[&Node]) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let room = format!("told {}", NEXT.fetch_add(1, Ordering::Relaxed));
+    device.send(&json!({"type": "join", "room": room, "observe": false}));
+    for node in nodes {
+        node.until("they are told", async || node.members(&room).await.contains_key(&device.user)).await;
+    }
+    device.send(&json!({"type": "leave", "room": room}));
+}
+
+/// Whether it serves; it may have printed its URL and be ending.
+async fn ready(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    let mut answer = Vec::new();
+    let request = http::request_text("GET", "/readyz", &[], b"");
+    let exchanged = stream.write_all(&request).await.is_ok() && stream.read_to_end(&mut answer).await.is_ok();
+    exchanged && answer.starts_with(b"HTTP/1.1 200 ")
+}
+
+impl Node {
+    /// Starts a node on the Redis at `url` and waits until it is ready.
+    pub(crate) async fn start(id: &str, url: &str, flags: &[&str]) -> Self {
+        Self::with_flags(id, &[&["--redis", url], flags].concat()).await
+    }
+
+    pub(crate) async fn with_flags(id: &str, flags: &[&str]) -> Self {
+        Self::with_environment(id, flags, &[]).await
+    }
+
+    pub(crate) async fn with_environment(id: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match Self::try_start(id, flags, environment).await {
+                Ok(node) => return node,
+                // A machine that is busy enough keeps even a Redis from answering in time.
+                Err(said) if said.contains("no answer within") && Instant::now() < deadline => {}
+                Err(said) => panic!("{id} does not start: {said}"),
+            }
+        }
+    }
+
+    /// Starts a node and waits until it is ready, or returns what it says when it ends instead.
+    pub(crate) async fn try_start(id: &str, flags: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
+        let mut command = command(&arguments(id, flags));
+        command.envs(environment.iter().copied());
+        let mut process = Process::spawn(command);
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(address) = process.try_address()
+                && ready(address).await
+            {
+                return Ok(Self { id: id.to_owned(), address, process });
+            }
+            if !process.running() {
+                return Err(process.last_words().join("\n"));
+            }
+            assert!(Instant::now() < deadline, "{id} neither starts nor ends: {:#?}", process.output());
+            sleep(POLL).await;
+        }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(self) {
+        drop(self.process);
+    }
+
+    /// SIGTERM; returns what it ends with.
+    pub(crate) async fn terminate(self) -> ExitStatus {
+        self.process.signal("TERM");
+        let mut process = self.process;
+        spawn_blocking(move || process.ended()).await.expect("it ends")
+    }
+
+    /// SIGSTOP and SIGCONT.
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.process.stderr()
+    }
+
+    /// Everything it printed so far.
+    pub(crate) fn output(&self) -> String {
+        self.process.output().join("\n")
+    }
+
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.process.resident_bytes()
+    }
+
+    /// Waits for a condition.
+    pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !done().await {
+            assert!(Instant::now() < deadline, "{}: {what}: it did not come: {:#?}", self.id, self.process.output());
+            sleep(POLL).await;
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        http::request(self.address, "GET", path, &[], b"").await
+    }
+
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Response {
+        let headers = [("content-type", "application/json")];
+        http::request(self.address, "POST", path, &headers, body.to_string().as_bytes()).await
+    }
+
+    /// A REST heartbeat that has to succeed.
+    pub(crate) async fn beat(&self, user: &str) {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let body = format!("user_id={}", encoded(user));
+        let answer = http::request(self.address, "POST", "/heartbeat", &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// A counter of `/v1/stats`.
+    pub(crate) async fn stat(&self, name: &str) -> u64 {
+        let stats = self.get("/v1/stats").await.json();
+        stats[name].as_u64().unwrap_or_else(|| panic!("{name} is a number: {stats}"))
+    }
+
+    /// Since when it is degraded, if it is, by `/readyz`.
+    pub(crate) async fn degraded(&self) -> Option<u64> {
+        let answer = self.get("/readyz").await;
+        assert_eq!(answer.status, 200, "a Redis that is away takes no node out of the balancer: {answer:?}");
+        let json = answer.json();
+        assert_eq!(json["status"], if json["degraded_since"].is_null() { "ok" } else { "degraded" }, "{json}");
+        json["degraded_since"].as_u64()
+    }
+
+    pub(crate) async fn until_degraded(&self, degraded: bool) {
+        let what = if degraded { "degraded" } else { "not degraded" };
+        self.until(what, async || self.degraded().await.is_some() == degraded).await;
+    }
+
+    /// Everybody in a room of at most 1,000 members.
+    pub(crate) async fn members(&self, room: &str) -> Members {
+        let page = self.get(&format!("/v1/rooms/{}/members", encoded(room))).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        members_of(&page.json()["members"])
+    }
+
+    /// A native client that is in `room` and has its snapshot.
+    pub(crate) async fn enter(&self, user: &str, room: &str) -> Mirror {
+        let mut mirror = Mirror::connect(self.address, user, &[room]).await;
+        mirror.wait_until("the snapshot with me in it", |mirror| mirror.has(room, user)).await;
+        mirror
+    }
+
+    /// A native client without rooms.
+    pub(crate) async fn connect(&self, user: &str) -> Mirror {
+        Mirror::connect(self.address, user, &[]).await
+    }
+
+    /// A client of the online users dialect that has its first list.
+    pub(crate) async fn list(&self, user: &str) -> UserList {
+        UserList::connect(self.address, user).await
+    }
+
+    /// A client of online status that has been greeted.
+    pub(crate) async fn status(&self, user: &str) -> Feed {
+        let mut feed = Feed::connect(self.address, &format!("/ws-online-status?userId={}", encoded(user))).await;
+        feed.wait_until("the greeting", |feed| !feed.log.is_empty()).await;
+        feed
+    }
+
+    /// A chat client that has come in and has seen its own join.
+    pub(crate) async fn chat(&self, user: &str) -> Feed {
+        let mut feed = Feed::connect(self.address, "/ws").await;
+        feed.send(&json!({"type": "join", "payload": {"user": user}}));
+        let own = |message: &Value| message["type"] == "join" && message["payload"]["user"] == user;
+        feed.wait_until("its join", |feed| feed.log.iter().any(own)).await;
+        feed
+    }
+}

@@ -1,0 +1,222 @@
+//! A TCP proxy between a node and Redis that can do to their connections what networks do, switched while it runs.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::redis::{POLL, free_port};
+use super::resp;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Pass,
+    /// Every chunk comes this much later.
+    Delay(Duration),
+    /// Nothing moves and nothing is closed, as when packets are lost: what was held back comes late with `Pass`, and never
+    /// if `Cut` comes first.
+    Hold,
+    /// Connections are closed, new ones right after they were accepted.
+    Cut,
+    /// Connections are closed, nobody listens.
+    Refuse,
+}
+
+impl Mode {
+    fn closes(self) -> bool {
+        matches!(self, Self::Cut | Self::Refuse)
+    }
+}
+
+/// What all connections look at.
+#[derive(Clone)]
+struct Control {
+    mode: watch::Receiver<Mode>,
+    /// Whether events are swallowed.
+    losing: Arc<AtomicBool>,
+    /// Connections so far; and how many of them, the oldest, get no event any more.
+    opened: Arc<AtomicUsize>,
+    deaf: Arc<AtomicUsize>,
+    lost: Arc<AtomicUsize>,
+}
+
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    switch: watch::Sender<Mode>,
+    control: Control,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    pub(crate) async fn to(target: SocketAddr) -> Self {
+        let (switch, mode) = watch::channel(Mode::Pass);
+        let control = Control {
+            mode,
+            losing: Arc::default(),
+            opened: Arc::default(),
+            deaf: Arc::default(),
+            lost: Arc::default(),
+        };
+        let listener = loop {
+            // Somebody else may have been quicker to take the port.
+            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).await {
+                break listener;
+            }
+        };
+        let address = listener.local_addr().expect("it is bound");
+        let task = tokio::spawn(serve(listener, target, control.clone()));
+        Self { address, switch, control, task }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn set(&self, mode: Mode) {
+        self.switch.send_replace(mode);
+    }
+
+    /// Whether messages to subscribers are lost, whole ones, while all else passes.
+    pub(crate) fn lose_events(&self, losing: bool) {
+        self.control.losing.store(losing, Ordering::SeqCst);
+    }
+
+    /// Subscriptions that there are bring nothing any more, and look well; new ones do.
+    pub(crate) fn deafen(&self) {
+        self.control.deaf.store(self.control.opened.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// How many messages to subscribers were lost so far.
+    pub(crate) fn lost(&self) -> usize {
+        self.control.lost.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.switch.send_replace(Mode::Cut);
+    }
+}
+
+async fn serve(listener: TcpListener, target: SocketAddr, mut control: Control) {
+    let address = listener.local_addr().expect("it is bound");
+    let mut listener = Some(listener);
+    loop {
+        let mode = *control.mode.borrow_and_update();
+        if mode == Mode::Refuse {
+            listener = None;
+            if control.mode.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let Some(open) = &listener else {
+            listener = TcpListener::bind(address).await.ok();
+            sleep(POLL).await;
+            continue;
+        };
+        tokio::select! {
+            accepted = open.accept() => if let Ok((client, _)) = accepted {
+                tokio::spawn(connection(client, target, control.clone()));
+            },
+            changed = control.mode.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+async fn connection(client: TcpStream, target: SocketAddr, control: Control) {
+    let mut mode = control.mode.clone();
+    let number = control.opened.fetch_add(1, Ordering::SeqCst);
+    let relay = async {
+        let server = TcpStream::connect(target).await?;
+        for stream in [&client, &server] {
+            stream.set_nodelay(true)?;
+        }
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        let subscribed = Arc::new(AtomicBool::new(false));
+        tokio::select! {
+            done = requests(from_client, to_server, control.clone(), &subscribed) => done,
+            done = replies(from_server, to_client, control.clone(), number, &subscribed) => done,
+        }
+    };
+    tokio::select! {
+        // Whatever went wrong, both ends see their connection end.
+        _ = relay => {}
+        _ = mode.wait_for(|mode| mode.closes()) => {}
+    }
+}
+
+async fn requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut control: Control,
+    subscribed: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        let length = from.read(&mut chunk).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        if chunk[..length].to_ascii_lowercase().windows(11).any(|window| window == b"subscribe\r\n") {
+            subscribed.store(true, Ordering::SeqCst);
+        }
+        control.pass().await;
+        to.write_all(&chunk[..length]).await?;
+    }
+}
+
+async fn replies(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut control: Control,
+    number: usize,
+    subscribed: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut buffer = Vec::new();
+    loop {
+        if from.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+        control.pass().await;
+        if !subscribed.load(Ordering::SeqCst) {
+            to.write_all(&std::mem::take(&mut buffer)).await?;
+            continue;
+        }
+        // From here on whole values only, so that one can be left out.
+        while let Some((value, length)) = resp::parse(&buffer) {
+            let bytes: Vec<u8> = buffer.drain(..length).collect();
+            let deaf = control.losing.load(Ordering::SeqCst) || number < control.deaf.load(Ordering::SeqCst);
+            if deaf && value.is_event() {
+                control.lost.fetch_add(1, Ordering::SeqCst);
+            } else {
+                to.write_all(&bytes).await?;
+            }
+        }
+    }
+}
+
+impl Control {
+    /// Waits until something may go through.
+    async fn pass(&mut self) {
+        let mode = self.mode.wait_for(|mode| *mode != Mode::Hold).await.map(|mode| *mode);
+        if let Ok(Mode::Delay(delay)) = mode {
+            sleep(delay).await;
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A real redis-server of the test's own: on a free port and in its own folder, persisting nothing, ended by its pid. It
+//! can be killed, restarted empty on the same port, and stopped and resumed.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::DEADLINE;
+use super::resp::{self, Reply};
+use super::tls::Certificates;
+
+/// How often a condition is looked at.
+pub(crate) const POLL: Duration = Duration::from_millis(10);
+/// Below the ports that the system gives to clients: whoever reconnects to a Redis that is away must not be given its port.
+const FIRST_PORT: u16 = 12_000;
+const PORTS: u16 = 16_000;
+/// So many ports in a row are never all taken.
+pub(crate) const ATTEMPTS: usize = 20;
+
+/// A port that nobody listens on. Somebody else may still be quicker to take it.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let random = RandomState::new().hash_one(std::process::id()) as u16;
+    loop {
+        let offset = random.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = FIRST_PORT + offset;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+pub(crate) struct Redis {
+    /// `None` while it is killed.
+    child: Option<Child>,
+    pub(crate) port: u16,
+    folder: PathBuf,
+    flags: Vec<String>,
+    /// What the tests' own commands log in with.
+    login: Option<[String; 2]>,
+}
+
+impl Redis {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Starts with further flags of redis-server.
+    pub(crate) async fn with(flags: &[&str]) -> Self {
+        Self::launch(flags, None).await
+    }
+
+    /// Lets in only this user with this password.
+    pub(crate) async fn with_login(user: &str, password: &str) -> Self {
+        let rule = format!("--user {user} on >{password} ~* &* +@all");
+        let mut flags = vec!["--user", "default", "off"];
+        flags.extend(rule.split(' '));
+        Self::launch(&flags, Some([user.to_owned(), password.to_owned()])).await
+    }
+
+    /// Speaks TLS on a second port.
+    pub(crate) async fn with_tls(certificates: &Certificates, port: &str) -> Self {
+        let [certificate, key, authority] = ["redis.crt", "redis.key", "ca.crt"].map(|name| certificates.path(name));
+        let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
+        Self::with(&[&["--tls-port", port, "--tls-auth-clients", "no"], &files[..]].concat()).await
+    }
+
+    async fn launch(flags: &[&str], login: Option<[String; 2]>) -> Self {
+        // A port that was free may be taken by the time redis-server wants it: then the next one.
+        for _ in 0..ATTEMPTS {
+            if let Some(redis) = Self::attempt(flags, login.clone()).await {
+                return redis;
+            }
+        }
+        panic!("redis-server does not start with {flags:?}");
+    }
+
+    /// Starts one on the next free port; `None` if a port turns out to be taken.
+    pub(crate) async fn attempt(flags: &[&str], login: Option<[String; 2]>) -> Option<Self> {
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let port = free_port();
+        let folder = std::env::temp_dir().join(format!("rollcall-redis-{}-{port}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder for temporary files can be written");
+        let mut redis = Self { child: None, port, folder, flags, login };
+        redis.spawn();
+        redis.ready().await.then_some(redis)
+    }
+
+    fn spawn(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.folder.join("log")).expect("a file");
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--dir", self.folder.to_str().expect("a plain path")])
+            .args(["--repl-diskless-sync-delay", "0", "--unixsocket", &self.socket_path()])
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::null());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("redis-server: {error}. Install it with scripts/install redis-server"));
+        self.child = Some(child);
+    }
+
+    /// Waits until it answers. False if it has ended instead.
+    async fn ready(&mut self) -> bool {
+        let deadline = Instant::now() + DEADLINE;
+        while !matches!(self.try_command(&["PING"]).await, Ok(Reply::Text(answer)) if answer == "PONG") {
+            let child = self.child.as_mut().expect("it was started");
+            if child.try_wait().expect("a child can be asked").is_some() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "redis-server does not answer: {}", self.log());
+            sleep(POLL).await;
+        }
+        true
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The URL for a node, without a login.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    pub(crate) fn socket_path(&self) -> String {
+        self.folder.join("socket").to_str().expect("a plain path").to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// A command that has to succeed.
+    pub(crate) async fn command(&self, words: &[&str]) -> Reply {
+        match self.try_command(words).await {
+            Ok(Reply::Error(error)) => panic!("{words:?}: {error}"),
+            Ok(reply) => reply,
+            Err(error) => panic!("{words:?}: {error}"),
+        }
+    }
+
+    pub(crate) async fn try_command(&self, words: &[&str]) -> std::io::Result<Reply> {
+        match &self.login {
+            Some([user, password]) => resp::ask(self.address(), &[&["AUTH", user, password], words]).await,
+            None => resp::ask(self.address(), &[words]).await,
+        }
+    }
+
+    /// Repeats a command until its reply will do.
+    pub(crate) async fn until(&self, words: &[&str], done: impl Fn(&Reply) -> bool) -> Reply {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let reply = self.command(words).await;
+            if done(&reply) {
+                return reply;
+            }
+            assert!(Instant::now() < deadline, "{words:?} still says {reply:?}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// All keys, sorted.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let mut keys = self.command(&["KEYS", "*"]).await.texts();
+        keys.sort();
+        keys
+    }
+
+    /// How often a command was executed, by `INFO commandstats`.
+    pub(crate) async fn calls(&self, command: &str) -> u64 {
+        let info = self.command(&["INFO", "commandstats"]).await;
+        let head = format!("cmdstat_{command}:calls=");
+        let line = info.text().lines().find_map(|line| line.strip_prefix(&head));
+        line.map_or(0, |rest| rest.split(',').next().and_then(|calls| calls.parse().ok()).expect("a number of calls"))
+    }
+
+    /// SIGKILL: it is gone, and so is what it knew.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts again where it was, empty.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.spawn();
+        assert!(self.ready().await, "it starts again: {}", self.log());
+    }
+
+    /// SIGSTOP: connections stay open, nothing is answered.
+    pub(crate) fn hang(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill runs");
+        assert!(status.success(), "kill -s {name}");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}

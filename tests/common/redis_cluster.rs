@@ -1,0 +1,114 @@
+//! A Redis Cluster of the test's own: three masters with a replica each, joined by commands, quick to fail over.
+
+use futures_util::future::join_all;
+
+use super::redis::{ATTEMPTS, Redis, free_port};
+
+const SLOTS: usize = 16384;
+const MASTERS: usize = 3;
+/// When a silent master counts as failed: never because the machine is loaded, and soon when it was killed.
+const PATIENT_MS: &str = "30000";
+const IMPATIENT_MS: &str = "1500";
+
+pub(crate) struct RedisCluster {
+    /// The first three began as masters, each of the others as the replica of the one three places before it.
+    pub(crate) servers: Vec<Redis>,
+}
+
+impl RedisCluster {
+    pub(crate) async fn start() -> Self {
+        let servers = join_all((0..2 * MASTERS).map(|_| server())).await;
+        let cluster = Self { servers };
+        let slots: Vec<_> = (0..=MASTERS).map(|master| (SLOTS * master / MASTERS).to_string()).collect();
+        for (master, server) in cluster.servers[..MASTERS].iter().enumerate() {
+            let last = (slots[master + 1].parse::<usize>().expect("a slot") - 1).to_string();
+            server.command(&["CLUSTER", "ADDSLOTSRANGE", &slots[master], &last]).await;
+            server.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(master + 1).to_string()]).await;
+        }
+        let first = &cluster.servers[0];
+        for server in &cluster.servers[1..] {
+            let bus = server.command(&["CONFIG", "GET", "cluster-port"]).await.texts()[1].clone();
+            first.command(&["CLUSTER", "MEET", "127.0.0.1", &server.port.to_string(), &bus]).await;
+        }
+        let all = format!("cluster_known_nodes:{}", cluster.servers.len());
+        for server in &cluster.servers {
+            server.until(&["CLUSTER", "INFO"], |info| info.text().contains(&all)).await;
+        }
+        for (master, replica) in cluster.servers.iter().zip(&cluster.servers[MASTERS..]) {
+            let master = master.command(&["CLUSTER", "MYID"]).await;
+            replica.command(&["CLUSTER", "REPLICATE", master.text()]).await;
+        }
+        cluster.settle().await;
+        cluster
+    }
+
+    /// Waits until each running server knows a good cluster and each master has the replicas that run.
+    async fn settle(&self) {
+        for (number, server) in self.servers.iter().enumerate() {
+            server.until(&["CLUSTER", "INFO"], |info| info.text().contains("cluster_state:ok")).await;
+            if number >= MASTERS {
+                server.until(&["INFO", "replication"], |info| info.text().contains("master_link_status:up")).await;
+                let replicas = |nodes: &str| nodes.lines().filter(|line| line.contains("slave")).count() == MASTERS;
+                self.servers[0].until(&["CLUSTER", "NODES"], |nodes| replicas(nodes.text())).await;
+            }
+        }
+    }
+
+    /// Some of the masters, as a node is told of them.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.servers[..2].iter().map(Redis::url).collect()
+    }
+
+    /// The flags of a node that uses it.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let mut flags = vec!["--redis-cluster".to_owned()];
+        flags.extend(self.urls().into_iter().flat_map(|url| ["--redis".to_owned(), url]));
+        flags
+    }
+
+    /// Kills a master and waits until its replica has taken its slots.
+    pub(crate) async fn fail_over(&mut self, master: usize) {
+        self.servers[master].kill();
+        let running = |number: &usize| *number != master;
+        for patience in [IMPATIENT_MS, PATIENT_MS] {
+            for number in (0..2 * MASTERS).filter(running) {
+                self.servers[number].command(&["CONFIG", "SET", "cluster-node-timeout", patience]).await;
+            }
+            let replica = &self.servers[master + MASTERS];
+            replica.until(&["INFO", "replication"], |info| info.text().contains("role:master")).await;
+            for number in (0..2 * MASTERS).filter(running) {
+                let server = &self.servers[number];
+                server.until(&["CLUSTER", "INFO"], |info| info.text().contains("cluster_state:ok")).await;
+            }
+        }
+    }
+
+    /// Which of the servers was given the slot of `key` at the start.
+    pub(crate) async fn master_of(&self, key: &str) -> usize {
+        let slot = self.servers.last().expect("they run").command(&["CLUSTER", "KEYSLOT", key]).await.number();
+        usize::try_from(slot).expect("a slot") * MASTERS / SLOTS
+    }
+
+    /// All keys of all masters, sorted.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        for server in &self.servers[..MASTERS] {
+            keys.extend(server.keys().await);
+        }
+        keys.sort();
+        keys
+    }
+}
+
+async fn server() -> Redis {
+    for _ in 0..ATTEMPTS {
+        // The default port of the bus is 10,000 above the other, where the system gives ports to clients.
+        let bus = free_port().to_string();
+        let flags = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", PATIENT_MS];
+        let flags = [&flags[..], &["--cluster-replica-validity-factor", "0"]].concat();
+        if let Some(redis) = Redis::attempt(&flags, None).await {
+            return redis;
+        }
+    }
+    panic!("no server of a Redis Cluster starts");
+}

@@ -1,0 +1,245 @@
+//! The faults themselves: what the Redis servers, the proxy and the Redis Cluster of the tests do when told to.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::common::redis::free_port;
+use crate::common::resp::{Reply, ask, encode, parse};
+use crate::common::tls::Certificates;
+use crate::common::{DEADLINE, Edge, Mode, Node, Proxy, Redis, RedisCluster, Witnesses};
+
+/// A client of Redis that keeps its connection.
+struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    async fn through(proxy: &Proxy) -> Self {
+        Self { stream: TcpStream::connect(proxy.address()).await.unwrap(), buffer: Vec::new() }
+    }
+
+    async fn send(&mut self, words: &[&str]) {
+        self.stream.write_all(&encode(words)).await.unwrap();
+    }
+
+    /// The next value, or `None` at the end of the connection.
+    async fn next(&mut self) -> Option<Reply> {
+        let reading = async {
+            loop {
+                if let Some((reply, used)) = parse(&self.buffer) {
+                    self.buffer.drain(..used);
+                    return Some(reply);
+                }
+                if self.stream.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                    return None;
+                }
+            }
+        };
+        timeout(DEADLINE, reading).await.expect("an answer or an end")
+    }
+}
+
+fn text(text: &str) -> Reply {
+    Reply::Text(text.to_owned())
+}
+
+fn message(payload: &str) -> Reply {
+    Reply::List(vec![text("message"), text("news"), text(payload)])
+}
+
+#[test]
+fn values_are_found_whole_or_not_at_all() {
+    let bytes = b"*3\r\n$7\r\nmessage\r\n:42\r\n%1\r\n+a\r\n_\r\n-ERR no\r\n";
+    let list = Reply::List(vec![text("message"), Reply::Number(42), Reply::List(vec![text("a"), Reply::Nil])]);
+    let end = bytes.len() - b"-ERR no\r\n".len();
+    for length in 0..end {
+        assert_eq!(parse(&bytes[..length]), None, "{length}");
+    }
+    assert_eq!(parse(bytes), Some((list, end)));
+    assert_eq!(parse(&bytes[end..]), Some((Reply::Error("ERR no".to_owned()), 9)));
+    assert_eq!(parse(b"$-1\r\n"), Some((Reply::Nil, 5)));
+    assert_eq!(parse(b">2\r\n$0\r\n\r\n#t\r\n"), Some((Reply::List(vec![text(""), text("t")]), 14)));
+}
+
+#[tokio::test]
+async fn a_redis_is_killed_restarted_empty_stopped_and_resumed() {
+    let mut redis = Redis::start().await;
+    redis.command(&["SET", "a", "1"]).await;
+    assert_eq!(redis.keys().await, ["a"]);
+    assert_eq!(redis.calls("set").await, 1);
+    redis.kill();
+    assert!(redis.try_command(&["PING"]).await.is_err());
+    redis.restart().await;
+    assert_eq!(redis.command(&["GET", "a"]).await, Reply::Nil);
+    redis.hang();
+    let asked = timeout(Duration::from_millis(100), ask(redis.address(), &[&["PING"]])).await;
+    assert!(asked.is_err(), "it accepts and does not answer");
+    redis.resume();
+    assert_eq!(redis.command(&["PING"]).await, text("PONG"));
+    // Dropping one that is stopped ends it as well.
+    redis.hang();
+    let address = redis.address();
+    drop(redis);
+    assert!(ask(address, &[&["PING"]]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_redis_with_a_login_answers_nobody_else() {
+    let redis = Redis::with_login("rollcall", "secret").await;
+    assert_eq!(redis.command(&["PING"]).await, text("PONG"));
+    assert!(matches!(ask(redis.address(), &[&["PING"]]).await, Ok(Reply::Error(_))));
+}
+
+#[tokio::test]
+async fn a_replica_refuses_writes() {
+    let master = Redis::start().await;
+    let replica = Redis::with(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
+    master.command(&["SET", "a", "1"]).await;
+    replica.until(&["GET", "a"], |reply| *reply == text("1")).await;
+    let refused = replica.try_command(&["SET", "a", "2"]).await.unwrap();
+    assert!(matches!(&refused, Reply::Error(error) if error.starts_with("READONLY")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_passes_delays_and_holds() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(redis.address()).await;
+    let mut client = Client::through(&proxy).await;
+    client.send(&["SET", "a", "1"]).await;
+    assert_eq!(client.next().await, Some(text("OK")));
+    let delay = Duration::from_millis(200);
+    proxy.set(Mode::Delay(delay));
+    let started = Instant::now();
+    client.send(&["GET", "a"]).await;
+    assert_eq!(client.next().await, Some(text("1")));
+    assert!(started.elapsed() >= delay * 2, "both ways are slow");
+    proxy.set(Mode::Hold);
+    client.send(&["SET", "a", "2"]).await;
+    assert!(timeout(delay, client.next()).await.is_err(), "nothing moves");
+    assert_eq!(redis.command(&["GET", "a"]).await, text("1"));
+    proxy.set(Mode::Pass);
+    assert_eq!(client.next().await, Some(text("OK")), "what was held back comes late");
+    assert_eq!(redis.command(&["GET", "a"]).await, text("2"));
+}
+
+#[tokio::test]
+async fn a_proxy_cuts_and_refuses_and_comes_back() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(redis.address()).await;
+    for mode in [Mode::Cut, Mode::Refuse] {
+        let mut client = Client::through(&proxy).await;
+        client.send(&["PING"]).await;
+        assert_eq!(client.next().await, Some(text("PONG")));
+        proxy.set(Mode::Hold);
+        client.send(&["SET", "a", "1"]).await;
+        proxy.set(mode);
+        assert_eq!(client.next().await, None, "{mode:?}");
+        assert!(ask(proxy.address(), &[&["PING"]]).await.is_err(), "{mode:?}");
+        proxy.set(Mode::Pass);
+        let deadline = Instant::now() + DEADLINE;
+        while ask(proxy.address(), &[&["PING"]]).await.is_err() {
+            assert!(Instant::now() < deadline, "it comes back after {mode:?}");
+        }
+        assert_eq!(redis.command(&["GET", "a"]).await, Reply::Nil, "what was held back is lost");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_loses_whole_events_and_nothing_else() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(redis.address()).await;
+    let mut subscriber = Client::through(&proxy).await;
+    let mut other = Client::through(&proxy).await;
+    subscriber.send(&["SUBSCRIBE", "news"]).await;
+    let subscribed = Reply::List(vec![text("subscribe"), text("news"), Reply::Number(1)]);
+    assert_eq!(subscriber.next().await, Some(subscribed));
+    let long = "x".repeat(200_000);
+    for (payload, losing) in [("one", false), (&long, false), (&long, true), ("two", true), ("three", false)] {
+        let lost = proxy.lost();
+        proxy.lose_events(losing);
+        redis.command(&["PUBLISH", "news", payload]).await;
+        if losing {
+            let deadline = Instant::now() + DEADLINE;
+            while proxy.lost() == lost {
+                assert!(Instant::now() < deadline, "{payload:.10} is lost");
+                tokio::task::yield_now().await;
+            }
+        } else {
+            assert_eq!(subscriber.next().await, Some(message(payload)));
+        }
+        other.send(&["ECHO", "hello"]).await;
+        assert_eq!(other.next().await, Some(text("hello")));
+    }
+    assert_eq!(proxy.lost(), 2);
+    proxy.lose_events(true);
+    subscriber.send(&["PING"]).await;
+    assert_eq!(subscriber.next().await, Some(Reply::List(vec![text("pong"), text("")])));
+}
+
+#[tokio::test]
+async fn a_redis_cluster_replaces_a_master_by_its_replica() {
+    let mut cluster = RedisCluster::start().await;
+    let master = cluster.master_of("{0}a").await;
+    let set = cluster.servers[master].command(&["SET", "{0}a", "1"]).await;
+    assert_eq!(set, text("OK"));
+    assert_eq!(cluster.servers[master].command(&["WAIT", "1", "5000"]).await, Reply::Number(1));
+    let elsewhere = cluster.servers[(master + 1) % 3].try_command(&["GET", "{0}a"]).await.unwrap();
+    assert!(matches!(&elsewhere, Reply::Error(error) if error.starts_with("MOVED")), "{elsewhere:?}");
+    assert_eq!(cluster.keys().await, ["{0}a"]);
+    cluster.fail_over(master).await;
+    let replica = &cluster.servers[master + 3];
+    assert_eq!(replica.command(&["GET", "{0}a"]).await, text("1"));
+}
+
+#[tokio::test]
+#[should_panic(expected = "saw alice leave (closed)")]
+async fn a_witness_fails_on_a_leave_that_nobody_caused() {
+    let node = Node::with_flags("alone", &[]).await;
+    let mut witnesses = Witnesses::on(&[&node], "lobby").await;
+    let alice = node.enter("alice", "lobby").await;
+    witnesses.agree(&[&node], &["alice"]).await;
+    alice.close(1000);
+    witnesses.agree(&[&node], &[]).await;
+}
+
+#[tokio::test]
+async fn witnesses_remember_what_they_were_shown() {
+    let node = Node::with_flags("alone", &[]).await;
+    let bob = node.enter("bob", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&node, &node], "lobby").await;
+    let alice = node.enter("alice", "lobby").await;
+    witnesses.agree(&[&node], &["alice", "bob"]).await;
+    witnesses.may_leave(&["alice"]);
+    alice.close(1000);
+    witnesses.agree(&[&node], &["bob"]).await;
+    witnesses.assert_still(&["bob"]);
+    witnesses.assert_left_once("alice", &["closed"]);
+    let edges = vec![Edge::Joined("alice".to_owned()), Edge::Left("alice".to_owned(), "closed".to_owned())];
+    assert_eq!(witnesses.edges_of("alice"), [edges.clone(), edges]);
+    drop(bob);
+}
+
+#[tokio::test]
+async fn certificates_are_good_for_a_redis_with_tls() {
+    let certificates = Certificates::make();
+    let port = free_port().to_string();
+    let redis = Redis::with_tls(&certificates, &port).await;
+    let mut openssl = tokio::process::Command::new("openssl");
+    let authority = certificates.path("ca.crt");
+    openssl.args([
+        "s_client",
+        "-connect",
+        &format!("127.0.0.1:{port}"),
+        "-verify_return_error",
+        "-verify_ip",
+        "127.0.0.1",
+    ]);
+    openssl.args(["-CAfile", &authority]).stdin(std::process::Stdio::null());
+    let output = timeout(DEADLINE, openssl.output()).await.expect("it ends").expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(redis.command(&["PING"]).await, text("PONG"));
+}

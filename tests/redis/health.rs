@@ -1,0 +1,78 @@
+//! A node that has lost Redis says so, once and everywhere, and says when it is over.
+
+use serde_json::{Value, json};
+
+use crate::common::{Mirror, Node, Redis};
+
+async fn answers(node: &Node) -> Vec<(&'static str, Value)> {
+    let mut answers = Vec::new();
+    for path in ["/v1/rooms/lobby/members", "/v1/rooms/lobby/count", "/v1/rooms", "/v1/stats"] {
+        answers.push((path, node.get(path).await.json()));
+    }
+    let status = node.post_json("/v1/users/status", &json!({"users": ["alice"]})).await;
+    answers.push(("/v1/users/status", status.json()));
+    answers
+}
+
+#[tokio::test]
+async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
+    let mut redis = Redis::start().await;
+    let node = Node::start("a", &redis.url(), &[]).await;
+    let mut list = node.list("list").await;
+    let mut status = node.status("7").await;
+    let mut alice = node.enter("alice", "lobby").await;
+    assert_eq!((alice.degraded, node.degraded().await), (None, None));
+    for (path, answer) in answers(&node).await {
+        assert!(answer.get("degraded_since").is_none(), "{path}: {answer}");
+    }
+    for round in 1..=2 {
+        redis.kill();
+        alice.wait_until("health", |alice| alice.degraded.is_some()).await;
+        let since = alice.degraded;
+        assert_eq!(node.degraded().await, since, "one time for one outage");
+        for (path, answer) in answers(&node).await {
+            assert_eq!(answer["degraded_since"].as_u64(), since, "{path}: {answer}");
+        }
+        let mut late = Mirror::connect(node.address, "late", &["lobby"]).await;
+        late.wait_until("health after the welcome", |late| late.degraded.is_some()).await;
+        assert_eq!(late.degraded, since);
+        assert_eq!(late.log[1]["type"], "health", "right after the welcome: {}", late.describe());
+        redis.restart().await;
+        for mirror in [&mut alice, &mut late] {
+            mirror.wait_until("health again", |mirror| mirror.degraded.is_none()).await;
+        }
+        node.until_degraded(false).await;
+        for (path, answer) in answers(&node).await {
+            assert!(answer.get("degraded_since").is_none(), "{path}: {answer}");
+        }
+        let lines = node.log();
+        let of = |level: &str| {
+            lines.iter().filter(|line| line.contains(level) && line.to_lowercase().contains("redis")).count()
+        };
+        assert_eq!(of("WARN"), round, "once for each outage: {lines:#?}");
+        assert_eq!(of("ERROR"), 0, "{lines:#?}");
+    }
+    // Clients of other protocols know nothing of it.
+    list.beat().await;
+    assert_eq!(list.errors, 0);
+    status.wait_until("alice", |status| status.online.contains("\"alice\"")).await;
+    assert!(status.log.iter().all(|message| message["type"] != "health"));
+}
+
+#[tokio::test]
+async fn a_node_without_redis_is_never_degraded() {
+    let node = Node::with_flags("alone", &[]).await;
+    let alice = node.enter("alice", "lobby").await;
+    assert_eq!((alice.degraded, node.degraded().await), (None, None));
+    for (path, answer) in answers(&node).await {
+        assert!(answer.get("degraded_since").is_none(), "{path}: {answer}");
+    }
+    assert_eq!(node.get("/v1/stats").await.json()["node"], "alone");
+}
+
+#[tokio::test]
+async fn the_welcome_names_the_node() {
+    let redis = Redis::start().await;
+    let a = Node::start("one", &redis.url(), &[]).await;
+    assert_eq!(a.connect("alice").await.welcome["node"], "one");
+}

@@ -1,0 +1,220 @@
+//! Nodes that die, that are stopped, that come back, and two that want to be the same one.
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use crate::SLACK;
+use crate::common::node::refused;
+use crate::common::{DEADLINE, Mirror, Node, Redis, Store, TTL, Witnesses};
+
+/// EX_UNAVAILABLE of sysexits.h.
+const UNAVAILABLE: i32 = 69;
+
+on_both!(a_killed_node_takes_its_users_along_and_nobody_else, a_rolling_restart_shows_nobody_leaving);
+
+async fn a_killed_node_takes_its_users_along_and_nobody_else(store: Store) {
+    let [a, b, c] = store.three_nodes().await;
+    let _alice = a.enter("alice", "lobby").await;
+    let _bob = b.enter("bob", "lobby").await;
+    // Dave comes back elsewhere, Erin is elsewhere as well, Carol is only here.
+    let dave = c.enter("dave", "lobby").await;
+    let _erin_here = c.enter("erin", "lobby").await;
+    let _erin_there = a.enter("erin", "lobby").await;
+    let _carol = c.enter("carol", "lobby").await;
+    c.beat("over rest").await;
+    let mut witnesses = Witnesses::on(&[&a, &b, &c], "lobby").await;
+    witnesses.may_leave(&["over rest"]);
+    witnesses.agree(&[&a, &b, &c], &["alice", "bob", "carol", "dave", "erin", "over rest"]).await;
+    witnesses.may_leave(&["carol"]);
+    witnesses.forget(&c);
+    c.kill();
+    let killed = Instant::now();
+    drop(dave);
+    let _dave = b.enter("dave", "lobby").await;
+    witnesses.agree_within(TTL + SLACK, &[&a, &b], &["alice", "bob", "dave", "erin"]).await;
+    assert!(killed.elapsed() < TTL + SLACK);
+    witnesses.assert_left_once("carol", &["node_lost"]);
+    witnesses.assert_still(&["dave", "erin"]);
+    // Nothing of it is left in Redis.
+    let gone = |key: &String| !key.contains(":c.") && !key.ends_with(":c") && !key.ends_with(":carol");
+    let swept = async { while !store.keys().await.iter().all(gone) {} };
+    timeout(DEADLINE, swept).await.expect("what a dead node held is swept");
+    witnesses.agree(&[&a, &b], &["alice", "bob", "dave", "erin"]).await;
+}
+
+/// A client as it ought to be: sent away, it connects to the next node.
+async fn stay_online(user: &str, mut mirror: Mirror, next: &Node) -> Mirror {
+    assert_eq!(mirror.wait_for_close().await, Some(1012), "{user}");
+    next.enter(user, "lobby").await
+}
+
+/// A node that is started until it may: its former life may have to end first.
+async fn start_again(store: &Store, id: &str) -> Node {
+    let flags = store.flags();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match Node::try_start(id, &flags, &[]).await {
+            Ok(node) => return node,
+            Err(said) => assert!(Instant::now() < deadline, "{id} may start again: {said}"),
+        }
+    }
+}
+
+async fn a_rolling_restart_shows_nobody_leaving(store: Store) {
+    let mut nodes: Vec<_> = store.three_nodes().await.into();
+    let users = ["u0", "u1", "u2", "u3", "u4", "u5"];
+    let mut witnesses = Witnesses::on(&nodes.iter().collect::<Vec<_>>(), "lobby").await;
+    // Where each user is, and its connection.
+    let mut clients = Vec::new();
+    for (number, user) in users.into_iter().enumerate() {
+        let home = nodes[number % 3].id.clone();
+        clients.push((user, home, nodes[number % 3].enter(user, "lobby").await));
+    }
+    witnesses.agree(&nodes.iter().collect::<Vec<_>>(), &users).await;
+    for id in ["a", "b", "c"] {
+        let at = nodes.iter().position(|node| node.id == id).unwrap();
+        let node = nodes.remove(at);
+        let next = &nodes[0];
+        witnesses.forget(&node);
+        let stopping = node.terminate();
+        let moving = join_all(clients.into_iter().map(async |(user, home, mirror)| match home == id {
+            true => (user, next.id.clone(), stay_online(user, mirror, next).await),
+            false => (user, home, mirror),
+        }));
+        let (status, moved) = tokio::join!(stopping, moving);
+        assert_eq!(status.code(), Some(0), "{id}");
+        clients = moved;
+        let node = start_again(&store, id).await;
+        witnesses.add(&node).await;
+        nodes.push(node);
+        witnesses.agree(&nodes.iter().collect::<Vec<_>>(), &users).await;
+    }
+    // The leases of all former lives run out, and still nobody is seen leaving.
+    witnesses.look_on(TTL * 2).await;
+    witnesses.agree(&nodes.iter().collect::<Vec<_>>(), &users).await;
+    assert!(clients.iter_mut().all(|(_, _, mirror)| {
+        mirror.pump();
+        !mirror.ended
+    }));
+}
+
+#[tokio::test]
+async fn who_does_not_come_back_after_a_stop_leaves_with_the_lease() {
+    let redis = Redis::start().await;
+    let a = Node::start("a", &redis.url(), &[]).await;
+    let b = Node::start("b", &redis.url(), &[]).await;
+    let _alice = a.enter("alice", "lobby").await;
+    let _bob = b.enter("bob", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
+    witnesses.may_leave(&["bob"]);
+    witnesses.forget(&b);
+    assert_eq!(b.terminate().await.code(), Some(0));
+    assert!(a.members("lobby").await.contains_key("bob"), "it may still come back");
+    witnesses.agree_within(TTL + SLACK, &[&a], &["alice"]).await;
+}
+
+#[tokio::test]
+async fn two_nodes_cannot_have_one_id() {
+    let redis = Redis::start().await;
+    let first = Node::start("twin", &redis.url(), &[]).await;
+    let _alice = first.enter("alice", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&first], "lobby").await;
+    for _ in 0..2 {
+        let output = refused("twin", &["--redis", &redis.url()]).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
+        assert!(said.contains("twin") && said.contains("node-id"), "what to change: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+    // The first is none the worse for it, for longer than a lease.
+    let bob = Node::start("other", &redis.url(), &[]).await;
+    let _bob = bob.enter("bob", "lobby").await;
+    witnesses.look_on(TTL * 2).await;
+    witnesses.agree(&[&first, &bob], &["alice", "bob"]).await;
+}
+
+#[tokio::test]
+async fn a_node_that_starts_after_its_crash_leaves_no_ghost() {
+    let store = Store::single().await;
+    let (a, c) = (store.node("a").await, store.node("c").await);
+    let _alice = a.enter("alice", "lobby").await;
+    let returning = c.enter("returning", "lobby").await;
+    let _ghost = c.enter("ghost", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&a], "lobby").await;
+    witnesses.agree(&[&a, &c], &["alice", "ghost", "returning"]).await;
+    witnesses.may_leave(&["ghost"]);
+    c.kill();
+    drop(returning);
+    // Waits at another node until the first is back.
+    let waiting = a.enter("returning", "lobby").await;
+    let c = start_again(&store, "c").await;
+    witnesses.add(&c).await;
+    let _returned = c.enter("returning", "lobby").await;
+    drop(waiting);
+    witnesses.agree_within(TTL + SLACK, &[&a, &c], &["alice", "returning"]).await;
+    witnesses.look_on(TTL * 2).await;
+    witnesses.assert_still(&["returning", "alice"]);
+    let runs = store.keys().await.iter().filter(|key| key.contains(":h:c.")).count();
+    assert_eq!(runs, 1, "{:?}", store.keys().await);
+}
+
+#[tokio::test]
+async fn a_node_that_was_stopped_for_longer_than_its_lease_comes_back() {
+    let redis = Redis::start().await;
+    let a = Node::start("a", &redis.url(), &[]).await;
+    let c = Node::start("c", &redis.url(), &[]).await;
+    let _alice = a.enter("alice", "lobby").await;
+    let carol = c.enter("carol", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&a, &c], "lobby").await;
+    witnesses.agree(&[&a, &c], &["alice", "carol"]).await;
+    c.signal("STOP");
+    a.until("it counts as lost", async || !a.members("lobby").await.contains_key("carol")).await;
+    c.signal("CONT");
+    witnesses.may_leave(&["carol"]);
+    witnesses.agree(&[&a, &c], &["alice", "carol"]).await;
+    // While it was stopped its own clients were shown nothing, and neither were they afterwards.
+    assert!(witnesses.edges_of("carol")[1].is_empty(), "{:?}", witnesses.edges_of("carol"));
+    assert!(witnesses.edges_of("alice")[1].is_empty(), "{:?}", witnesses.edges_of("alice"));
+    carol.send(&json!({"type": "state", "room": "lobby", "state": {"back": true}}));
+    witnesses.see_state("carol", &json!({"back": true})).await;
+}
+
+#[tokio::test]
+async fn a_crowd_goes_through_in_portions() {
+    const USERS: usize = 1500;
+    let redis = Redis::start().await;
+    let a = Node::start("a", &redis.url(), &[]).await;
+    let b = Node::start("b", &redis.url(), &[]).await;
+    let counted = |node: &Node, count: usize| {
+        let address = node.address;
+        async move {
+            let deadline = Instant::now() + DEADLINE;
+            let path = "/v1/rooms/arena/count";
+            loop {
+                let json = crate::common::http::request(address, "GET", path, &[], b"").await.json();
+                if json["count"] == count {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "{count} were to be counted: {json}");
+            }
+        }
+    };
+    let users = join_all((0..USERS).map(async |number| {
+        let user = a.connect(&format!("user-{number}")).await;
+        user.send(&json!({"type": "join", "room": "arena", "observe": false, "state": {"number": number}}));
+        user
+    }))
+    .await;
+    counted(&a, USERS).await;
+    counted(&b, USERS).await;
+    // One that knows them from Redis alone, and the end of all of them.
+    let c = Node::start("c", &redis.url(), &[]).await;
+    counted(&c, USERS).await;
+    a.kill();
+    counted(&b, 0).await;
+    counted(&c, 0).await;
+    drop(users);
+}

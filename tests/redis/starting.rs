@@ -1,0 +1,238 @@
+//! How a node starts with Redis: every kind of URL, and every kind of mistake with a message that says what is wrong and
+//! never with what password.
+
+use std::process::Output;
+
+use crate::common::node::refused;
+use crate::common::proxy::Mode;
+use crate::common::redis::free_port;
+use crate::common::tls::Certificates;
+use crate::common::{Node, Proxy, Redis, Witnesses};
+
+/// EX_USAGE and EX_UNAVAILABLE of sysexits.h.
+const USAGE: i32 = 64;
+const UNAVAILABLE: i32 = 69;
+const PASSWORD: &str = "hunter2secret";
+
+fn said(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Expects this exit code and a message with these words, and no password.
+async fn check_refused(flags: &[&str], code: i32, words: &[&str]) {
+    let output = refused("a", &[flags, &["--log", "trace"]].concat()).await;
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{flags:?} should mention {word}: {said}");
+    }
+    assert!(!said.contains("panicked") && !said.contains(PASSWORD), "{flags:?}: {said}");
+}
+
+#[tokio::test]
+async fn a_bad_command_line_exits_64() {
+    for (url, word) in [
+        ("", "redis"),
+        ("127.0.0.1", "redis"),
+        ("http://127.0.0.1:1", "redis"),
+        ("redis://", "redis"),
+        ("redis://127.0.0.1:99999", "redis"),
+        ("redis://127.0.0.1:1/not-a-number", "redis"),
+        ("redis://user:hunter2secret@127.0.0.1:port", "redis"),
+        ("redis+unix://", "redis"),
+    ] {
+        check_refused(&["--redis", url], USAGE, &[word]).await;
+    }
+    let url = "redis://127.0.0.1:1";
+    check_refused(&["--redis", url, "--redis-lanes", "0"], USAGE, &["redis-lanes"]).await;
+    check_refused(&["--redis", url, "--redis-lanes", "many"], USAGE, &["redis-lanes"]).await;
+    check_refused(&["--redis", url, "--redis-prefix", ""], USAGE, &["redis-prefix"]).await;
+    check_refused(&["--redis", url, "--redis-prefix", "a{b}"], USAGE, &["redis-prefix"]).await;
+    check_refused(&["--redis-cluster"], USAGE, &["redis-cluster", "--redis"]).await;
+    check_refused(&["--redis-optional"], USAGE, &["redis-optional", "--redis"]).await;
+    check_refused(&["--redis", "redis://:hunter2secret@127.0.0.1:99999"], USAGE, &["redis"]).await;
+}
+
+#[tokio::test]
+async fn a_bad_node_id_exits_64() {
+    for id in ["", "a b", "a:b", "{a}", "ü", &"x".repeat(300)] {
+        let output = refused(id, &["--redis", "redis://127.0.0.1:1"]).await;
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(USAGE), "{id:?}: {said}");
+        assert!(said.contains("node-id"), "{id:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_exits_69() {
+    let port = free_port().to_string();
+    let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}");
+    check_refused(&["--redis", &url], UNAVAILABLE, &[&port, "--redis-optional"]).await;
+    check_refused(&["--redis", &url, "--redis-cluster"], UNAVAILABLE, &[&port]).await;
+    check_refused(&["--redis", "redis+unix:///nowhere/redis.sock"], UNAVAILABLE, &["/nowhere/redis.sock"]).await;
+    check_refused(&["--redis", "redis://redis.invalid:6000"], UNAVAILABLE, &["redis.invalid"]).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_answer_exits_69() {
+    let redis = Redis::start().await;
+    redis.hang();
+    check_refused(&["--redis", &redis.url()], UNAVAILABLE, &[&redis.port.to_string()]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_redis_exits_69() {
+    let node = Redis::start().await;
+    let other = Node::start("other", &node.url(), &[]).await;
+    check_refused(&["--redis", &format!("redis://{}", other.address)], UNAVAILABLE, &["cannot be used"]).await;
+}
+
+#[tokio::test]
+async fn a_replica_exits_69() {
+    let master = Redis::start().await;
+    let replica = Redis::with(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
+    check_refused(&["--redis", &replica.url()], UNAVAILABLE, &[&replica.port.to_string()]).await;
+}
+
+#[tokio::test]
+async fn a_single_redis_is_no_cluster() {
+    let redis = Redis::start().await;
+    check_refused(&["--redis", &redis.url(), "--redis-cluster"], UNAVAILABLE, &["cluster"]).await;
+}
+
+#[tokio::test]
+async fn logins_are_used_and_never_printed() {
+    let redis = Redis::with_login("rollcall", PASSWORD).await;
+    let address = redis.address().to_string();
+    let port = redis.port.to_string();
+    for login in ["", ":hunter2secretwrong@", "rollcall:hunter2secretwrong@", "nobody:hunter2secret@"] {
+        let url = format!("redis://{login}{address}");
+        check_refused(&["--redis", &url, "--redis-lanes", "2"], UNAVAILABLE, &[&port]).await;
+    }
+    let url = format!("redis://rollcall:{PASSWORD}@{address}");
+    let node = Node::start("a", &url, &["--log", "trace"]).await;
+    let _alice = node.enter("alice", "lobby").await;
+    redis.until(&["EXISTS", "presence:{0}:u:alice"], |reply| reply.number() == 1).await;
+    // A reconnect logs in again, and an error is logged.
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    redis.command(&["ACL", "SETUSER", "rollcall", "off"]).await;
+    let _ = redis.try_command(&["PING"]).await;
+    let _bob = node.enter("bob", "lobby").await;
+    assert!(!node.output().contains(PASSWORD), "{}", node.output());
+}
+
+#[tokio::test]
+async fn a_password_with_odd_characters_is_percent_encoded() {
+    let redis = Redis::with_login("odd", "p@ss:w/rd%#?").await;
+    let url = format!("redis://odd:p%40ss%3Aw%2Frd%25%23%3F@{}", redis.address());
+    let node = Node::start("a", &url, &[]).await;
+    assert_eq!(node.degraded().await, None);
+}
+
+#[tokio::test]
+async fn an_optional_redis_may_come_later() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let url = redis.url();
+    let (a, b) =
+        tokio::join!(Node::start("a", &url, &["--redis-optional"]), Node::start("b", &url, &["--redis-optional"]));
+    let alice = a.enter("alice", "lobby").await;
+    assert!(alice.degraded.is_some(), "said after the welcome: {}", alice.describe());
+    let _bob = b.enter("bob", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    for node in [&a, &b] {
+        assert!(node.degraded().await.is_some());
+        assert_eq!(node.members("lobby").await.len(), 1);
+    }
+    redis.restart().await;
+    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
+    for node in [&a, &b] {
+        node.until_degraded(false).await;
+    }
+}
+
+#[tokio::test]
+async fn an_optional_redis_may_hang_or_refuse_the_login_at_first() {
+    let redis = Redis::with_login("rollcall", "other").await;
+    let url = format!("redis://rollcall:{PASSWORD}@{}", redis.address());
+    let proxy = Proxy::to(redis.address()).await;
+    proxy.set(Mode::Hold);
+    let proxied = format!("redis://rollcall:other@{}", proxy.address());
+    let flags = ["--redis-optional", "--log", "debug"];
+    let (a, b) = tokio::join!(Node::start("a", &url, &flags), Node::start("b", &proxied, &flags));
+    let (_alice, _bob) = (a.enter("alice", "lobby").await, b.enter("bob", "lobby").await);
+    assert!(a.degraded().await.is_some() && b.degraded().await.is_some());
+    proxy.set(Mode::Pass);
+    b.until_degraded(false).await;
+    redis.command(&["ACL", "SETUSER", "rollcall", &format!(">{PASSWORD}")]).await;
+    a.until_degraded(false).await;
+    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
+    assert!(!a.output().contains(PASSWORD), "{}", a.output());
+}
+
+/// Two optional nodes of one id that meet when Redis comes: one of them goes on degraded, or ends, and says why.
+#[tokio::test]
+async fn optional_nodes_with_one_id_do_not_both_get_it() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let url = redis.url();
+    let flags = ["--redis-optional"];
+    let (first, second) = tokio::join!(Node::start("twin", &url, &flags), Node::start("twin", &url, &flags));
+    redis.restart().await;
+    redis.until(&["EXISTS", "presence:{nodes}:id:twin"], |reply| reply.number() == 1).await;
+    let told = |node: &Node| node.log().iter().any(|line| line.contains("twin") && line.contains("node-id"));
+    first.until("one of them is told", async || told(&first) || told(&second)).await;
+}
+
+#[tokio::test]
+async fn a_unix_socket_will_do() {
+    let redis = Redis::start().await;
+    let a = Node::start("a", &format!("redis+unix://{}", redis.socket_path()), &[]).await;
+    let b = Node::start("b", &redis.url(), &[]).await;
+    let _alice = a.enter("alice", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    witnesses.agree(&[&a, &b], &["alice"]).await;
+}
+
+#[tokio::test]
+async fn tls_is_spoken_and_certificates_are_checked() {
+    let certificates = Certificates::make();
+    let port = free_port().to_string();
+    let redis = Redis::with_tls(&certificates, &port).await;
+    let url = format!("rediss://127.0.0.1:{port}");
+    check_refused(&["--redis", &url], UNAVAILABLE, &["cannot be used"]).await;
+    let authority = certificates.path("ca.crt");
+    let environment = [("SSL_CERT_FILE", authority.as_str())];
+    let a = Node::with_environment("a", &["--redis", &url], &environment).await;
+    let b = Node::start("b", &redis.url(), &[]).await;
+    let _alice = a.enter("alice", "lobby").await;
+    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    witnesses.agree(&[&a, &b], &["alice"]).await;
+}
+
+#[tokio::test]
+async fn variables_set_what_flags_do_not() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let environment =
+        [("ROLLCALL_REDIS", url.as_str()), ("ROLLCALL_REDIS_PREFIX", "other"), ("ROLLCALL_REDIS_LANES", "3")];
+    let node = Node::with_environment("a", &[], &environment).await;
+    let _alice = node.enter("alice", "lobby").await;
+    redis.until(&["EXISTS", "other:{nodes}:id:a"], |reply| reply.number() == 1).await;
+    node.until("its key", async || redis.keys().await.iter().any(|key| key.ends_with("}:u:alice"))).await;
+    assert!(redis.keys().await.iter().all(|key| key.starts_with("other:{")), "{:?}", redis.keys().await);
+}
+
+#[tokio::test]
+async fn two_prefixes_on_one_redis_do_not_see_each_other() {
+    let redis = Redis::start().await;
+    let a = Node::start("a", &redis.url(), &["--redis-prefix", "one"]).await;
+    let b = Node::start("a", &redis.url(), &["--redis-prefix", "two"]).await;
+    let _alice = a.enter("alice", "lobby").await;
+    let _bob = b.enter("bob", "lobby").await;
+    let c = Node::start("c", &redis.url(), &["--redis-prefix", "one"]).await;
+    let mut witnesses = Witnesses::on(&[&a, &c], "lobby").await;
+    witnesses.agree(&[&a, &c], &["alice"]).await;
+    assert_eq!(b.members("lobby").await.into_keys().collect::<Vec<_>>(), ["bob"]);
+}
