@@ -337,12 +337,8 @@ impl Lane {
     }
 
     fn changes(&mut self, registry: &Registry, now: Tick) -> Batch {
-        let places: Vec<Place> = self.holds.keys().take(BATCH).cloned().collect();
-        let holds: Vec<_> = places.iter().filter_map(|place| self.holds.remove_entry(place)).collect();
-        let users: Vec<_> = self.users.iter().take(BATCH).cloned().collect();
-        users.iter().for_each(|user| {
-            self.users.remove(user);
-        });
+        let holds: Vec<_> = self.holds.extract_if(|_, _| true).take(BATCH).collect();
+        let users: Vec<_> = self.users.extract_if(|_| true).take(BATCH).collect();
         let said = std::mem::take(&mut self.said);
         self.said_bytes = 0;
         let mut commands = Vec::with_capacity(users.len() + 3);
