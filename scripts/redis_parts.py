@@ -3,7 +3,8 @@ import json, re, resource, subprocess, threading, time
 import measure
 
 BATCH = 1000
-TICK_BUDGET_MS = 250
+SEEN_BUDGET_MS = 250
+SAMPLE_SECONDS = 1
 
 
 def writer(options, number):
@@ -81,7 +82,7 @@ class Watch(threading.Thread):
 
     def run(self):
         port, redis, redis_port = self.where
-        while not self.over.wait(1):
+        while not self.over.wait(SAMPLE_SECONDS):
             counted = measure.stats(port)
             calls = measure.redis_info(redis_port, "commandstats")
             self.samples.append({**{name: counted[name] for name in ["heartbeats", "redis_commands", "redis_keys_written", "redis_flushes"]},
@@ -90,15 +91,21 @@ class Watch(threading.Thread):
                                            if name.startswith("cmdstat_")}})
 
     def steady(self, options):
-        """From the first to the last second in which as many heartbeats came as were asked for."""
+        """In the seconds in which as many heartbeats came as were asked for: as many half leases as they hold, since keys of users who
+        came together are written together."""
         pairs = list(zip(self.samples, self.samples[1:]))
         full = [pair for pair in pairs if pair[1]["heartbeats"] - pair[0]["heartbeats"] > 0.9 * options.rate * (pair[1]["at_s"] - pair[0]["at_s"])]
         if not full:
             raise measure.Failed(f"in no second came {options.rate} heartbeats")
-        first, last = full[0][0], full[-1][1]
-        seconds = last["at_s"] - first["at_s"]
+        first, half = full[0][0], seconds_of(options.ttl) / 2
+        since = lambda sample: sample["at_s"] - first["at_s"]
+        whole = (since(full[-1][1]) + SAMPLE_SECONDS / 2) // half * half
+        if whole == 0:
+            raise measure.Failed(f"a run of {options.duration} is too short to see what is written in half a lease of {options.ttl}")
+        last = min((sample for _, sample in full), key=lambda sample: abs(since(sample) - whole))
+        seconds = since(last)
         rise = lambda name: last[name] - first[name]
-        renewals = options.connections * seconds / (seconds_of(options.ttl) / 2)
+        renewals = options.connections * seconds / half
         calls = {name.removeprefix("cmdstat_"): count - first["calls"].get(name, 0) for name, count in last["calls"].items()}
         return {"seconds": seconds, "commands_per_heartbeat": rise("redis_commands") / rise("heartbeats"),
                 "commands_per_user_and_half_ttl": rise("redis_commands") / renewals,
