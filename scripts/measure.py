@@ -3,6 +3,7 @@
 Figures count as ratios of one run: servers take turns (A B A B ...), each started anew for each run.
 """
 import argparse, contextlib, datetime, json, os, pathlib, platform, re, shlex, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import urllib.request
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -12,7 +13,9 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, GENERATOR_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 # Where there are two cores only, Redis shares the generator's: the server keeps its own.
 REDIS_CORE = CORES[min(2, len(CORES) - 1)]
-START_SECONDS, STOP_SECONDS, RUN_SECONDS = 30, 10, 300
+# Of a second server; with fewer than four cores it shares Redis'.
+SECOND_CORE = CORES[min(3, len(CORES) - 1)]
+START_SECONDS, STOP_SECONDS, RUN_SECONDS, ANSWER_SECONDS = 30, 10, 300, 5
 # Far more users than a generator has.
 USERS_APART = 1_000_000
 EXIT_USAGE = 64
@@ -133,10 +136,10 @@ def serving(command, port, core=SERVER_CORE, name="server"):
 
 
 @contextlib.contextmanager
-def rollcall(*options, core=SERVER_CORE, workers=1):
+def rollcall(*options, core=SERVER_CORE, workers=1, name="rollcall"):
     port = free_port()
     command = [BIN / "rollcall", "--listen", f"127.0.0.1:{port}", "--workers", workers, *options]
-    with serving(command, port, core, "rollcall") as process:
+    with serving(command, port, core, name) as process:
         yield process, port
 
 
@@ -148,17 +151,32 @@ def floor(*options):
 
 
 @contextlib.contextmanager
-def redis(core=REDIS_CORE):
-    """A redis-server of our own that keeps nothing on disk; yields its process and port."""
-    port = free_port()
+def redis(core=REDIS_CORE, port=None):
+    """A redis-server of our own that keeps nothing on disk, on a free port or on this one; yields its process and port."""
+    port = port or free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
         with serving(command, port, core, "redis") as process:
             yield process, port
 
 
-def run_generators(runs, seconds=RUN_SECONDS):
-    """Runs generators at once, each with the words of its command on a core; one whose figures do not hold fails."""
+def stats(port):
+    """What a rollcall server counts."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/stats", timeout=ANSWER_SECONDS) as answer:
+        return json.load(answer)
+
+
+def redis_info(port, section):
+    """The fields of one section of what a Redis says of itself."""
+    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection, connection.makefile("rb") as answer:
+        connection.sendall(f"INFO {section}\r\n".encode())
+        text = answer.read(int(answer.readline()[1:])).decode()
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+@contextlib.contextmanager
+def generating(runs):
+    """Generators at once, each with the words of its command on a core, until the block ends; yields them."""
     # Relative: the command is filed with the result, which names no path of a machine.
     relative = lambda word: str(word.relative_to(ROOT) if isinstance(word, pathlib.Path) else word)
     processes = []
@@ -168,14 +186,30 @@ def run_generators(runs, seconds=RUN_SECONDS):
             process = subprocess.Popen(pinned(core, [BIN / generator[0], *generator[1:]]), cwd=ROOT, stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             processes.append((shlex.join(generator), process))
-        for generator, process in processes:
-            output, _ = process.communicate(timeout=seconds)
-            if process.returncode != 0:
-                raise Failed(f"{generator} ended with {process.returncode}:\n{output[-2000:]}")
+        yield processes
     finally:
         for _, process in processes:
             process.kill()
             process.wait()
+
+
+def finish_early(generators):
+    """They end with their reports and their checks."""
+    for _, process in generators:
+        process.send_signal(signal.SIGINT)
+
+
+def wait_for(generators, seconds):
+    """Waits until all have ended; one whose figures do not hold fails."""
+    for generator, process in generators:
+        output, _ = process.communicate(timeout=seconds)
+        if process.returncode != 0:
+            raise Failed(f"{generator} ended with {process.returncode}:\n{output[-2000:]}")
+
+
+def run_generators(runs, seconds=RUN_SECONDS):
+    with generating(runs) as generators:
+        wait_for(generators, seconds)
 
 
 def run_loadtest(words, core=GENERATOR_CORE, seconds=RUN_SECONDS):
@@ -253,11 +287,15 @@ def write_json(path, value):
     path.write_text(json.dumps(value, indent=1) + "\n")
 
 
+def place(machine):
+    """The machine, as a sentence."""
+    return (f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, {machine['rustc']}, commit {machine['commit'][:12]}"
+            f"{' with changes' if machine['uncommitted_changes'] else ''}")
+
+
 def file_readme(folder, title, about, machine, lines):
     """The folder's README: what was measured, where, with which command, and what was found. Returns it."""
-    place = (f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, {machine['rustc']}, commit {machine['commit'][:12]}"
-             f"{' with changes' if machine['uncommitted_changes'] else ''} ([machine.json](machine.json))")
-    text = "\n".join([f"# {title}", "", f"{about} On {place}.", "", "```", command_line(), "```", "", *lines]).rstrip() + "\n"
+    text = "\n".join([f"# {title}", "", f"{about} On {place(machine)} ([machine.json](machine.json)).", "", "```", command_line(), "```", "", *lines]).rstrip() + "\n"
     (folder / "README.md").write_text(text)
     write_json(folder / "machine.json", machine)
     return text
@@ -289,8 +327,8 @@ def need(*programs):
         subprocess.run([ROOT / "scripts" / "install", *packages], check=True)
 
 
-def build():
-    subprocess.run(["cargo", "build", "--release", "--workspace", "--quiet"], cwd=ROOT, check=True)
+def build(*more):
+    subprocess.run(["cargo", "build", "--release", "--workspace", "--quiet", *more], cwd=ROOT, check=True)
 
 
 def main(body):

@@ -29,6 +29,8 @@ pub(crate) struct Crowd {
     pub(crate) engine: Engine,
     pub(crate) dialect: Dialect,
     pub(crate) target: Target,
+    /// Where observers are, if not there.
+    pub(crate) observed: Option<Target>,
     /// Looked for before anybody came: asking is a connection of its own.
     pub(crate) meter: Meter,
     /// The server's, before anybody came; `None` if nobody tells it.
@@ -54,6 +56,8 @@ pub(crate) struct Guests<'a> {
     pub(crate) rooms: u32,
     /// By client index.
     pub(crate) role_of: &'a dyn Fn(usize) -> Role,
+    /// The first so many are observers and connect there.
+    pub(crate) observers_at: Option<(usize, Target)>,
 }
 
 /// The way in, as the engine's client.
@@ -67,7 +71,8 @@ struct Gathering<'a, L> {
     joined_count: usize,
     /// Those who have begun, in that order; the front may be in already.
     begun: VecDeque<(usize, Instant)>,
-    failure: Option<String>,
+    /// Who was lost first, and how.
+    failure: Option<(usize, String)>,
 }
 
 impl Guests<'_> {
@@ -76,9 +81,14 @@ impl Guests<'_> {
     }
 }
 
+/// Where the URL of an option leads.
+pub(crate) fn resolve(option: &str, url: &str) -> Result<Target> {
+    Ok(Target::resolve(url).map_err(|error| UsageError(format!("{option} {error:#}")))?)
+}
+
 /// What can be checked before anything is opened.
 pub(crate) fn check(server: &ServerArgs, connections: usize) -> Result<Target> {
-    let target = Target::resolve(&server.url).map_err(|error| UsageError(format!("--url {error:#}")))?;
+    let target = resolve("--url", &server.url)?;
     limits::check_descriptors(connections)?;
     // A wrong --pid is better known before ten thousand connections are made.
     probe::cpu_time(&server.pid)?;
@@ -94,7 +104,8 @@ impl Crowd {
         interrupt: &Interrupt,
     ) -> Result<Self> {
         let role_of = |_| Role::Member(args.observe);
-        let guests = Guests { size: args.connections as usize, rooms: args.rooms, role_of: &role_of };
+        let guests =
+            Guests { size: args.connections as usize, rooms: args.rooms, role_of: &role_of, observers_at: None };
         Self::gather(&args.server, &guests, target, keep_bytes, &mut Deaf, interrupt)
     }
 
@@ -106,12 +117,19 @@ impl Crowd {
         listener: &mut impl Client,
         interrupt: &Interrupt,
     ) -> Result<Self> {
-        let Guests { size, role_of, .. } = *guests;
+        let Guests { size, role_of, ref observers_at, .. } = *guests;
         let dialect = guests.dialect(args);
         let meter = Meter::new(&args.pid, &target);
         let memory_before = meter.anonymous()?;
         let sources = limits::source_addresses(size, target.address, &args.source)?;
         let mut engine = Engine::new(&target, sources, args.seed, keep_bytes)?;
+        if let Some((observers, observed)) = observers_at {
+            engine.observe(observed, *observers, args.seed);
+        }
+        let place_of = |index: usize| match observers_at {
+            Some((observers, observed)) if index < *observers => observed,
+            _ => &target,
+        };
         let (joined, begun) = (vec![false; size], VecDeque::new());
         let mut gathering = Gathering { dialect, role_of, listener, joined, joined_count: 0, begun, failure: None };
         let in_flight = args.in_flight.map_or(IN_FLIGHT, |limit| limit as usize);
@@ -124,18 +142,19 @@ impl Crowd {
                 bail!("interrupted while connecting: {} of {size} were in", gathering.joined_count);
             }
             while next < size && next - gathering.joined_count < in_flight {
-                engine.open(next, &dialect.path(&target.base_path, next, role_of(next)))?;
+                engine.open(next, &dialect.path(&place_of(next).base_path, next, role_of(next)))?;
                 gathering.begun.push_back((next, Instant::now()));
                 next += 1;
             }
             engine.turn(LOOK_EVERY, &mut gathering)?;
-            gathering.check(args.connect_timeout, target.address)?;
+            gathering.check(args.connect_timeout, &place_of)?;
             progress.set(gathering.joined_count as u64);
         }
         progress.finish();
         let gathered_in = started.elapsed();
         let gathering_cpu = cpu_before.zip(meter.cpu_time()?).map(|(before, after)| after.since(before));
-        Ok(Self { engine, dialect, target, meter, memory_before, size, gathered_in, gathering_cpu })
+        let observed = observers_at.as_ref().map(|(_, observed)| observed.clone());
+        Ok(Self { engine, dialect, target, observed, meter, memory_before, size, gathered_in, gathering_cpu })
     }
 }
 
@@ -150,17 +169,18 @@ impl<L> Gathering<'_, L> {
         }
     }
 
-    fn check(&mut self, timeout: Duration, server: std::net::SocketAddr) -> Result<()> {
+    fn check<'t>(&mut self, timeout: Duration, place_of: &dyn Fn(usize) -> &'t Target) -> Result<()> {
         let (in_already, size) = (self.joined_count, self.joined.len());
-        if let Some(failure) = &self.failure {
-            bail!("{server}: {failure} ({in_already} of {size} clients were in)");
+        if let Some((index, failure)) = &self.failure {
+            bail!("{}: {failure} ({in_already} of {size} clients were in)", place_of(*index).address);
         }
         while let Some((index, begun)) = self.begun.front() {
             if self.joined[*index] {
                 self.begun.pop_front();
             } else if begun.elapsed() > timeout {
                 bail!(
-                    "{server}: {} was not in after {timeout:?} ({in_already} of {size} were); is --protocol {} what this server speaks?",
+                    "{}: {} was not in after {timeout:?} ({in_already} of {size} were); is --protocol {} what this server speaks?",
+                    place_of(*index).address,
                     self.dialect.user(*index),
                     self.dialect.protocol.name()
                 );
@@ -188,7 +208,7 @@ impl<L: Client> Client for Gathering<'_, L> {
     }
 
     fn closed(&mut self, index: usize, loss: Loss) {
-        self.failure.get_or_insert_with(|| format!("{}: {loss}", self.dialect.user(index)));
+        self.failure.get_or_insert_with(|| (index, format!("{}: {loss}", self.dialect.user(index))));
     }
 }
 

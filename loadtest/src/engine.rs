@@ -55,16 +55,29 @@ pub(crate) struct Engine {
     poll: Poll,
     events: Events,
     alarm: Alarm,
-    server: SocketAddr,
+    server: Place,
+    /// Where clients below this index connect instead.
+    observed: Option<(usize, Place)>,
     /// Local addresses in turn; empty: the kernel's choice.
     sources: Vec<IpAddr>,
-    handshake: Handshake,
     /// By client index. `None` before `open` and after the end.
     connections: Vec<Option<Connection>>,
     live: usize,
     buffer: Vec<u8>,
     keep_bytes: usize,
     traffic: Traffic,
+}
+
+/// Where to connect, and what to say there.
+struct Place {
+    address: SocketAddr,
+    handshake: Handshake,
+}
+
+impl Place {
+    fn new(target: &Target, seed: u64) -> Self {
+        Self { address: target.address, handshake: Handshake::new(&target.authority, seed) }
+    }
 }
 
 impl Engine {
@@ -77,15 +90,20 @@ impl Engine {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             alarm,
-            server: target.address,
+            server: Place::new(target, seed),
+            observed: None,
             sources,
-            handshake: Handshake::new(&target.authority, seed),
             connections: Vec::new(),
             live: 0,
             buffer: vec![0; MIN_BUFFER_BYTES.max(2 * keep_bytes)],
             keep_bytes,
             traffic: Traffic::default(),
         })
+    }
+
+    /// Has clients below `observers` connect there. With the seed of `new`: one key is in all requests, so one answer is right.
+    pub(crate) fn observe(&mut self, target: &Target, observers: usize, seed: u64) {
+        self.observed = Some((observers, Place::new(target, seed)));
     }
 
     /// Connections that are open or on their way.
@@ -99,7 +117,9 @@ impl Engine {
 
     /// Starts a connection; the client hears `opened` or `closed`.
     pub(crate) fn open(&mut self, index: usize, path: &str) -> Result<()> {
-        let mut stream = self.connect(index).with_context(|| format!("cannot connect to {}", self.server))?;
+        let place = self.place_of(index);
+        let request = place.handshake.request(path);
+        let mut stream = self.connect(index).with_context(|| format!("cannot connect to {}", place.address))?;
         // Both at once and for good: edge-triggered, writability costs nothing until a write was refused.
         self.poll
             .registry()
@@ -108,7 +128,7 @@ impl Engine {
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
         }
-        self.connections[index] = Some(Connection::new(index, stream, self.handshake.request(path)));
+        self.connections[index] = Some(Connection::new(index, stream, request));
         self.live += 1;
         Ok(())
     }
@@ -148,7 +168,7 @@ impl Engine {
             Err(error) => return Err(error).context("epoll failed"),
         }
         let mut shared = Shared {
-            handshake: &self.handshake,
+            handshake: &self.server.handshake,
             buffer: &mut self.buffer,
             traffic: &mut self.traffic,
             keep_bytes: self.keep_bytes,
@@ -193,14 +213,19 @@ impl Engine {
         Ok(())
     }
 
+    fn place_of(&self, index: usize) -> &Place {
+        self.observed.as_ref().filter(|(observers, _)| index < *observers).map_or(&self.server, |(_, place)| place)
+    }
+
     fn connect(&self, index: usize) -> std::io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(self.server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let server = self.place_of(index).address;
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if !self.sources.is_empty() {
             let source = self.sources[index % self.sources.len()];
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
-        match socket.connect(&self.server.into()) {
+        match socket.connect(&server.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
             Err(error) => return Err(error),

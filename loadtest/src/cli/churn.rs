@@ -22,6 +22,10 @@ pub(crate) struct ChurnArgs {
     /// Connections that look at a room, each with its own mirror of it
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) observers: u32,
+    /// Another node of the same cluster, at which observers are connected; with --pid the cost is that of all processes named,
+    /// without it that of the node at --url
+    #[arg(long, value_name = "URL")]
+    pub(crate) observe_url: Option<String>,
     /// Observers are present as well, as people in a room mostly are (native; with the others always)
     #[arg(long)]
     pub(crate) observers_join: bool,
@@ -72,6 +76,7 @@ impl RoomsArgs {
             server: self.server.clone(),
             run: self.run.clone(),
             observers: self.observers,
+            observe_url: None,
             observers_join: true,
             members: self.members,
             rate: self.rate,

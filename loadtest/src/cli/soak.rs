@@ -59,6 +59,7 @@ impl SoakArgs {
             server: self.server.clone(),
             run: RunArgs { duration: self.duration, warm_up: self.warm_up, output: self.output.clone() },
             observers: self.observers,
+            observe_url: None,
             observers_join: true,
             members: self.members,
             rate: self.rate,

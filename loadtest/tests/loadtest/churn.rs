@@ -45,6 +45,15 @@ fn all_observers_see_all_joins() {
 }
 
 #[test]
+fn observers_at_another_node_are_judged_by_that_node() {
+    // Two servers that know nothing of each other: who joins at one is never shown at the other.
+    let (url, other) = (engine::start(&[]), engine::start(&[]));
+    churn(&url, &["--observe-url", &other, "--patience", "300ms"]).expect(1, "lobby does not hold who has joined");
+    let url = engine::start(&[]);
+    churn(&url, &["--observe-url", &url]).expect(0, "join_to_seen");
+}
+
+#[test]
 fn dialects_of_single_events_are_mirrored_too() {
     for protocol in ["status", "chat"] {
         churn(&engine::start(&[]), &["--protocol", protocol]).expect(0, "join_to_seen");

@@ -16,6 +16,7 @@ fn nobody_listens() {
 #[test]
 fn nonsense_on_the_command_line_exits_64() {
     loadtest(&["heartbeat", "--url", "wss://127.0.0.1:1"]).expect(64, "TLS is not supported");
+    loadtest(&["churn", "--observe-url", "127.0.0.1:8000"]).expect(64, "--observe-url");
     loadtest(&["heartbeat", "--url", "127.0.0.1:8000"]).expect(64, "ws://127.0.0.1:8000");
     loadtest(&["idle", "--connections", "0"]).expect(64, "--connections");
     loadtest(&["idle", "--protocol", "floor", "--rooms", "2"]).expect(64, "has no rooms");

@@ -91,11 +91,7 @@ impl Keys {
 
     /// Takes some of the keys that are to be written.
     pub(super) fn take(&mut self, most: usize) -> Vec<Arc<str>> {
-        let users: Vec<_> = self.dirty.iter().take(most).cloned().collect();
-        for user in &users {
-            self.dirty.remove(user);
-        }
-        users
+        self.dirty.extract_if(|_| true).take(most).collect()
     }
 
     /// Writes the key of a user, or deletes it if no node holds the user. Returns how many bytes that takes.

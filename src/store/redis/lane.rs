@@ -355,17 +355,17 @@ impl Lane {
 
     /// Takes as many holds as go into one batch.
     fn take_holds(&mut self) -> Vec<(Place, Pending)> {
-        let mut bytes = 0;
-        let fits = |(_, pending): &(&Place, &Pending)| {
-            let fits = bytes < BATCH_BYTES;
-            if let Pending::Held { state: Some(state), .. } = pending {
+        let (mut holds, mut bytes) = (Vec::new(), 0);
+        for (place, pending) in self.holds.extract_if(|_, _| true) {
+            if let Pending::Held { state: Some(state), .. } = &pending {
                 bytes += state.as_str().len();
             }
-            fits
-        };
-        let places: Vec<Place> =
-            self.holds.iter().take(BATCH).take_while(fits).map(|(place, _)| place.clone()).collect();
-        places.iter().filter_map(|place| self.holds.remove_entry(place)).collect()
+            holds.push((place, pending));
+            if holds.len() >= BATCH || bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        holds
     }
 
     /// The hash first, then its header, then the event: whoever hears of it can read it.

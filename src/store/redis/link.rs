@@ -29,6 +29,8 @@ pub const LATE: &str = "no answer within";
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Messages that wait for this node. If there are more, they are dropped, and the gap is noticed.
 const WAITING_MESSAGES: usize = 16 * 1024;
+/// `SET`, `PX` and the longest number.
+const SET_REST_BYTES: usize = 3 + 2 + 20;
 /// What one step of reading a hash brings.
 const SCAN_COUNT: usize = 1000;
 
@@ -193,7 +195,11 @@ impl Connection {
     }
 
     fn pack(&self, command: &Command) -> Cmd {
-        let mut packed = Cmd::new();
+        let mut packed = match command {
+            // Nearly all are of this kind: room for its five arguments at once, and not as they come.
+            Command::Set { key, value, .. } => Cmd::with_capacity(5, key.len() + value.len() + SET_REST_BYTES),
+            _ => Cmd::new(),
+        };
         match command {
             Command::Set { key, value, ttl_ms } => put_ttl(packed.arg("SET").arg(key).arg(value), *ttl_ms),
             Command::Claim { key, value, ttl_ms } => put_ttl(packed.arg("SET").arg(key).arg(value).arg("NX"), *ttl_ms),

@@ -68,7 +68,8 @@ impl Schema {
     /// Where services look a user up.
     #[must_use]
     pub fn user_key(&self, user: &str) -> String {
-        format!("{}:{{{}}}:u:{user}", self.prefix, self.lane_of(user))
+        // Written for each user in each half lease: without the detour of a format.
+        [&self.prefix, ":{", itoa::Buffer::new().format(self.lane_of(user)), "}:u:", user].concat()
     }
 
     /// What a run holds in a lane.

@@ -59,9 +59,10 @@ pub(crate) struct Stage {
 pub(crate) fn run(scenario: &'static str, args: &ChurnArgs, interrupt: &Interrupt) -> Result<Report> {
     args.check()?;
     let target = crowd::check(&args.server, args.connections())?;
+    let observed = args.observe_url.as_deref().map(|url| crowd::resolve("--observe-url", url)).transpose()?;
     let mut report = Report::new(scenario);
     record_settings(args, &mut report);
-    let stage = Stage::set(args, 0, target, interrupt)?;
+    let stage = Stage::set(args, 0, target, observed, interrupt)?;
     stage.play(args, interrupt, report)
 }
 
@@ -76,7 +77,7 @@ pub(crate) fn soak(args: &SoakArgs, interrupt: &Interrupt) -> Result<Report> {
     report.set("residents", args.residents);
     report.set("states_per_s", args.states);
     report.set("drops_per_s", args.drops);
-    let mut stage = Stage::set(&churn, residents, target, interrupt)?;
+    let mut stage = Stage::set(&churn, residents, target, None, interrupt)?;
     let (dialect, first_slot) = (stage.crowd.dialect, churn.connections());
     let base_path = &stage.crowd.target.base_path;
     stage.gallery.residents = Some(Residents::new(args, dialect, base_path, first_slot));
@@ -87,6 +88,9 @@ pub(crate) fn soak(args: &SoakArgs, interrupt: &Interrupt) -> Result<Report> {
 fn record_settings(args: &ChurnArgs, report: &mut Report) {
     window::record_server(&args.server, report);
     window::record_run(&args.run, report);
+    if let Some(url) = &args.observe_url {
+        report.set("observe_url", url.as_str());
+    }
     report.set("observers", args.observers);
     report.set("observers_join", args.observers_join);
     report.set("members", args.members);
@@ -97,7 +101,13 @@ fn record_settings(args: &ChurnArgs, report: &mut Report) {
 
 impl Stage {
     /// Connects everybody and has half of those who come and go be in.
-    fn set(args: &ChurnArgs, residents: usize, target: Target, interrupt: &Interrupt) -> Result<Self> {
+    fn set(
+        args: &ChurnArgs,
+        residents: usize,
+        target: Target,
+        observed: Option<Target>,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
         let (observers, half) = (args.observers as usize, args.members as usize);
         let looking = if args.observers_join { Role::Member(Observe::Members) } else { Role::Onlooker };
         let movers_end = args.connections();
@@ -108,7 +118,8 @@ impl Stage {
         };
         let connects = args.server.protocol.joins_by_connecting();
         let size = if connects { observers + half } else { movers_end + residents };
-        let guests = Guests { size, rooms: args.rooms, role_of: &role_of };
+        let observers_at = observed.map(|observed| (observers, observed));
+        let guests = Guests { size, rooms: args.rooms, role_of: &role_of, observers_at };
         let mut gallery = Gallery::new(guests.dialect(&args.server), observers, observers + half);
         let crowd = Crowd::gather(&args.server, &guests, target, KEEP_BYTES, &mut gallery, interrupt)?;
         let interval = args.heartbeat_interval();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::Stage;
+use crate::crowd::Crowd;
 use crate::http::{get_body, percent_encode};
 use crate::interrupt::Interrupt;
 use crate::mirror::{Members, Snapshot, Truth, read};
@@ -33,9 +34,11 @@ pub(super) fn wait_for_a_clean_start(stage: &mut Stage, patience: Duration, inte
     let dialect = stage.crowd.dialect;
     let started = Instant::now();
     let patience = CLEAN_START.min(patience * CLEAN_START_PATIENCES);
-    for room in (0..dialect.rooms as usize).map(|number| dialect.room_name(number)) {
+    let nodes: Vec<Target> = stage.nodes().map(|(node, _)| node.clone()).collect();
+    let rooms = (0..dialect.rooms as usize).map(|number| dialect.room_name(number));
+    for (room, node) in rooms.flat_map(|room| nodes.iter().map(move |node| (room.clone(), node))) {
         // Servers without such a list are judged by what observers see at the end.
-        while let Ok(truth) = fetch(&stage.crowd.target, &room) {
+        while let Ok(truth) = fetch(node, &room) {
             let ours = truth.members.filtered(|name| stage.is_ours(name));
             let Some(difference) = ours.difference(&stage.expected(&room)) else { break };
             if interrupt.is_asked() {
@@ -113,23 +116,37 @@ impl Stage {
         Ok(())
     }
 
+    /// Each server that people are at, and whether the observers are.
+    fn nodes(&self) -> impl Iterator<Item = (&Target, bool)> {
+        let Crowd { target, observed, .. } = &self.crowd;
+        std::iter::once((target, observed.is_none())).chain(observed.iter().map(|observed| (observed, true)))
+    }
+
     fn differences(&self, room: &str, unreadable: &mut Option<String>) -> Vec<String> {
         let expected = self.expected(room);
-        let truth = match fetch(&self.crowd.target, room) {
-            Ok(truth) => truth,
-            // Peers that speak only this dialect have no such list.
-            Err(error) if self.crowd.dialect.protocol != Protocol::Native => {
-                *unreadable = Some(format!("{error:#}"));
-                Truth { room: room.to_owned(), epoch: String::new(), seq: 0, members: expected.clone() }
+        let mut wrong = Vec::new();
+        for (node, has_observers) in self.nodes() {
+            let truth = match fetch(node, room) {
+                Ok(truth) => truth,
+                // Peers that speak only this dialect have no such list.
+                Err(error) if self.crowd.dialect.protocol != Protocol::Native => {
+                    *unreadable = Some(format!("{error:#}"));
+                    Truth { room: room.to_owned(), epoch: String::new(), seq: 0, members: expected.clone() }
+                }
+                Err(error) => {
+                    wrong.push(format!("the members of {room} cannot be read: {error:#}"));
+                    continue;
+                }
+            };
+            let ours = truth.members.filtered(|name| self.is_ours(name));
+            let by_server = ours.difference(&expected);
+            wrong.extend(by_server.map(|difference| format!("the list of {room} at {}: {difference}", node.authority)));
+            if has_observers {
+                let by_observers = self.gallery.mirrors.differences(&truth);
+                wrong.extend(by_observers.problem("observers do not see what the server says"));
             }
-            Err(error) => return vec![format!("the members of {room} cannot be read: {error:#}")],
-        };
-        let ours = truth.members.filtered(|name| self.is_ours(name));
-        let by_server =
-            ours.difference(&expected).map(|difference| format!("the server's list of {room}: {difference}"));
-        let by_observers =
-            self.gallery.mirrors.differences(&truth).problem("observers do not see what the server says");
-        by_server.into_iter().chain(by_observers).collect()
+        }
+        wrong
     }
 
     fn is_ours(&self, name: &str) -> bool {

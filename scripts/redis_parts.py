@@ -1,0 +1,130 @@
+"""What a Redis costs and gives: the writer against redis-benchmark, heartbeats against the floor, joins across nodes."""
+import json, re, resource, subprocess, threading, time
+import measure
+
+BATCH = 1000
+SEEN_BUDGET_MS = 250
+SAMPLE_SECONDS = 1
+
+
+def writer(options, number):
+    """The store's writer and redis-benchmark, each writing keys of the same form with values of the same length."""
+    with measure.redis() as (process, port):
+        ours = measured(process, lambda: store_writer(port, options))
+        theirs = measured(process, lambda: redis_benchmark(port, ours, options))
+        if number % 2:  # The other order, so that neither always finds the Redis that the other has left.
+            ours = measured(process, lambda: store_writer(port, options))
+    return {"writer": ours, "redis_benchmark": theirs}
+
+
+def measured(redis, run):
+    before = measure.cpu_seconds(redis.pid)
+    result = run()
+    return {**result, "redis_cpu_per_command_us": (measure.cpu_seconds(redis.pid) - before) / result["redis_commands"] * 1e6}
+
+
+def store_writer(port, options):
+    """All keys are written once before the figures are taken."""
+    command = [measure.BIN / "examples/redis-writer", "--url", f"redis://127.0.0.1:{port}", "--users", options.keys, "--rounds", options.writes]
+    done = subprocess.run(measure.pinned(measure.GENERATOR_CORE, command), capture_output=True, text=True, timeout=measure.RUN_SECONDS)
+    if done.returncode != 0:
+        raise measure.Failed(f"redis-writer said: {done.stderr[-500:]}")
+    result = json.loads(done.stdout)
+    return {**result, "redis_commands": result["commands"] + options.keys}
+
+
+def redis_benchmark(port, ours, options):
+    requests = ours["commands"]
+    # It puts twelve digits in place of the word, as many as the writer's users have.
+    key = re.sub(r"\d{12}$", "__rand_int__", ours["key"])
+    words = ["-P", BATCH, "-c", 1, "-r", options.keys, "-n", requests, "--csv", "SET", key, "x" * len(ours["value"]), "EX", ours["ttl_s"]]
+    command = ["redis-benchmark", "-h", "127.0.0.1", "-p", port, *words]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(measure.pinned(measure.GENERATOR_CORE, command), capture_output=True, text=True, timeout=measure.RUN_SECONDS)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = re.search(r'^"SET [^"]*","([0-9.]+)"', done.stdout, re.MULTILINE)
+    if done.returncode != 0 or not found:
+        raise measure.Failed(f"redis-benchmark said: {done.stdout[-500:]}{done.stderr[-500:]}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"command": " ".join(map(str, command[:1] + words)), "redis_commands": requests, "commands_per_s": float(found.group(1)),
+            "cpu_per_command_us": cpu / requests * 1e6}
+
+
+def heartbeat(options, _):
+    """The same heartbeats on the floor, on a server with nothing but memory, and on one with Redis."""
+    load = ["--connections", options.connections, "--rate", options.rate, "--duration", options.duration]
+    with measure.floor() as (process, port):
+        floor = measure.loadtest("heartbeat", port, process.pid, "--protocol", "floor", *load)
+    with measure.rollcall("--ttl", options.ttl) as (process, port):
+        memory = measure.loadtest("heartbeat", port, process.pid, *load)
+    with measure.redis() as (store, store_port), \
+            measure.rollcall("--ttl", options.ttl, "--redis", f"redis://127.0.0.1:{store_port}") as (process, port), \
+            Watch(port, store, store_port) as watch:
+        redis = measure.loadtest("heartbeat", port, process.pid, *load)
+    return {"floor": floor, "memory": memory, "redis": redis, "store": watch.steady(options)}
+
+
+class Watch(threading.Thread):
+    """Looks at a server and its Redis each second, until the block ends."""
+
+    def __init__(self, port, redis, redis_port):
+        super().__init__(daemon=True)
+        self.where = port, redis, redis_port
+        self.samples, self.over = [], threading.Event()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
+
+    def run(self):
+        port, redis, redis_port = self.where
+        while not self.over.wait(SAMPLE_SECONDS):
+            counted = measure.stats(port)
+            calls = measure.redis_info(redis_port, "commandstats")
+            self.samples.append({**{name: counted[name] for name in ["heartbeats", "redis_commands", "redis_keys_written", "redis_flushes"]},
+                                 "at_s": time.monotonic(), "redis_cpu_s": measure.cpu_seconds(redis.pid),
+                                 "calls": {name: int(re.match(r"calls=(\d+)", text).group(1)) for name, text in calls.items()
+                                           if name.startswith("cmdstat_")}})
+
+    def steady(self, options):
+        """In the seconds in which as many heartbeats came as were asked for: as many half leases as they hold, since keys of users who
+        came together are written together."""
+        pairs = list(zip(self.samples, self.samples[1:]))
+        full = [pair for pair in pairs if pair[1]["heartbeats"] - pair[0]["heartbeats"] > 0.9 * options.rate * (pair[1]["at_s"] - pair[0]["at_s"])]
+        if not full:
+            raise measure.Failed(f"in no second came {options.rate} heartbeats")
+        first, half = full[0][0], seconds_of(options.ttl) / 2
+        since = lambda sample: sample["at_s"] - first["at_s"]
+        whole = (since(full[-1][1]) + SAMPLE_SECONDS / 2) // half * half
+        if whole == 0:
+            raise measure.Failed(f"a run of {options.duration} is too short to see what is written in half a lease of {options.ttl}")
+        last = min((sample for _, sample in full), key=lambda sample: abs(since(sample) - whole))
+        seconds = since(last)
+        rise = lambda name: last[name] - first[name]
+        renewals = options.connections * seconds / half
+        calls = {name.removeprefix("cmdstat_"): count - first["calls"].get(name, 0) for name, count in last["calls"].items()}
+        return {"seconds": seconds, "commands_per_heartbeat": rise("redis_commands") / rise("heartbeats"),
+                "commands_per_user_and_half_ttl": rise("redis_commands") / renewals,
+                "keys_per_user_and_half_ttl": rise("redis_keys_written") / renewals,
+                "flushes_per_s": rise("redis_flushes") / seconds, "redis_cpu_cores": rise("redis_cpu_s") / seconds,
+                "redis_cpu_per_heartbeat_us": rise("redis_cpu_s") / rise("heartbeats") * 1e6, "calls_by_redis": calls}
+
+
+def seconds_of(duration):
+    return float(duration.removesuffix("s"))
+
+
+def across(options, _):
+    """Joins seen by observers at the same node of two, and at the other."""
+    with measure.redis() as (_, store_port):
+        words = ["--redis", f"redis://127.0.0.1:{store_port}"]
+        with measure.rollcall(*words, name="first") as (first, port), \
+                measure.rollcall(*words, core=measure.SECOND_CORE, name="second") as (second, other):
+            churn = ["--observers", options.observers, "--members", 200, "--rate", 50, "--duration", options.duration]
+            return {"same": measure.loadtest("churn", port, first.pid, *churn),
+                    "other": measure.loadtest("churn", port, f"{first.pid},{second.pid}", "--observe-url", f"ws://127.0.0.1:{other}",
+                                              "--first-user", measure.USERS_APART, *churn)}
