@@ -283,10 +283,10 @@ impl Config {
         duration.as_nanos().div_ceil(self.tick.as_nanos()) as u64
     }
 
-    /// Whether a user can be made to go.
+    /// Whether a user can be made to go: by this node, or by another that shares its store.
     #[must_use]
     pub fn removes_users(&self) -> bool {
-        self.dev_login || self.admin_token.is_some()
+        self.dev_login || self.admin_token.is_some() || self.redis.is_some()
     }
 
     /// Sockets open at once, requests included: somewhat more than clients, so that health checks and the refusal of a client

@@ -2,7 +2,7 @@
 //!
 //! A batch becomes a list of (connection, frame) first and writes second: several frames for one socket go in one call, and
 //! between some writes the worker yields, so that reads go on while many observers are told. Who watches users by name stands in
-//! [`watching`].
+//! `watching`.
 
 mod watching;
 

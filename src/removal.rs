@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 
 use crate::presence::Reason;
 
-/// Removals that wait for a tick.
-const MAX_WAITING: usize = 10_000;
+/// Removals that wait: for a tick, to be told to other nodes, or heard from them.
+pub const MAX_WAITING: usize = 10_000;
 
 /// Closes connections of a user and ends their presence.
 #[derive(Debug, Clone)]

@@ -267,7 +267,7 @@ impl Ticker {
             // There is room, as was looked at above; a worker that has ended needs no batch.
             let _ = worker.mailbox.try_send(Message::Tick(batch));
         }
-        self.shared.store.record(news, now);
+        self.shared.store.record(news);
         let took_us = started.elapsed().as_micros() as u64;
         counters.ticks.add(1);
         counters.rooms_settled.add(counts.rooms);

@@ -43,10 +43,10 @@ impl Watching {
         let again: Vec<Arc<str>> = users.iter().filter_map(|user| known(user)).collect();
         let new: BTreeSet<&str> = users.iter().filter(|user| known(user).is_none()).copied().collect();
         let held = self.watchers.get(&index).map_or(0, |watcher| watcher.users.len());
-        if held + new.len() > MAX_WATCHED_PER_CONNECTION {
+        let watchlist = &worker.shared.registry.watchlist;
+        if held + new.len() > MAX_WATCHED_PER_CONNECTION || !new.is_empty() && watchlist.is_full() {
             return false;
         }
-        let watchlist = &worker.shared.registry.watchlist;
         watchlist.ask(again.iter());
         let new = watchlist.watch(worker.number, new.into_iter());
         self.pairs.extend(new.iter().map(|user| (Arc::clone(user), index)));

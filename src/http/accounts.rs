@@ -86,7 +86,7 @@ pub(super) async fn kick(worker: &Rc<Worker>, user: &str, headers: &HeaderMap) -
     })?;
     let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes).unwrap_or_default();
     let bearer = given.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-    // As long as it takes to compare all of it, so that the time tells nothing about the token.
+    // As long as it takes to compare all of it: the time tells how long the token is, and nothing else of it.
     let right = bearer.is_some_and(|(_, given)| bool::from(given.ct_eq(token.as_bytes())));
     if !right {
         let message = "send the --admin-token of the server: Authorization: Bearer TOKEN";
@@ -105,9 +105,6 @@ async fn end(logins: &Logins, worker: &Rc<Worker>, login: &Login) -> Result<(), 
 /// Has the user go, and waits until that is told.
 async fn remove(worker: &Rc<Worker>, removal: Removal) -> Result<(), Reply> {
     let shared = &worker.shared;
-    if removal.login.is_none() {
-        shared.registry.end_request(&removal.user, removal.reason);
-    }
     if !shared.removals.add(removal) {
         return Err(Reply::busy());
     }

@@ -39,7 +39,7 @@ pub struct Remote<'a> {
 }
 
 /// What this node holds of a user.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct HeldHere {
     /// Milliseconds since the Unix epoch.
     pub since_unix_ms: u64,
@@ -114,6 +114,12 @@ impl Registry {
         let held = user.memberships.iter().filter(|held| held.sessions > 0 && (held.told || !told_only));
         let rooms: Vec<_> = held.map(|held| (Arc::clone(held.room.name()), held.state.clone())).collect();
         (!rooms.is_empty()).then_some(HeldHere { since_unix_ms: user.since_unix_ms, rooms })
+    }
+
+    /// Since when the user has been here or on another node, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn since(&self, user: &str) -> Option<u64> {
+        self.users.get(user).map(|user| user.since_unix_ms)
     }
 
     /// What the store has been told of a user in a room: that this node holds it there, with this state.

@@ -49,8 +49,10 @@ impl Registry {
         }
         let session = self.open_session(user, now);
         self.join(&session, room, None, now);
-        if requests.sessions.insert(Arc::clone(session.user()), session).is_none() {
-            requests.count.fetch_add(1, Ordering::Relaxed);
+        match requests.sessions.insert(Arc::clone(session.user()), session) {
+            None => drop(requests.count.fetch_add(1, Ordering::Relaxed)),
+            // Two requests have brought the user in at the same time: one session is enough, and can be found.
+            Some(other) => self.end_session(&other, Reason::Left),
         }
         Ok(true)
     }

@@ -15,6 +15,9 @@ use smallvec::SmallVec;
 use super::membership::Membership;
 use super::{Diff, Registry, Room, State};
 
+/// Users who are watched by anybody: some 300 bytes each, names included.
+const MAX_WATCHED: usize = 1_000_000;
+
 /// What watchers are told about a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sight {
@@ -144,6 +147,12 @@ impl Watchlist {
     #[must_use]
     pub fn watched(&self) -> usize {
         self.watched.load(Ordering::Relaxed)
+    }
+
+    /// Whether no more users may be watched.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.watched() >= MAX_WATCHED
     }
 
     fn is_empty(&self) -> bool {

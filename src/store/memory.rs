@@ -2,7 +2,6 @@
 
 use super::{News, Store};
 use crate::metrics::StoreTotals;
-use crate::presence::Now;
 use crate::removal::Removal;
 
 /// The registry is all there is.
@@ -10,7 +9,7 @@ use crate::removal::Removal;
 pub struct Memory;
 
 impl Store for Memory {
-    fn record(&self, _news: Vec<News>, _now: Now) {}
+    fn record(&self, _news: Vec<News>) {}
 
     fn take_removals(&self) -> Vec<Removal> {
         Vec::new()

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub use memory::Memory;
 
 use crate::metrics::StoreTotals;
-use crate::presence::{Now, Room, RoomChange, Told};
+use crate::presence::{Room, RoomChange, Told};
 use crate::removal::Removal;
 
 /// The exit code when the store cannot be used at the start (`EX_UNAVAILABLE` of sysexits.h).
@@ -59,8 +59,8 @@ impl News {
 
 /// A store, as the ticker and the workers see it. None of this blocks.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Takes what happened in a tick, nothing included: it is the store's clock.
-    fn record(&self, news: Vec<News>, now: Now);
+    /// Takes what happened in a tick.
+    fn record(&self, news: Vec<News>);
 
     /// Users who are to go at once because another node was asked for it, since the last call.
     fn take_removals(&self) -> Vec<Removal>;

@@ -148,6 +148,9 @@ function enter(name) {
   presence = connect(undefined, { user: name });
   const room = presence.join(ROOM);
   const mine = presence;
+  presence.on("phase", (status) => {
+    if (mine === presence && status.phase === "refused") showTrouble(status.cause, () => mine === presence && mine.connection === status);
+  });
   room.on("change", () => {
     if (mine !== presence) return;
     roster.show([...room.members.keys()], name);
@@ -179,7 +182,10 @@ el.newest.addEventListener("click", () => {
   el.log.focus();
 });
 el.log.addEventListener("scroll", () => isAtEnd() && (el.newest.hidden = true));
-el.retry.addEventListener("click", () => chat.connect());
+el.retry.addEventListener("click", () => {
+  chat.connect();
+  presence.connect();
+});
 document.addEventListener("visibilitychange", () => document.hidden || showUnread(0));
 new ResizeObserver(() => el.newest.hidden && scrollToEnd()).observe(el.log);
 setInterval(() => document.hidden || !chat || showConnection(chat.status), 500);

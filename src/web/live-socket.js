@@ -38,6 +38,8 @@ export class LiveSocket {
   #attempt = 0;
   #timer = 0;
   #openedAt = Infinity;
+  /** Ends the listening for the network; a socket that is closed for good leaves nothing behind. */
+  #listening = null;
 
   /**
    * `greet` is the first message, `probe` one that the server answers, `receive` gets each message, `changed` each status.
@@ -48,14 +50,12 @@ export class LiveSocket {
     this.#probe = probe;
     this.#receive = receive;
     this.#changed = changed;
-    addEventListener("online", () => {
-      if (this.status.phase === "waiting") this.#retryIn(Math.random() * BACK_ONLINE_SPREAD_MS, this.status.cause);
-    });
   }
 
   /** Now: the first time, instead of waiting for the next attempt, or again after a refusal. */
   connect() {
     if (this.#socket) return;
+    this.#listening ??= this.#listenForTheNetwork();
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
     this.#openedAt = Infinity;
@@ -84,7 +84,18 @@ export class LiveSocket {
     // Closing before it is open would be an error in the console.
     if (socket?.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(1000);
     else socket?.close(1000);
+    this.#listening?.abort();
+    this.#listening = null;
     this.#set({ phase: "closed" });
+  }
+
+  #listenForTheNetwork() {
+    const listening = new AbortController();
+    const online = () => {
+      if (this.status.phase === "waiting") this.#retryIn(Math.random() * BACK_ONLINE_SPREAD_MS, this.status.cause);
+    };
+    addEventListener("online", online, { signal: listening.signal });
+    return listening;
   }
 
   #opened() {

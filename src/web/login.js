@@ -92,7 +92,7 @@ function enter(user) {
   presence?.close();
   watch = null;
   me = user;
-  presence = connect(undefined, { user: user ?? `login-page-${crypto.randomUUID().slice(0, 8)}` });
+  presence = connect(undefined, { user: user ?? `login-page-${Math.random().toString(36).slice(2, 10)}` });
   const mine = presence;
   const lobby = user === null ? presence.observe(ROOM) : presence.join(ROOM);
   lobby.on("join", () => mine === presence && askSoon());

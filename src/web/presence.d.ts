@@ -210,7 +210,7 @@ export interface Room {
   /**
    * Says something to everybody who looks at the room. Nothing is queued: `false` means that there is no connection, or
    * that it does not take more right now. The room must have been joined.
-   * @throws RangeError if it has more than 16,000 bytes of JSON; the server may take less and answers with an `error` event
+   * @throws RangeError if it has more than 4,096 bytes of JSON
    */
   send(data: Json): boolean;
   /** Stop being a member, and looking. The room is empty and silent then. */

@@ -7,7 +7,7 @@ const ACK_TIMEOUT_MS = 4000;
 const SILENT_BEATS = 3;
 const MAX_HELD_DIFFS = 64;
 const MAX_STATE_BYTES = 1024;
-const MAX_DATA_BYTES = 16000;
+const MAX_DATA_BYTES = 4096;
 const MAX_BUFFERED_BYTES = 1e6;
 const NAMES_PER_FRAME = 50;
 const KINDS = { 1006: "cut", 1008: "refused", 1012: "restarting", 1013: "busy" };
@@ -260,6 +260,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
   function connect() {
     if (socket) return;
     address.searchParams.set("user", user);
+    address.searchParams.delete("token");
     if (presence.token) address.searchParams.set("token", presence.token);
     socket = new WebSocket(address.href, "presence.v1");
     socket.onmessage = ({ data }) => receive(data);

@@ -193,7 +193,7 @@ setInterval(() => {
 }, 500);
 
 const roster = new PlainRoster(el.roster);
-const lobby = connect(undefined, { user: `status-page-${crypto.randomUUID().slice(0, 8)}` }).observe(ROOM);
+const lobby = connect(undefined, { user: `status-page-${Math.random().toString(36).slice(2, 10)}` }).observe(ROOM);
 lobby.on("change", () => {
   roster.show([...lobby.members.keys()], "");
   setText(el.count, lobby.members.size.toLocaleString());

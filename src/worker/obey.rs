@@ -129,7 +129,9 @@ impl Worker {
 
 fn watched(done: bool) -> Result<(), Refusal> {
     done.then_some(()).ok_or_else(|| {
-        let most = format!("a connection watches at most {MAX_WATCHED_PER_CONNECTION} users: unwatch some first");
+        let most = format!(
+            "a connection watches at most {MAX_WATCHED_PER_CONNECTION} users, and all together a million: unwatch some first"
+        );
         Refusal::new("forbidden", most)
     })
 }

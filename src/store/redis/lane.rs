@@ -14,7 +14,7 @@ use super::event;
 use super::keys::Keys;
 use super::schema::{EDITION, HEADER, Head, Header, Schema, field, hold};
 use crate::presence::{Reason, Registry, State, Tick, Told};
-use crate::removal::Removal;
+use crate::removal::{MAX_WAITING, Removal};
 use crate::store::{News, What};
 
 /// Users, and as many holds, that one pipeline writes: more gain nothing, and delay others on the same master.
@@ -23,8 +23,6 @@ const BATCH: usize = 1000;
 const MAX_SAID_BYTES: usize = 256 * 1024;
 /// And as many bytes, of states mostly: what Redis takes in some milliseconds.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Users who are to go and whom the others have not been told of.
-const MAX_REMOVALS: usize = 10_000;
 
 /// A user in a room.
 type Place = (Arc<str>, Arc<str>);
@@ -83,7 +81,7 @@ enum Hash {
 }
 
 /// Commands that go to Redis together, and what they were for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch {
     /// In the order of the pipeline.
     pub commands: Vec<Command>,
@@ -99,8 +97,9 @@ pub struct Batch {
 }
 
 /// Which part of the work a batch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Part {
+    #[default]
     Changes,
     Page,
     LastPage,
@@ -149,7 +148,7 @@ impl Lane {
                 self.record_hold(place, told);
             }
             What::Said(data) => self.keep_said(vec![(place, data)]),
-            What::Removed(removal) if self.removals.len() < MAX_REMOVALS => self.removals.push((self.now, removal)),
+            What::Removed(removal) if self.removals.len() < MAX_WAITING => self.removals.push((self.now, removal)),
             What::Removed(_) => {}
         }
     }
@@ -292,8 +291,9 @@ impl Lane {
         let mut fields = vec![(HEADER.to_owned(), Header::Partial.text()), edition];
         while page.len() < BATCH && bytes < BATCH_BYTES {
             let Some(user) = users.pop() else { break };
-            for (room, state) in registry.held_here(&user, true).into_iter().flat_map(|held| held.rooms) {
-                let since = registry.status(&user).map_or(0, |status| status.since_unix_ms);
+            let held = registry.held_here(&user, true).unwrap_or_default();
+            let since = held.since_unix_ms;
+            for (room, state) in held.rooms {
                 fields.push((field(&room, &user), hold(since, state.as_ref())));
                 // It is there from now on: its end has to be written.
                 if let Some(Pending::Held { fresh, .. }) = self.holds.get_mut(&(room, Arc::clone(&user))) {
@@ -317,7 +317,7 @@ impl Lane {
         // With each page, so that a long rewrite is no silence.
         commands.push(self.tell(event::Writer::new(&self.schema.run, self.seq)));
         let part = if last { Part::LastPage } else { Part::Page };
-        Batch { commands, keys_written, users: page, seq: self.seq, part, ..Batch::empty() }
+        Batch { commands, keys_written, users: page, seq: self.seq, part, ..Batch::default() }
     }
 
     fn changes(&mut self, registry: &Registry, now: Tick) -> Batch {
@@ -384,7 +384,7 @@ impl Lane {
         for ((room, user), pending) in holds {
             match pending {
                 Pending::Held { state, joined, .. } => {
-                    let since = registry.status(user).map_or(0, |status| status.since_unix_ms);
+                    let since = registry.since(user).unwrap_or(0);
                     fields.push((field(room, user), hold(since, state.as_ref())));
                     event.held(*joined, room, user, since, state.as_ref());
                 }
@@ -454,27 +454,11 @@ impl Lane {
         batch.users.iter().for_each(|user| self.keys.mark(user));
         self.garbage.extend(batch.garbage);
         self.removals.splice(0..0, batch.removals);
-        self.removals.truncate(MAX_REMOVALS);
+        self.removals.truncate(MAX_WAITING);
         let later = std::mem::take(&mut self.said);
         self.said_bytes = 0;
         self.keep_said(batch.said);
         self.keep_said(later);
-    }
-}
-
-impl Batch {
-    fn empty() -> Self {
-        Self {
-            commands: Vec::new(),
-            keys_written: 0,
-            holds: Vec::new(),
-            users: Vec::new(),
-            said: Vec::new(),
-            removals: Vec::new(),
-            garbage: Vec::new(),
-            seq: 0,
-            part: Part::Changes,
-        }
     }
 }
 

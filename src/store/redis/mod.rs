@@ -2,7 +2,7 @@
 //!
 //! One thread does it all, beside the workers and the ticker. Logic and I/O are apart: [`lane`] decides what to write (and `keys` when again), [`view`] what
 //! to believe of the others, [`nodes`] who is alive; they speak in [`command`]s, and [`link`] alone knows the `redis` crate.
-//! [`engine`] puts them together. Keys and values are in [`schema`] and [`event`], for others in `docs/redis.md`.
+//! `engine` puts them together. Keys and values are in [`schema`] and [`event`], for others in `docs/redis.md`.
 
 pub mod command;
 mod engine;
@@ -24,7 +24,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{News, Store, Unavailable};
 use crate::metrics::{StoreCounters, StoreTotals};
-use crate::presence::{Now, Registry};
+use crate::presence::Registry;
 use crate::removal::Removal;
 use crate::worker::unix_ms;
 use engine::Engine;
@@ -139,7 +139,7 @@ impl Redis {
 }
 
 impl Store for Redis {
-    fn record(&self, news: Vec<News>, _now: Now) {
+    fn record(&self, news: Vec<News>) {
         if !news.is_empty() {
             self.shared.news.lock().extend(news);
         }

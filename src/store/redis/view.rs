@@ -11,12 +11,10 @@ use super::event::{Event, Happened, Line};
 use super::schema::{Head, Header, Schema, parse_field, parse_hold};
 use crate::dialect::json::Reader;
 use crate::presence::{Reason, Registry, Remote, RunNumber};
-use crate::removal::Removal;
+use crate::removal::{MAX_WAITING, Removal};
 
 /// Events of one lane that wait while the hash is read. Beyond that they are let go of, and the hash is read again.
 const MAX_WAITING_EVENTS: usize = 1000;
-/// Users who are to go and have not been taken yet.
-const MAX_REMOVALS: usize = 10_000;
 /// How much later than this node another may be back after an outage: a deadline and a pause.
 const RETURN_MS: u64 = 1500;
 /// Runs that are believed in at once: a bound on what a broken writer can make this node hold.
@@ -392,7 +390,7 @@ impl View {
     fn pass_on(&mut self, lane: usize, lines: &[Line]) {
         for Line { room, user, what } in lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
             match what {
-                Happened::Removed { reason, login } if self.removals.len() < MAX_REMOVALS => {
+                Happened::Removed { reason, login } if self.removals.len() < MAX_WAITING => {
                     self.removals.push(Removal { user: user.as_str().into(), login: *login, reason: *reason });
                 }
                 Happened::Said(data) => self.registry.say_remote(room, user, data.as_str().into()),

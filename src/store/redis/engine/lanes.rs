@@ -15,6 +15,7 @@ use super::super::link::{Connection, Subscription};
 use super::super::schema::Head;
 use super::super::view::{Load, Step};
 use super::{Engine, FIRST_PAUSE, LaneTask};
+use crate::removal::MAX_WAITING;
 
 /// A batch on its way. It does not outlive the connection's turn: what it would still do comes too late.
 struct Flight(JoinHandle<Result<Vec<Reply>, String>>);
@@ -149,7 +150,9 @@ impl Engine {
             }
             let removals = self.view.borrow_mut().take_removals();
             if !removals.is_empty() {
-                self.shared.removals.lock().extend(removals);
+                let mut waiting = self.shared.removals.lock();
+                let room = MAX_WAITING.saturating_sub(waiting.len());
+                waiting.extend(removals.into_iter().take(room));
             }
             if self.view.borrow_mut().take_stranger() {
                 self.look.notify_one();
