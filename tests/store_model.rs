@@ -27,7 +27,7 @@ fn fault_of_redis() -> impl Strategy<Value = Step> {
         1 => Just(Step::Flush),
         1 => Just(Step::WrongType),
         3 => node.clone().prop_map(|node| Step::LoseMessage { node }),
-        2 => (node, any::<bool>(), 0..10u64).prop_map(|(node, done, hang)| Step::Cut { node, done, hang, ticks: 1 }),
+        2 => (node, any::<bool>(), 0..4u64).prop_map(|(node, done, hang)| Step::Cut { node, done, hang, ticks: 1 }),
     ]
 }
 

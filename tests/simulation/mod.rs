@@ -138,21 +138,20 @@ impl World {
             }
             Step::Cut { node, done, hang, ticks } => {
                 if let Some(alive) = &mut self.nodes[node] {
-                    alive.hang(&mut self.redis, done, self.tick);
-                    self.publish();
-                    self.cut_at[node] = self.tick + hang;
-                    self.cut_until[node] = self.cut_until[node].max(self.tick + hang + ticks);
+                    alive.hang(done);
+                    self.cut_at[node] = self.tick + 1 + hang;
+                    self.cut_until[node] = self.cut_until[node].max(self.tick + 1 + hang + ticks);
                 }
             }
             Step::RedisDown { ticks, empty } => {
                 for (number, alive) in self.nodes.iter_mut().enumerate() {
                     let number = number as u64;
                     if let Some(alive) = alive {
-                        alive.hang(&mut self.redis, ticks.is_multiple_of(2), self.tick);
+                        alive.hang(ticks.is_multiple_of(2));
                     }
                     // They notice and come back one after the other, up to a deadline and a pause apart.
-                    self.cut_at[number as usize] = self.tick + (ticks + number * 3) % 10;
-                    self.cut_until[number as usize] = self.tick + ticks.max(10) + (ticks * 3 + number * 7) % 15;
+                    self.cut_at[number as usize] = self.tick + 1 + (ticks + number * 3) % 10;
+                    self.cut_until[number as usize] = self.tick + 1 + ticks.max(10) + (ticks * 3 + number * 7) % 15;
                 }
                 self.redis.published.clear();
                 if empty {
@@ -185,7 +184,7 @@ impl World {
             if self.tick >= self.cut_at[number] && self.tick < self.cut_until[number] {
                 node.cut();
             }
-            if self.tick >= self.cut_until[number] {
+            if self.tick < self.cut_at[number] || self.tick >= self.cut_until[number] {
                 node.talk(&mut self.redis, self.tick);
                 self.publish();
             }

@@ -35,6 +35,8 @@ pub(crate) struct Node {
     reading: Option<(Load, u64)>,
     /// Batches of each lane whose answers do not come.
     flights: Vec<Vec<Batch>>,
+    /// From the next batch on they do not, and whether Redis gets it.
+    hanging: Option<bool>,
 }
 
 impl Node {
@@ -60,6 +62,7 @@ impl Node {
             loads: VecDeque::new(),
             reading: None,
             flights: Vec::new(),
+            hanging: None,
             registry,
             schema,
         }
@@ -114,6 +117,12 @@ impl Node {
     /// Talks to Redis, as the store's tasks do between two ticks.
     pub(crate) fn talk(&mut self, redis: &mut Redis, tick: u64) {
         let now_ms = tick * TICK_MS;
+        if let Some(done) = self.hanging.take() {
+            self.take_off(redis, done, tick);
+        }
+        if !self.flights.is_empty() {
+            return;
+        }
         if !std::mem::replace(&mut self.up, true) {
             self.poll(redis, now_ms);
             for lane in 0..self.lanes.len() {
@@ -190,11 +199,14 @@ impl Node {
         Head::parse(redis.run(&[Command::HashHead(key)]).first()).unwrap()
     }
 
-    /// Answers do not come any more: `done` says whether Redis has got what is on its way, which this node does not learn.
-    pub(crate) fn hang(&mut self, redis: &mut Redis, done: bool, tick: u64) {
-        if !self.up || !self.flights.is_empty() {
-            return;
+    /// Answers do not come any more, from what this node sends next: `done` says whether Redis gets that, which it does not learn.
+    pub(crate) fn hang(&mut self, done: bool) {
+        if self.up && self.flights.is_empty() {
+            self.hanging = Some(done);
         }
+    }
+
+    fn take_off(&mut self, redis: &mut Redis, done: bool, tick: u64) {
         for lane in &mut self.lanes {
             let flights: Vec<_> = (0..2).filter_map(|_| lane.next_batch(&self.registry, tick)).collect();
             if done {
@@ -206,6 +218,7 @@ impl Node {
 
     /// It gives the link up.
     pub(crate) fn cut(&mut self) {
+        self.hanging = None;
         if !std::mem::replace(&mut self.up, false) {
             return;
         }
