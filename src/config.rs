@@ -115,7 +115,7 @@ pub struct Args {
     #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "NAME")]
     pub node_id: Option<String>,
     /// Let anybody sign in under any name with POST /login, for development; never where strangers come
-    #[arg(long, env = "ROLLCALL_DEV_LOGIN", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "ROLLCALL_DEV_LOGIN", value_parser = clap::builder::BoolishValueParser::new())]
     pub dev_login: bool,
 
     /// Signs the logins of --dev-login, so that they outlive a restart; at least 32 bytes [default: random at each start]
@@ -343,8 +343,10 @@ impl Args {
                 format!("--session-key must have at least {MIN_KEY_BYTES} bytes"),
             ),
             (
-                self.admin_token.as_ref().is_none_or(|token| token.as_bytes().len() >= MIN_TOKEN_BYTES),
-                format!("--admin-token must have at least {MIN_TOKEN_BYTES} bytes"),
+                self.admin_token.as_ref().is_none_or(|token| {
+                    token.as_bytes().len() >= MIN_TOKEN_BYTES && token.as_bytes().iter().all(u8::is_ascii_graphic)
+                }),
+                format!("--admin-token must have at least {MIN_TOKEN_BYTES} bytes, all of them visible ASCII"),
             ),
             (!self.header_timeout.is_zero(), "--header-timeout must be more than 0".to_owned()),
             (self.drain <= MAX_TTL, format!("--drain is {}, it must be at most {}", show(self.drain), show(MAX_TTL))),

@@ -82,8 +82,12 @@ impl Logins {
 
     /// The login in the values of `Cookie` headers, if there is a good one.
     pub fn find<'a>(&self, cookies: impl Iterator<Item = &'a str>, unix_ms: u64) -> Option<Login> {
-        let mut cookies = cookies.flat_map(|cookies| Cookie::split_parse_encoded(cookies.to_owned())).flatten();
-        let cookie = cookies.find(|cookie| cookie.name() == COOKIE)?;
+        let cookies = cookies.flat_map(|cookies| Cookie::split_parse_encoded(cookies.to_owned())).flatten();
+        // Another server on this host may have left one of the same name: the good one counts, wherever it stands.
+        cookies.filter(|cookie| cookie.name() == COOKIE).find_map(|cookie| self.read(cookie, unix_ms))
+    }
+
+    fn read(&self, cookie: Cookie<'static>, unix_ms: u64) -> Option<Login> {
         let mut jar = CookieJar::new();
         jar.add_original(cookie);
         let login = jar.signed(&self.key).get(COOKIE)?;
@@ -96,10 +100,10 @@ impl Logins {
     }
 
     /// Ends a login.
-    pub fn end(&self, login: &Login) {
+    pub fn end(&self, login: u64) {
         let mut ended = self.ended.lock();
-        if ended.ids.insert(login.id) {
-            ended.oldest_first.push_back(login.id);
+        if ended.ids.insert(login) {
+            ended.oldest_first.push_back(login);
         }
         if ended.oldest_first.len() > MAX_ENDED_LOGINS
             && let Some(oldest) = ended.oldest_first.pop_front()
@@ -152,7 +156,7 @@ mod tests {
             assert_eq!(find(&logins, &cookie, NOW + LIFETIME_MS), None, "too old");
             let login = logins.find([&*cookie].into_iter(), NOW).unwrap();
             let again = sent(&logins.sign_in(user, NOW));
-            logins.end(&login);
+            logins.end(login.id);
             assert_eq!(find(&logins, &cookie, NOW), None, "ended");
             assert_eq!(find(&logins, &again, NOW).as_deref(), Some(user), "another login of the same user");
         }
@@ -193,7 +197,7 @@ mod tests {
         assert_eq!(known.len(), MAX_KNOWN_USERS);
         assert!(known.is_sorted() && known.iter().any(|user| **user == *"regular"), "and not the first to come");
         for id in 0..MAX_ENDED_LOGINS as u64 + 5 {
-            logins.end(&Login { id, user: String::new() });
+            logins.end(id);
         }
         assert_eq!(logins.ended.lock().ids.len(), MAX_ENDED_LOGINS);
     }

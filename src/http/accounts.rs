@@ -98,7 +98,7 @@ pub(super) async fn kick(worker: &Rc<Worker>, user: &str, headers: &HeaderMap) -
 }
 
 async fn end(logins: &Logins, worker: &Rc<Worker>, login: &Login) -> Result<(), Reply> {
-    logins.end(login);
+    logins.end(login.id);
     remove(worker, Removal { user: login.user.as_str().into(), login: Some(login.id), reason: Reason::Left }).await
 }
 
@@ -125,8 +125,9 @@ fn current(logins: &Logins, worker: &Worker, headers: &HeaderMap) -> Option<Logi
 
 /// The login that a request comes with.
 pub(super) fn find(logins: &Logins, headers: &HeaderMap, unix_ms: u64) -> Option<Login> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    logins.find(cookies, unix_ms)
+    let cookies: Vec<_> =
+        headers.get_all(header::COOKIE).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    logins.find(cookies.iter().map(AsRef::as_ref), unix_ms)
 }
 
 fn check_origin(headers: &HeaderMap) -> Result<(), Reply> {

@@ -6,7 +6,7 @@
 //! updated\tlobby:bob\t1700000000000\t1700000000123\t{"mood":"ok"}
 //! left\tlobby:carol\ttimeout
 //! said\tlobby:alice\t"hello"
-//! removed\t*:dave\tkicked                        wherever it is; behind another tab only of this login
+//! removed\t*:dave\t3\tkicked                     wherever it is; behind another tab only of this login
 //! ```
 //!
 //! Lines and tabs and not JSON: names and compact JSON hold neither, so nothing is escaped and nothing is nested.
@@ -16,11 +16,13 @@ use crate::dialect::json::Reader;
 use crate::presence::{Reason, State};
 use crate::removal::Removal;
 
+/// The word for a user who is to go.
+const REMOVED: &str = "removed";
 /// What is said may be no longer than a message of the longest protocol.
 const MAX_SAID_BYTES: usize = 64 * 1024;
 
 /// An event that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Event {
     /// Who tells it.
     pub run: String,
@@ -28,6 +30,8 @@ pub struct Event {
     pub seq: u64,
     /// What it tells, in order.
     pub lines: Vec<Line>,
+    /// Users who are to go, by number: they are told several times, and are no events.
+    pub removals: Vec<(u64, Removal)>,
 }
 
 /// One thing that an event tells.
@@ -55,13 +59,6 @@ pub enum Happened {
     Left(Reason),
     /// The user said this, compact JSON.
     Said(String),
-    /// The user is to go at once, wherever it is.
-    Removed {
-        /// Why.
-        reason: Reason,
-        /// Only connections that came with this login.
-        login: Option<u64>,
-    },
 }
 
 /// Writes an event, line by line.
@@ -91,10 +88,10 @@ impl Writer {
         self.line("said", room, user, data);
     }
 
-    /// A user is to go at once.
-    pub fn removed(&mut self, removal: &Removal) {
+    /// A user is to go at once, wherever it is; the run's removal of this number.
+    pub fn removed(&mut self, number: u64, removal: &Removal) {
         let login = removal.login.map(|login| format!("\t{login}")).unwrap_or_default();
-        self.line("removed", "*", &removal.user, &format!("{}{login}", removal.reason.as_str()));
+        self.line(REMOVED, "*", &removal.user, &format!("{number}\t{}{login}", removal.reason.as_str()));
     }
 
     /// The message.
@@ -116,9 +113,28 @@ impl Event {
     pub fn parse(text: &str, json: &mut Reader) -> Option<Self> {
         let mut lines = text.split('\n');
         let (run, seq) = lines.next()?.split_once('\t')?;
-        let lines = lines.map(|line| Line::parse(line, json)).collect::<Option<Vec<_>>>()?;
-        Some(Self { run: run.to_owned(), seq: parse_number(seq)?, lines })
+        let mut event = Self { run: run.to_owned(), seq: parse_number(seq)?, lines: Vec::new(), removals: Vec::new() };
+        for line in lines {
+            match line.strip_prefix(REMOVED) {
+                Some(removal) => event.removals.push(parse_removal(removal)?),
+                None => event.lines.push(Line::parse(line, json)?),
+            }
+        }
+        Some(event)
     }
+}
+
+/// Reads what stands behind the word of a removal.
+fn parse_removal(line: &str) -> Option<(u64, Removal)> {
+    let mut parts = line.strip_prefix('\t')?.split('\t');
+    let (_, user) = parse_field(parts.next()?)?;
+    let number = parse_number(parts.next()?)?;
+    let reason = Reason::parse(parts.next()?)?;
+    let login = parts.next().map(|login| login.parse().ok());
+    Some((
+        number,
+        Removal { user: user.into(), login: if let Some(login) = login { Some(login?) } else { None }, reason },
+    ))
 }
 
 impl Line {
@@ -132,12 +148,6 @@ impl Line {
                 Happened::Held { since_unix_ms, state }
             }
             "left" => Happened::Left(Reason::parse(rest)?),
-            "removed" => match rest.split_once('\t') {
-                Some((reason, login)) => {
-                    Happened::Removed { reason: Reason::parse(reason)?, login: Some(login.parse().ok()?) }
-                }
-                None => Happened::Removed { reason: Reason::parse(rest)?, login: None },
-            },
             "said" if rest.len() <= MAX_SAID_BYTES && json.read(rest.as_bytes(), |value| value.is_some()) => {
                 Happened::Said(rest.to_owned())
             }
@@ -158,18 +168,18 @@ mod tests {
         writer.held(false, "a:b%", "bob smith", 2, Some(&State::written("{\"mood\":\"ok\"}", 3)));
         writer.left("lobby", "carol", Reason::Timeout);
         writer.said("lobby", "alice", "\"hello\"");
-        writer.removed(&Removal { user: "dave".into(), login: Some(7), reason: Reason::Left });
+        writer.removed(3, &Removal { user: "dave".into(), login: Some(7), reason: Reason::Left });
         let text = writer.finish();
         assert_eq!(
             text,
-            "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\nleft\tlobby:carol\ttimeout\nsaid\tlobby:alice\t\"hello\"\nremoved\t*:dave\tleft\t7"
+            "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\nleft\tlobby:carol\ttimeout\nsaid\tlobby:alice\t\"hello\"\nremoved\t*:dave\t3\tleft\t7"
         );
         let event = Event::parse(&text, &mut Reader::default()).unwrap();
-        assert_eq!((event.run.as_str(), event.seq, event.lines.len()), ("n1.18c", 41, 5));
+        assert_eq!((event.run.as_str(), event.seq, event.lines.len()), ("n1.18c", 41, 4));
         assert_eq!((event.lines[1].room.as_str(), event.lines[1].user.as_str()), ("a:b%", "bob smith"));
         assert_eq!(event.lines[2].what, Happened::Left(Reason::Timeout));
         assert_eq!(event.lines[3].what, Happened::Said("\"hello\"".to_owned()));
-        assert_eq!(event.lines[4].what, Happened::Removed { reason: Reason::Left, login: Some(7) });
+        assert_eq!((event.removals[0].0, event.removals[0].1.login), (3, Some(7)));
     }
 
     #[test]
@@ -185,7 +195,7 @@ mod tests {
             "n1\t1\njoined\tlobby\t1",
             "n1\t1\nsaid\tlobby:a\thello",
         ] {
-            assert_eq!(Event::parse(text, &mut json), None, "{text:?}");
+            assert!(Event::parse(text, &mut json).is_none(), "{text:?}");
         }
         assert_eq!(Event::parse("n1\t7", &mut json).unwrap().lines, []);
     }

@@ -37,8 +37,11 @@ pub struct Lane {
     /// What was said, in order.
     said: Vec<(Place, Box<str>)>,
     said_bytes: usize,
-    /// Users who are to go, and when that was asked for: it is not told a lease later.
-    removals: Vec<(Tick, Removal)>,
+    /// Users who are to go and whom nobody has been told of.
+    removals: Vec<Going>,
+    /// Whom the others have been told of, and are told of again for a while: they may have been away.
+    told_removals: Vec<Going>,
+    removals_asked: u64,
     keys: Keys,
     /// The last tick that was heard of.
     now: Tick,
@@ -69,6 +72,15 @@ enum Pending {
     Released(Reason),
 }
 
+/// A user who is to go.
+#[derive(Debug, Clone)]
+struct Going {
+    asked: Tick,
+    /// Those who are told several times know it by this.
+    number: u64,
+    removal: Removal,
+}
+
 /// What is known of the hash in Redis.
 #[derive(Debug)]
 enum Hash {
@@ -90,7 +102,7 @@ pub struct Batch {
     holds: Vec<(Place, Pending)>,
     users: Vec<Arc<str>>,
     said: Vec<(Place, Box<str>)>,
-    removals: Vec<(Tick, Removal)>,
+    removals: Vec<Going>,
     garbage: Vec<String>,
     seq: u64,
     part: Part,
@@ -126,6 +138,8 @@ impl Lane {
             said: Vec::new(),
             said_bytes: 0,
             removals: Vec::new(),
+            told_removals: Vec::new(),
+            removals_asked: 0,
             keys: Keys::new(Arc::clone(&schema), ticks_per_ttl, seed),
             now: 0,
             ticks_per_ttl,
@@ -148,7 +162,10 @@ impl Lane {
                 self.record_hold(place, told);
             }
             What::Said(data) => self.keep_said(vec![(place, data)]),
-            What::Removed(removal) if self.removals.len() < MAX_WAITING => self.removals.push((self.now, removal)),
+            What::Removed(removal) if self.removals.len() < MAX_WAITING => {
+                self.removals_asked += 1;
+                self.removals.push(Going { asked: self.now, number: self.removals_asked, removal });
+            }
             What::Removed(_) => {}
         }
     }
@@ -223,17 +240,15 @@ impl Lane {
     /// What is asked once a second, and first on a new connection: whether the hash is what it was. It keeps the hash, and tells
     /// the others how many events there were.
     #[must_use]
-    pub fn beacon(&self) -> Vec<Command> {
+    pub fn beacon(&mut self) -> Vec<Command> {
+        let told = std::mem::take(&mut self.told_removals);
+        self.told_removals = self.recent(told);
         let key = self.schema.hash_key(self.number, &self.schema.run);
         let look = Command::HashHead(key.clone());
         if !self.is_whole() {
             return vec![look];
         }
-        vec![
-            look,
-            Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() },
-            self.tell(event::Writer::new(&self.schema.run, self.seq)),
-        ]
+        vec![look, Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() }, self.tell_again(&self.told_removals)]
     }
 
     /// Takes the answer to the beacon. If the hash has lost something, it is written anew.
@@ -328,15 +343,16 @@ impl Lane {
                 self.keys.mark(user);
             }
         }
-        let oldest = now.saturating_sub(self.ticks_per_ttl);
-        let mut removals = std::mem::take(&mut self.removals);
-        removals.retain(|(asked, _)| *asked >= oldest);
+        let removals = std::mem::take(&mut self.removals);
+        let removals = self.recent(removals);
         let (said, garbage) = (std::mem::take(&mut self.said), std::mem::take(&mut self.garbage));
         self.said_bytes = 0;
         let mut commands: Vec<_> = garbage.iter().cloned().map(Command::Unlink).collect();
-        if !(holds.is_empty() && said.is_empty() && removals.is_empty()) {
+        if !(holds.is_empty() && said.is_empty()) {
             self.seq += 1;
             self.write_holds(&holds, &said, &removals, registry, &mut commands);
+        } else if !removals.is_empty() {
+            commands.push(self.tell_again(&removals));
         }
         let (before, mut users, mut bytes) = (commands.len(), Vec::new(), 0);
         for user in self.keys.take(BATCH) {
@@ -373,7 +389,7 @@ impl Lane {
         &mut self,
         holds: &[(Place, Pending)],
         said: &[(Place, Box<str>)],
-        removals: &[(Tick, Removal)],
+        removals: &[Going],
         registry: &Registry,
         commands: &mut Vec<Command>,
     ) {
@@ -395,7 +411,7 @@ impl Lane {
             }
         }
         said.iter().for_each(|((room, user), data)| event.said(room, user, data));
-        removals.iter().for_each(|(_, removal)| event.removed(removal));
+        removals.iter().for_each(|going| event.removed(going.number, &going.removal));
         if !removed.is_empty() {
             commands.push(Command::HashRemove { key: key.clone(), fields: removed });
         }
@@ -405,6 +421,20 @@ impl Lane {
         commands.push(Command::HashCount { key, field: HEADER, by: self.seq - self.header });
         self.header = self.seq;
         commands.push(self.tell(event));
+    }
+
+    /// Those that were asked for within a lease: later, whoever has come back has come back.
+    fn recent(&self, mut removals: Vec<Going>) -> Vec<Going> {
+        let oldest = self.now.saturating_sub(self.ticks_per_ttl);
+        removals.retain(|going| going.asked >= oldest);
+        removals
+    }
+
+    /// Nothing new, but for users who are to go.
+    fn tell_again(&self, removals: &[Going]) -> Command {
+        let mut event = event::Writer::new(&self.schema.run, self.seq);
+        removals.iter().for_each(|going| event.removed(going.number, &going.removal));
+        self.tell(event)
     }
 
     fn tell(&self, event: event::Writer) -> Command {
@@ -425,6 +455,8 @@ impl Lane {
             self.rewrite(registry);
             return Outcome::Lost;
         }
+        self.told_removals.extend(batch.removals.iter().cloned());
+        self.told_removals.truncate(MAX_WAITING);
         if batch.part == Part::LastPage || self.confirmed.is_some() && batch.part == Part::Changes {
             self.confirmed = Some(batch.seq);
         }

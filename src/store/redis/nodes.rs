@@ -1,5 +1,6 @@
 //! Which runs there are: their leases, and who goes by which node id. It decides and does no I/O.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::command::{Command, Reply};
@@ -8,6 +9,8 @@ use super::view::{Leases, View};
 
 /// The list of runs goes when nobody has renewed it for so many leases.
 const LIST_LEASES: u64 = 10;
+/// Runs of the list that are looked at; of more, those that are dead are taken off it first.
+const MAX_LISTED: usize = 10_000;
 /// Names of runs that are read from the list: what is longer has not been written by a node.
 const MAX_RUN_NAME_BYTES: usize = 256;
 
@@ -74,10 +77,9 @@ impl Nodes {
     pub fn ask(&mut self, view: &View) -> Vec<Command> {
         self.beat += 1;
         let schema = &self.schema;
-        self.asked = view.runs().map(str::to_owned).collect();
-        let unknown = self.listed.iter().filter(|run| **run != schema.run && !self.asked.contains(run));
-        let unknown: Vec<_> = unknown.cloned().collect();
-        self.asked.extend(unknown);
+        let known = view.runs().chain(self.listed.iter().map(String::as_str)).filter(|run| *run != schema.run);
+        let asked: BTreeSet<&str> = known.collect();
+        self.asked = asked.into_iter().map(str::to_owned).collect();
         let keys = [&schema.run].into_iter().chain(&self.asked).map(|run| schema.run_key(run)).collect();
         let (list, ttl_ms) = (schema.runs_key(), schema.ttl_ms());
         let mut commands = vec![Command::Get(keys)];
@@ -118,8 +120,10 @@ impl Nodes {
         let own = leases.next().flatten().is_some();
         let alive: Vec<_> = self.asked.drain(..).zip(leases.map(|lease| lease.is_some())).collect();
         let found = view.leases(own, &alive, now_ms);
-        self.listed = list.into_iter().flatten().filter(|run| run.len() <= MAX_RUN_NAME_BYTES).collect();
-        let is_new = |run: &String| *run != self.schema.run && !alive.iter().any(|(known, _)| known == run);
+        let listed = list.into_iter().flatten().filter(|run| run.len() <= MAX_RUN_NAME_BYTES);
+        self.listed = listed.take(MAX_LISTED).collect();
+        let asked: HashSet<&str> = alive.iter().map(|(run, _)| run.as_str()).collect();
+        let is_new = |run: &String| *run != self.schema.run && !asked.contains(run.as_str());
         let news = self.listed.iter().any(is_new);
         Ok((found, news))
     }

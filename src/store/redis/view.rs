@@ -4,7 +4,7 @@
 //! the run's hash. A run is dead when its lease is gone and nothing is heard of it, and that only counts for a node that has been
 //! in touch itself: nobody leaves because *this* node went deaf, or because Redis lost everybody's lease.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::event::{Event, Happened, Line};
@@ -15,6 +15,10 @@ use crate::removal::{MAX_WAITING, Removal};
 
 /// Events of one lane that wait while the hash is read. Beyond that they are let go of, and the hash is read again.
 const MAX_WAITING_EVENTS: usize = 1000;
+/// So often in a row, a beacon apart, a hash may be older than what was heard of before that is not believed any more.
+const MAX_DOUBTS: u8 = 4;
+/// Removals of a run that are remembered, so that none is passed on twice.
+const MAX_REMEMBERED: usize = 1000;
 /// How much later than this node another may be back after an outage: a deadline and a pause.
 const RETURN_MS: u64 = 1500;
 /// Runs that are believed in at once: a bound on what a broken writer can make this node hold.
@@ -45,6 +49,10 @@ struct Run {
     lanes: Vec<Known>,
     /// The latest event that is known of, by lane: a hash that is older has been lost and is not whole again.
     latest: Vec<u64>,
+    /// How often in a row a whole hash was older than that, by lane: if it stays so, what was heard was not true.
+    doubts: Vec<(u64, u8)>,
+    /// Removals that were passed on, the latest at the end: they are told several times.
+    removed: VecDeque<u64>,
     heard_ms: u64,
 }
 
@@ -97,6 +105,8 @@ pub struct Leases {
     pub loads: Vec<Load>,
     /// Runs that are dead, and whose keys nobody needs any more.
     pub dead: Vec<String>,
+    /// Of these, runs that were alive as far as this node knew.
+    pub lost: Vec<String>,
 }
 
 impl View {
@@ -159,6 +169,15 @@ impl View {
         run.heard_ms = now_ms;
         let is_new = event.seq > run.latest[lane];
         run.latest[lane] = run.latest[lane].max(event.seq);
+        for (id, removal) in &event.removals {
+            if !run.removed.contains(id) && self.removals.len() < MAX_WAITING {
+                run.removed.push_back(*id);
+                self.removals.push(removal.clone());
+            }
+        }
+        while run.removed.len() > MAX_REMEMBERED {
+            run.removed.pop_front();
+        }
         if is_new {
             self.pass_on(lane, &event.lines);
         }
@@ -188,7 +207,7 @@ impl View {
 
     /// Takes the head of a hash that is to be read.
     pub fn begin(&mut self, load: &Load, head: Option<Head>) -> Step {
-        let latest = self.runs.get(&load.run).and_then(|run| run.latest.get(load.lane)).copied().unwrap_or(0);
+        let latest = self.latest(load, head);
         let Some(known) = self.known(load) else { return Step::Stop };
         let Known::Reading(reading) = known else { return Step::Stop };
         match head {
@@ -206,6 +225,23 @@ impl View {
                 Step::Stop
             }
         }
+    }
+
+    /// The latest event of a lane that there must be in its hash.
+    fn latest(&mut self, load: &Load, head: Option<Head>) -> u64 {
+        let Some(run) = self.runs.get_mut(&load.run) else { return 0 };
+        let (latest, doubt) = (&mut run.latest[load.lane], &mut run.doubts[load.lane]);
+        match head {
+            Some(Head { header: Header::Whole(seq), edition }) if seq < *latest => {
+                *doubt = (edition, if doubt.0 == edition { doubt.1 + 1 } else { 1 });
+                // Its owner would have written it anew by now: somebody else has told of an event that there never was.
+                if doubt.1 > MAX_DOUBTS {
+                    (*latest, *doubt) = (seq, (0, 0));
+                }
+            }
+            _ => *doubt = (0, 0),
+        }
+        *latest
     }
 
     /// Takes a page of a hash.
@@ -315,6 +351,7 @@ impl View {
                 Some(run) => {
                     self.registry.sweep_remote(run.number, u32::MAX, Reason::NodeLost, |_| true);
                     self.runs.remove(name);
+                    found.lost.push(name.clone());
                     found.dead.push(name.clone());
                 }
                 None if in_touch => found.dead.push(name.clone()),
@@ -344,8 +381,8 @@ impl View {
         let number = self.next_number;
         self.next_number += 1;
         let lanes = (0..self.schema.lanes).map(|_| Known::Missing { generation: 0 }).collect();
-        let latest = vec![0; self.schema.lanes];
-        self.runs.insert(name.to_owned(), Run { number, lanes, latest, heard_ms: 0 });
+        let (latest, doubts) = (vec![0; self.schema.lanes], vec![(0, 0); self.schema.lanes]);
+        self.runs.insert(name.to_owned(), Run { number, lanes, latest, doubts, removed: VecDeque::new(), heard_ms: 0 });
     }
 
     fn known(&mut self, load: &Load) -> Option<&mut Known> {
@@ -380,21 +417,17 @@ impl View {
                         released.push(user.clone());
                     }
                 }
-                Happened::Said(_) | Happened::Removed { .. } => {} // Passed on when they were heard.
+                Happened::Said(_) => {} // Passed on when it was heard.
             }
         }
         released
     }
 
-    /// Passes on what is of the moment and stands in no hash: it must not wait until a gap is repaired.
+    /// Passes on what was said: it stands in no hash, and must not wait until a gap is repaired.
     fn pass_on(&mut self, lane: usize, lines: &[Line]) {
         for Line { room, user, what } in lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
-            match what {
-                Happened::Removed { reason, login } if self.removals.len() < MAX_WAITING => {
-                    self.removals.push(Removal { user: user.as_str().into(), login: *login, reason: *reason });
-                }
-                Happened::Said(data) => self.registry.say_remote(room, user, data.as_str().into()),
-                _ => {}
+            if let Happened::Said(data) = what {
+                self.registry.say_remote(room, user, data.as_str().into());
             }
         }
     }

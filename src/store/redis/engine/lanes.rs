@@ -83,7 +83,7 @@ impl Engine {
     }
 
     async fn beacon(&self, task: &LaneTask, connection: &mut Connection) -> Result<(), String> {
-        let commands = task.lane.borrow().beacon();
+        let commands = task.lane.borrow_mut().beacon();
         let replies = self.ask(connection, &commands).await?;
         match task.lane.borrow_mut().verify(replies.first(), &self.registry) {
             Outcome::Done => Ok(()),

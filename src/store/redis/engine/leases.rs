@@ -57,8 +57,10 @@ impl Engine {
 
     async fn take_leases(&self, found: Leases, connection: &mut Connection) -> Result<(), String> {
         found.loads.into_iter().for_each(|load| self.enqueue(load));
-        for run in &found.dead {
+        for run in &found.lost {
             info!(run, "a node is gone, and with it those whom no other node holds");
+        }
+        for run in &found.dead {
             self.lanes.iter().for_each(|task| task.lane.borrow_mut().bury(run));
         }
         if !found.dead.is_empty() {
