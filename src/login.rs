@@ -95,11 +95,11 @@ impl Logins {
         good.then_some(Login { id, user })
     }
 
-    /// Ends a login.
-    pub fn end(&self, login: &Login) {
+    /// Ends the login of this id.
+    pub fn end(&self, id: u64) {
         let mut ended = self.ended.lock();
-        if ended.ids.insert(login.id) {
-            ended.oldest_first.push_back(login.id);
+        if ended.ids.insert(id) {
+            ended.oldest_first.push_back(id);
         }
         if ended.oldest_first.len() > MAX_ENDED_LOGINS
             && let Some(oldest) = ended.oldest_first.pop_front()
@@ -152,7 +152,7 @@ mod tests {
             assert_eq!(find(&logins, &cookie, NOW + LIFETIME_MS), None, "too old");
             let login = logins.find([&*cookie].into_iter(), NOW).unwrap();
             let again = sent(&logins.sign_in(user, NOW));
-            logins.end(&login);
+            logins.end(login.id);
             assert_eq!(find(&logins, &cookie, NOW), None, "ended");
             assert_eq!(find(&logins, &again, NOW).as_deref(), Some(user), "another login of the same user");
         }
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(known.len(), MAX_KNOWN_USERS);
         assert!(known.is_sorted() && known.iter().any(|user| **user == *"regular"), "and not the first to come");
         for id in 0..MAX_ENDED_LOGINS as u64 + 5 {
-            logins.end(&Login { id, user: String::new() });
+            logins.end(id);
         }
         assert_eq!(logins.ended.lock().ids.len(), MAX_ENDED_LOGINS);
     }

@@ -98,7 +98,7 @@ pub(super) async fn kick(worker: &Rc<Worker>, user: &str, headers: &HeaderMap) -
 }
 
 async fn end(logins: &Logins, worker: &Rc<Worker>, login: &Login) -> Result<(), Reply> {
-    logins.end(login);
+    logins.end(login.id);
     remove(worker, Removal { user: login.user.as_str().into(), login: Some(login.id), reason: Reason::Left }).await
 }
 
