@@ -344,9 +344,14 @@ impl Args {
             ),
             (
                 self.admin_token.as_ref().is_none_or(|token| {
-                    token.as_bytes().len() >= MIN_TOKEN_BYTES && token.as_bytes().iter().all(u8::is_ascii_graphic)
+                    let bytes = token.as_bytes();
+                    bytes.len() >= MIN_TOKEN_BYTES
+                        && bytes.trim_ascii() == bytes
+                        && !bytes.iter().any(u8::is_ascii_control)
                 }),
-                format!("--admin-token must have at least {MIN_TOKEN_BYTES} bytes, all of them visible ASCII"),
+                format!(
+                    "--admin-token must have at least {MIN_TOKEN_BYTES} bytes, and no spaces or line ends around it"
+                ),
             ),
             (!self.header_timeout.is_zero(), "--header-timeout must be more than 0".to_owned()),
             (self.drain <= MAX_TTL, format!("--drain is {}, it must be at most {}", show(self.drain), show(MAX_TTL))),

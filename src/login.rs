@@ -99,11 +99,11 @@ impl Logins {
         good.then_some(Login { id, user })
     }
 
-    /// Ends a login.
-    pub fn end(&self, login: u64) {
+    /// Ends the login of this id.
+    pub fn end(&self, id: u64) {
         let mut ended = self.ended.lock();
-        if ended.ids.insert(login) {
-            ended.oldest_first.push_back(login);
+        if ended.ids.insert(id) {
+            ended.oldest_first.push_back(id);
         }
         if ended.oldest_first.len() > MAX_ENDED_LOGINS
             && let Some(oldest) = ended.oldest_first.pop_front()

@@ -257,8 +257,9 @@ impl Ticker {
         let mut news = self.announcer.take_news();
         news.extend(asked_here.iter().filter(|_| shared.registry.has_store()).map(News::removed));
         let asked_elsewhere = self.shared.store.take_removals();
-        if let Some(logins) = &self.shared.logins {
-            asked_elsewhere.iter().filter_map(|removal| removal.login).for_each(|login| logins.end(login));
+        if let Some(logins) = &shared.logins {
+            // Nodes that share a key take each other's cookies, so what ended there has ended here.
+            asked_elsewhere.iter().filter_map(|removal| removal.login).for_each(|id| logins.end(id));
         }
         let removals: Arc<[Removal]> = match asked_elsewhere.is_empty() {
             true => asked_here,

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import { phase, screenshot, sleep } from "./harness.mjs";
+import { Redis } from "./redis.mjs";
 import { DARK, eventually, Scene } from "./scene.mjs";
 
 const scene = new Scene();
@@ -93,22 +94,29 @@ describe("the charts", () => {
     scene.assertNoProblems({ serverWasAway: true });
   });
 
-  test("show what Redis was spared, when the server counts it", async () => {
-    await scene.start();
-    const visitor = await scene.visitor(DARK);
-    let flushes = 0;
-    // The numbers of a server with a Redis store, put on top of those of this one.
-    await visitor.context.route("**/v1/stats", async (route) => {
-      const answer = await (await route.fetch()).json();
-      flushes += 1;
-      const degraded = flushes > 3 ? { degraded_since: 1_700_000_000_000 } : {};
-      await route.fulfill({ json: { ...answer, heartbeats: flushes * 5_000, redis_commands: flushes * 100, redis_flushes: flushes, ...degraded } });
-    });
-    const page = await visitor.open(scene.server, "", { path: "/dashboard" });
-    await page.getByText(/^[\d,]+ heartbeats → [\d,]+ commands in \d+ round trips$/).waitFor();
+  test("show what Redis was spared, and when it is away", async (context) => {
+    const redis = await Redis.start();
+    context.after(() => redis.stop());
+    await scene.start({ args: ["--tick", "50ms", "--redis", redis.url] });
+    const page = await open(DARK);
     await eventually(page, () => document.querySelectorAll("#store-charts .chart").length, 2);
+    const users = Array.from({ length: 20 }, (_, number) => `user ${number}`);
+    const rounds = 50;
+    for (let round = 0; round < rounds; round += 1) await scene.server.beat(users);
+    const saved = async () => /^([\d,]+) heartbeats → ([\d,]+) commands in ([\d,]+) round trips$/.exec(await page.locator("#saved").innerText())
+      .slice(1).map((number) => Number(number.replaceAll(",", "")));
+    await until("all heartbeats are shown", async () => (await saved())[0] >= users.length * rounds);
+    const [heartbeats, commands, trips] = await saved();
+    assert.ok(commands > users.length && commands < heartbeats / 2, `${heartbeats} heartbeats, ${commands} commands`);
+    assert.ok(trips > 0 && trips <= commands, `${trips} round trips`);
+    assert.equal(await page.locator("#saved").getAttribute("data-degraded"), "false");
+    await redis.kill();
     await page.getByText(/Redis has not answered since/).waitFor();
     assert.equal(await page.locator("#saved").getAttribute("data-degraded"), "true");
+    await eventually(page, valueOf, "20", "Users online");
+    await redis.run();
+    await page.getByText(/One command per heartbeat/).waitFor();
+    assert.equal(await page.locator("#saved").getAttribute("data-degraded"), "false");
     scene.assertNoProblems();
   });
 });

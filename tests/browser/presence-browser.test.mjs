@@ -1,4 +1,4 @@
-/** presence.js in a real browser, on a page of another site: the example of docs/presence-js.md, a worker, a hidden tab. */
+/** presence.js in a real browser, on a page of another site: the twelve lines of the README, a worker, a hidden tab. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -10,7 +10,7 @@ import { after, afterEach, before, test } from "node:test";
 import { Browser, Server } from "./harness.mjs";
 import { root } from "./server.mjs";
 
-const [, EXAMPLE] = /```html\n([^]*?)```/.exec(readFileSync(join(root, "docs/presence-js.md"), "utf8"));
+const [, TWELVE_LINES] = /```html\n([^]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"));
 const BLANK = "<!doctype html><title>blank</title>";
 
 let browser;
@@ -63,9 +63,9 @@ async function shows(page, expected) {
   await page.waitForFunction(same, Object.entries(expected).sort());
 }
 
-test("the example of the documentation, as it stands there", async () => {
-  files = { "/": EXAMPLE.replaceAll("http://localhost:8000", server.url) };
-  assert.ok(EXAMPLE.split("\n").length <= 15, "it is short");
+test("the twelve lines of the README, as they stand there", async () => {
+  assert.equal(TWELVE_LINES.trimEnd().split("\n").length, 12);
+  files = { "/": TWELVE_LINES.replaceAll("http://localhost:8000", server.url) };
   const [one, two] = [await visit(), await visit()];
   for (const page of [one, two]) await page.waitForFunction(() => document.querySelectorAll("#people li").length === 2);
   assert.equal(await one.locator("#count").innerText(), "2");

@@ -19,7 +19,6 @@ QUICK = ["--tick", "50ms", "--workers", "2", "--drain", "500ms"]
 # No settings of the person who runs the tests.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ROLLCALL_")}
 USAGE = subprocess.run([BINARY, "--help"], capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
-needs_redis = unittest.skipUnless("--redis " in USAGE, "this rollcall knows no Redis")
 
 
 def free_port():

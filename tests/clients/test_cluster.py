@@ -1,6 +1,6 @@
 """scripts/cluster: one Redis and nodes that share it, which end together."""
 import contextlib, os, re, signal
-from harness import BINARY, Case, ENVIRONMENT, ROOT, needs_redis
+from harness import BINARY, Case, ENVIRONMENT, ROOT
 
 
 def lives(process):
@@ -10,7 +10,6 @@ def lives(process):
     return False
 
 
-@needs_redis
 class Cluster(Case):
     def setUp(self):
         self.cluster = self.program(ROOT / "scripts" / "cluster", "2", "--", "--ttl", "4s", "--drain", "1s",

@@ -4,7 +4,7 @@ where one does, the image is built and run as well.
 import json, os, re, shutil, subprocess, unittest
 
 import yaml
-from harness import BINARY, Case, DEADLINE, ENVIRONMENT, PACKAGES, ROOT, USAGE, accepts, free_port, get_json, needs_redis, wait_until
+from harness import BINARY, Case, DEADLINE, ENVIRONMENT, PACKAGES, ROOT, USAGE, accepts, free_port, get_json, wait_until
 
 BUILD_SECONDS = 1800
 
@@ -89,7 +89,6 @@ class Docker(Case):
         self.assertEqual(arguments("STOPSIGNAL"), ["SIGTERM"])
         self.assertFalse(healthy())
 
-    @needs_redis
     def test_all_variables_are_known(self):
         names = set(dockerfile_environment())
         for service in compose()["services"].values():

@@ -3,7 +3,7 @@
 Without Redis the nodes know nothing of each other, so it can be seen which of them a client came to.
 """
 import contextlib, re, subprocess, urllib.error
-from harness import Case, DEADLINE, ROOT, USAGE, accepts, free_port, get_json, needs_redis, wait_until
+from harness import Case, DEADLINE, ROOT, USAGE, accepts, free_port, get_json, wait_until
 
 CLIENTS = 6
 
@@ -96,7 +96,6 @@ class Proxies(Case):
     def test_haproxy(self):
         self.check(self.haproxy)
 
-    @needs_redis
     def test_restarting_one_node_after_the_other_shows_nobody_anything(self):
         redis = self.redis()
         nodes = [self.server("--redis", f"redis://127.0.0.1:{redis}") for _ in range(2)]

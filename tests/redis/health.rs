@@ -1,8 +1,14 @@
-//! A node that has lost Redis says so, once and everywhere, and says when it is over.
+//! A node that has lost Redis says so, once and everywhere, and says when it is over; and what it logs while all is well.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
-use crate::common::{Mirror, Node, Redis};
+use crate::common::redis::POLL;
+use crate::common::{DEADLINE, Mirror, Node, Redis};
+
+const LOG_EVERY: Duration = Duration::from_secs(30);
 
 async fn answers(node: &Node) -> Vec<(&'static str, Value)> {
     let mut answers = Vec::new();
@@ -75,4 +81,18 @@ async fn the_welcome_names_the_node() {
     let redis = Redis::start().await;
     let a = Node::start("one", &redis.url(), &[]).await;
     assert_eq!(a.connect("alice").await.welcome["node"], "one");
+}
+
+#[tokio::test]
+async fn each_half_minute_the_log_says_how_many_are_online() {
+    let node = Node::with_flags("alone", &[]).await;
+    let _tabs = (node.enter("alice", "lobby").await, node.enter("alice", "lobby").await);
+    let _bob = node.status("7").await;
+    let told = |line: &String| line.contains("online") && line.contains("users=2") && line.contains("connections=3");
+    let waiting = async {
+        while !node.log().iter().any(told) {
+            sleep(POLL).await
+        }
+    };
+    timeout(LOG_EVERY + DEADLINE, waiting).await.unwrap_or_else(|_| panic!("{:#?}", node.log()));
 }

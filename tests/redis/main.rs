@@ -36,4 +36,5 @@ mod keys;
 mod nodes;
 mod outages;
 mod partition;
+mod people;
 mod starting;

@@ -1,0 +1,63 @@
+/** A real redis-server of the test's own: on a free port, in a folder of its own, keeping nothing, ended by its process id. */
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { sleep } from "./server.mjs";
+
+const START_TRIES = 200;
+
+async function freePort() {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address();
+  probe.close();
+  await once(probe, "close");
+  return port;
+}
+
+const accepts = (port) => new Promise((done) => {
+  const socket = connect(port, "127.0.0.1", () => done(true) ?? socket.destroy());
+  socket.on("error", () => done(false));
+});
+
+export class Redis {
+  #folder = mkdtempSync(join(tmpdir(), "rollcall-redis-"));
+  #child;
+
+  static async start() {
+    const redis = new Redis();
+    redis.port = await freePort();
+    await redis.run();
+    return redis;
+  }
+
+  get url() {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  /** Starts it, or starts it again, empty. */
+  async run() {
+    const flags = ["--port", this.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", this.#folder];
+    this.#child = spawn("redis-server", flags.map(String), { stdio: "ignore" });
+    for (let tries = 0; !(await accepts(this.port)); tries += 1) {
+      if (tries > START_TRIES || this.#child.exitCode !== null) throw new Error(`redis-server does not listen on ${this.port}`);
+      await sleep(50);
+    }
+  }
+
+  async kill() {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    this.#child.kill("SIGKILL");
+    await once(this.#child, "exit");
+  }
+
+  async stop() {
+    await this.kill();
+    rmSync(this.#folder, { recursive: true });
+  }
+}

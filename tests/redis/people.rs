@@ -1,0 +1,207 @@
+//! What is about a user, and not about a room, reaches it on whichever node it is: watching, messages, removals, logouts.
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::SLACK;
+use crate::common::http::{self, Response};
+use crate::common::node::until_told;
+use crate::common::{Mirror, Node, RawClient, Store, TTL, Witnesses, raw};
+
+const TOKEN: &str = "a token for tests only";
+const SESSION_KEY: &str = "one key for two nodes, 32 bytes or more";
+
+on_both!(
+    a_watched_user_is_seen_wherever_it_comes_and_goes,
+    what_is_said_on_one_node_is_heard_on_the_other,
+    a_removed_user_goes_from_every_node,
+    a_logout_ends_that_login_on_every_node,
+);
+
+async fn two_nodes(store: &Store, flags: &[&str]) -> [Node; 2] {
+    let (a, b) = tokio::join!(store.node_with("a", flags), store.node_with("b", flags));
+    [a, b]
+}
+
+fn online(mirror: &Mirror, user: &str) -> Option<bool> {
+    mirror.watched.get(user)?["online"].as_bool()
+}
+
+async fn watch(watcher: &mut Mirror, users: &[&str]) {
+    watcher.send(&json!({"type": "watch", "users": users}));
+    watcher.wait_until("the answer", |watcher| users.iter().all(|user| online(watcher, user).is_some())).await;
+}
+
+async fn a_watched_user_is_seen_wherever_it_comes_and_goes(store: Store) {
+    let [a, b] = two_nodes(&store, &[]).await;
+    let mut watcher = b.connect("watcher").await;
+    let crowd: Vec<_> = (0..20).map(|number| format!("crowd-{number}")).collect();
+    watch(&mut watcher, &["bob", "carol", "dave"]).await;
+    watch(&mut watcher, &crowd.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(watcher.watched["bob"], json!({"user": "bob", "online": false}), "never seen");
+    let bob = a.connect("bob").await;
+    bob.send(&json!({"type": "join", "room": "kitchen", "state": {"mood": "fine"}}));
+    watcher.wait_until("bob", |watcher| online(watcher, "bob") == Some(true)).await;
+    let told = watcher.watched["bob"].clone();
+    assert_eq!(told["state"], json!({"mood": "fine"}));
+    for node in [&a, &b] {
+        let known = node.post_json("/v1/users/status", &json!({"users": ["bob"]})).await.json();
+        assert_eq!(known["users"][0]["since"], told["since"], "{known}");
+    }
+    // A second device here, then only that, is no news.
+    let mark = watcher.mark();
+    let here = b.enter("bob", "attic").await;
+    until_told(&here, &[&a]).await;
+    bob.close(1000);
+    let carol = a.enter("carol", "kitchen").await;
+    watcher.wait_until("carol, who came later", |watcher| online(watcher, "carol") == Some(true)).await;
+    let about_bob = |watcher: &Mirror, mark| {
+        let statuses = watcher.since(mark, "status", "");
+        let users: Vec<_> =
+            statuses.iter().filter_map(|status| status["users"].as_array()).flatten().cloned().collect();
+        users.into_iter().filter(|user| user["user"] == "bob").collect::<Vec<Value>>()
+    };
+    assert!(about_bob(&watcher, mark).iter().all(|bob| bob["online"] == true), "{:?}", about_bob(&watcher, mark));
+    here.send(&json!({"type": "leave", "room": "attic"}));
+    watcher.wait_until("his leave", |watcher| online(watcher, "bob") == Some(false)).await;
+    assert!(watcher.watched["bob"]["since"].as_u64() >= told["since"].as_u64(), "offline since");
+    // Twenty who come together are told together: a tick may fall between, on either node.
+    let mut devices = Vec::new();
+    for user in &crowd {
+        devices.push(a.connect(user).await);
+    }
+    let mark = watcher.mark();
+    devices.iter().for_each(|device| device.send(&json!({"type": "join", "room": "hall"})));
+    watcher.wait_until("all", |watcher| crowd.iter().all(|user| online(watcher, user) == Some(true))).await;
+    assert!(watcher.since(mark, "status", "").len() <= crowd.len() / 2, "{}", watcher.describe());
+    // A node that dies takes along whom it held.
+    let _dave = b.enter("dave", "kitchen").await;
+    watcher.wait_until("dave", |watcher| online(watcher, "dave") == Some(true)).await;
+    a.kill();
+    drop(carol);
+    let gone = watcher.wait_until("the end of carol", |watcher| online(watcher, "carol") == Some(false));
+    timeout(TTL + SLACK, gone).await.expect("within the lease of the node");
+    assert_eq!(online(&watcher, "dave"), Some(true));
+}
+
+/// What a mirror has heard in a room: who, and what.
+fn heard(mirror: &Mirror, room: &str) -> Vec<(String, Value)> {
+    let messages = mirror.since(0, "message", room).into_iter();
+    messages.map(|message| (message["user"].as_str().unwrap().to_owned(), message["data"].clone())).collect()
+}
+
+async fn what_is_said_on_one_node_is_heard_on_the_other(store: Store) {
+    let [a, b] = two_nodes(&store, &[]).await;
+    let alice = a.enter("alice", "lobby").await;
+    let mut bob = b.enter("bob", "lobby").await;
+    let mut chat = b.chat("carol").await;
+    let mut counting = b.connect("counting").await;
+    counting.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
+    counting.wait_until("a number", |counting| counting.sees("lobby")).await;
+    bob.wait_until("alice", |bob| bob.has("lobby", "alice")).await;
+    let said: Vec<_> = [json!({"text": "hello"}), json!([1, {"deep": "ü"}]), json!("a text")].into();
+    for data in &said {
+        alice.send(&json!({"type": "message", "room": "lobby", "data": data}));
+    }
+    let all: Vec<_> = said.into_iter().map(|data| ("alice".to_owned(), data)).collect();
+    for mirror in [&mut bob, &mut counting] {
+        mirror.wait_until("all of it", |mirror| heard(mirror, "lobby").len() >= all.len()).await;
+        assert_eq!(heard(mirror, "lobby"), all, "in order, once");
+    }
+    // Of these only the first is for a chat.
+    let of_alice = |message: &&Value| message["payload"]["user"] == "alice";
+    chat.wait_until("the text", |chat| chat.of("msg").iter().any(of_alice)).await;
+    assert_eq!(chat.of("msg").len(), 1, "{:?}", chat.log);
+    let mut alice = alice;
+    chat.send(&json!({"type": "msg", "payload": {"text": "hello back"}}));
+    let answer = ("carol".to_owned(), json!({"text": "hello back"}));
+    alice.wait_until("the answer", |alice| heard(alice, "lobby").contains(&answer)).await;
+    // Who is heard was there, on the other node too: it comes, speaks and goes.
+    for round in 0..5 {
+        let guest = a.connect("guest").await;
+        guest.send(&json!({"type": "join", "room": "lobby"}));
+        guest.send(&json!({"type": "message", "room": "lobby", "data": round}));
+        bob.wait_until("the guest", |bob| heard(bob, "lobby").contains(&("guest".to_owned(), json!(round)))).await;
+        guest.send(&json!({"type": "leave", "room": "lobby"}));
+        bob.wait_until("its leave", |bob| !bob.has("lobby", "guest")).await;
+    }
+}
+
+async fn a_removed_user_goes_from_every_node(store: Store) {
+    let [a, b] = two_nodes(&store, &["--admin-token", TOKEN, "--grace", "2s", "--ttl", "20s"]).await;
+    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    // First: who is there already is not told of its coming.
+    let mut chat = b.chat("7").await;
+    let mut native_here = a.enter("7", "lobby").await;
+    let mut native = b.enter("7", "lobby").await;
+    let mut list = b.list("7").await;
+    let mut status = b.status("7").await;
+    b.beat("7").await;
+    b.enter("7", "lobby").await.vanish();
+    let mut other = b.enter("8", "lobby").await;
+    witnesses.agree(&[&a, &b], &["7", "8"]).await;
+    until_told(&native, &[&a]).await;
+    witnesses.may_leave(&["7"]);
+    let bearer = format!("Bearer {TOKEN}");
+    let done = http::request(a.address, "POST", "/v1/users/7/kick", &[("authorization", &bearer)], b"").await;
+    assert_eq!((done.status, done.json()), (200, json!({"user": "7"})));
+    for mirror in [&mut native_here, &mut native] {
+        assert_eq!(mirror.wait_for_close().await, Some(1008));
+    }
+    list.wait_until("the close", |list| list.closed == Some(Some(1008))).await;
+    assert_eq!(status.wait_for_close().await, Some(1008));
+    assert_eq!(chat.wait_for_close().await, Some(1008));
+    witnesses.agree(&[&a, &b], &["8"]).await;
+    witnesses.assert_left_once("7", &["kicked"]);
+    witnesses.assert_still(&["8"]);
+    other.heartbeat().await;
+    // Nothing keeps it from coming back, on either node.
+    let _again = b.enter("7", "lobby").await;
+    witnesses.agree(&[&a, &b], &["7", "8"]).await;
+}
+
+/// A request of a browser; `cookie` is what it keeps.
+async fn send(node: &Node, method: &str, path: &str, cookie: &str, body: &str) -> Response {
+    let headers = [("content-type", "application/json"), ("cookie", cookie)];
+    http::request(node.address, method, path, &headers, body.as_bytes()).await
+}
+
+async fn sign_in(node: &Node, user: &str) -> String {
+    let answer = send(node, "POST", "/login", "", &json!({ "user": user }).to_string()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.header("set-cookie").and_then(|set| set.split(';').next()).expect("a cookie").to_owned()
+}
+
+/// A native connection of whoever is signed in, in the lobby.
+async fn connect(node: &Node, cookie: &str) -> RawClient {
+    let path = "/v1/connect?room=lobby";
+    let (mut client, _) = RawClient::open_with(node.address, path, &[("cookie", cookie)], b"").await;
+    client.json_of_type("snapshot").await;
+    client
+}
+
+async fn a_logout_ends_that_login_on_every_node(store: Store) {
+    let [a, b] = two_nodes(&store, &["--dev-login", "--session-key", SESSION_KEY]).await;
+    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    let (first, second) = (sign_in(&a, "alice").await, sign_in(&a, "alice").await);
+    let (mut here, mut there) = (connect(&a, &first).await, connect(&b, &first).await);
+    let mut other = connect(&b, &second).await;
+    witnesses.agree(&[&a, &b], &["alice"]).await;
+    assert_eq!(send(&a, "POST", "/logout", &first, "").await.status, 200);
+    assert_eq!(here.closed().await, Some(1008));
+    assert_eq!(there.closed().await, Some(1008));
+    assert!(other.is_served().await, "another login of hers");
+    // What has ended the connections has made the cookie worthless, there as well.
+    for node in [&a, &b] {
+        raw::refused(node.address, "/v1/connect", &[("cookie", &first)]).await.error(401);
+        assert_eq!(send(node, "GET", "/login/session", &first, "").await.json()["user"], Value::Null);
+        assert_eq!(send(node, "GET", "/login/session", &second, "").await.json()["user"], "alice");
+    }
+    witnesses.agree(&[&a, &b], &["alice"]).await;
+    witnesses.assert_still(&["alice"]);
+    witnesses.may_leave(&["alice"]);
+    assert_eq!(send(&a, "POST", "/logout", &second, "").await.status, 200);
+    assert_eq!(other.closed().await, Some(1008));
+    witnesses.agree(&[&a, &b], &[]).await;
+    witnesses.assert_left_once("alice", &["left"]);
+}
