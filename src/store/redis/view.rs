@@ -168,6 +168,9 @@ impl View {
         };
         run.heard_ms = now_ms;
         let is_new = event.seq > run.latest[lane];
+        if is_new {
+            run.doubts[lane] = (0, 0); // It goes on counting from there.
+        }
         run.latest[lane] = run.latest[lane].max(event.seq);
         for (id, removal) in &event.removals {
             if !run.removed.contains(id) && self.removals.len() < MAX_WAITING {
