@@ -106,7 +106,7 @@ async fn each_half_minute_the_log_says_how_many_are_online() {
     let told = |line: &String| line.contains("online") && line.contains("users=2") && line.contains("connections=3");
     let waiting = async {
         while !node.log().iter().any(told) {
-            sleep(POLL).await
+            sleep(POLL).await;
         }
     };
     timeout(LOG_EVERY + DEADLINE, waiting).await.unwrap_or_else(|_| panic!("{:#?}", node.log()));
