@@ -66,6 +66,21 @@ async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
 }
 
 #[tokio::test]
+async fn a_restart_that_is_over_at_once_is_one_outage() {
+    let mut redis = Redis::start().await;
+    // Its lease is looked after each second only: a connection that nobody uses is lost without being missed.
+    let node = Node::start("a", &redis.url(), &["--ttl", "60s"]).await;
+    for round in 1..=3 {
+        redis.kill();
+        redis.restart().await;
+        let lines = |what: &str| node.log().iter().filter(|line| line.contains(what)).count();
+        node.until("the end of it", async || lines("other nodes are seen again") == round).await;
+        sleep(Duration::from_millis(1500)).await;
+        assert_eq!((lines("WARN"), lines("seen again")), (round, round), "{:#?}", node.log());
+    }
+}
+
+#[tokio::test]
 async fn a_node_without_redis_is_never_degraded() {
     let node = Node::with_flags("alone", &[]).await;
     let alice = node.enter("alice", "lobby").await;
@@ -91,7 +106,7 @@ async fn each_half_minute_the_log_says_how_many_are_online() {
     let told = |line: &String| line.contains("online") && line.contains("users=2") && line.contains("connections=3");
     let waiting = async {
         while !node.log().iter().any(told) {
-            sleep(POLL).await
+            sleep(POLL).await;
         }
     };
     timeout(LOG_EVERY + DEADLINE, waiting).await.unwrap_or_else(|_| panic!("{:#?}", node.log()));

@@ -36,6 +36,9 @@ impl Engine {
             let Err(trouble) = self.serve_lane(number).await;
             if task.up.replace(false) {
                 pause = FIRST_PAUSE;
+                // The connection of the leases may be lost as well, which shows when it is used: one outage is to be told once.
+                self.in_touch.set(false);
+                self.look.notify_one();
             }
             // The latest first: what it says is what counts.
             while let Some(batch) = task.flights.borrow_mut().pop_back() {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tracing::{error, info};
@@ -18,17 +19,15 @@ impl Engine {
         let mut pause = FIRST_PAUSE;
         let mut claimed = false;
         loop {
-            let Err(trouble) = self.serve_leases(&mut claimed).await;
-            if self.in_touch.replace(false) {
-                pause = FIRST_PAUSE;
-            }
+            let Err(trouble) = self.serve_leases(&mut claimed, &mut pause).await;
+            self.in_touch.set(false);
             self.view.borrow_mut().lost_touch();
             self.trouble(&trouble);
             pause = self.wait(pause).await;
         }
     }
 
-    async fn serve_leases(&self, claimed: &mut bool) -> Result<Infallible, String> {
+    async fn serve_leases(&self, claimed: &mut bool, pause: &mut Duration) -> Result<Infallible, String> {
         let mut connection = self.target.connect(&self.schema.runs_key()).await?;
         if !*claimed {
             self.enter(&mut connection).await?;
@@ -46,12 +45,13 @@ impl Engine {
                 continue;
             }
             self.in_touch.set(true);
+            *pause = FIRST_PAUSE;
             self.assess();
             let quiet = self.view.borrow().anybody_is_quiet(self.now_ms());
-            let pause = if quiet { self.tick } else { self.schema.beacon_every() };
+            let rest = if quiet { self.tick } else { self.schema.beacon_every() };
             // A whole tick at least between two looks, whoever calls.
-            sleep(self.tick.min(pause)).await;
-            let _ = timeout(pause.saturating_sub(self.tick), self.look.notified()).await;
+            sleep(self.tick.min(rest)).await;
+            let _ = timeout(rest.saturating_sub(self.tick), self.look.notified()).await;
         }
     }
 

@@ -55,7 +55,7 @@ pub(super) struct Engine {
     look: Notify,
     /// The run has been listed: lanes may write, and whoever comes after a crash finds what they wrote.
     listed: watch::Sender<bool>,
-    /// The leases have been read on the present connection.
+    /// The leases have been read on the present connection, and since a lane lost its own.
     in_touch: Cell<bool>,
     /// Why this node does not fit to the others, as it was said last.
     misfit: RefCell<String>,
