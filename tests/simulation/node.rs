@@ -171,7 +171,7 @@ impl Node {
             None => {
                 let Some(load) = self.loads.pop_front() else { return };
                 let head = self.head(redis, &load);
-                if self.view.begin(&load, head) == Step::Stop {
+                if self.view.begin(&load, head, redis.now_ms) == Step::Stop {
                     self.loads.extend(self.view.finish(&load, head));
                     return;
                 }

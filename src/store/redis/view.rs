@@ -15,8 +15,6 @@ use crate::removal::{MAX_WAITING, Removal};
 
 /// Events of one lane that wait while the hash is read. Beyond that they are let go of, and the hash is read again.
 const MAX_WAITING_EVENTS: usize = 1000;
-/// So often in a row, a beacon apart, a hash may be older than what was heard of before that is not believed any more.
-const MAX_DOUBTS: u8 = 4;
 /// Removals of a run that are remembered, so that none is passed on twice.
 const MAX_REMEMBERED: usize = 1000;
 /// How much later than this node another may be back after an outage: a deadline and a pause.
@@ -49,8 +47,8 @@ struct Run {
     lanes: Vec<Known>,
     /// The latest event that is known of, by lane: a hash that is older has been lost and is not whole again.
     latest: Vec<u64>,
-    /// How often in a row a whole hash was older than that, by lane: if it stays so, what was heard was not true.
-    doubts: Vec<(u64, u8)>,
+    /// Since when a hash of this edition has been whole and older than that, by lane: if it stays so, what was heard was not true.
+    doubts: Vec<Option<(u64, u64)>>,
     /// Removals that were passed on, the latest at the end: they are told several times.
     removed: VecDeque<u64>,
     heard_ms: u64,
@@ -169,7 +167,7 @@ impl View {
         run.heard_ms = now_ms;
         let is_new = event.seq > run.latest[lane];
         if is_new {
-            run.doubts[lane] = (0, 0); // It goes on counting from there.
+            run.doubts[lane] = None; // It goes on counting from there.
         }
         run.latest[lane] = run.latest[lane].max(event.seq);
         for (id, removal) in &event.removals {
@@ -209,8 +207,8 @@ impl View {
     }
 
     /// Takes the head of a hash that is to be read.
-    pub fn begin(&mut self, load: &Load, head: Option<Head>) -> Step {
-        let latest = self.latest(load, head);
+    pub fn begin(&mut self, load: &Load, head: Option<Head>, now_ms: u64) -> Step {
+        let latest = self.latest(load, head, now_ms);
         let Some(known) = self.known(load) else { return Step::Stop };
         let Known::Reading(reading) = known else { return Step::Stop };
         match head {
@@ -231,18 +229,21 @@ impl View {
     }
 
     /// The latest event of a lane that there must be in its hash.
-    fn latest(&mut self, load: &Load, head: Option<Head>) -> u64 {
+    fn latest(&mut self, load: &Load, head: Option<Head>, now_ms: u64) -> u64 {
+        // Without touch this node does not hear either what would be the next event.
+        let (patience_ms, in_touch_since_ms) = (self.schema.ttl_ms(), self.in_touch_since_ms.unwrap_or(now_ms));
         let Some(run) = self.runs.get_mut(&load.run) else { return 0 };
         let (latest, doubt) = (&mut run.latest[load.lane], &mut run.doubts[load.lane]);
         match head {
             Some(Head { header: Header::Whole(seq), edition }) if seq < *latest => {
-                *doubt = (edition, if doubt.0 == edition { doubt.1 + 1 } else { 1 });
+                let (_, since_ms) = doubt.filter(|(of, _)| *of == edition).unwrap_or((edition, now_ms));
+                *doubt = Some((edition, since_ms));
                 // Its owner would have written it anew by now: somebody else has told of an event that there never was.
-                if doubt.1 > MAX_DOUBTS {
-                    (*latest, *doubt) = (seq, (0, 0));
+                if now_ms.saturating_sub(since_ms.max(in_touch_since_ms)) > patience_ms {
+                    (*latest, *doubt) = (seq, None);
                 }
             }
-            _ => *doubt = (0, 0),
+            _ => *doubt = None,
         }
         *latest
     }
@@ -384,7 +385,7 @@ impl View {
         let number = self.next_number;
         self.next_number += 1;
         let lanes = (0..self.schema.lanes).map(|_| Known::Missing { generation: 0 }).collect();
-        let (latest, doubts) = (vec![0; self.schema.lanes], vec![(0, 0); self.schema.lanes]);
+        let (latest, doubts) = (vec![0; self.schema.lanes], vec![None; self.schema.lanes]);
         self.runs.insert(name.to_owned(), Run { number, lanes, latest, doubts, removed: VecDeque::new(), heard_ms: 0 });
     }
 

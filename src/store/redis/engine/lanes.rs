@@ -195,7 +195,7 @@ impl Engine {
     async fn read_hash(&self, load: &Load, connection: &mut Connection) -> Result<Option<Head>, String> {
         let key = self.schema.hash_key(load.lane, &load.run);
         let head = self.read_head(&key, connection).await?;
-        if self.view.borrow_mut().begin(load, head) == Step::Stop {
+        if self.view.borrow_mut().begin(load, head, self.now_ms()) == Step::Stop {
             return Ok(head);
         }
         debug!(run = load.run, lane = load.lane, "reading what another node holds");
