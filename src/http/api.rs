@@ -50,11 +50,14 @@ pub(super) fn answer(worker: &Worker, segments: &[&str], target: &Target) -> Res
             Err(Reply::error(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is stopping")
                 .and(header::RETRY_AFTER, "5"))
         }
-        // Still ready: an outage of Redis must not take every node out of service.
-        ["readyz"] if worker.shared.store.degraded_since().is_some() => {
-            Ok(Reply::json(|buffer| buffer.put_slice(br#"{"status":"degraded"}"#)))
-        }
-        ["livez" | "readyz"] => Ok(Reply::json(|buffer| buffer.put_slice(br#"{"status":"ok"}"#))),
+        // Still ready when degraded: an outage of Redis must not take every node out of service.
+        ["readyz"] => Ok(match worker.shared.store.degraded_since() {
+            Some(since) => {
+                Reply::json(|buffer| buffer.put_slice(br#"{"status":"degraded"}"#)).and_number("degraded_since", since)
+            }
+            None => Reply::json(|buffer| buffer.put_slice(br#"{"status":"ok"}"#)),
+        }),
+        ["livez"] => Ok(Reply::json(|buffer| buffer.put_slice(br#"{"status":"ok"}"#))),
         _ => Err(Reply::not_found(&target.path)),
     }
 }

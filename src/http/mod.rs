@@ -215,7 +215,7 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
     }?;
     // What other nodes hold is shown as it was: whoever asks is to know that.
     Ok(match worker.shared.store.degraded_since() {
-        Some(since) if matches!(segments[..], ["v1", ..] | ["readyz"]) => reply.and_number("degraded_since", since),
+        Some(since) if matches!(segments[..], ["v1", ..]) => reply.and_number("degraded_since", since),
         _ => reply,
     })
 }
