@@ -279,9 +279,7 @@ impl Ticker {
         counters.tick_us.add(took_us);
         counters.tick_us_max.raise(took_us);
     }
-}
 
-impl Ticker {
     /// What native clients have to be told about the store, if anything is new.
     fn health(&mut self) -> Option<Bytes> {
         let since = self.shared.store.degraded_since();

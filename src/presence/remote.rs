@@ -70,33 +70,24 @@ impl Registry {
         let held = user.memberships.iter_mut().find(|membership| **membership.room.name() == *remote.room);
         if let Some(membership) = held {
             let reported = membership.release(&name, reason, |hold| hold.run == remote.run);
-            self.queue(&Arc::clone(&membership.room), reported);
+            self.queue(&membership.room, reported);
         }
         held_here
     }
 
-    /// Lets go of everything that a run held before this generation, of the users that are asked about. Returns how many holds that
-    /// were. Walks all users, a shard at a time: for the rare moments in which a node has died or was misheard.
-    pub fn sweep_remote(
-        &self,
-        run: RunNumber,
-        generation: u32,
-        reason: Reason,
-        mut is_asked: impl FnMut(&str) -> bool,
-    ) -> usize {
-        let mut swept = 0;
+    /// Lets go of everything that a run held before this generation, of the users that are asked about. Walks all users, a shard at
+    /// a time: for the rare moments in which a node has died or was misheard.
+    pub fn sweep_remote(&self, run: RunNumber, generation: u32, reason: Reason, is_asked: impl Fn(&str) -> bool) {
         for mut user in self.users.iter_mut() {
             let name = Arc::clone(user.key());
             for membership in &mut user.memberships {
                 let is_old = |hold: &Hold| hold.run == run && hold.generation < generation;
                 if membership.remote.iter().flat_map(|holds| holds.iter()).any(is_old) && is_asked(&name) {
                     let reported = membership.release(&name, reason, is_old);
-                    self.queue(&Arc::clone(&membership.room), reported);
-                    swept += 1;
+                    self.queue(&membership.room, reported);
                 }
             }
         }
-        swept
     }
 
     /// Takes what was said on another node to the next tick. Who says it must be a member by then, or it is not heard.

@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use super::command::{Command, Reply};
 use super::schema::Schema;
-use super::view::{Leases, View};
+use super::view::{Leases, MAX_RUNS, View};
 
 /// The list of runs goes when nobody has renewed it for so many leases.
 const LIST_LEASES: u64 = 10;
-/// Runs of the list that are looked at; of more, those that are dead are taken off it first.
-const MAX_LISTED: usize = 10_000;
 /// Names of runs that are read from the list: what is longer has not been written by a node.
 const MAX_RUN_NAME_BYTES: usize = 256;
 
@@ -121,7 +119,8 @@ impl Nodes {
         let alive: Vec<_> = self.asked.drain(..).zip(leases.map(|lease| lease.is_some())).collect();
         let found = view.leases(own, &alive, now_ms);
         let listed = list.into_iter().flatten().filter(|run| run.len() <= MAX_RUN_NAME_BYTES);
-        self.listed = listed.take(MAX_LISTED).collect();
+        // Of more, those that are dead are taken off the list first.
+        self.listed = listed.take(MAX_RUNS).collect();
         let asked: HashSet<&str> = alive.iter().map(|(run, _)| run.as_str()).collect();
         let is_new = |run: &String| *run != self.schema.run && !asked.contains(run.as_str());
         let news = self.listed.iter().any(is_new);

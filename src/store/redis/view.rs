@@ -20,7 +20,7 @@ const MAX_REMEMBERED: usize = 1000;
 /// How much later than this node another may be back after an outage: a deadline and a pause.
 const RETURN_MS: u64 = 1500;
 /// Runs that are believed in at once: a bound on what a broken writer can make this node hold.
-const MAX_RUNS: usize = 10_000;
+pub(super) const MAX_RUNS: usize = 10_000;
 
 /// All other runs.
 #[derive(Debug)]
@@ -49,8 +49,8 @@ struct Run {
     latest: Vec<u64>,
     /// Since when a hash of this edition has been whole and older than that, by lane: if it stays so, what was heard was not true.
     doubts: Vec<Option<(u64, u64)>>,
-    /// Removals that were passed on, the latest at the end: they are told several times.
-    removed: VecDeque<u64>,
+    /// Removals that were passed on, by lane and number, the latest at the end: they are told several times.
+    removed: VecDeque<(usize, u64)>,
     heard_ms: u64,
 }
 
@@ -171,8 +171,8 @@ impl View {
         }
         run.latest[lane] = run.latest[lane].max(event.seq);
         for (id, removal) in &event.removals {
-            if !run.removed.contains(id) && self.removals.len() < MAX_WAITING {
-                run.removed.push_back(*id);
+            if !run.removed.contains(&(lane, *id)) && self.removals.len() < MAX_WAITING {
+                run.removed.push_back((lane, *id));
                 self.removals.push(removal.clone());
             }
         }
@@ -183,7 +183,7 @@ impl View {
             self.pass_on(lane, &event.lines);
         }
         let Some(run) = self.runs.get_mut(&event.run) else { return (Vec::new(), None) };
-        let (number, name) = (run.number, event.run.clone());
+        let number = run.number;
         match &mut run.lanes[lane] {
             Known::Reading(reading) => {
                 reading.keep(event);
@@ -196,7 +196,7 @@ impl View {
             }
             Known::Current { seq, .. } if event.seq <= *seq => (Vec::new(), None),
             Known::Current { .. } | Known::Missing { .. } => {
-                let load = Load { run: name, lane };
+                let load = Load { run: event.run.clone(), lane };
                 self.read(&load, false);
                 if let Some(Known::Reading(reading)) = self.known(&load) {
                     reading.keep(event);
@@ -446,5 +446,27 @@ impl Reading {
         if !self.overflowed {
             self.waiting.push(event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::presence::Settings;
+
+    #[test]
+    fn a_removal_that_is_told_again_is_passed_on_once_and_each_lane_counts_for_itself() {
+        let registry = Arc::new(Registry::with_store(Settings { ttl: 100, workers: 1, incarnation: 1 }));
+        let (prefix, node, run) = ("p".to_owned(), "n1".to_owned(), "n1.1".to_owned());
+        let schema = Arc::new(Schema { prefix, lanes: 2, node, run, ttl: Duration::from_secs(10) });
+        let mut view = View::new(schema, registry);
+        view.leases(true, &[("n2.1".to_owned(), true)], 0);
+        for (lane, user) in [(0, "alice"), (1, "bob"), (0, "alice"), (1, "bob")] {
+            view.hear(lane, &format!("n2.1\t0\nremoved\t*:{user}\t1\tkicked"), 0);
+        }
+        let users: Vec<_> = view.take_removals().into_iter().map(|removal| removal.user).collect();
+        assert_eq!(users, ["alice".into(), "bob".into()] as [Arc<str>; 2]);
     }
 }
