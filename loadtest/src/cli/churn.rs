@@ -8,7 +8,7 @@ use super::{RunArgs, ServerArgs, UsageError};
 use crate::protocol::Protocol;
 
 /// A shorter stay may fall within one tick of a server, which then rightly shows nothing.
-const MIN_STAY: Duration = Duration::from_millis(200);
+pub(crate) const MIN_STAY: Duration = Duration::from_millis(200);
 /// The dialect takes closing for nothing: only heartbeats that stop end a presence there, so they must go on.
 const ONLINE_USERS_HEARTBEAT: Duration = Duration::from_secs(5);
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-pub(crate) use churn::{ChurnArgs, RoomsArgs};
+pub(crate) use churn::{ChurnArgs, MIN_STAY, RoomsArgs};
 pub(crate) use crowd::{CrowdArgs, OutputArgs, RunArgs, ServerArgs};
 pub(crate) use series::{CompareArgs, ManyArgs, MergeArgs, Over, Peer, SweepArgs};
 pub(crate) use soak::SoakArgs;

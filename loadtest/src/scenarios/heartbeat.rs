@@ -30,7 +30,7 @@ const SENDS_PER_TURN: u64 = 64;
 const MAX_OWED_SHARE: f64 = 0.01;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Once no ack has come for this long, none will.
-const QUIET_FOR: Duration = Duration::from_secs(2);
+const QUIET_FOR: Duration = Duration::from_secs(5);
 /// How long the server may take to answer the close frames.
 const FAREWELL: Duration = Duration::from_secs(2);
 

@@ -72,4 +72,20 @@ mod tests {
         assert!((slope(&points) - 3.0).abs() < 1e-9);
         assert_eq!(slope(&[[1.0, 2.0]]), 0.0);
     }
+
+    #[test]
+    fn a_slope_is_told_of_enough_points_only() {
+        let report_of = |points: usize| {
+            let points = (0..points).map(|second| [second as f64, 100.0 + 2.0 * second as f64]).collect();
+            let mut report = Report::new("soak");
+            Samples { every_ns: 1, next_ns: 0, points }.describe(&mut report);
+            report.to_json()
+        };
+        let (few, many) = (report_of(2 * MIN_POINTS - 2), report_of(2 * MIN_POINTS));
+        assert!(
+            few["figures"]["server_rss_growth_bytes_per_hour"].is_null()
+                && few["figures"]["server_rss_max_bytes"] == 134.0
+        );
+        assert!((many["figures"]["server_rss_growth_bytes_per_hour"].as_f64().unwrap() - 7200.0).abs() < 1e-3);
+    }
 }

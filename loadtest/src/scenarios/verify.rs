@@ -15,7 +15,7 @@ use crate::report::Report;
 use crate::target::Target;
 
 /// What was sent may still be in sockets. While the number moves the server is at work; after this it is not.
-const QUIET_FOR: Duration = Duration::from_secs(2);
+const QUIET_FOR: Duration = Duration::from_secs(5);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Each takes a request; a thousand rooms are judged by the first of them.
 const ROOMS_ASKED: usize = 64;

@@ -1,19 +1,28 @@
-//! Child processes of the tests: a floor on a free port, and a `loadtest` whose end is waited for with a
+//! Child processes of the tests: a floor on a free port, and a `loadtest` whose words and end are waited for with a
 //! bound, so that a hang fails instead of hanging.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Far beyond what any of these runs takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Far beyond what any of these runs takes, on a machine that is busy with others too.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Ends with the test, whatever becomes of it.
 pub(crate) struct Floor {
     child: Child,
     pub(crate) url: String,
+}
+
+/// A `loadtest` on its way.
+pub(crate) struct Running {
+    child: Child,
+    /// Its lines on stderr, as they come; the other end goes when it ends.
+    lines: Receiver<String>,
+    stderr: String,
 }
 
 /// What a finished `loadtest` left behind.
@@ -64,37 +73,63 @@ impl Finished {
     }
 }
 
+impl Running {
+    /// Goes on when it has said that on stderr.
+    pub(crate) fn wait_for(&mut self, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            self.stderr += &line;
+            if line.contains(words) {
+                return;
+            }
+        }
+        // Else it would outlive the test.
+        let _ = self.child.kill();
+        panic!("it never said {words:?}:\n{}", self.stderr);
+    }
+
+    /// Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    pub(crate) fn finish(mut self) -> Finished {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.stderr += &line,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.child.kill().expect("kill");
+                    panic!("loadtest hangs:\n{}", self.stderr);
+                }
+            }
+        }
+        let mut stdout = String::new();
+        self.child.stdout.take().expect("piped").read_to_string(&mut stdout).expect("utf-8");
+        Finished { status: self.child.wait().expect("wait"), stdout, stderr: self.stderr }
+    }
+}
+
 /// Runs to the end.
 pub(crate) fn loadtest(arguments: &[&str]) -> Finished {
-    finish(spawn(arguments))
+    spawn(arguments).finish()
 }
 
-pub(crate) fn spawn(arguments: &[&str]) -> Child {
-    command(arguments).spawn().expect("loadtest starts")
-}
-
-pub(crate) fn finish(mut child: Child) -> Finished {
-    let started = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("wait") {
-            break status;
+pub(crate) fn spawn(arguments: &[&str]) -> Running {
+    let mut child = command(arguments).spawn().expect("loadtest starts");
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let (tell, lines) = channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        while stderr.read_line(&mut line).is_ok_and(|length| length > 0) {
+            if tell.send(std::mem::take(&mut line)).is_err() {
+                break;
+            }
         }
-        if started.elapsed() > PATIENCE {
-            child.kill().expect("kill");
-            panic!("loadtest hangs");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    let (mut stdout, mut stderr) = (String::new(), String::new());
-    child.stdout.take().expect("piped").read_to_string(&mut stdout).expect("utf-8");
-    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
-    Finished { status, stdout, stderr }
-}
-
-/// Ctrl-C.
-pub(crate) fn interrupt(child: &Child) {
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    assert!(sent.success());
+    });
+    Running { child, lines, stderr: String::new() }
 }
 
 /// Where a test's report goes: one file per test in cargo's directory for that.

@@ -1,20 +1,21 @@
 //! `churn` and `rooms` against the real server, straight and through a proxy that makes it a broken one: what is shown
 //! must be the truth, and what is not must be found.
 
-use std::time::Duration;
-
-use crate::children::{Finished, finish, interrupt, json_file, loadtest, read_json, spawn};
+use crate::children::{Finished, json_file, loadtest, read_json, spawn};
 use crate::engine;
 use crate::proxy::{self, Fault};
 
 fn churn(url: &str, more: &[&str]) -> Finished {
-    let mut arguments = vec!["churn", "--url", url, "--warm-up", "300ms"];
+    let mut arguments = vec!["churn", "--url", url, "--warm-up", "300ms", "--connect-timeout", "60s"];
     arguments.extend_from_slice(more);
     if !more.contains(&"--duration") {
         arguments.extend_from_slice(&["--duration", "1500ms"]);
     }
     if !more.contains(&"--observers") {
         arguments.extend_from_slice(&["--observers", "20"]);
+    }
+    if !more.contains(&"--patience") {
+        arguments.extend_from_slice(&["--patience", "60s"]);
     }
     // Each stays longer than the run lasts, so that a lost leave is not made good by the next.
     arguments.extend_from_slice(&["--members", "60", "--rate", "20"]);
@@ -23,7 +24,7 @@ fn churn(url: &str, more: &[&str]) -> Finished {
 
 fn churn_through(fault: Fault) -> Finished {
     let url = proxy::start(&engine::start(&[]), fault);
-    churn(&url, &["--patience", "1s"])
+    churn(&url, &["--patience", "2s"])
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn observers_that_are_present_follow_snapshots_in_pages() {
 fn many_rooms_are_all_verified() {
     let file = json_file("many_rooms_are_all_verified");
     let url = engine::start(&[]);
-    let size = ["--rooms", "15", "--observers", "40", "--members", "31", "--rate", "30"];
+    let size = ["--rooms", "15", "--observers", "40", "--members", "91", "--rate", "30", "--patience", "60s"];
     let mut arguments = vec!["rooms", "--url", &url, "--duration", "1s", "--warm-up", "200ms", "--json", &file];
     arguments.extend_from_slice(&size);
     loadtest(&arguments).expect(0, "rooms: window");
@@ -86,8 +87,8 @@ fn many_rooms_are_all_verified() {
 
 #[test]
 fn full_lists_are_compared_too() {
-    let url = engine::start(&["--ttl", "1s", "--tick", "50ms"]);
-    let arguments = ["--protocol", "online-users", "--heartbeat-every", "250ms", "--patience", "10s"];
+    let url = engine::start(&["--ttl", "5s", "--tick", "50ms"]);
+    let arguments = ["--protocol", "online-users", "--heartbeat-every", "500ms", "--patience", "60s"];
     churn(&url, &arguments).expect(0, "join_to_seen");
 }
 
@@ -121,17 +122,20 @@ fn who_only_comes_and_goes_again_is_missed_all_the_same() {
 
 #[test]
 fn a_server_that_stops_midway_ends_the_run() {
-    let url = engine::start_for(Duration::from_secs(2), &["--drain", "300ms"]);
-    churn(&url, &["--observers", "5", "--duration", "50s"]).expect(1, "all connections were lost");
+    let (url, stop) = engine::start_until_told(&["--drain", "300ms"]);
+    let mut child = spawn(&["churn", "--url", &url, "--observers", "5", "--warm-up", "0s", "--duration", "50s"]);
+    child.wait_for("churn ");
+    drop(stop);
+    child.finish().expect(1, "all connections were lost");
 }
 
 #[test]
 fn ctrl_c_ends_early_with_the_report_and_the_checks() {
     let url = engine::start(&[]);
-    let child = spawn(&["churn", "--url", &url, "--observers", "5", "--warm-up", "0s", "--duration", "50s"]);
-    std::thread::sleep(Duration::from_millis(1500));
-    interrupt(&child);
-    let finished = finish(child).expect(0, "ended early");
+    let mut child = spawn(&["churn", "--url", &url, "--observers", "5", "--warm-up", "0s", "--duration", "50s"]);
+    child.wait_for("churn ");
+    child.interrupt();
+    let finished = child.finish().expect(0, "ended early");
     assert!(finished.stdout.contains("rooms_wrong"), "{}", finished.stdout);
 }
 
@@ -139,10 +143,10 @@ fn ctrl_c_ends_early_with_the_report_and_the_checks() {
 fn those_who_are_there_already_are_not_taken_for_ours() {
     // Somebody else uses the names: the first client of this crowd is there all the time.
     let url = engine::start(&[]);
-    let crowd = spawn(&["idle", "--url", &url, "--connections", "150", "--duration", "50s"]);
-    std::thread::sleep(Duration::from_millis(700));
+    let mut crowd = spawn(&["idle", "--url", &url, "--connections", "150", "--duration", "50s"]);
+    crowd.wait_for("connecting done");
     let finished = churn(&url, &["--patience", "300ms"]);
-    interrupt(&crowd);
-    drop(finish(crowd));
+    crowd.interrupt();
+    drop(crowd.finish());
     finished.expect(1, "give --first-user");
 }

@@ -2,9 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::time::Duration;
 
-use crate::children::{Floor, command, finish, interrupt, json_file, loadtest, read_json, spawn};
+use crate::children::{Floor, command, json_file, loadtest, read_json, spawn};
 
 #[test]
 fn nobody_listens() {
@@ -66,13 +65,13 @@ fn a_server_that_says_nothing_meets_the_deadline() {
 #[test]
 fn the_wrong_protocol_is_suspected() {
     let floor = Floor::start(&[]);
-    loadtest(&["idle", "--url", &floor.url, "--connect-timeout", "300ms"]).expect(1, "is --protocol native what");
+    loadtest(&["idle", "--url", &floor.url, "--connect-timeout", "2s"]).expect(1, "is --protocol native what");
 }
 
 #[test]
 fn a_server_that_dies_midway_ends_the_run() {
     let mut floor = Floor::start(&[]);
-    let child = spawn(&[
+    let mut child = spawn(&[
         "heartbeat",
         "--protocol",
         "floor",
@@ -85,15 +84,15 @@ fn a_server_that_dies_midway_ends_the_run() {
         "--duration",
         "50s",
     ]);
-    std::thread::sleep(Duration::from_secs(1));
+    child.wait_for("heartbeats ");
     floor.kill();
-    finish(child).expect(1, "all 50 connections were lost");
+    child.finish().expect(1, "all 50 connections were lost");
 }
 
 #[test]
 fn ctrl_c_ends_early_with_the_report() {
     let floor = Floor::start(&[]);
-    let child = spawn(&[
+    let mut child = spawn(&[
         "heartbeat",
         "--protocol",
         "floor",
@@ -106,7 +105,7 @@ fn ctrl_c_ends_early_with_the_report() {
         "--duration",
         "50s",
     ]);
-    std::thread::sleep(Duration::from_secs(1));
-    interrupt(&child);
-    finish(child).expect(0, "ended early");
+    child.wait_for("heartbeats ");
+    child.interrupt();
+    child.finish().expect(0, "ended early");
 }

@@ -30,8 +30,11 @@ fn the_floor_counts_every_heartbeat() {
     assert_eq!(report["valid"], true);
     assert_eq!(report["problems"].as_array().unwrap().len(), 0);
     let figure = |name: &str| report["figures"][name].as_f64().unwrap_or_else(|| panic!("{name} is missing"));
-    // What was planned was sent or is counted as unsent; the window may be a heartbeat or two off.
-    assert!((figure("sent") + figure("unsent") - 2000.0).abs() <= 50.0, "{report:#}");
+    // What was planned was sent or is counted as unsent. The window may begin late or end late when the generator is held up, and be
+    // a heartbeat or two off.
+    let (window_s, planned) = (report["window_s"].as_f64().expect("a length"), figure("sent") + figure("unsent"));
+    let bounds = 2000.0 * window_s.min(1.0) - 50.0..=2000.0 * window_s.max(1.0) + 50.0;
+    assert!(bounds.contains(&planned), "{report:#}");
     assert!(figure("server_cpu_per_heartbeat_us") > 0.0);
     assert!(figure("generator_cpu_cores") > 0.0);
     assert_eq!(report["latencies"]["send_delay"]["count"].as_f64(), Some(figure("sent")));

@@ -1,8 +1,6 @@
 //! `sweep`, `compare`, `merge` and `--report`: many runs, one result.
 
-use std::time::Duration;
-
-use crate::children::{Floor, finish, interrupt, json_file, loadtest, read_json, spawn};
+use crate::children::{Floor, json_file, loadtest, read_json, spawn};
 use crate::engine;
 
 const SHORT: [&str; 6] = ["--warm-up", "0s", "--duration", "300ms", "--rate", "500"];
@@ -83,7 +81,7 @@ fn two_generators_are_merged() {
         spawn(&arguments)
     });
     let children: Vec<_> = both.collect();
-    children.into_iter().for_each(|child| drop(finish(child).expect(0, "sent_per_s")));
+    children.into_iter().for_each(|child| drop(child.finish().expect(0, "sent_per_s")));
     loadtest(&["merge", &files[0], &files[1], "--json", &merged]).expect(0, "sent_per_s");
     let [a, b, sum] = [&files[0], &files[1], &merged].map(|file| read_json(file)["figures"]["sent"].as_f64().unwrap());
     assert_eq!(a + b, sum);
@@ -99,8 +97,8 @@ fn ctrl_c_ends_a_series_with_the_runs_that_are_done() {
     let mut arguments = vec!["sweep", "--over", "connections=5,10,20", "--rounds", "100", "--pause", "0s", "heartbeat"];
     arguments.extend_from_slice(&["--protocol", "floor", "--url", &floor.url]);
     arguments.extend_from_slice(&SHORT);
-    let child = spawn(&arguments);
-    std::thread::sleep(Duration::from_millis(1500));
-    interrupt(&child);
-    finish(child).expect(0, "ended early");
+    let mut child = spawn(&arguments);
+    child.wait_for("run 3 of 300");
+    child.interrupt();
+    child.finish().expect(0, "ended early");
 }

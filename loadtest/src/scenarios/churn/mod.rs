@@ -201,8 +201,9 @@ impl Stage {
     fn act_on_what_is_due(&mut self, elapsed_ns: u64) -> Result<()> {
         for _ in 0..ACTS_PER_TURN {
             let Some((planned_ns, act)) = self.plan.take_due(elapsed_ns) else { break };
-            let delay_ns = nanos(self.gallery.started.elapsed()).saturating_sub(planned_ns);
-            self.moves.act(act, planned_ns, &mut self.crowd, &mut self.gallery.arrivals)?;
+            let now_ns = nanos(self.gallery.started.elapsed());
+            let delay_ns = now_ns.saturating_sub(planned_ns);
+            self.moves.act(act, [planned_ns, now_ns], &mut self.crowd, &mut self.gallery.arrivals)?;
             self.moves.tally.late += u64::from(delay_ns > LATE_AFTER_NS);
             self.send_delay.record_ns(delay_ns);
         }
@@ -249,7 +250,11 @@ impl Stage {
             (asked - (joins + leaves) as f64).floor().max(0.0),
             "planned in the window and not sent",
         );
-        report.figure("blocked", blocked as f64, "of these: their connection took nothing");
+        report.figure(
+            "blocked",
+            blocked as f64,
+            "of these: their connection took nothing, or they had just come or gone",
+        );
         report.latency("send_delay", self.send_delay.summary());
     }
 

@@ -3,11 +3,13 @@
 //! There are 2 · `half` movers; the first half is in at the start. Join i takes mover i + half, leave i takes mover i (modulo
 //! their number), so each is in for `half` intervals of the plan and then out for as long, give or take one.
 
+use crate::cli::MIN_STAY;
 use crate::connection::Offer;
 use crate::crowd::Crowd;
 use crate::engine::Close;
 use crate::mirror::Arrivals;
 use crate::protocol::{Dialect, Role};
+use crate::scenarios::churn::nanos;
 use crate::scenarios::churn::plan::Act;
 
 /// What became of joins and leaves in one phase.
@@ -15,7 +17,8 @@ use crate::scenarios::churn::plan::Act;
 pub(crate) struct Tally {
     pub(crate) joins: u64,
     pub(crate) leaves: u64,
-    /// Due, but the connection took nothing, or the join before it had not been possible.
+    /// Due, but the connection took nothing, the one before it had not been possible, or had been possible so late that a server
+    /// may see both at once.
     pub(crate) blocked: u64,
     pub(crate) late: u64,
 }
@@ -28,6 +31,9 @@ pub(crate) struct Moves {
     half: usize,
     /// By mover: the number of the user that it is present as.
     present: Vec<Option<usize>>,
+    /// By mover: not before this moment again. A generator that was held up does what it missed at once, and who comes and
+    /// goes within a tick is rightly never shown.
+    next_ns: Vec<u64>,
     /// Where closing is not leaving, a user that left stays online until its lease ends, so each join is a new user.
     next_number: usize,
     pub(crate) tally: Tally,
@@ -43,24 +49,38 @@ impl Moves {
             first_slot,
             half,
             present,
+            next_ns: vec![0; 2 * half],
             next_number: clients,
             tally: Tally::default(),
         }
     }
 
-    /// Does one operation of the plan.
+    /// Does one operation of the plan, if it is possible. Times are when it was planned and now.
     pub(super) fn act(
         &mut self,
         act: Act,
-        planned_ns: u64,
+        [planned_ns, now_ns]: [u64; 2],
         crowd: &mut Crowd,
         arrivals: &mut Arrivals,
     ) -> anyhow::Result<()> {
         let movers = self.present.len();
-        let mover = |number: u64| (number % movers as u64) as usize;
+        let mover = match act {
+            Act::Join(number) => (number as usize + self.half) % movers,
+            Act::Leave(number) => number as usize % movers,
+        };
+        let is_done = match act {
+            _ if now_ns < self.next_ns[mover] => false,
+            Act::Join(_) => self.join(mover, planned_ns, crowd, arrivals)?,
+            Act::Leave(_) => self.leave(mover, crowd),
+        };
+        if !is_done {
+            self.tally.blocked += 1;
+            return Ok(());
+        }
+        self.next_ns[mover] = now_ns + nanos(MIN_STAY);
         match act {
-            Act::Join(number) => self.join((mover(number) + self.half) % movers, planned_ns, crowd, arrivals)?,
-            Act::Leave(number) => self.leave(mover(number), crowd),
+            Act::Join(_) => self.tally.joins += 1,
+            Act::Leave(_) => self.tally.leaves += 1,
         }
         Ok(())
     }
@@ -76,17 +96,17 @@ impl Moves {
         self.next_number
     }
 
+    /// False if it is not possible.
     fn join(
         &mut self,
         mover: usize,
         planned_ns: u64,
         crowd: &mut Crowd,
         arrivals: &mut Arrivals,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let slot = self.first_slot + mover;
         if self.present[mover].is_some() {
-            self.tally.blocked += 1;
-            return Ok(());
+            return Ok(false);
         }
         let number = if self.dialect.protocol.joins_by_connecting() {
             let number = if self.dialect.protocol.leaves_by_closing() { slot } else { self.new_number() };
@@ -94,15 +114,13 @@ impl Moves {
             number
         } else {
             if crowd.engine.offer(slot, &self.dialect.join(slot)) != Offer::Taken {
-                self.tally.blocked += 1;
-                return Ok(());
+                return Ok(false);
             }
             slot
         };
         self.present[mover] = Some(number);
         arrivals.sent(number, planned_ns);
-        self.tally.joins += 1;
-        Ok(())
+        Ok(true)
     }
 
     fn new_number(&mut self) -> usize {
@@ -110,20 +128,19 @@ impl Moves {
         self.next_number - 1
     }
 
-    fn leave(&mut self, mover: usize, crowd: &mut Crowd) {
+    /// False if it is not possible.
+    fn leave(&mut self, mover: usize, crowd: &mut Crowd) -> bool {
         let slot = self.first_slot + mover;
         if self.present[mover].is_none() {
-            self.tally.blocked += 1;
-            return;
+            return false;
         }
         if self.dialect.protocol.joins_by_connecting() {
             crowd.engine.close(slot, Close::Goodbye);
         } else if crowd.engine.offer(slot, &self.dialect.leave(slot)) != Offer::Taken {
-            self.tally.blocked += 1;
-            return;
+            return false;
         }
         self.present[mover] = None;
-        self.tally.leaves += 1;
+        true
     }
 }
 
