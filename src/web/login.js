@@ -41,8 +41,11 @@ async function call(method, path, body) {
 async function askWhoIsKnown() {
   const { users } = await call("GET", "/login/users");
   const known = users.slice(0, MAX_WATCHED).sort(compareNames);
-  for (const name of [...people.keys()]) if (!known.includes(name)) people.delete(name);
-  if (known.every((name) => people.has(name)) && known.length === people.size && watch) return;
+  const gone = [...people.keys()].filter((name) => !known.includes(name));
+  if (gone.length === 0 && known.length === people.size && watch) return;
+  // With both watches at once there would be too many names.
+  if (gone.length + known.length > MAX_WATCHED) watch?.close();
+  gone.forEach((name) => people.delete(name));
   for (const name of known) if (!people.has(name)) people.set(name, createRow(name));
   el.people.replaceChildren(...known.map((name) => people.get(name).row));
   // The new one first: what is known of those whom both watch goes over to it.

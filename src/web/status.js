@@ -193,7 +193,10 @@ setInterval(() => {
 }, 500);
 
 const roster = new PlainRoster(el.roster);
-const lobby = connect(undefined, { user: `status-page-${Math.random().toString(36).slice(2, 10)}` }).observe(ROOM);
+const onlooker = connect(undefined, { user: `status-page-${Math.random().toString(36).slice(2, 10)}` });
+// Else what was true when the connection went would look like now.
+onlooker.on("phase", ({ phase }) => (document.body.dataset.stale = String(phase !== "online")));
+const lobby = onlooker.observe(ROOM);
 lobby.on("change", () => {
   roster.show([...lobby.members.keys()], "");
   setText(el.count, lobby.members.size.toLocaleString());

@@ -18,9 +18,11 @@ def signed_in(sender, user, **_):
 
 
 @receiver(user_logged_out)
-def signed_out(sender, user, **_):
+def signed_out(sender, request, user, **_):
     """Offline at once, on every node that a page of this user may be connected to."""
     if user is not None:
+        # Django ends the session after this signal; other windows, which the kick has reload, must not find it any more.
+        request.session.flush()
         tell(settings.ROLLCALL_NODES, f"/v1/users/{quote(user.get_username(), safe='')}/kick")
 
 
