@@ -255,7 +255,7 @@ impl Ticker {
         let health = self.health();
         let asked_here = self.shared.removals.take();
         let mut news = self.announcer.take_news();
-        news.extend(asked_here.iter().filter(|_| shared.registry.has_store()).map(News::removed));
+        news.extend(asked_here.iter().filter(|_| shared.registry.has_store()).cloned().map(News::Removed));
         let asked_elsewhere = self.shared.store.take_removals();
         if let Some(logins) = &shared.logins {
             // Nodes that share a key take each other's cookies, so what ended there has ended here.

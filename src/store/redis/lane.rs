@@ -15,7 +15,7 @@ use super::keys::Keys;
 use super::schema::{EDITION, HEADER, Head, Header, Schema, field, hold};
 use crate::presence::{Reason, Registry, State, Tick, Told};
 use crate::removal::{MAX_WAITING, Removal};
-use crate::store::{News, What};
+use crate::store::{News, Place};
 
 /// Users, and as many holds, that one pipeline writes: more gain nothing, and delay others on the same master.
 const BATCH: usize = 1000;
@@ -23,9 +23,6 @@ const BATCH: usize = 1000;
 const MAX_SAID_BYTES: usize = 256 * 1024;
 /// And as many bytes, of states mostly: what Redis takes in some milliseconds.
 const BATCH_BYTES: usize = 1024 * 1024;
-
-/// A user in a room.
-type Place = (Arc<str>, Arc<str>);
 
 /// Writes of one lane. Used by its one task.
 #[derive(Debug)]
@@ -155,18 +152,17 @@ impl Lane {
 
     /// Takes what sessions of this node did.
     pub fn record(&mut self, news: News) {
-        let place = (news.room, news.user);
-        match news.what {
-            What::Told(told) => {
+        match news {
+            News::Told(place, told) => {
                 self.keys.mark(&place.1);
                 self.record_hold(place, told);
             }
-            What::Said(data) => self.keep_said(vec![(place, data)]),
-            What::Removed(removal) if self.removals.len() < MAX_WAITING => {
+            News::Said(place, data) => self.keep_said(vec![(place, data)]),
+            News::Removed(removal) if self.removals.len() < MAX_WAITING => {
                 self.removals_asked += 1;
                 self.removals.push(Going { asked: self.now, number: self.removals_asked, removal });
             }
-            What::Removed(_) => {}
+            News::Removed(_) => {}
         }
     }
 
