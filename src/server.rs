@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::acceptor::{self, Message};
 use crate::account::{Account, MAX_UNREAD_BYTES};
+use crate::clock::unix_ms;
 use crate::config::{Config, Secret};
 use crate::dialect::native;
 use crate::listen;
@@ -23,7 +24,7 @@ use crate::presence::{Now, Registry, Settings};
 use crate::removal::{Removal, Removals};
 use crate::store::{Memory, News, Store, Unavailable, redis};
 use crate::tick::Announcer;
-use crate::worker::{Shared, unix_ms};
+use crate::worker::Shared;
 
 /// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put off:
 /// changes go on being coalesced, and engine time stands still.

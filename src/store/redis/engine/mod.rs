@@ -25,9 +25,9 @@ use super::nodes::Nodes;
 use super::schema::Schema;
 use super::view::{Load, View};
 use super::{Options, Shared};
+use crate::clock::unix_ms;
 use crate::presence::{Registry, Tick};
 use crate::store::Unavailable;
-use crate::worker::unix_ms;
 
 /// Pauses between two connects: the first is short, since most failures are one connection's.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
