@@ -21,11 +21,11 @@ use common::{ROOM, TTL, user_name};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::dialect::json::Reader;
 use rollcall::presence::{Now, Registry, Session, Settings, State, Tick, Told};
+use rollcall::store::News;
 use rollcall::store::redis::command::{Command, Reply};
 use rollcall::store::redis::event::{self, Event};
 use rollcall::store::redis::lane::{Batch, Lane};
 use rollcall::store::redis::link::Connection;
-use rollcall::store::{News, What};
 use server::Server;
 use tokio::runtime::{Builder, LocalOptions};
 use writer::{LEASE, Writer, connect, schema};
@@ -69,10 +69,9 @@ impl Node {
 
     /// What the ticker records when all of them come at once.
     fn joined(&self) -> Vec<News> {
-        let news = |session: &Arc<Session>| News {
-            room: ROOM.into(),
-            user: Arc::clone(session.user()),
-            what: What::Told(Told::Held { state: self.state.clone(), joined: true }),
+        let news = |session: &Arc<Session>| {
+            let place = (ROOM.into(), Arc::clone(session.user()));
+            News::Told(place, Told::Held { state: self.state.clone(), joined: true })
         };
         self.sessions.iter().map(news).collect()
     }

@@ -1,7 +1,8 @@
-//! [`Args`], the command line as typed, and [`Config`], checked and resolved.
+//! [`Args`], the command line as typed, become [`Config`], checked and resolved.
 //!
 //! Settings that belong together are checked together, before a port is bound, and the message states the relation.
 
+mod args;
 mod sharing;
 
 use std::ffi::OsString;
@@ -10,9 +11,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::Parser;
 
 use crate::store::redis;
+
+pub use args::{Args, Command, Liveness, LogFormat, Secret};
 
 /// The exit code for a command line that cannot work (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
@@ -28,179 +31,13 @@ const DESCRIPTORS_PER_LANE: usize = 4;
 const MIN_TICK: Duration = Duration::from_millis(10);
 /// More threads than this gain nothing on any machine, and run out of descriptors on some.
 const MAX_WORKERS: usize = 256;
+/// Chat messages kept at most; how many bytes they have is bounded by the history itself.
+const MAX_HISTORY: usize = 100_000;
 /// The shortest key that signs logins, and the shortest token: what is shorter can be guessed.
 const MIN_KEY_BYTES: usize = 32;
 const MIN_TOKEN_BYTES: usize = 16;
 /// The longest lease: the timing wheel has a slot for each tick of it.
 const MAX_TTL: Duration = Duration::from_secs(3600);
-
-/// Presence for production browser clients: who is here, right now.
-///
-/// Serves the pages, the HTTP API and every WebSocket protocol on one port, with nothing else installed.
-#[derive(Debug, Clone, Parser)]
-#[command(name = "rollcall", version, max_term_width = 100, after_help = EXAMPLES, disable_help_subcommand = true)]
-pub struct Args {
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, env = "ROLLCALL_LISTEN", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
-    pub listen: String,
-
-    /// A second port on the same address, for clients of the online-status protocol that know no other; everything is served there
-    #[arg(long, env = "ROLLCALL_STATUS_PORT", value_name = "PORT")]
-    pub status_port: Option<u16>,
-
-    /// Worker threads, each with its own listener and its share of the connections [default: one per core]
-    #[arg(long, env = "ROLLCALL_WORKERS", value_name = "N")]
-    pub workers: Option<NonZeroUsize>,
-
-    /// How long a member stays online after its last sign of life
-    #[arg(long, env = "ROLLCALL_TTL", default_value = "10s", value_parser = duration, value_name = "DURATION")]
-    pub ttl: Duration,
-
-    /// How often changes are told to observers, coalesced
-    #[arg(long, env = "ROLLCALL_TICK", default_value = "100ms", value_parser = duration, value_name = "DURATION")]
-    pub tick: Duration,
-
-    /// What counts as a sign of life: any frame and pong, or strictly heartbeats [default: as each protocol documents it, any
-    /// for presence.v1 and strict for /ws/{user_id}]
-    #[arg(long, env = "ROLLCALL_LIVENESS", value_name = "RULE")]
-    pub liveness: Option<Liveness>,
-
-    /// How often connections of online status and chat are pinged; who has not answered by the next ping is dropped
-    #[arg(long, env = "ROLLCALL_PING_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
-    pub ping_interval: Duration,
-
-    /// How long a member stays after a connection that was not closed cleanly, so that a reload shows nobody anything
-    /// [default: the ttl]
-    #[arg(long, env = "ROLLCALL_GRACE", value_parser = duration, value_name = "DURATION")]
-    pub grace: Option<Duration>,
-
-    /// Client connections at most; further ones are closed with 1013 [default: what the limit of open files allows]
-    #[arg(long, env = "ROLLCALL_MAX_CONNECTIONS", value_name = "N")]
-    pub max_connections: Option<NonZeroUsize>,
-
-    /// Chat messages kept for newcomers, joins and leaves among them; at most 1 MiB
-    #[arg(long, env = "ROLLCALL_HISTORY", default_value_t = 100, value_name = "N")]
-    pub history: usize,
-
-    /// How long a client may take to send a request's headers, and again for its body, or to join the chat
-    #[arg(long, env = "ROLLCALL_HEADER_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
-    pub header_timeout: Duration,
-
-    /// How long stopping may take: clients are told to come back (1012) in waves over this time
-    #[arg(long, env = "ROLLCALL_DRAIN", default_value = "5s", value_parser = duration, value_name = "DURATION")]
-    pub drain: Duration,
-
-    /// Share presence through Redis (or Valkey): any number of nodes, and it outlives each of them; given several times, the seeds
-    /// of a cluster [default: memory, one node]
-    #[arg(long, env = "ROLLCALL_REDIS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
-    pub redis: Vec<String>,
-
-    /// The one URL of --redis is of a Redis Cluster
-    #[arg(long, env = "ROLLCALL_REDIS_CLUSTER")]
-    pub redis_cluster: bool,
-
-    /// Start and go on although Redis cannot be reached at the start, alone until it can
-    #[arg(long, env = "ROLLCALL_REDIS_OPTIONAL")]
-    pub redis_optional: bool,
-
-    /// The first word of every key in Redis
-    #[arg(long, env = "ROLLCALL_REDIS_PREFIX", default_value = "presence", value_name = "WORD")]
-    pub redis_prefix: String,
-
-    /// Lanes that users are spread over in Redis, the same on all nodes [default: 1, on a cluster 16]
-    #[arg(long, env = "ROLLCALL_REDIS_LANES", value_name = "N")]
-    pub redis_lanes: Option<NonZeroUsize>,
-
-    /// The name of this node among those that share a Redis, letters, digits, `-`, `_` and `.` [default: a new one at each start]
-    #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "NAME")]
-    pub node_id: Option<String>,
-    /// Let anybody sign in under any name with POST /login, for development; never where strangers come
-    #[arg(long, env = "ROLLCALL_DEV_LOGIN", value_parser = clap::builder::BoolishValueParser::new())]
-    pub dev_login: bool,
-
-    /// Signs the logins of --dev-login, so that they outlive a restart; at least 32 bytes [default: random at each start]
-    #[arg(long, env = "ROLLCALL_SESSION_KEY", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
-    pub session_key: Option<Secret>,
-
-    /// Lets an application remove users: POST /v1/users/{user}/kick with Authorization: Bearer TOKEN; at least 16 bytes
-    #[arg(long, env = "ROLLCALL_ADMIN_TOKEN", hide_env_values = true, value_parser = secret, value_name = "TOKEN")]
-    pub admin_token: Option<Secret>,
-
-    /// What to log: error, warn, info, debug, trace, or directives like info,rollcall::http=debug
-    #[arg(long, env = "ROLLCALL_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-
-    /// How to log
-    #[arg(long, env = "ROLLCALL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
-    pub log_format: LogFormat,
-
-    /// What to do instead of serving
-    #[command(subcommand)]
-    pub command: Option<Command>,
-}
-
-/// What the program does instead of serving.
-#[derive(Debug, Clone, Subcommand)]
-pub enum Command {
-    /// Asks a running server whether it is ready; exit code 0 if it is, 1 if not
-    Health {
-        /// What to ask [default: /readyz at the address of --listen or ROLLCALL_LISTEN]
-        #[arg(value_name = "URL")]
-        url: Option<String>,
-    },
-}
-
-const EXAMPLES: &str = "Examples:
-  rollcall                                        serve http://localhost:8000
-  rollcall --listen 0.0.0.0:80 --workers 4        on all interfaces, four threads
-  rollcall --ttl 30s --grace 5s                   longer leases, short grace after a lost connection
-  rollcall --redis redis://127.0.0.1:6379         one of any number of nodes that share a Redis
-  ROLLCALL_TTL=30s rollcall                       every flag is a variable too
-  rollcall health                                 is a server ready at --listen? (exit code 0 or 1)
-
-Stop with ctrl-C or SIGTERM; a second one stops at once.";
-
-/// What counts as a sign of life on a WebSocket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Liveness {
-    /// Any frame, pongs included: hidden tabs stay online.
-    Any,
-    /// Heartbeats only.
-    Strict,
-}
-
-/// Something that is shown nowhere.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// It.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The same, as bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Secret(…)")
-    }
-}
-
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
-}
 
 /// The settings that a server runs with; every relation between them holds.
 #[derive(Debug, Clone)]
@@ -298,13 +135,49 @@ impl Config {
 }
 
 impl Args {
-    /// Checks each setting and the relations between them.
+    /// Checks each setting and the relations between them, and works out what was left open.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let grace = self.grace.unwrap_or(self.ttl);
+        self.check()?;
+        let listen = address(&self.listen)?;
+        if self.status_port.is_some_and(|port| port != 0 && port == listen.port()) {
+            return Err(ConfigError::Invalid(format!(
+                "--status-port is {0} and --listen is {listen}: port {0} serves everything already",
+                listen.port()
+            )));
+        }
+        let workers = self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS);
+        let redis = self.redis()?;
+        Ok(Config {
+            listen,
+            status_port: self.status_port,
+            workers,
+            ttl: self.ttl,
+            tick: self.tick,
+            ping_interval: self.ping_interval,
+            liveness: self.liveness,
+            grace: self.grace(),
+            max_connections: connections(self.max_connections, workers, redis.as_ref())?,
+            history: self.history,
+            header_timeout: self.header_timeout,
+            drain: self.drain,
+            redis,
+            node_id: self.node_id,
+            dev_login: self.dev_login,
+            session_key: self.session_key,
+            admin_token: self.admin_token,
+            log: self.log,
+            log_format: self.log_format,
+            command: self.command,
+        })
+    }
+
+    /// Checks each setting that needs nothing but the command line, and the relations between them.
+    fn check(&self) -> Result<(), ConfigError> {
+        let (grace, two_ticks) = (self.grace(), self.tick.saturating_mul(2));
         let rules = [
             (self.tick >= MIN_TICK, format!("--tick is {}, it must be at least {}", show(self.tick), show(MIN_TICK))),
             (
-                self.ttl >= self.tick * 2,
+                self.ttl >= two_ticks,
                 format!(
                     "--ttl is {} and --tick is {}: ttl must be at least 2 ticks, or members would time out between heartbeats",
                     show(self.ttl),
@@ -313,7 +186,7 @@ impl Args {
             ),
             (self.ttl <= MAX_TTL, format!("--ttl is {}, it must be at most {}", show(self.ttl), show(MAX_TTL))),
             (
-                self.ping_interval >= self.tick * 2 && self.ping_interval <= MAX_TTL,
+                self.ping_interval >= two_ticks && self.ping_interval <= MAX_TTL,
                 format!(
                     "--ping-interval is {} and --tick is {}: it must be at least 2 ticks and at most {}",
                     show(self.ping_interval),
@@ -333,7 +206,7 @@ impl Args {
                 self.workers.is_none_or(|workers| workers.get() <= MAX_WORKERS),
                 format!("--workers must be at most {MAX_WORKERS}"),
             ),
-            (self.history <= 100_000, format!("--history is {}, it must be at most 100000", self.history)),
+            (self.history <= MAX_HISTORY, format!("--history is {}, it must be at most {MAX_HISTORY}", self.history)),
             (
                 self.session_key.is_none() || self.dev_login,
                 "--session-key signs logins, which there are with --dev-login only".to_owned(),
@@ -362,46 +235,12 @@ impl Args {
         if let Err(error) = self.log.parse::<tracing_subscriber::EnvFilter>() {
             return Err(ConfigError::Invalid(format!("--log {:?} is not a log filter: {error}", self.log)));
         }
-        let listen = address(&self.listen)?;
-        if self.status_port.is_some_and(|port| port != 0 && port == listen.port()) {
-            return Err(ConfigError::Invalid(format!(
-                "--status-port is {0} and --listen is {listen}: port {0} serves everything already",
-                listen.port()
-            )));
-        }
-        let workers = self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS);
-        let redis = self.redis()?;
-        Ok(Config {
-            listen,
-            status_port: self.status_port,
-            workers,
-            ttl: self.ttl,
-            tick: self.tick,
-            ping_interval: self.ping_interval,
-            liveness: self.liveness,
-            grace,
-            max_connections: connections(self.max_connections, workers, redis.as_ref())?,
-            history: self.history,
-            header_timeout: self.header_timeout,
-            drain: self.drain,
-            redis,
-            node_id: self.node_id,
-            dev_login: self.dev_login,
-            session_key: self.session_key,
-            admin_token: self.admin_token,
-            log: self.log,
-            log_format: self.log_format,
-            command: self.command,
-        })
+        Ok(())
     }
-}
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}: write it like 500ms, 10s or 2m"))
-}
-
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
-    Ok(Secret(text.to_owned()))
+    fn grace(&self) -> Duration {
+        self.grace.unwrap_or(self.ttl)
+    }
 }
 
 fn show(duration: Duration) -> humantime::FormattedDuration {

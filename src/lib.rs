@@ -13,6 +13,7 @@
 pub mod presence;
 
 pub mod account;
+mod clock;
 pub mod dialect;
 pub mod login;
 pub mod removal;

@@ -1,5 +1,7 @@
 //! The server: worker threads, the ticker that drives them, and the end.
 
+mod ticker;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,23 +9,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::acceptor::{self, Message};
 use crate::account::{Account, MAX_UNREAD_BYTES};
+use crate::clock::unix_ms;
 use crate::config::{Config, Secret};
-use crate::dialect::native;
 use crate::listen;
 use crate::login::Logins;
 use crate::metrics::Metrics;
-use crate::presence::{Now, Registry, Settings};
-use crate::removal::{Removal, Removals};
-use crate::store::{Memory, News, Store, Unavailable, redis};
-use crate::tick::Announcer;
-use crate::worker::{Shared, unix_ms};
+use crate::presence::{Registry, Settings};
+use crate::removal::Removals;
+use crate::store::{Memory, Store, Unavailable, redis};
+use crate::worker::Shared;
+use ticker::Ticker;
 
 /// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put off:
 /// changes go on being coalesced, and engine time stands still.
@@ -215,80 +215,6 @@ fn shared(config: Config, node: String, registry: Arc<Registry>, store: Box<dyn 
         logins: config.dev_login.then(|| Logins::new(config.session_key.as_ref().map(Secret::as_str), unix_ms())),
         removals: Removals::default(),
         config,
-    }
-}
-
-/// Does the ticks, at their pace.
-struct Ticker {
-    shared: Arc<Shared>,
-    announcer: Announcer,
-    /// Since when the node has been degraded, as clients were told last.
-    degraded_since: Option<u64>,
-    interval: tokio::time::Interval,
-}
-
-impl Ticker {
-    fn new(shared: Arc<Shared>) -> Self {
-        let tick = shared.config.tick;
-        let mut interval = tokio::time::interval(tick);
-        // A late tick is not made up for: what it would have told, the next one tells.
-        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let config = &shared.config;
-        let announcer = Announcer::new(Arc::clone(&shared.registry), config.workers, tick, config.history);
-        Self { shared, announcer, degraded_since: None, interval }
-    }
-
-    /// Waits for the next tick and does it, unless a worker is behind.
-    async fn tick(&mut self, workers: &[WorkerHandle]) {
-        self.interval.tick().await;
-        let shared = Arc::clone(&self.shared);
-        let counters = &shared.metrics.ticker;
-        if workers.iter().any(|worker| worker.mailbox.capacity() < MAILBOX_MESSAGES) {
-            counters.ticks_missed.add(1);
-            return;
-        }
-        let started = Instant::now();
-        let now = Now { tick: self.shared.tick.load(Ordering::Relaxed) + 1, unix_ms: unix_ms() };
-        self.shared.tick.store(now.tick, Ordering::Relaxed);
-        self.shared.unix_ms.store(now.unix_ms, Ordering::Relaxed);
-        let (mut batches, counts) = self.announcer.tick(now);
-        let health = self.health();
-        let asked_here = self.shared.removals.take();
-        let mut news = self.announcer.take_news();
-        news.extend(asked_here.iter().filter(|_| shared.registry.has_store()).map(News::removed));
-        let asked_elsewhere = self.shared.store.take_removals();
-        if let Some(logins) = &shared.logins {
-            // Nodes that share a key take each other's cookies, so what ended there has ended here.
-            asked_elsewhere.iter().filter_map(|removal| removal.login).for_each(|id| logins.end(id));
-        }
-        let removals: Arc<[Removal]> = match asked_elsewhere.is_empty() {
-            true => asked_here,
-            false => asked_here.iter().cloned().chain(asked_elsewhere).collect(),
-        };
-        for worker in workers {
-            let mut batch = std::mem::take(&mut batches[worker.number]);
-            (batch.health, batch.removals) = (health.clone(), Arc::clone(&removals));
-            // There is room, as was looked at above; a worker that has ended needs no batch.
-            let _ = worker.mailbox.try_send(Message::Tick(batch));
-        }
-        self.shared.store.record(news);
-        let took_us = started.elapsed().as_micros() as u64;
-        counters.ticks.add(1);
-        counters.rooms_settled.add(counts.rooms);
-        counters.changes.add(counts.changes);
-        counters.tick_us.add(took_us);
-        counters.tick_us_max.raise(took_us);
-    }
-
-    /// What native clients have to be told about the store, if anything is new.
-    fn health(&mut self) -> Option<Bytes> {
-        let since = self.shared.store.degraded_since();
-        if std::mem::replace(&mut self.degraded_since, since) == since {
-            return None;
-        }
-        let mut frame = BytesMut::new();
-        native::put_health(&mut frame, since);
-        Some(frame.freeze())
     }
 }
 

@@ -4,100 +4,26 @@
 //! to see whole. Whole rosters are paced: encoding them takes a bounded share of the ticks, and what an observer of a changing
 //! list is sent is bounded in bytes per second by stretching the interval, so a queue never grows.
 
-use std::collections::HashMap;
+mod batch;
+mod pace;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::account::{Account, MAX_UNREAD_BYTES};
 use crate::dialect::{LOBBY, chat, json, native, online_users, status};
-use crate::presence::{AUDIENCES, Audience, AudienceSet, Now, Registry, Room, RoomChange, Roster, Said, Seen, Tick};
-use crate::removal::Removal;
+use crate::presence::{Audience, AudienceSet, Now, Registry, Room, RoomChange, Roster, Said, Seen};
 use crate::store::News;
+use pace::Paces;
 
-/// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
-/// enough for a phone.
-const EGRESS_BYTES_PER_SECOND: u64 = 256 * 1024;
-/// What may be encoded of one room for newcomers: at some 3 ns a byte this is a tenth of a second in each.
-const ENCODED_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
-
-/// The pages of a snapshot, as finished frames.
-pub type Pages = Arc<[Bytes]>;
-
-/// What a tick has to tell the observers of one room.
-#[derive(Debug)]
-pub struct Update {
-    /// The room.
-    pub room: Arc<Room>,
-    /// Observers who asked before it are served by it.
-    pub generation: u64,
-    /// The sequence number that the room has now.
-    pub seq: u64,
-    /// For each audience, the frame for those who are attached.
-    pub changes: [Option<Bytes>; AUDIENCES],
-    /// For each audience, the frames for those who are not yet.
-    pub snapshots: [Option<Pages>; AUDIENCES],
-    /// What was said, for those who see it as messages of the room.
-    pub said: Spoken,
-    /// Where each user stands in the snapshot for [`Audience::Events`].
-    pub spans: status::Spans,
-}
-
-/// What was said in a room in one tick, for [`Audience::Members`] and [`Audience::Count`]. Nobody is heard after its leave is
-/// told or before its join, and a diff tells both at once. What is said in a tick is heard at its end, so nothing said by one in it
-/// answers what another said in it.
-#[derive(Debug, Default)]
-pub struct Spoken {
-    /// By those whose leave the tick tells.
-    pub before_changes: Option<Bytes>,
-    /// By all others.
-    pub after_changes: Option<Bytes>,
-}
-
-/// One tick's work for one worker. It is sent even if there is none: it is the worker's clock.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    /// The moment of the tick.
-    pub now: Now,
-    /// Rooms in which this worker has observers.
-    pub updates: Vec<Arc<Update>>,
-    /// For native clients, if the node has lost sight of the others, or sees them again.
-    pub health: Option<Bytes>,
-    /// Users whom connections of this worker watch.
-    pub sightings: Vec<Sighting>,
-    /// Users who are to go at once.
-    pub removals: Arc<[Removal]>,
-}
-
-/// News of a user whom somebody watches.
-#[derive(Debug, Clone)]
-pub struct Sighting {
-    /// Who.
-    pub user: Arc<str>,
-    /// What to tell: the object for a `status`.
-    pub object: Bytes,
-    /// It is news for all who watch; otherwise only for those who have just asked.
-    pub changed: bool,
-}
-
-/// What a tick did, for the counters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TickCounts {
-    /// Rooms visited.
-    pub rooms: u64,
-    /// Members that joined, changed or left.
-    pub changes: u64,
-}
+pub use batch::{Batch, Pages, Sighting, Spoken, TickCounts, Update};
 
 /// Turns changes of the registry into batches.
 #[derive(Debug)]
 pub struct Announcer {
     registry: Arc<Registry>,
     workers: usize,
-    tick: Duration,
-    /// Rooms whose whole lists are long enough to be put off. Gone again when the room is.
-    paces: HashMap<u64, Pace>,
+    paces: Paces,
     /// What was said in the lobby. It outlives the room, which goes when everybody has gone.
     history: chat::History,
     /// Reads the data of what was said.
@@ -118,31 +44,13 @@ struct Visit<'a> {
     now: Now,
 }
 
-/// What the last whole lists of a room cost, by audience.
-#[derive(Debug, Default)]
-struct Pace {
-    last: [Whole; AUDIENCES],
-    /// When the list last went to all who are attached.
-    told: Tick,
-    /// It was due for them and was put off.
-    owed: bool,
-}
-
-/// The last time that something whole was encoded.
-#[derive(Debug, Default, Clone, Copy)]
-struct Whole {
-    at: Tick,
-    bytes: u64,
-    members: u64,
-}
-
 impl Announcer {
     /// An announcer for this many workers, which remembers so many messages of a chat.
     #[must_use]
     pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration, history: usize) -> Self {
-        let (paces, history) = (HashMap::new(), chat::History::new(history));
+        let (paces, history) = (Paces::new(tick), chat::History::new(history));
         let (json, unread) = (json::Reader::default(), Account::new(MAX_UNREAD_BYTES));
-        Self { registry, workers, tick, paces, history, json, unread, news: Vec::new() }
+        Self { registry, workers, paces, history, json, unread, news: Vec::new() }
     }
 
     /// What sessions of this node did in the last tick, for the store.
@@ -192,7 +100,7 @@ impl Announcer {
             }
         }
         if change.count == 0 && in_use.is_empty() {
-            self.paces.remove(&room.id());
+            self.paces.forget(room);
             self.registry.close_if_unused(room);
         }
     }
@@ -244,16 +152,15 @@ impl Announcer {
 
     /// The list of names, for newcomers and, at its pace, for those who are attached. True if it is still owed to these.
     fn names(&mut self, visit: Visit<'_>, update: &mut Update) -> bool {
-        let Visit { room, change, .. } = visit;
-        let owed = visit.in_use.contains(Audience::Names) && (change.diff.moved() || self.is_owed(room));
-        let due = owed && self.may_tell(visit);
+        let owed = visit.in_use.contains(Audience::Names) && (visit.change.diff.moved() || self.paces.is_owed(visit));
+        let due = owed && self.paces.may_tell(visit);
         if due || visit.wants(Audience::Names) {
             let list = self.whole(visit, Audience::Names, encode_names);
             update.changes[Audience::Names as usize] = list.as_ref().filter(|_| due).map(|list| list[0].clone());
             update.snapshots[Audience::Names as usize] = list;
         }
         let told = update.changes[Audience::Names as usize].is_some();
-        self.note(room, owed, told, visit.now.tick);
+        self.paces.note(visit, owed, told);
         owed && !told
     }
 
@@ -296,41 +203,12 @@ impl Announcer {
     /// Encodes something whole, unless the last one was so long that its share of the ticks is not over, or too much that is whole
     /// waits for clients that do not read.
     fn whole(&mut self, visit: Visit<'_>, audience: Audience, encode: impl FnOnce(&Room) -> Pages) -> Option<Pages> {
-        let (Visit { room, change, .. }, now) = (visit, visit.now.tick);
-        let last = self.paces.get(&room.id()).map_or(Whole::default(), |pace| pace.last[audience as usize]);
-        let too_soon = now < last.at + last.pause(change.count, ENCODED_BYTES_PER_SECOND, self.tick);
-        if too_soon || self.unread.is_full(0) {
+        if !self.paces.may_encode(visit, audience) || self.unread.is_full(0) {
             return None;
         }
-        let pages: Pages = encode(room).iter().map(|page| self.unread.count(page.clone())).collect();
-        let bytes: u64 = pages.iter().map(|page| page.len() as u64).sum();
-        let encoded = Whole { at: now, bytes, members: change.count as u64 };
-        if self.paces.contains_key(&room.id()) || encoded.pause(change.count, EGRESS_BYTES_PER_SECOND, self.tick) > 0 {
-            self.paces.entry(room.id()).or_default().last[audience as usize] = encoded;
-        }
+        let pages: Pages = encode(visit.room).iter().map(|page| self.unread.count(page.clone())).collect();
+        self.paces.encoded(visit, audience, pages.iter().map(|page| page.len() as u64).sum());
         Some(pages)
-    }
-
-    /// Whether those who are attached may be sent the list of names again.
-    fn may_tell(&self, visit: Visit<'_>) -> bool {
-        self.paces.get(&visit.room.id()).is_none_or(|pace| {
-            let last = pace.last[Audience::Names as usize];
-            visit.now.tick >= pace.told + last.pause(visit.change.count, EGRESS_BYTES_PER_SECOND, self.tick)
-        })
-    }
-
-    fn is_owed(&self, room: &Room) -> bool {
-        self.paces.get(&room.id()).is_some_and(|pace| pace.owed)
-    }
-
-    /// Notes whether the list went to those who are attached, or is still owed to them.
-    fn note(&mut self, room: &Room, owed: bool, told: bool, now: Tick) {
-        if let Some(pace) = self.paces.get_mut(&room.id()) {
-            pace.owed = owed && !told;
-            if told {
-                pace.told = now;
-            }
-        }
     }
 }
 
@@ -338,15 +216,6 @@ impl Visit<'_> {
     /// Whether an observer of this audience waits for a snapshot.
     fn wants(&self, audience: Audience) -> bool {
         self.change.wanted.contains(audience) && self.in_use.contains(audience)
-    }
-}
-
-impl Whole {
-    /// How many ticks to pause after it at this rate, were it as long as the room has members now: a room that was huge once
-    /// must not make anybody wait when it is small again.
-    fn pause(self, members: usize, bytes_per_second: u64, tick: Duration) -> Tick {
-        let bytes = self.bytes as f64 * (members as f64 / self.members.max(1) as f64).min(1.0);
-        (bytes / (bytes_per_second as f64 * tick.as_secs_f64())) as Tick
     }
 }
 
@@ -397,16 +266,6 @@ fn encode_names(room: &Room) -> Pages {
 mod tests {
     use super::*;
     use crate::presence::{Reason, Settings};
-
-    #[test]
-    fn a_pause_follows_the_size_that_the_room_has_now() {
-        let tick = Duration::from_millis(100);
-        let last = Whole { at: 0, bytes: 10_000_000, members: 100_000 };
-        assert_eq!(last.pause(100_000, 1_000_000, tick), 100);
-        assert_eq!(last.pause(50_000, 1_000_000, tick), 50);
-        assert_eq!(last.pause(2, 1_000_000, tick), 0);
-        assert_eq!(Whole::default().pause(1_000, 1_000_000, tick), 0);
-    }
 
     /// A room with this many members, and one who waits for a snapshot of it.
     fn room_of(members: usize, audience: Audience) -> (Arc<Registry>, Announcer) {

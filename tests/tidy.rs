@@ -12,8 +12,8 @@ const OWNERS: [(&str, &[&str]); 10] = [
     ("dashmap", &["src/presence/"]),
     ("cookie", &["src/login.rs"]),
     ("subtle", &["src/http/accounts.rs"]),
-    ("clap", &["src/config.rs"]),
-    ("humantime", &["src/config.rs", "src/server.rs", "src/dialect/status.rs"]),
+    ("clap", &["src/config.rs", "src/config/args.rs"]),
+    ("humantime", &["src/config.rs", "src/config/args.rs", "src/server.rs", "src/dialect/status.rs"]),
     ("rustix", &["src/process.rs"]),
 ];
 

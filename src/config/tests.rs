@@ -17,6 +17,7 @@ fn relations_are_checked_and_stated() {
     check(&["--ttl", "200ms"], Ok(()));
     check(&["--ttl", "199ms"], Err("ttl must be at least 2 ticks"));
     check(&["--tick", "9ms"], Err("must be at least 10ms"));
+    check(&["--tick", "500000000000years"], Err("ttl must be at least 2 ticks"));
     check(&["--ttl", "2h"], Err("at most 1h"));
     check(&["--grace", "11s"], Err("grace must be at most ttl"));
     check(&["--ttl", "20s", "--grace", "11s"], Ok(()));

@@ -14,7 +14,7 @@ use super::reply::Reply;
 use super::request::{body, id, id_segment};
 use crate::dialect::json::{put_list, put_string};
 use crate::login::{Login, Logins};
-use crate::presence::Reason;
+use crate::presence::{Now, Reason};
 use crate::removal::Removal;
 use crate::worker::Worker;
 
@@ -29,7 +29,7 @@ pub(super) fn knows(segments: &[&str]) -> bool {
 /// `POST /login`: signs a user in. Somebody else who was signed in with this browser is signed out.
 pub(super) async fn login(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let logins = logins(worker)?;
-    let before = current(logins, worker, request.headers());
+    let before = find_login(logins, request.headers(), worker.shared.now());
     check_origin(request.headers())?;
     let body = body(request, worker.shared.config.header_timeout).await?;
     let user = text_field(&body, "user").ok_or_else(|| {
@@ -51,7 +51,7 @@ pub(super) async fn login(worker: &Rc<Worker>, request: Request<Incoming>) -> Re
 pub(super) async fn logout(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let logins = logins(worker)?;
     check_origin(request.headers())?;
-    if let Some(login) = current(logins, worker, request.headers()) {
+    if let Some(login) = find_login(logins, request.headers(), worker.shared.now()) {
         end(logins, worker, &login).await?;
     }
     Ok(put_user(None).and(header::SET_COOKIE, &Logins::forget()))
@@ -62,7 +62,7 @@ pub(super) fn session(worker: &Worker, headers: &HeaderMap) -> Reply {
     let Some(logins) = &worker.shared.logins else {
         return Reply::json(|buffer| buffer.put_slice(br#"{"user":null,"enabled":false}"#));
     };
-    let login = current(logins, worker, headers);
+    let login = find_login(logins, headers, worker.shared.now());
     if let Some(login) = &login {
         logins.note(login);
     }
@@ -119,15 +119,11 @@ fn logins(worker: &Worker) -> Result<&Logins, Reply> {
     })
 }
 
-fn current(logins: &Logins, worker: &Worker, headers: &HeaderMap) -> Option<Login> {
-    find(logins, headers, worker.shared.now().unix_ms)
-}
-
 /// The login that a request comes with.
-pub(super) fn find(logins: &Logins, headers: &HeaderMap, unix_ms: u64) -> Option<Login> {
+pub(super) fn find_login(logins: &Logins, headers: &HeaderMap, now: Now) -> Option<Login> {
     let cookies: Vec<_> =
         headers.get_all(header::COOKIE).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    logins.find(cookies.iter().map(AsRef::as_ref), unix_ms)
+    logins.find(cookies.iter().map(AsRef::as_ref), now.unix_ms)
 }
 
 fn check_origin(headers: &HeaderMap) -> Result<(), Reply> {

@@ -160,7 +160,7 @@ impl Router {
     /// Answers the request if its path is a WebSocket's.
     fn upgrade(&self, request: &Request<Incoming>) -> Option<Result<Reply, Reply>> {
         let shared = &self.worker.shared;
-        let accepted = upgrade::accept(&Target::of(request), request, shared.logins.as_ref(), shared.now().unix_ms)?;
+        let accepted = upgrade::accept(&Target::of(request), request, shared.logins.as_ref(), shared.now())?;
         Some(accepted.and_then(|accepted| {
             let reply = upgrade::switch(request, accepted.dialect)?;
             self.accepted.replace(Some(accepted));

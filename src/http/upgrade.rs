@@ -6,11 +6,12 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode, Version};
 use sha1::{Digest, Sha1};
 
-use super::accounts;
+use super::accounts::{find_login, is_same_origin};
 use super::reply::Reply;
 use super::request::{Target, id, id_segment};
 use crate::dialect::{Dialect, native};
 use crate::login::{Login, Logins};
+use crate::presence::Now;
 use crate::worker::{Accepted, MAX_ROOMS_PER_CONNECTION};
 
 /// Appended to the client's key before hashing (RFC 6455, 1.3).
@@ -21,36 +22,25 @@ pub(super) fn accept<B>(
     target: &Target,
     request: &Request<B>,
     logins: Option<&Logins>,
-    unix_ms: u64,
+    now: Now,
 ) -> Option<Result<Accepted, Reply>> {
     if let Some(user) = target.path.strip_prefix("/ws/") {
         let whole = !user.contains('/');
-        return whole.then(|| {
-            Ok(Accepted {
-                dialect: Dialect::OnlineUsers,
-                user: Some(id_segment(user, "the user id")?.into()),
-                rooms: Vec::new(),
-                login: None,
-            })
-        });
+        let accept = || Ok(Accepted::new(Dialect::OnlineUsers, Some(id_segment(user, "the user id")?)));
+        return whole.then(accept);
     }
     #[cfg(feature = "echo")]
     if matches!(&*target.path, "/" | "/echo") && request.headers().contains_key(header::UPGRADE) {
-        return Some(Ok(Accepted {
-            dialect: Dialect::Echo,
-            user: Some("echo".into()),
-            rooms: Vec::new(),
-            login: None,
-        }));
+        return Some(Ok(Accepted::new(Dialect::Echo, Some("echo".to_owned()))));
     }
     match &*target.path {
         "/v1/connect" => {
             // A page of another server may not speak for whoever is signed in here.
-            let headers = Some(request.headers()).filter(|headers| accounts::is_same_origin(headers));
-            let login = headers.zip(logins).and_then(|(headers, logins)| accounts::find(logins, headers, unix_ms));
+            let headers = Some(request.headers()).filter(|headers| is_same_origin(headers));
+            let login = headers.zip(logins).and_then(|(headers, logins)| find_login(logins, headers, now));
             Some(accept_native(target, login, logins.is_some()))
         }
-        "/ws" => Some(Ok(Accepted { dialect: Dialect::Chat, user: None, rooms: Vec::new(), login: None })),
+        "/ws" => Some(Ok(Accepted::new(Dialect::Chat, None))),
         "/ws-online-status" => Some(accept_status(target)),
         _ => None,
     }
@@ -67,20 +57,20 @@ fn accept_native(target: &Target, login: Option<Login>, may_sign_in: bool) -> Re
         }
         false => Reply::bad_request("user is missing: /v1/connect?user=NAME"),
     })?;
-    let user: Box<str> = id(user, "user")?.into();
-    let login = login.filter(|login| *login.user == *user).map(|login| login.id);
+    let user = id(user, "user")?;
+    let login = login.filter(|login| login.user == user).map(|login| login.id);
     if query.all("room").count() > MAX_ROOMS_PER_CONNECTION {
         return Err(Reply::bad_request(&format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms")));
     }
     let rooms: Result<Vec<_>, _> = query.all("room").map(|room| Ok(id(room, "room")?.into())).collect();
-    Ok(Accepted { dialect: Dialect::Native, user: Some(user), rooms: rooms?, login })
+    Ok(Accepted { rooms: rooms?, login, ..Accepted::new(Dialect::Native, Some(user)) })
 }
 
 /// Without a user, or with an empty one, the handshake succeeds: the close frame says what is missing, as the seed does.
 fn accept_status(target: &Target) -> Result<Accepted, Reply> {
     let user = target.first("userId")?.filter(|user| !user.is_empty());
     let user = user.map(|user| id(&user, "userId")).transpose()?;
-    Ok(Accepted { dialect: Dialect::Status, user: user.map(Into::into), rooms: Vec::new(), login: None })
+    Ok(Accepted::new(Dialect::Status, user))
 }
 
 /// The answer that makes the connection a WebSocket, if the request is a sound handshake.

@@ -12,6 +12,7 @@
 
 mod audience;
 mod id;
+mod leases;
 mod lingering;
 mod membership;
 mod registry;

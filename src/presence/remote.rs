@@ -4,14 +4,10 @@
 //! again is swept. Each life of a node (a *run*) is on its own: the next one neither inherits nor ends what the last one held.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use dashmap::Entry;
-use smallvec::SmallVec;
-
-use super::membership::{Membership, User};
+use super::membership::Membership;
 use super::room::Reported;
-use super::{Reason, Registry, Room, Said, State};
+use super::{Reason, Registry, Said, State};
 
 /// Names a run of another node, for as long as this process lives.
 pub type RunNumber = u32;
@@ -50,15 +46,11 @@ pub struct HeldHere {
 impl Registry {
     /// A run holds a user: it came, or it has another state, or is only named again.
     pub fn hold_remote(&self, remote: Remote<'_>, state: Option<&State>, since_unix_ms: u64) {
-        let user = self.shared_name(remote.user);
-        loop {
-            let room = self.room_or_new(remote.room);
-            let hold = Hold { run: remote.run, generation: remote.generation, state: state.cloned() };
-            let reported = self.add_hold(&user, &room, hold, since_unix_ms);
-            if reported != Reported::Closed {
-                return self.queue(&room, reported);
-            }
-        }
+        let Remote { run, generation, room, user } = remote;
+        self.enter(&self.shared_name(user), room, since_unix_ms, |since, membership| {
+            *since = since_unix_ms.min(*since);
+            membership.hold(Hold { run, generation, state: state.cloned() })
+        });
     }
 
     /// A run has let go of a user. True if a session of this node holds it somewhere.
@@ -131,34 +123,6 @@ impl Registry {
     pub fn users_held_here(&self, is_asked: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let held = self.users.iter().filter(|user| user.memberships.iter().any(|held| held.sessions > 0));
         held.filter(|user| is_asked(user.key())).map(|user| Arc::clone(user.key())).collect()
-    }
-
-    fn add_hold(&self, user: &Arc<str>, room: &Arc<Room>, hold: Hold, since_unix_ms: u64) -> Reported {
-        let mut entry = match self.users.entry(Arc::clone(user)) {
-            Entry::Occupied(entry) => entry.into_ref(),
-            Entry::Vacant(entry) => {
-                let reported = room.report(user);
-                if reported != Reported::Closed {
-                    let mut membership = Membership::empty(room);
-                    membership.hold(hold);
-                    entry.insert(User { since_unix_ms, memberships: SmallVec::from_buf([membership]) });
-                    self.online.fetch_add(1, Ordering::Relaxed);
-                }
-                return reported;
-            }
-        };
-        let known = entry.value_mut();
-        known.since_unix_ms = known.since_unix_ms.min(since_unix_ms);
-        if let Some(membership) = known.membership(room) {
-            return if membership.hold(hold) { membership.report(user) } else { Reported::AlreadyQueued };
-        }
-        let reported = room.report(user);
-        if reported != Reported::Closed {
-            let mut membership = Membership::empty(room);
-            membership.hold(hold);
-            known.memberships.push(membership);
-        }
-        reported
     }
 }
 

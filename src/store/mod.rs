@@ -19,41 +19,35 @@ use crate::removal::Removal;
 /// The exit code when the store cannot be used at the start (`EX_UNAVAILABLE` of sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;
 
-/// Something that a session of this node did, as of a tick.
-#[derive(Debug, Clone)]
-pub struct News {
-    /// Where.
-    pub room: Arc<str>,
-    /// Who.
-    pub user: Arc<str>,
-    /// What.
-    pub what: What,
-}
+/// A user in a room.
+pub type Place = (Arc<str>, Arc<str>);
 
-/// What a session did.
+/// What happened on this node, as of a tick.
 #[derive(Debug, Clone)]
-pub enum What {
-    /// It came, went or has another state.
-    Told(Told),
-    /// It said this, compact JSON text.
-    Said(Box<str>),
-    /// The user is to go at once, wherever it is.
+pub enum News {
+    /// Sessions of this node hold a user in a room, with this state, or do not any more.
+    Told(Place, Told),
+    /// A user said this in a room, compact JSON text.
+    Said(Place, Box<str>),
+    /// A user is to go at once, from all rooms.
     Removed(Removal),
 }
 
 impl News {
-    /// A user is to go at once. Not of a room: the place is anywhere.
-    #[must_use]
-    pub fn removed(removal: &Removal) -> Self {
-        Self { room: "*".into(), user: Arc::clone(&removal.user), what: What::Removed(removal.clone()) }
-    }
-
     /// What a tick's change of a room means for the store.
     pub fn of(room: &Room, change: &RoomChange) -> impl Iterator<Item = Self> {
-        let news = |user: &Arc<str>, what| Self { room: Arc::clone(room.name()), user: Arc::clone(user), what };
-        let told = change.told.iter().map(move |(user, told)| news(user, What::Told(told.clone())));
+        let place = |user: &Arc<str>| (Arc::clone(room.name()), Arc::clone(user));
+        let told = change.told.iter().map(move |(user, told)| Self::Told(place(user), told.clone()));
         let said = change.said.iter().filter(|said| said.from_here);
-        told.chain(said.map(move |said| news(&said.user, What::Said(said.data.clone()))))
+        told.chain(said.map(move |said| Self::Said(place(&said.user), said.data.clone())))
+    }
+
+    /// Whom it is about.
+    #[must_use]
+    pub fn user(&self) -> &Arc<str> {
+        match self {
+            Self::Told((_, user), _) | Self::Said((_, user), _) | Self::Removed(Removal { user, .. }) => user,
+        }
     }
 }
 

@@ -3,83 +3,38 @@
 //! A worker runs a `current_thread` runtime, so nothing here is shared but the registry. Three kinds of tasks run on it: the
 //! acceptor, the mailbox (one batch a tick), and one small task per connection.
 
+mod liveness;
 mod obey;
 mod receive;
 mod remove;
+mod shared;
 mod talk;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::account::Account;
-use crate::config::{Config, Liveness};
 use crate::connection::{Connection, ConnectionId, Phase, Reader};
-use crate::dialect::{Dialect, chat, json};
+use crate::dialect::{Dialect, json};
 use crate::fanout::Fanout;
-use crate::login::Logins;
-use crate::metrics::{Metrics, WorkerCounters};
-use crate::presence::{Now, Reason, Registry, Tick, Wheel};
-use crate::removal::Removals;
-use crate::socket::{PING, close, put_close};
-use crate::store::Store;
+use crate::metrics::WorkerCounters;
+use crate::presence::{Reason, Tick, Wheel};
+use crate::socket::{close, put_close};
+use liveness::Times;
+
+pub use shared::Shared;
+pub(crate) use shared::{RoomAnswer, RoomList};
 
 /// What one read takes at most. A heartbeat is 15 bytes; this is for floods, which are taken in bites that delay nobody much.
 const SCRATCH_BYTES: usize = 16 * 1024;
 /// Rooms that one connection may have joined or look at.
 pub const MAX_ROOMS_PER_CONNECTION: usize = 100;
-/// How long a client may take to answer a close frame, in milliseconds.
-const CLOSE_WAIT_MS: u64 = 2000;
-
-/// What all workers share.
-#[derive(Debug)]
-pub struct Shared {
-    /// Who is here.
-    pub registry: Arc<Registry>,
-    /// What other nodes are told, and tell.
-    pub store: Box<dyn Store>,
-    /// The settings.
-    pub config: Config,
-    /// The counters.
-    pub metrics: Metrics,
-    /// Names this node on the wire.
-    pub node: String,
-    /// When it started, for `uptime_ms`.
-    pub started: std::time::Instant,
-    /// Engine time. Written by the ticker.
-    pub tick: AtomicU64,
-    /// The wall clock at that tick.
-    pub unix_ms: AtomicU64,
-    /// Sockets open on all workers.
-    pub sockets: AtomicUsize,
-    /// WebSocket connections on all workers.
-    pub connections: AtomicUsize,
-    /// The last list of `GET /online_users`: whoever polls shares it until somebody comes or goes.
-    pub(crate) names: parking_lot::Mutex<Option<RoomAnswer>>,
-    /// The last list of rooms that was asked for.
-    pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
-    /// Bytes of long HTTP answers that have not been written yet.
-    pub answer_bytes: Account,
-    /// And of long statuses of watched users.
-    pub status_bytes: Account,
-    /// Who is signed in, if that is done here.
-    pub logins: Option<Logins>,
-    /// Users who are to go with the next tick.
-    pub removals: Removals,
-}
-
-impl Shared {
-    /// The moment of the last tick.
-    pub fn now(&self) -> Now {
-        Now { tick: self.tick.load(Ordering::Relaxed), unix_ms: self.unix_ms.load(Ordering::Relaxed) }
-    }
-}
 
 /// The state of one worker thread.
 pub struct Worker {
@@ -112,38 +67,6 @@ pub struct Worker {
     times: Times,
 }
 
-/// An encoded answer about a room, good while the room has this sequence number.
-#[derive(Debug)]
-pub(crate) struct RoomAnswer {
-    pub(crate) room: u64,
-    pub(crate) seq: u64,
-    pub(crate) body: Bytes,
-}
-
-/// All rooms with members and how many, sorted by name.
-#[derive(Debug)]
-pub(crate) struct RoomList {
-    pub(crate) rooms: Arc<[(Arc<str>, usize)]>,
-    pub(crate) good_until: std::time::Instant,
-}
-
-/// Durations in ticks.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    ttl: Tick,
-    grace: Tick,
-    /// A connection silent for this long is pinged: half the ttl, and somewhat more, so that clients that beat at half the ttl
-    /// are not pinged all the time.
-    ping_after: Tick,
-    close_wait: Tick,
-    /// Connections without a lease are pinged each time this has passed.
-    ping_interval: Tick,
-    /// A connection that is to say who it is must do so within this time.
-    join_wait: Tick,
-    /// What one connection may say is counted by the second.
-    second: Tick,
-}
-
 /// What was agreed at the upgrade.
 #[derive(Debug, Clone)]
 pub struct Accepted {
@@ -157,6 +80,13 @@ pub struct Accepted {
     pub login: Option<u64>,
 }
 
+impl Accepted {
+    /// A connection of this protocol, and of this user if the request names one.
+    pub fn new(dialect: Dialect, user: Option<String>) -> Self {
+        Self { dialect, user: user.map(Into::into), rooms: Vec::new(), login: None }
+    }
+}
+
 impl std::fmt::Debug for Worker {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Worker").field("number", &self.number).finish_non_exhaustive()
@@ -166,17 +96,7 @@ impl std::fmt::Debug for Worker {
 impl Worker {
     /// A worker without connections.
     pub fn new(number: usize, shared: Arc<Shared>) -> Self {
-        let config = &shared.config;
-        let half = config.ticks(config.ttl / 2);
-        let times = Times {
-            ttl: config.ticks(config.ttl),
-            grace: config.ticks(config.grace),
-            ping_after: half + (half / 10).max(1),
-            close_wait: config.ticks(std::time::Duration::from_millis(CLOSE_WAIT_MS)),
-            ping_interval: config.ticks(config.ping_interval),
-            join_wait: config.ticks(config.header_timeout),
-            second: config.ticks(std::time::Duration::from_secs(1)),
-        };
+        let times = Times::new(&shared.config);
         Self {
             number,
             counters: Arc::clone(&shared.metrics.workers[number]),
@@ -187,7 +107,7 @@ impl Worker {
             draining: Cell::new(false),
             connections: RefCell::default(),
             next_serial: Cell::new(0),
-            checks: RefCell::new(Wheel::new(times.ttl.max(times.close_wait).max(times.ping_interval) + 1)),
+            checks: RefCell::new(Wheel::new(times.longest_check() + 1)),
             json: RefCell::default(),
             answers: RefCell::default(),
             talkers: RefCell::default(),
@@ -233,13 +153,7 @@ impl Worker {
         let id = ConnectionId { index: entry.key() as u32, serial };
         let connection = Rc::new(Connection::new(id, dialect, stream, now));
         entry.insert(Rc::clone(&connection));
-        let times = &self.times;
-        let first_check = match dialect {
-            Dialect::Chat => times.join_wait.min(times.ping_interval),
-            _ if dialect.has_lease() => times.ping_after,
-            _ => times.ping_interval,
-        };
-        self.checks.borrow_mut().insert(now + first_check, id);
+        self.checks.borrow_mut().insert(now + self.times.first_check(dialect), id);
         self.counters.connections.add(1);
         self.counters.connections_opened.add(1);
         connection
@@ -318,63 +232,6 @@ impl Worker {
         self.checks.borrow_mut().insert(now + self.times.close_wait, connection.id);
     }
 
-    /// Something came from the client, or it took something that waited for it.
-    pub(crate) fn sign_of_life(&self, connection: &Connection, now: Now) {
-        if is_to_join(connection) {
-            return; // Only the join will do: until then this counts the time since the connection was opened.
-        }
-        connection.heard(now.tick);
-        if self.any_counts(connection.dialect)
-            && let Some(session) = connection.session.get()
-        {
-            self.shared.registry.renew(session, now);
-        }
-    }
-
-    /// Pings connections that have been silent, drops those that stay so, and those that do not join or do not finish closing.
-    pub(crate) fn check_connections(self: &Rc<Self>, now: Tick) {
-        let mut due = Vec::new();
-        self.checks.borrow_mut().take_due(now, &mut due);
-        for id in due {
-            let connection =
-                self.connections.borrow().get(id.index as usize).filter(|held| held.id == id).map(Rc::clone);
-            let Some(connection) = connection else { continue };
-            match self.check(&connection, now) {
-                Some(next) => self.checks.borrow_mut().insert(next, id),
-                None => connection.abort(),
-            }
-        }
-    }
-
-    /// Looks after one connection. Returns when to look again, or `None` if it has been silent for too long.
-    fn check(self: &Rc<Self>, connection: &Rc<Connection>, now: Tick) -> Option<Tick> {
-        let (silent, times) = (connection.silent_for(now), &self.times);
-        if connection.phase.get() != Phase::Open {
-            return (silent < times.close_wait).then(|| now - silent + times.close_wait);
-        }
-        if is_to_join(connection) {
-            if silent >= times.join_wait {
-                self.counters.connections_timed_out.add(1);
-                self.close(connection, close::POLICY, chat::MISSING_JOIN);
-                return Some(now + times.close_wait);
-            }
-            return Some(now + (times.join_wait - silent).min(times.ping_interval));
-        }
-        let leased = connection.dialect.has_lease();
-        // Without a lease a ping comes each time: whoever has not been heard since the last one did not answer it.
-        let (quiet, patience) = if leased { (times.ping_after, times.ttl) } else { (0, times.ping_interval) };
-        if silent > patience {
-            self.counters.connections_timed_out.add(1);
-            return None;
-        }
-        if silent < quiet {
-            return Some(now - silent + quiet);
-        }
-        // A full socket has other trouble than silence, and gets no ping on top.
-        connection.deliver(self, &[&Bytes::from_static(PING)]);
-        Some(if leased { now - silent + patience + 1 } else { now + patience })
-    }
-
     /// Whether no further connection may be taken.
     pub(crate) fn is_full(&self) -> bool {
         self.shared.connections.load(Ordering::Relaxed) >= self.shared.config.max_connections
@@ -408,19 +265,6 @@ impl Worker {
             self.close(&connection, close::RESTART, "the server is going away, come back after a random delay");
         }
     }
-
-    fn any_counts(&self, dialect: Dialect) -> bool {
-        match self.shared.config.liveness {
-            _ if !dialect.has_lease() => false,
-            Some(rule) => rule == Liveness::Any,
-            None => dialect != Dialect::OnlineUsers,
-        }
-    }
-}
-
-/// Whether a connection has still to say whose it is: a chat's does so with its first message.
-fn is_to_join(connection: &Connection) -> bool {
-    connection.dialect == Dialect::Chat && connection.session.get().is_none()
 }
 
 /// How a connection ended.
@@ -432,9 +276,4 @@ enum Ending {
     Lost,
     /// The user is to go at once.
     Removed(Reason),
-}
-
-/// The wall clock in milliseconds since the Unix epoch.
-pub(crate) fn unix_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -1,10 +1,12 @@
 //! What a client asks for is done.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use super::{Accepted, MAX_ROOMS_PER_CONNECTION, Worker, unix_ms};
+use super::{Accepted, MAX_ROOMS_PER_CONNECTION, Worker};
+use crate::clock::unix_ms;
 use crate::connection::{Connection, Subscription};
 use crate::dialect::native::{self, Refusal, Welcome};
 use crate::dialect::{Command, Dialect, Resume, online_users, status};
@@ -95,10 +97,8 @@ impl Worker {
                 self.fanout.borrow_mut().unwatch(self, connection, &users);
                 Ok(())
             }
-            Command::Say { room, data } => joined(is_member(connection, room), room).and_then(|()| {
-                let said = self.say(connection, session, room, data);
-                said.then_some(()).ok_or_else(|| Refusal::new("rate_limited", RATE_LIMITED))
-            }),
+            Command::Say { room, data } => joined(is_member(connection, room), room)
+                .and_then(|()| ensure(self.say(connection, session, room, data), "rate_limited", || RATE_LIMITED)),
         };
         if let Err(refusal) = done {
             self.refuse(&refusal, answers);
@@ -117,23 +117,12 @@ impl Worker {
     /// Whether the connection may have one more room, or has this one already.
     fn room_for(&self, connection: &Connection, room: &str) -> Result<(), Refusal> {
         let known = |subscription: &Subscription| **subscription.room.name() == *room;
-        if connection.with_subscriptions(|rooms| rooms.len() < MAX_ROOMS_PER_CONNECTION || rooms.iter().any(known)) {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            "forbidden",
-            format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms: leave one first"),
-        ))
+        let fits =
+            connection.with_subscriptions(|rooms| rooms.len() < MAX_ROOMS_PER_CONNECTION || rooms.iter().any(known));
+        ensure(fits, "forbidden", || {
+            format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms: leave one first")
+        })
     }
-}
-
-fn watched(done: bool) -> Result<(), Refusal> {
-    done.then_some(()).ok_or_else(|| {
-        let most = format!(
-            "a connection watches at most {MAX_WATCHED_PER_CONNECTION} users, and all together a million: unwatch some first"
-        );
-        Refusal::new("forbidden", most)
-    })
 }
 
 fn is_member(connection: &Connection, room: &str) -> bool {
@@ -142,9 +131,26 @@ fn is_member(connection: &Connection, room: &str) -> bool {
 }
 
 fn joined(done: bool, room: &str) -> Result<(), Refusal> {
-    done.then_some(()).ok_or_else(|| Refusal::new("not_joined", format!("you have not joined `{room}`")))
+    ensure(done, "not_joined", || format!("you have not joined `{room}`"))
 }
 
 fn observed(done: bool, room: &str) -> Result<(), Refusal> {
-    done.then_some(()).ok_or_else(|| Refusal::new("not_joined", format!("you do not observe `{room}`")))
+    ensure(done, "not_joined", || format!("you do not observe `{room}`"))
+}
+
+fn watched(done: bool) -> Result<(), Refusal> {
+    ensure(done, "forbidden", || {
+        format!(
+            "a connection watches at most {MAX_WATCHED_PER_CONNECTION} users, and all together a million: unwatch some first"
+        )
+    })
+}
+
+/// Refuses what was not done.
+fn ensure<M: Into<Cow<'static, str>>>(
+    done: bool,
+    code: &'static str,
+    message: impl FnOnce() -> M,
+) -> Result<(), Refusal> {
+    if done { Ok(()) } else { Err(Refusal::new(code, message())) }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use foldhash::fast::RandomState;
 
-use super::{Worker, unix_ms};
+use super::Worker;
+use crate::clock::unix_ms;
 use crate::connection::{Connection, Phase};
 use crate::dialect::chat::{self, Request};
 use crate::dialect::{Command, LOBBY};

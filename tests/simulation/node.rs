@@ -97,7 +97,7 @@ impl Node {
     pub(crate) fn tick(&mut self, now: Now) -> Vec<(String, String)> {
         self.announcer.tick(now);
         for news in self.announcer.take_news() {
-            self.lanes[self.schema.lane_of(&news.user)].record(news);
+            self.lanes[self.schema.lane_of(news.user())].record(news);
         }
         self.lanes.iter_mut().for_each(|lane| lane.expire(now.tick));
         let before = std::mem::take(&mut self.shown);

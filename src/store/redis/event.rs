@@ -18,6 +18,8 @@ use crate::removal::Removal;
 
 /// The word for a user who is to go.
 const REMOVED: &str = "removed";
+/// Stands where others have their room.
+const ANYWHERE: &str = "*";
 /// What is said may be no longer than a message of the longest protocol.
 const MAX_SAID_BYTES: usize = 64 * 1024;
 
@@ -91,7 +93,7 @@ impl Writer {
     /// A user is to go at once, wherever it is; the run's removal of this number.
     pub fn removed(&mut self, number: u64, removal: &Removal) {
         let login = removal.login.map(|login| format!("\t{login}")).unwrap_or_default();
-        self.line(REMOVED, "*", &removal.user, &format!("{number}\t{}{login}", removal.reason.as_str()));
+        self.line(REMOVED, ANYWHERE, &removal.user, &format!("{number}\t{}{login}", removal.reason.as_str()));
     }
 
     /// The message.
@@ -130,11 +132,11 @@ fn parse_removal(line: &str) -> Option<(u64, Removal)> {
     let (_, user) = parse_field(parts.next()?)?;
     let number = parse_number(parts.next()?)?;
     let reason = Reason::parse(parts.next()?)?;
-    let login = parts.next().map(|login| login.parse().ok());
-    Some((
-        number,
-        Removal { user: user.into(), login: if let Some(login) = login { Some(login?) } else { None }, reason },
-    ))
+    let login = match parts.next() {
+        Some(login) => Some(login.parse().ok()?),
+        None => None,
+    };
+    Some((number, Removal { user: user.into(), login, reason }))
 }
 
 impl Line {

@@ -23,10 +23,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::{News, Store, Unavailable};
+use crate::clock::unix_ms;
 use crate::metrics::{StoreCounters, StoreTotals};
 use crate::presence::Registry;
 use crate::removal::Removal;
-use crate::worker::unix_ms;
 use engine::Engine;
 use link::Target;
 use schema::Schema;

@@ -25,9 +25,9 @@ use super::nodes::Nodes;
 use super::schema::Schema;
 use super::view::{Load, View};
 use super::{Options, Shared};
+use crate::clock::unix_ms;
 use crate::presence::{Registry, Tick};
 use crate::store::Unavailable;
-use crate::worker::unix_ms;
 
 /// Pauses between two connects: the first is short, since most failures are one connection's.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -135,7 +135,7 @@ impl Engine {
     fn distribute(&self) {
         let news = std::mem::take(&mut *self.shared.news.lock());
         for news in news {
-            let lane = self.schema.lane_of(&news.user);
+            let lane = self.schema.lane_of(news.user());
             self.lanes[lane].lane.borrow_mut().record(news);
         }
         let (now, mut pending) = (self.now(), 0);
