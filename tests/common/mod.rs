@@ -41,7 +41,7 @@ pub(crate) use witness::{Edge, Witnesses};
 
 /// How long anything may take before a test gives up. Reached only by failures: it is generous on purpose, so that
 /// a loaded machine makes tests slower and not red.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A lease short enough to be waited for.
 pub(crate) const SHORT_LEASE: [&str; 2] = ["--ttl", "1s"];
