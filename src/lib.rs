@@ -30,6 +30,7 @@ pub mod acceptor;
 pub mod http;
 pub mod listen;
 pub mod metrics;
+pub mod patience;
 pub mod process;
 
 pub mod config;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use common::frame::{BINARY, CLOSE, PING, TEXT};
-use common::{Feed, Frame, RawClient, TestServer};
+use common::{DEADLINE, Feed, Frame, RawClient, TestServer};
 
 fn join(user: &str) -> Value {
     json!({"type": "join", "payload": {"user": user}})
@@ -18,22 +18,24 @@ fn say(text: &str) -> Value {
     json!({"type": "msg", "payload": {"text": text}})
 }
 
-/// A log in short: `+user`, `user: text`, `-user`.
+/// `+user`, `user: text` or `-user`.
+fn short(message: &Value) -> Option<String> {
+    let (user, text) = (message["payload"]["user"].as_str()?, message["payload"]["text"].as_str());
+    match (message["type"].as_str()?, text) {
+        ("join", None) => Some(format!("+{user}")),
+        ("leave", None) => Some(format!("-{user}")),
+        ("msg", Some(text)) => Some(format!("{user}: {text}")),
+        _ => panic!("{message}"),
+    }
+}
+
+/// A log in short.
 fn told(feed: &Feed) -> Vec<String> {
-    let short = |message: &Value| {
-        let (user, text) = (message["payload"]["user"].as_str()?, message["payload"]["text"].as_str());
-        match (message["type"].as_str()?, text) {
-            ("join", None) => Some(format!("+{user}")),
-            ("leave", None) => Some(format!("-{user}")),
-            ("msg", Some(text)) => Some(format!("{user}: {text}")),
-            _ => panic!("{message}"),
-        }
-    };
     feed.log.iter().filter_map(short).collect()
 }
 
 fn ends_with(feed: &Feed, what: &str) -> bool {
-    told(feed).last().is_some_and(|last| last == what)
+    feed.log.iter().rev().find_map(short).is_some_and(|last| last == what)
 }
 
 fn errors(feed: &Feed) -> Vec<&str> {
@@ -232,7 +234,10 @@ async fn several_connections_are_one_user_and_all_may_speak() {
 }
 
 async fn first_is_gone(server: &TestServer) {
-    while server.get("/v1/stats").await.json()["connections"] != json!(2) {}
+    let deadline = Instant::now() + DEADLINE;
+    while server.stat("connections").await != 2 {
+        assert!(Instant::now() < deadline, "the first connection did not end");
+    }
 }
 
 #[tokio::test]
@@ -295,24 +300,31 @@ async fn a_flood_is_asked_to_slow_down_and_hurts_nobody() {
 #[tokio::test]
 async fn one_tick_of_a_room_is_bounded_whoever_speaks() {
     let server = TestServer::start(&["--tick", "1s"]);
-    let mut speakers = Vec::new();
-    for n in 0..4 {
-        speakers.push(Feed::connect(server.address(), "/ws").await);
-        speakers[n].send(&join(&format!("speaker-{n}")));
+    for round in 0..100 {
+        let mut speakers = Vec::new();
+        for n in 0..4 {
+            speakers.push(Feed::connect(server.address(), "/ws").await);
+            speakers[n].send(&join(&format!("speaker-{round}-{n}")));
+        }
+        let ticks = server.ticks().await;
+        let text = "x".repeat(4000);
+        for speaker in &speakers {
+            speaker.send_all(&vec![say(&text); 9]);
+        }
+        // 144 KB from four who each keep to their own limit: 32 KiB go with a tick.
+        let mut passed = 36;
+        for speaker in &mut speakers {
+            speaker.send(&json!({"type": "ping"}));
+            speaker.wait_until("the pong", |speaker| !speaker.of("pong").is_empty()).await;
+            passed -= errors(speaker).len() as u64;
+        }
+        let ticks = server.ticks().await - ticks + 1;
+        assert!(passed > 0 && passed <= 8 * ticks, "{passed} of 36 in {ticks} ticks");
+        if ticks <= 2 {
+            return server.stop().await;
+        }
     }
-    let text = "x".repeat(4000);
-    for speaker in &speakers {
-        speaker.send_all(&vec![say(&text); 9]);
-    }
-    // 144 KB from four who each keep to their own limit: 32 KiB go with a tick.
-    let mut refused = 0;
-    for speaker in &mut speakers {
-        speaker.send(&json!({"type": "ping"}));
-        speaker.wait_until("the pong", |speaker| !speaker.of("pong").is_empty()).await;
-        refused += errors(speaker).len();
-    }
-    assert!((12..36).contains(&refused), "{refused} of 36 refused");
-    server.stop().await;
+    panic!("it took more than two ticks each time");
 }
 
 #[tokio::test]
@@ -328,7 +340,7 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
     slow.wait_until("hung", |slow| ends_with(slow, "+hung")).await;
     slow.read(false);
     hung.read(false);
-    // Some 400 KB in names that come and go, which are not rate limited: joins and leaves of long names.
+    // Some 40 KB in names that come and go, which are not rate limited: joins and leaves of long names.
     let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
     let mut guests = Vec::new();
     for name in &names {
@@ -343,14 +355,16 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
             speaker.wait_until("the leaves", |speaker| speaker.log.len() >= before + 200).await;
         }
     };
-    churn(&mut speaker, 12).await;
+    churn(&mut speaker, 6).await;
     slow.read(true);
     speaker.send(&say("end"));
     speaker.wait_until("the end", |speaker| ends_with(speaker, "speaker: end")).await;
     slow.wait_until("the end", |slow| ends_with(slow, "speaker: end")).await;
     let since = told(&speaker).iter().position(|line| line == "+slow").expect("seen above");
     assert!(told(&slow).ends_with(&told(&speaker)[since..]), "each message once and in order");
-    while server.get("/v1/stats").await.json()["connections_too_slow"] == json!(0) {
+    let deadline = Instant::now() + DEADLINE;
+    while server.stat("connections_too_slow").await == 0 {
+        assert!(Instant::now() < deadline, "it was not dropped");
         churn(&mut speaker, 6).await;
     }
     speaker.wait_until("its leave", |speaker| told(speaker).contains(&"-hung".into())).await;
@@ -375,7 +389,7 @@ async fn it_is_pinged_and_dropped_like_online_status() {
 
 #[tokio::test]
 async fn whoever_does_not_join_in_time_is_sent_away() {
-    let server = TestServer::start(&["--header-timeout", "500ms", "--ping-interval", "200ms"]);
+    let server = TestServer::start(&["--header-timeout", "2s", "--ping-interval", "200ms"]);
     let started = Instant::now();
     let mut silent = RawClient::open(server.address(), "/ws").await;
     let mut alive = RawClient::open(server.address(), "/ws").await;
@@ -393,7 +407,7 @@ async fn whoever_does_not_join_in_time_is_sent_away() {
                 break frame;
             }
         };
-        assert!(started.elapsed() >= Duration::from_millis(450), "{:?}", started.elapsed());
+        assert!(started.elapsed() >= Duration::from_millis(1900), "{:?}", started.elapsed());
         assert_eq!(frame.close_code(), Some(1008));
         assert_eq!(&frame.payload[2..], b"missing join/user");
     }
@@ -406,7 +420,7 @@ async fn whoever_does_not_join_in_time_is_sent_away() {
 
 #[tokio::test]
 async fn a_stop_closes_with_1012_and_tells_of_no_leaves() {
-    let server = TestServer::start(&["--drain", "1s"]);
+    let server = TestServer::start(&[]);
     let mut feeds = vec![server.chat("a").await, server.chat("b").await];
     feeds.push(Feed::connect(server.address(), "/ws").await);
     let run = server.begin_stop();

@@ -116,25 +116,32 @@ async fn a_flood_is_rate_limited_and_hurts_nobody() {
 #[tokio::test]
 async fn one_tick_of_a_room_is_bounded_whoever_speaks() {
     let server = TestServer::start(&["--tick", "1s"]);
-    let mut speakers = Vec::new();
-    for n in 0..4 {
-        let speaker = server.connect(&format!("speaker-{n}")).await;
-        speaker.send(&json!({"type": "join", "room": "lobby", "observe": false}));
-        speakers.push(speaker);
+    for round in 0..100 {
+        let mut speakers = Vec::new();
+        for n in 0..4 {
+            let speaker = server.connect(&format!("speaker-{round}-{n}")).await;
+            speaker.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+            speakers.push(speaker);
+        }
+        let ticks = server.ticks().await;
+        for speaker in &speakers {
+            speaker.send_all(&vec![say("lobby", &json!("x".repeat(4000))); 9]);
+        }
+        // 144 KB from four who each keep to their own limit: 32 KiB go with a tick.
+        let mut passed = 36;
+        for speaker in &mut speakers {
+            speaker.heartbeat().await;
+            let errors = speaker.since(0, "error", "");
+            assert!(errors.iter().all(|error| error["code"] == "rate_limited"));
+            passed -= errors.len() as u64;
+        }
+        let ticks = server.ticks().await - ticks + 1;
+        assert!(passed > 0 && passed <= 8 * ticks, "{passed} of 36 in {ticks} ticks");
+        if ticks <= 2 {
+            return server.stop().await;
+        }
     }
-    for speaker in &speakers {
-        speaker.send_all(&vec![say("lobby", &json!("x".repeat(4000))); 9]);
-    }
-    // 144 KB from four who each keep to their own limit: 32 KiB go with a tick.
-    let mut refused = 0;
-    for speaker in &mut speakers {
-        speaker.heartbeat().await;
-        let errors = speaker.since(0, "error", "");
-        assert!(errors.iter().all(|error| error["code"] == "rate_limited"));
-        refused += errors.len();
-    }
-    assert!((12..36).contains(&refused), "{refused} of 36 refused");
-    server.stop().await;
+    panic!("it took more than two ticks each time");
 }
 
 #[tokio::test]
@@ -142,7 +149,7 @@ async fn nobody_is_heard_before_the_join_or_after_the_leave() {
     // Each within one tick, and in one segment. The mirrors assert that they know whoever speaks.
     let server = TestServer::start(&["--tick", "300ms"]);
     let mut witness = server.watch("witness", "lobby").await;
-    let hasty = server.connect("hasty").await;
+    let mut hasty = server.connect("hasty").await;
     let other = server.enter("other", "lobby").await;
     let (join, leave) = (json!({"type": "join", "room": "lobby"}), json!({"type": "leave", "room": "lobby"}));
     hasty.send_all(&[join.clone(), say("lobby", &json!("one"))]);
@@ -151,7 +158,17 @@ async fn nobody_is_heard_before_the_join_or_after_the_leave() {
     other.send_all(&[say("lobby", &json!("meanwhile"))]);
     witness.wait_until("all", |witness| !witness.has("lobby", "hasty") && heard(witness, "lobby").len() == 3).await;
     // Who comes and goes within a tick is not seen, and so not heard.
-    hasty.send_all(&[join, say("lobby", &json!("three")), leave]);
+    let (mut round, mut unheard) = (0, None);
+    while unheard.is_none() {
+        round += 1;
+        assert!(round < 100, "a tick fell between each time");
+        witness.barrier().await;
+        let (text, ticks) = (format!("three {round}"), server.ticks().await);
+        hasty.send_all(&[join.clone(), say("lobby", &json!(text)), leave.clone()]);
+        hasty.heartbeat().await;
+        unheard = (server.ticks().await == ticks).then_some(text);
+    }
+    let unheard = format!("hasty: {}", unheard.unwrap());
     witness.barrier().await;
     witness.barrier().await;
     let told: Vec<String> = witness.log.iter().filter(|message| message["room"] == "lobby").map(short).collect();
@@ -160,7 +177,7 @@ async fn nobody_is_heard_before_the_join_or_after_the_leave() {
     assert_eq!(after[0], "hasty: one");
     let place = |what: &str| after.iter().position(|told| *told == what).unwrap_or_else(|| panic!("{what}: {told:?}"));
     assert!(place("hasty: two") < place("diff -hasty"), "{told:?}");
-    assert!(told.iter().any(|told| told == "other: meanwhile") && !told.iter().any(|told| told.contains("three")));
+    assert!(told.iter().any(|told| told == "other: meanwhile") && !told.contains(&unheard), "{told:?}");
     server.stop().await;
 }
 

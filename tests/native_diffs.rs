@@ -12,10 +12,25 @@ use common::{Mirror, RawClient, TestServer, room};
 /// A tick long enough that messages sent together are handled between two of them.
 const SLOW_TICK: [&str; 2] = ["--tick", "400ms"];
 
-/// Sends `bob`'s messages in one segment right after a tick, so that all of them fall between two ticks.
-async fn within_one_tick(bob: &mut Mirror, messages: &[Value]) {
-    bob.barrier().await;
-    bob.send_all(messages);
+/// Sends `bob`'s messages of a round in one segment right after a tick, until those of a round have all been handled before the next
+/// one. Returns that round, and where `alice`'s log stood before it.
+async fn within_one_tick(
+    server: &TestServer,
+    bob: &mut Mirror,
+    alice: &mut Mirror,
+    messages: impl Fn(u64) -> Vec<Value>,
+) -> (u64, usize) {
+    for round in 1..100 {
+        bob.barrier().await;
+        alice.barrier().await;
+        let (mark, ticks) = (alice.mark(), server.ticks().await);
+        bob.send_all(&messages(round));
+        bob.heartbeat().await;
+        if server.ticks().await == ticks {
+            return (round, mark);
+        }
+    }
+    panic!("a tick fell between the messages each time");
 }
 
 #[tokio::test]
@@ -24,13 +39,17 @@ async fn changes_of_one_tick_are_one_diff_and_the_last_state_wins() {
     let mut alice = server.enter("alice", "lobby").await;
     let mut bob = server.enter("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
-    let mark = alice.mark();
-    let states: Vec<Value> = (1..=20).map(|n| json!({"type": "state", "room": "lobby", "state": {"n": n}})).collect();
-    within_one_tick(&mut bob, &states).await;
-    alice.wait_until("the last state", |alice| alice.state("lobby", "bob") == Some(&json!({"n": 20}))).await;
+    let state = |round: u64, n: u64| json!({"round": round, "n": n});
+    let states = |round| {
+        let message = |n| json!({"type": "state", "room": "lobby", "state": state(round, n)});
+        (1..=20).map(message).collect()
+    };
+    let (round, mark) = within_one_tick(&server, &mut bob, &mut alice, states).await;
+    let last = state(round, 20);
+    alice.wait_until("the last state", |alice| alice.state("lobby", "bob") == Some(&last)).await;
     let diffs = alice.since(mark, "diff", "lobby");
     assert_eq!(diffs.len(), 1, "{diffs:?}");
-    assert_eq!(diffs[0]["updated"], json!([{"user": "bob", "state": {"n": 20}}]));
+    assert_eq!(diffs[0]["updated"], json!([{"user": "bob", "state": last}]));
     server.stop().await;
 }
 
@@ -39,13 +58,12 @@ async fn a_join_and_a_leave_within_one_tick_show_nothing() {
     let server = TestServer::start(&SLOW_TICK);
     let mut alice = server.enter("alice", "lobby").await;
     let mut bob = server.connect("bob").await;
-    let mark = alice.mark();
-    let come_and_go = [
+    let come_and_go = vec![
         json!({"type": "join", "room": "lobby", "state": {"n": 1}}),
         json!({"type": "state", "room": "lobby", "state": {"n": 2}}),
         json!({"type": "leave", "room": "lobby"}),
     ];
-    within_one_tick(&mut bob, &come_and_go).await;
+    let (_, mark) = within_one_tick(&server, &mut bob, &mut alice, |_| come_and_go.clone()).await;
     bob.barrier().await;
     let _carol = server.enter("carol", "lobby").await;
     alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
@@ -61,14 +79,16 @@ async fn a_leave_and_a_join_within_one_tick_are_at_most_an_update() {
     let mut alice = server.enter("alice", "lobby").await;
     let mut bob = server.enter("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
-    let mark = alice.mark();
-    let go_and_come =
-        [json!({"type": "leave", "room": "lobby"}), json!({"type": "join", "room": "lobby", "state": {"back": true}})];
-    within_one_tick(&mut bob, &go_and_come).await;
-    alice.wait_until("the state", |alice| alice.state("lobby", "bob").is_some()).await;
+    let go_and_come = |round: u64| {
+        let join = json!({"type": "join", "room": "lobby", "state": {"back": round}});
+        vec![json!({"type": "leave", "room": "lobby"}), join]
+    };
+    let (round, mark) = within_one_tick(&server, &mut bob, &mut alice, go_and_come).await;
+    let state = json!({ "back": round });
+    alice.wait_until("the state", |alice| alice.state("lobby", "bob") == Some(&state)).await;
     let diffs = alice.since(mark, "diff", "lobby");
     assert_eq!(diffs.len(), 1, "{diffs:?}");
-    assert_eq!(diffs[0]["updated"], json!([{"user": "bob", "state": {"back": true}}]));
+    assert_eq!(diffs[0]["updated"], json!([{"user": "bob", "state": state}]));
     assert!(diffs[0].get("left").is_none() && diffs[0].get("joined").is_none(), "{}", diffs[0]);
     server.stop().await;
 }

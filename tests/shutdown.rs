@@ -40,7 +40,7 @@ async fn a_stop_without_clients_is_quick_and_good() {
 
 #[tokio::test]
 async fn clients_that_do_not_care_cannot_hold_up_the_stop() {
-    let server = TestServer::start(&[]);
+    let server = TestServer::start(&["--drain", "200ms"]);
     let address = server.address();
     let silent = RawClient::tcp(address).await;
     let mut half = RawClient::tcp(address).await;

@@ -183,14 +183,21 @@ async fn a_join_and_a_leave_within_one_tick_show_nothing() {
     let server = TestServer::start(&["--tick", "500ms"]);
     let mut watcher = server.status("watcher").await;
     let mut pulse = server.enter("pulse", "lobby").await;
-    pulse.barrier().await;
-    let mut brief = RawClient::open(server.address(), &path("brief")).await;
-    brief.send_frame(&Frame::close(1000, b"")).await;
-    brief.ended().await;
-    let _marker = server.status("marker").await;
-    watcher.wait_until("the marker", |watcher| watcher.online.contains("\"marker\"")).await;
-    assert!(!watcher.log.iter().any(|message| message["userId"] == "brief"), "{:?}", watcher.log);
-    server.stop().await;
+    for round in 0..100 {
+        // Right after a tick, so that all of it falls before the next one. If that comes too early: once more.
+        pulse.barrier().await;
+        let (name, ticks) = (format!("brief-{round}"), server.ticks().await);
+        let mut brief = RawClient::open(server.address(), &path(&name)).await;
+        brief.send_frame(&Frame::close(1000, b"")).await;
+        brief.ended().await;
+        if server.ticks().await == ticks {
+            let _marker = server.status("marker").await;
+            watcher.wait_until("the marker", |watcher| watcher.online.contains("\"marker\"")).await;
+            assert!(!watcher.log.iter().any(|message| message["userId"] == name), "{:?}", watcher.log);
+            return server.stop().await;
+        }
+    }
+    panic!("a tick fell between each time");
 }
 
 #[tokio::test]
@@ -243,9 +250,9 @@ async fn who_does_not_answer_a_ping_is_dropped_by_the_next() {
     let server = TestServer::start(&["--ping-interval", "500ms", "--liveness", "strict", "--ttl", "100ms"]);
     let mut watcher = server.status("watcher").await;
     let mut lively = RawClient::open(server.address(), &path("lively")).await;
+    let started = Instant::now();
     let mut silent = RawClient::open(server.address(), &path("silent")).await;
     watcher.wait_until("both", |watcher| watcher.shows(&["\"lively\"", "\"silent\""])).await;
-    let started = Instant::now();
     let mut pings = 0;
     while let Some(frame) = silent.frame().await {
         pings += usize::from(frame.opcode == PING);
@@ -254,7 +261,7 @@ async fn who_does_not_answer_a_ping_is_dropped_by_the_next() {
         }
     }
     assert_eq!(pings, 1, "asked once, dropped when the next was due");
-    assert!(started.elapsed() >= Duration::from_millis(700), "{:?}", started.elapsed());
+    assert!(started.elapsed() >= Duration::from_millis(900), "{:?}", started.elapsed());
     watcher.wait_until("its going", |watcher| watcher.shows(&["\"lively\""])).await;
     // Whoever answers stays, and is asked each time; the watcher's library does it by itself.
     for _ in 0..3 {
@@ -296,7 +303,7 @@ async fn the_status_port_serves_it_too() {
 
 #[tokio::test]
 async fn a_stop_closes_with_1012_and_shows_nobody_as_offline() {
-    let server = TestServer::start(&["--drain", "2s", "--workers", "1"]);
+    let server = TestServer::start(&["--workers", "1"]);
     let mut feeds = Vec::new();
     for n in 0..400 {
         feeds.push(server.status(&format!("{n}")).await);
@@ -315,7 +322,8 @@ async fn guests(server: &TestServer) -> Vec<Mirror> {
     join_all(names.iter().map(|name| server.connect(name))).await
 }
 
-/// They come and go as often; 12 times, 500 KB, are more than all buffers between the two ends of a narrow connection.
+/// They come and go as often; 6 times, 240 KB, are more than all buffers between the two ends of a narrow connection: 64 KB at the
+/// server's, 16 at the other.
 async fn churn(guests: &[Mirror], fast: &mut Feed, rounds: usize) {
     for _ in 0..rounds {
         guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
@@ -336,7 +344,7 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
     slow.read(false);
     hung.read(false);
     let guests = guests(&server).await;
-    churn(&guests, &mut fast, 12).await;
+    churn(&guests, &mut fast, 6).await;
     slow.read(true);
     let marker = server.status("marker").await;
     let last = ["\"fast\"", "\"hung\"", "\"marker\""];
@@ -362,8 +370,8 @@ async fn a_client_that_reads_slowly_and_steadily_is_not_dropped() {
     slow.upgrade(&path("slow")).await;
     fast.wait_until("it", |fast| fast.shows(&["\"slow\""])).await;
     let guests = guests(&server).await;
-    // It stays some 500 KB behind while more than may wait for it at once, 1 MiB, comes and is read.
-    churn(&guests, &mut fast, 12).await;
+    // It stays some 240 KB behind while more than may wait for it at once, 1 MiB, comes and is read.
+    churn(&guests, &mut fast, 6).await;
     let mut online = BTreeSet::new();
     let mut take = async || {
         let message = slow.json().await;

@@ -14,6 +14,7 @@ use super::request::{Target, body, id_segment, pairs};
 use super::stats;
 use crate::dialect::json::{self, put_list, put_number, put_string};
 use crate::dialect::{LOBBY, native::put_member};
+use crate::patience::timeout;
 use crate::presence::{Registry, Room, Roster, State, check_id};
 use crate::worker::{RoomAnswer, RoomList, Worker};
 
@@ -219,7 +220,7 @@ pub(super) async fn wait_for_ticks(worker: &Worker, ticks: u64) {
     let last = worker.shared.now().tick + ticks;
     let mut done = worker.done.subscribe();
     // A server that is too busy to tick in time still does what it was told: the answer is only early.
-    let _ = tokio::time::timeout(MAX_ANNOUNCEMENT_WAIT, done.wait_for(|tick| *tick >= last)).await;
+    let _ = timeout(MAX_ANNOUNCEMENT_WAIT, done.wait_for(|tick| *tick >= last)).await;
 }
 
 /// A name in a body: JSON if it looks like an object, else a form.

@@ -64,6 +64,12 @@ impl Mirror {
         mirror
     }
 
+    /// The same, and it beats by itself from now on.
+    pub(crate) fn beating(self) -> Self {
+        self.socket.beat();
+        self
+    }
+
     pub(crate) fn send(&self, message: &Value) {
         self.socket.send(message.to_string());
     }

@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub(crate) mod mirror;
 pub(crate) mod node;
 pub(crate) mod process;
+pub(crate) mod promise;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod redis;
@@ -27,8 +28,9 @@ use std::time::Duration;
 pub(crate) use feed::Feed;
 pub(crate) use frame::Frame;
 pub(crate) use mirror::Mirror;
-pub(crate) use node::{Node, TTL};
+pub(crate) use node::{LONGER, Node, SHORT, TTL};
 pub(crate) use process::Process;
+pub(crate) use promise::Promise;
 pub(crate) use proxy::{Mode, Proxy};
 pub(crate) use raw::RawClient;
 pub(crate) use redis::Redis;
@@ -41,7 +43,7 @@ pub(crate) use witness::{Edge, Witnesses};
 
 /// How long anything may take before a test gives up. Reached only by failures: it is generous on purpose, so that
 /// a loaded machine makes tests slower and not red.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 
 /// A lease short enough to be waited for.
 pub(crate) const SHORT_LEASE: [&str; 2] = ["--ttl", "1s"];

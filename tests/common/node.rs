@@ -16,11 +16,15 @@ use super::redis::POLL;
 use super::room::{Members, members_of};
 use super::{DEADLINE, Feed, Mirror, UserList, encoded};
 
-/// The lease of the users and of the nodes, unless a test says otherwise: short enough to be waited for.
-pub(crate) const TTL: Duration = Duration::from_secs(2);
-/// Quick ticks, one worker, short leases, a short drain.
+/// A lease of users and nodes that can be waited for, and leaves room for pauses that a busy machine makes.
+pub(crate) const TTL: Duration = Duration::from_secs(3);
+pub(crate) const SHORT: [&str; 2] = ["--ttl", "3s"];
+/// When it is over a node that was not heard of since has been declared dead: it needs a lease, and 1.5 s in which others come back.
+pub(crate) const LONGER: Duration = Duration::from_secs(5);
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+/// Quick ticks, one worker, and no lease that ends and no stop that is cut short while a test lasts.
 const DEFAULTS: [[&str; 2]; 5] =
-    [["--listen", "127.0.0.1:0"], ["--workers", "1"], ["--tick", "50ms"], ["--ttl", "2s"], ["--drain", "1s"]];
+    [["--listen", "127.0.0.1:0"], ["--workers", "1"], ["--tick", "50ms"], ["--ttl", "60s"], ["--drain", "60s"]];
 
 pub(crate) struct Node {
     pub(crate) id: String,
@@ -54,6 +58,11 @@ pub(crate) async fn until_told(device: &Mirror, nodes: &[&Node]) {
     device.send(&json!({"type": "leave", "room": room}));
 }
 
+/// Whether a node has not started because Redis was slow.
+pub(crate) fn is_late(said: &str) -> bool {
+    said.contains("no answer within") || said.contains("was not ready within")
+}
+
 /// Whether it serves; it may have printed its URL and be ending.
 async fn ready(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else { return false };
@@ -79,7 +88,7 @@ impl Node {
             match Self::try_start(id, flags, environment).await {
                 Ok(node) => return node,
                 // A machine that is busy enough keeps even a Redis from answering in time.
-                Err(said) if said.contains("no answer within") && Instant::now() < deadline => {}
+                Err(said) if is_late(&said) && Instant::now() < deadline => {}
                 Err(said) => panic!("{id} does not start: {said}"),
             }
         }
@@ -191,19 +200,19 @@ impl Node {
 
     /// A native client that is in `room` and has its snapshot.
     pub(crate) async fn enter(&self, user: &str, room: &str) -> Mirror {
-        let mut mirror = Mirror::connect(self.address, user, &[room]).await;
+        let mut mirror = Mirror::connect(self.address, user, &[room]).await.beating();
         mirror.wait_until("the snapshot with me in it", |mirror| mirror.has(room, user)).await;
         mirror
     }
 
     /// A native client without rooms.
     pub(crate) async fn connect(&self, user: &str) -> Mirror {
-        Mirror::connect(self.address, user, &[]).await
+        Mirror::connect(self.address, user, &[]).await.beating()
     }
 
     /// A client of the online users dialect that has its first list.
     pub(crate) async fn list(&self, user: &str) -> UserList {
-        UserList::connect(self.address, user).await
+        UserList::connect(self.address, user).await.beating()
     }
 
     /// A client of online status that has been greeted.

@@ -11,12 +11,20 @@ use tokio::time::{Instant, sleep, timeout};
 use rollcall::{Config, Server};
 
 use super::http::{self, Response};
-use super::room::{Members, members_of};
+use super::room::{Members, members_of, number};
 use super::{DEADLINE, Feed, Mirror, RawClient, UserList, encoded};
 
-/// What a test gets unless it says otherwise: quick ticks, more than one worker, nobody expires, a short drain.
-const DEFAULTS: [[&str; 2]; 5] =
-    [["--listen", "127.0.0.1:0"], ["--workers", "2"], ["--tick", "20ms"], ["--ttl", "60s"], ["--drain", "200ms"]];
+/// What a test gets unless it says otherwise: quick ticks, more than one worker, and no time that runs out while a test lasts, however
+/// slow the machine.
+const DEFAULTS: [[&str; 2]; 7] = [
+    ["--listen", "127.0.0.1:0"],
+    ["--workers", "2"],
+    ["--tick", "20ms"],
+    ["--ttl", "600s"],
+    ["--header-timeout", "600s"],
+    ["--ping-interval", "600s"],
+    ["--drain", "60s"],
+];
 
 pub(crate) struct TestServer {
     address: SocketAddr,
@@ -139,6 +147,17 @@ impl TestServer {
         let answer = self.get(&format!("/v1/rooms/{}/count", encoded(room))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["count"].as_u64().expect("a count is a number")
+    }
+
+    /// A counter of `/v1/stats`.
+    pub(crate) async fn stat(&self, name: &str) -> u64 {
+        number(&self.get("/v1/stats").await.json(), name)
+    }
+
+    /// How many ticks there have been. What was done between two times that this is the same was done within one tick. (The server
+    /// ticks on the thread of the test, so no tick is half done when this is asked.)
+    pub(crate) async fn ticks(&self) -> u64 {
+        self.stat("ticks").await
     }
 
     /// Everybody in a room, over as many pages of the HTTP API as it takes.

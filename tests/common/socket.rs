@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::timeout;
+use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -28,7 +28,11 @@ enum Command {
     /// Messages to send in one write.
     Send(Vec<Message>),
     Read(bool),
+    Beat,
 }
+
+/// How often a client beats that is told to: whatever keeps it from that must last longer than this before a short lease is in danger.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) struct Socket {
     commands: UnboundedSender<Command>,
@@ -70,6 +74,11 @@ impl Socket {
         let _ = self.commands.send(Command::Send(messages));
     }
 
+    /// Sends a heartbeat by itself every now and then. Else it answers the server's pings only.
+    pub(crate) fn beat(&self) {
+        let _ = self.commands.send(Command::Beat);
+    }
+
     pub(crate) fn close(&self, code: u16) {
         let frame = CloseFrame { code: code.into(), reason: "".into() };
         let _ = self.commands.send(Command::Send(vec![Message::Close(Some(frame))]));
@@ -87,7 +96,9 @@ async fn serve(
     mut commands: UnboundedReceiver<Command>,
     events: UnboundedSender<Event>,
 ) {
-    let mut reading = true;
+    let (mut reading, mut beating) = (true, false);
+    let mut beat = interval(BEAT_EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             command = commands.recv() => match command {
@@ -98,8 +109,12 @@ async fn serve(
                     let _ = stream.flush().await;
                 }
                 Some(Command::Read(on)) => reading = on,
+                Some(Command::Beat) => beating = true,
                 None => return,
             },
+            _ = beat.tick(), if beating => {
+                let _ = stream.send(Message::text("heartbeat")).await;
+            }
             message = stream.next(), if reading => {
                 let event = match message {
                     Some(Ok(Message::Text(text))) => Event::Text(text.as_str().to_owned()),

@@ -37,8 +37,9 @@ impl Store {
     }
 
     /// Nodes `a`, `b` and `c`.
-    pub(crate) async fn three_nodes(&self) -> [Node; 3] {
-        let (a, b, c) = tokio::join!(self.node("a"), self.node("b"), self.node("c"));
+    pub(crate) async fn three_nodes(&self, flags: &[&str]) -> [Node; 3] {
+        let start = |id| self.node_with(id, flags);
+        let (a, b, c) = tokio::join!(start("a"), start("b"), start("c"));
         [a, b, c]
     }
 

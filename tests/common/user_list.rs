@@ -52,6 +52,12 @@ impl UserList {
         list
     }
 
+    /// The same, and it beats by itself from now on.
+    pub(crate) fn beating(self) -> Self {
+        self.socket.beat();
+        self
+    }
+
     pub(crate) fn send(&self, text: &str) {
         self.socket.send(text);
     }

@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, sleep};
 use super::node::Node;
 use super::redis::POLL;
 use super::room::string;
-use super::{DEADLINE, Mirror};
+use super::{DEADLINE, Mirror, Promise};
 
 /// What somebody who looks was shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Witnesses {
     }
 
     pub(crate) async fn add(&mut self, node: &Node) {
-        let mut mirror = Mirror::connect(node.address, "witness", &[]).await;
+        let mut mirror = node.connect("witness").await;
         mirror.send(&json!({"type": "observe", "room": self.room}));
         mirror.wait_until("the snapshot", |mirror| mirror.sees(&self.room)).await;
         let (members, edges) = (BTreeSet::new(), Vec::new());
@@ -91,17 +91,19 @@ impl Witnesses {
         self.agree_within(DEADLINE, nodes, users).await;
     }
 
-    pub(crate) async fn agree_within(&mut self, patience: Duration, nodes: &[&Node], users: &[&str]) {
+    /// The same before the nodes have had so much time.
+    pub(crate) async fn agree_within(&mut self, time: Duration, nodes: &[&Node], users: &[&str]) {
         let wanted: BTreeSet<_> = users.iter().map(|&user| user.to_owned()).collect();
-        let deadline = Instant::now() + patience;
+        let promise = Promise::of(nodes, time).await;
         loop {
+            let over = promise.is_over().await;
             self.pump();
             let mut differing: Vec<_> = self.list.iter().filter(|witness| witness.members != wanted).collect();
             if differing.is_empty() && self.states_agree() && same_over_http(nodes, &self.room, &wanted).await {
                 return;
             }
             let example = differing.pop().map(|witness| format!("{}: {:?}", witness.node, witness.members));
-            assert!(Instant::now() < deadline, "no agreement on {wanted:?}, but {example:?}");
+            assert!(!over, "no agreement on {wanted:?}, but {example:?}");
             sleep(POLL).await;
         }
     }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::common::node::until_told;
-use crate::common::{Edge, Node, Store, Witnesses, encoded};
+use crate::common::{Edge, Node, SHORT, Store, Witnesses, encoded};
 
 on_both!(
     comings_and_goings_are_seen_on_every_node,
@@ -21,7 +21,7 @@ fn borrowed(nodes: &[Node; 3]) -> [&Node; 3] {
 }
 
 async fn comings_and_goings_are_seen_on_every_node(store: Store) {
-    let nodes = store.three_nodes().await;
+    let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
     let mut witnesses = Witnesses::on(&all, "lobby").await;
     let alice = nodes[0].enter("alice", "lobby").await;
@@ -44,7 +44,7 @@ async fn comings_and_goings_are_seen_on_every_node(store: Store) {
 }
 
 async fn http_answers_are_those_of_the_whole_cluster(store: Store) {
-    let nodes = store.three_nodes().await;
+    let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
     let mut witnesses = Witnesses::on(&all, "lobby").await;
     let alice = nodes[0].connect("alice").await;
@@ -75,7 +75,7 @@ async fn http_answers_are_those_of_the_whole_cluster(store: Store) {
 }
 
 async fn every_protocol_meets_over_nodes(store: Store) {
-    let nodes = store.three_nodes().await;
+    let nodes = store.three_nodes(&SHORT).await;
     let mut list = nodes[0].list("list").await;
     let mut status = nodes[1].status("7").await;
     let mut chat = nodes[2].chat("chat").await;
@@ -107,7 +107,7 @@ async fn every_protocol_meets_over_nodes(store: Store) {
 }
 
 async fn a_second_device_on_another_node_shows_nobody_anything(store: Store) {
-    let nodes = store.three_nodes().await;
+    let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
     let first = nodes[0].enter("alice", "lobby").await;
     let mut witnesses = Witnesses::on(&all, "lobby").await;
@@ -135,7 +135,7 @@ async fn a_second_device_on_another_node_shows_nobody_anything(store: Store) {
 }
 
 async fn the_last_state_wins_everywhere(store: Store) {
-    let nodes = store.three_nodes().await;
+    let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
     let mut witnesses = Witnesses::on(&all, "lobby").await;
     let here = nodes[0].enter("alice", "lobby").await;
@@ -182,7 +182,7 @@ async fn the_first_snapshot_of_a_new_node_is_whole(store: Store) {
 }
 
 async fn odd_names_go_through_redis_unharmed(store: Store) {
-    let nodes = store.three_nodes().await;
+    let nodes = store.three_nodes(&[]).await;
     let long = "x".repeat(128);
     let names = ["a:b", "%", "%3A", "@", "{0}", "{", "a b", "ü😀", "\"quoted\\", "*", long.as_str()];
     for room in names {

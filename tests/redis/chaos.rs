@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use crate::common::{Mirror, Mode, Node, Proxy, Redis, Witnesses};
 
 const TIME: Duration = Duration::from_secs(10);
-/// Each fault is shorter, as far as a loaded machine allows.
-const FLAGS: [&str; 2] = ["--ttl", "10s"];
+/// Each fault is shorter, on a loaded machine too.
+const FLAGS: [&str; 2] = ["--ttl", "40s"];
 const NODES: usize = 3;
 const STAYING: usize = 6;
 const MOVING: usize = 6;

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::SLACK;
-use crate::common::{RedisCluster, Store, TTL, Witnesses};
+use crate::common::{LONGER, RedisCluster, SHORT, Store, Witnesses};
 
 fn cluster(store: &mut Store) -> &mut RedisCluster {
     match store {
@@ -43,7 +42,7 @@ async fn keys_of_a_lane_are_in_one_slot_and_lanes_are_on_all_masters() {
     }
     assert!(lanes.len() > 8, "sixty users are in many lanes: {lanes:?}");
     assert_eq!(masters.len(), 3);
-    assert_eq!(b.degraded().await, None);
+    b.until_degraded(false).await;
 }
 
 /// The master of a lane dies, then the one of the leases; each time its replica takes over, and nobody was ever gone.
@@ -51,7 +50,7 @@ async fn keys_of_a_lane_are_in_one_slot_and_lanes_are_on_all_masters() {
 async fn a_master_replaced_by_its_replica_loses_nobody() {
     for key in ["presence:{nodes}:runs", "presence:{0}:events"] {
         let mut store = Store::cluster().await;
-        let nodes = store.three_nodes().await;
+        let nodes = store.three_nodes(&SHORT).await;
         let all = nodes.each_ref();
         let mut mirrors = Vec::new();
         let users: Vec<_> = (0..12).map(|number| format!("user-{number:02}")).collect();
@@ -68,7 +67,7 @@ async fn a_master_replaced_by_its_replica_loses_nobody() {
             witnesses.may_leave(&["user-00"]);
             mirrors[0].close(1000);
             mirrors.push(nodes[1].enter("zoe", "lobby").await);
-            witnesses.look_on(TTL * 2).await;
+            witnesses.look_on(LONGER).await;
         };
         tokio::join!(failing_over, during);
         names.remove(0);
@@ -79,7 +78,7 @@ async fn a_master_replaced_by_its_replica_loses_nobody() {
         }
         mirrors[1].send(&json!({"type": "state", "room": "lobby", "state": {"after": "all"}}));
         witnesses.see_state("user-01", &json!({"after": "all"})).await;
-        witnesses.look_on(TTL * 2).await;
+        witnesses.look_on(LONGER).await;
         witnesses.agree(&all, &names).await;
         witnesses.assert_still(&names[..names.len() - 1]);
         // And a node that dies now is found out.
@@ -90,14 +89,14 @@ async fn a_master_replaced_by_its_replica_loses_nobody() {
         witnesses.forget(&c);
         c.kill();
         names.retain(|name| !lost.contains(name));
-        witnesses.agree_within(TTL + SLACK, &[&a, &b], &names).await;
+        witnesses.agree_within(LONGER, &[&a, &b], &names).await;
     }
 }
 
 #[tokio::test]
 async fn a_cluster_that_is_down_loses_nobody() {
     let mut store = Store::cluster().await;
-    let (a, b) = tokio::join!(store.node("a"), store.node("b"));
+    let (a, b) = tokio::join!(store.node_with("a", &SHORT), store.node_with("b", &SHORT));
     let (_alice, bob) = (a.enter("alice", "lobby").await, b.enter("bob", "lobby").await);
     let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
     witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
@@ -109,7 +108,7 @@ async fn a_cluster_that_is_down_loses_nobody() {
     witnesses.may_leave(&["bob"]);
     bob.close(1000);
     let _carol = b.enter("carol", "lobby").await;
-    witnesses.look_on(TTL * 2).await;
+    witnesses.look_on(LONGER).await;
     for server in &cluster(&mut store).servers {
         server.resume();
     }

@@ -186,7 +186,7 @@ async fn a_redis_cluster_replaces_a_master_by_its_replica() {
     let master = cluster.master_of("{0}a").await;
     let set = cluster.servers[master].command(&["SET", "{0}a", "1"]).await;
     assert_eq!(set, text("OK"));
-    assert_eq!(cluster.servers[master].command(&["WAIT", "1", "5000"]).await, Reply::Number(1));
+    assert_eq!(cluster.servers[master].command(&["WAIT", "1", "60000"]).await, Reply::Number(1));
     let elsewhere = cluster.servers[(master + 1) % 3].try_command(&["GET", "{0}a"]).await.unwrap();
     assert!(matches!(&elsewhere, Reply::Error(error) if error.starts_with("MOVED")), "{elsewhere:?}");
     assert_eq!(cluster.keys().await, ["{0}a"]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
+use crate::common::node::is_late;
 use crate::common::redis::POLL;
 use crate::common::{DEADLINE, Mirror, Node, Redis};
 
@@ -18,6 +19,19 @@ async fn answers(node: &Node) -> Vec<(&'static str, Value)> {
     let status = node.post_json("/v1/users/status", &json!({"users": ["alice"]})).await;
     answers.push(("/v1/users/status", status.json()));
     answers
+}
+
+/// What was logged about Redis at a level.
+fn of_redis(node: &Node, level: &str) -> Vec<String> {
+    node.log().into_iter().filter(|line| line.contains(level) && line.to_lowercase().contains("redis")).collect()
+}
+
+/// How many outages were logged, when as many have been told to be over. That Redis was slow a busy machine may add, and is an
+/// outage like any other.
+async fn outages_told(node: &Node) -> usize {
+    let over = || node.log().iter().filter(|line| line.contains("other nodes are seen again")).count();
+    node.until("each is told to be over", async || over() == of_redis(node, "WARN").len()).await;
+    of_redis(node, "WARN").iter().filter(|line| !is_late(line)).count()
 }
 
 #[tokio::test]
@@ -51,12 +65,8 @@ async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
         for (path, answer) in answers(&node).await {
             assert!(answer.get("degraded_since").is_none(), "{path}: {answer}");
         }
-        let lines = node.log();
-        let of = |level: &str| {
-            lines.iter().filter(|line| line.contains(level) && line.to_lowercase().contains("redis")).count()
-        };
-        assert_eq!(of("WARN"), round, "once for each outage: {lines:#?}");
-        assert_eq!(of("ERROR"), 0, "{lines:#?}");
+        assert_eq!(outages_told(&node).await, round, "once for each outage: {:#?}", node.log());
+        assert_eq!(of_redis(&node, "ERROR").len(), 0, "{:#?}", node.log());
     }
     // Clients of other protocols know nothing of it.
     list.beat().await;
@@ -73,10 +83,9 @@ async fn a_restart_that_is_over_at_once_is_one_outage() {
     for round in 1..=3 {
         redis.kill();
         redis.restart().await;
-        let lines = |what: &str| node.log().iter().filter(|line| line.contains(what)).count();
-        node.until("the end of it", async || lines("other nodes are seen again") == round).await;
+        node.until("it is told", async || outages_told(&node).await >= round).await;
         sleep(Duration::from_millis(1500)).await;
-        assert_eq!((lines("WARN"), lines("seen again")), (round, round), "{:#?}", node.log());
+        assert_eq!(outages_told(&node).await, round, "{:#?}", node.log());
     }
 }
 

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::node::until_told;
 use crate::common::resp::{Reply, encode};
-use crate::common::{Node, Redis, TTL, Witnesses};
+use crate::common::{DEADLINE, Node, Redis, SHORT, Witnesses};
 
 fn key(user: &str) -> String {
     format!("presence:{{0}}:u:{user}")
@@ -21,14 +21,42 @@ async fn until_there(redis: &Redis, user: &str, there: bool) {
     redis.until(&["EXISTS", &key(user)], |reply| (reply.number() == 1) == there).await;
 }
 
-/// Everything that is executed for a while, as MONITOR shows it.
-async fn watched(redis: &Redis, time: Duration) -> Vec<String> {
-    let mut stream = TcpStream::connect(redis.address()).await.unwrap();
+/// A command and when it was executed, in seconds by the clock of Redis.
+type Executed = (f64, String);
+
+/// Everything that is executed until that will do, as MONITOR shows it.
+async fn watched(redis: &Redis, done: impl Fn(&[Executed]) -> bool) -> Vec<Executed> {
+    let stream = TcpStream::connect(redis.address()).await.unwrap();
+    let mut stream = BufReader::new(stream);
     stream.write_all(&encode(&["MONITOR"])).await.unwrap();
-    let mut seen = Vec::new();
-    let reading = async { while stream.read_buf(&mut seen).await.unwrap() > 0 {} };
-    assert!(timeout(time, reading).await.is_err(), "it goes on");
-    String::from_utf8(seen).unwrap().lines().map(str::to_owned).collect()
+    let reading = async {
+        let mut seen = Vec::new();
+        let mut lines = stream.lines();
+        while !done(&seen) {
+            let line = lines.next_line().await.unwrap().expect("it goes on");
+            // `+OK` comes first, then lines like `+1700000000.123456 [0 127.0.0.1:1] "GET" "a"`.
+            let time = line[1..].split(' ').next().and_then(|time| time.parse().ok());
+            seen.extend(time.map(|time| (time, line)));
+        }
+        seen
+    };
+    timeout(DEADLINE, reading).await.expect("it comes to be done")
+}
+
+/// The seconds between the first and the last of them.
+fn span(seen: &[Executed]) -> f64 {
+    seen.last().zip(seen.first()).map_or(0.0, |(last, first)| last.0 - first.0)
+}
+
+/// How often the key of each user was written.
+fn writes(seen: &[Executed]) -> BTreeMap<String, u32> {
+    let mut writes = BTreeMap::new();
+    for (_, line) in seen.iter().filter(|(_, line)| line.to_lowercase().contains("\"set")) {
+        if let Some((_, user)) = line.split_once("}:u:") {
+            *writes.entry(user.split('"').next().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    writes
 }
 
 #[tokio::test]
@@ -49,7 +77,7 @@ async fn a_key_says_where_a_user_is_and_lives_as_long_as_its_lease() {
 #[tokio::test]
 async fn refreshed_at_most_once_per_half_a_lease_whatever_happens() {
     let redis = Redis::start().await;
-    let node = Node::start("a", &redis.url(), &[]).await;
+    let node = Node::start("a", &redis.url(), &["--ttl", "6s"]).await;
     let mut tabs = Vec::new();
     for number in 0..10 {
         for _ in 0..3 {
@@ -59,26 +87,27 @@ async fn refreshed_at_most_once_per_half_a_lease_whatever_happens() {
     for number in 0..10 {
         until_there(&redis, &format!("user {number}"), true).await;
     }
-    let span = TTL * 3;
     let beating = async {
-        let end = Instant::now() + span;
-        while Instant::now() < end {
+        loop {
             for tab in &mut tabs {
                 tab.heartbeat().await;
             }
         }
     };
-    let (commands, ()) = tokio::join!(watched(&redis, span), beating);
-    let mut writes: BTreeMap<&str, u32> = BTreeMap::new();
-    for line in commands.iter().filter(|line| line.to_lowercase().contains("\"set")) {
-        if let Some((_, user)) = line.split_once("}:u:") {
-            *writes.entry(user.split('"').next().unwrap()).or_default() += 1;
-        }
-    }
-    assert_eq!(writes.len(), 10, "everybody is refreshed: {writes:?}");
-    // Six halves of a lease, and one more for where in the first the watching began.
-    assert!(writes.values().all(|&count| (3..=7).contains(&count)), "{writes:?}");
-    let costly = |line: &&String| [" \"KEYS\"", " \"SCAN\""].iter().any(|word| line.to_uppercase().contains(word));
+    // Everybody is refreshed, again and again.
+    let thrice = |seen: &[Executed]| {
+        let writes = writes(seen);
+        writes.len() == 10 && writes.values().all(|&count| count >= 3)
+    };
+    let commands = tokio::select! {
+        commands = watched(&redis, thrice) => commands,
+        _ = beating => unreachable!("it goes on for ever"),
+    };
+    // One for each half of a lease, one for where in the first the watching began, and one that a busy machine made late.
+    let most = (span(&commands) / 3.0) as u32 + 2;
+    assert!(writes(&commands).values().all(|&count| count <= most), "{most}: {:?}", writes(&commands));
+    let costly =
+        |(_, line): &&Executed| [" \"KEYS\"", " \"SCAN\""].iter().any(|word| line.to_uppercase().contains(word));
     assert_eq!(commands.iter().find(costly), None);
     for number in 0..10 {
         assert_eq!(redis.command(&["EXISTS", &key(&format!("user {number}"))]).await.number(), 1);
@@ -122,15 +151,16 @@ async fn kept_as_long_as_another_node_holds_the_user() {
         first.close(1000);
         // For longer than a lease the key is there, and then says the node that is left.
         let end = Instant::now() + Duration::from_secs(7);
-        let mut gone_ms = 0;
-        let mut last = Instant::now();
+        // Between two looks that both miss it, in ticks of the node that is to write it: long before it would be refreshed.
+        let (mut gone, mut was_there, mut last) = (0, true, second_at.stat("ticks").await);
         while Instant::now() < end {
             let there = redis.command(&["EXISTS", &key("alice")]).await.number() == 1;
-            gone_ms += if there { 0 } else { last.elapsed().as_millis() };
-            last = Instant::now();
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            let now = second_at.stat("ticks").await;
+            gone += if there || was_there { 0 } else { now - last };
+            (was_there, last) = (there, now);
+            sleep(Duration::from_millis(5)).await;
         }
-        assert!(gone_ms < 500, "it was away for {gone_ms} ms in round {round}");
+        assert!(gone < 20, "it was away for {gone} ticks in round {round}");
         let value = redis.command(&["GET", &key("alice")]).await;
         assert!(value.text().contains(&format!("\"{}\"", second_at.id)), "{value:?}");
         assert_eq!(witnesses.edges_of("alice"), before);
@@ -144,7 +174,7 @@ async fn kept_as_long_as_another_node_holds_the_user() {
 #[tokio::test]
 async fn keys_of_a_killed_node_end_by_themselves() {
     let redis = Redis::start().await;
-    let node = Node::start("a", &redis.url(), &[]).await;
+    let node = Node::start("a", &redis.url(), &SHORT).await;
     let _alice = node.enter("alice", "lobby").await;
     until_there(&redis, "alice", true).await;
     node.kill();
@@ -163,8 +193,9 @@ async fn an_idle_cluster_costs_redis_little() {
         users.push(a.enter(&format!("user {number}"), "lobby").await);
     }
     until_there(&redis, "user 49", true).await;
-    let commands = watched(&redis, Duration::from_secs(4)).await;
-    let of_users = commands.iter().filter(|line| line.contains(":u:")).count();
+    let mut commands = watched(&redis, |seen| span(seen) > 4.0).await;
+    commands.pop(); // It came later.
+    let of_users = commands.iter().filter(|(_, line)| line.contains(":u:")).count();
     assert!(of_users <= 50, "{of_users} commands about users whose leases are long");
     // For two nodes: a lease, a beacon, a look at the others, each second.
     assert!(commands.len() - of_users <= 2 * 4 * 12, "{} commands: {:#?}", commands.len(), &commands[..20]);

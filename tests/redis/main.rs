@@ -4,11 +4,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::time::Duration;
-
-/// What a loaded machine may take on top of a time that is promised.
-const SLACK: Duration = Duration::from_secs(5);
-
 /// Runs each of these functions on one Redis and on a Redis Cluster.
 macro_rules! on_both {
     ($($test:ident),+ $(,)?) => {

@@ -5,10 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::SLACK;
 use crate::common::redis::POLL;
 use crate::common::resp::Reply;
-use crate::common::{DEADLINE, Mirror, Node, Redis, TTL, Witnesses};
+use crate::common::{DEADLINE, LONGER, Mirror, Node, Promise, Redis, SHORT, TTL, Witnesses};
 
 /// After an outage all nodes have to agree within this.
 const AGREEMENT: Duration = Duration::from_secs(2);
@@ -28,7 +27,7 @@ impl Scene {
 
     async fn on(redis: Redis) -> Self {
         let url = redis.url();
-        let (a, b) = tokio::join!(Node::start("a", &url, &[]), Node::start("b", &url, &[]));
+        let (a, b) = tokio::join!(Node::start("a", &url, &SHORT), Node::start("b", &url, &SHORT));
         let mut mirrors = Vec::new();
         for (node, user) in [(&a, "alice"), (&b, "bob"), (&a, "both"), (&b, "both")] {
             mirrors.push(node.enter(user, "lobby").await);
@@ -40,7 +39,7 @@ impl Scene {
     }
 
     async fn agree(&mut self, users: &[&str]) {
-        self.witnesses.agree_within(AGREEMENT + SLACK, &self.nodes.each_ref(), users).await;
+        self.witnesses.agree_within(AGREEMENT, &self.nodes.each_ref(), users).await;
     }
 
     /// What happens during every outage: it is said, life goes on on each node by itself, and nobody is seen leaving
@@ -55,7 +54,7 @@ impl Scene {
         self.mirrors.push(a.enter("carol", "lobby").await);
         self.mirrors.push(b.enter("dave", "lobby").await);
         self.mirrors[1].send(&json!({"type": "state", "room": "lobby", "state": {"during": "outage"}}));
-        self.witnesses.look_on(TTL * 2).await;
+        self.witnesses.look_on(LONGER).await;
         for mirror in &mut self.mirrors[1..] {
             mirror.heartbeat().await;
         }
@@ -72,7 +71,7 @@ impl Scene {
         let mut all: Vec<_> = users.iter().copied().chain(["later"]).collect();
         all.sort_unstable();
         self.agree(&all).await;
-        self.witnesses.look_on(TTL + TTL / 2).await;
+        self.witnesses.look_on(LONGER).await;
         self.agree(&all).await;
         self.keys_are_whole(&all).await;
         for mirror in &mut self.mirrors {
@@ -80,6 +79,19 @@ impl Scene {
         }
         let ended: Vec<_> = self.mirrors.iter().filter(|mirror| mirror.ended).map(|mirror| &mirror.user).collect();
         assert!(ended.iter().all(|user| *user == "alice"), "nobody was disconnected: {ended:?}");
+    }
+
+    /// Waits until these are the keys again, which takes half a lease at most.
+    async fn until_written_anew(&self, wanted: &[String]) {
+        let promise = Promise::of(&self.nodes.each_ref(), TTL / 2).await;
+        loop {
+            let (over, keys) = (promise.is_over().await, self.redis.keys().await);
+            if keys == wanted {
+                return;
+            }
+            assert!(!over, "{wanted:?}, but there is {keys:?}");
+            sleep(POLL).await;
+        }
     }
 
     /// Every user has a key.
@@ -126,13 +138,9 @@ async fn redis_that_restarts_empty() {
     let before = scene.redis.keys().await;
     for _ in 0..2 {
         scene.redis.restart().await;
-        let deadline = Instant::now() + TTL / 2 + SLACK;
-        while scene.redis.keys().await != before {
-            assert!(Instant::now() < deadline, "{before:?}, but there is {:?}", scene.redis.keys().await);
-            sleep(POLL).await;
-        }
+        scene.until_written_anew(&before).await;
     }
-    scene.witnesses.look_on(TTL * 2).await;
+    scene.witnesses.look_on(LONGER).await;
     scene.witnesses.assert_still(&["alice", "bob", "both"]);
     scene.recover(&["alice", "bob", "both"]).await;
 }
@@ -143,13 +151,9 @@ async fn flushall_loses_nobody() {
     let before = scene.redis.keys().await;
     for _ in 0..3 {
         scene.redis.command(&["FLUSHALL"]).await;
-        let deadline = Instant::now() + TTL / 2 + SLACK;
-        while scene.redis.keys().await != before {
-            assert!(Instant::now() < deadline, "{before:?}, but there is {:?}", scene.redis.keys().await);
-            sleep(POLL).await;
-        }
+        scene.until_written_anew(&before).await;
     }
-    scene.witnesses.look_on(TTL * 2).await;
+    scene.witnesses.look_on(LONGER).await;
     scene.witnesses.assert_still(&["alice", "bob", "both"]);
     scene.recover(&["alice", "bob", "both"]).await;
 }
@@ -159,13 +163,13 @@ async fn flushall_loses_nobody() {
 #[tokio::test]
 async fn flushall_while_a_node_sleeps_for_less_than_its_lease() {
     let redis = Redis::start().await;
-    let (url, flags) = (redis.url(), ["--ttl", "6s"]);
+    let (url, flags) = (redis.url(), ["--ttl", "8s"]);
     let (a, b) = tokio::join!(Node::start("a", &url, &flags), Node::start("b", &url, &flags));
     let (_alice, _bob) = (a.enter("alice", "lobby").await, b.enter("bob", "lobby").await);
     let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
     witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
     // Until a has been in touch for a whole lease, it declares nobody dead anyway.
-    witnesses.look_on(Duration::from_secs(6)).await;
+    witnesses.look_on(Duration::from_secs(8)).await;
     b.signal("STOP");
     redis.command(&["FLUSHALL"]).await;
     witnesses.look_on(Duration::from_secs(4)).await;
@@ -179,17 +183,17 @@ async fn flushall_while_a_node_sleeps_for_less_than_its_lease() {
 #[tokio::test]
 async fn a_node_dies_while_redis_is_away() {
     let mut scene = Scene::set().await;
-    let third = Node::start("c", &scene.redis.url(), &[]).await;
+    let third = Node::start("c", &scene.redis.url(), &SHORT).await;
     let _carol = third.enter("carol", "lobby").await;
     let _moved = third.enter("moved", "lobby").await;
     scene.agree(&["alice", "bob", "both", "carol", "moved"]).await;
     scene.redis.kill();
     third.kill();
     scene.mirrors.push(scene.nodes[0].enter("moved", "lobby").await);
-    scene.witnesses.look_on(TTL * 2).await;
+    scene.witnesses.look_on(LONGER).await;
     scene.witnesses.may_leave(&["carol"]);
     scene.redis.restart().await;
-    scene.witnesses.agree_within(TTL * 2 + SLACK, &scene.nodes.each_ref(), &["alice", "bob", "both", "moved"]).await;
+    scene.witnesses.agree_within(TTL + LONGER, &scene.nodes.each_ref(), &["alice", "bob", "both", "moved"]).await;
     scene.witnesses.assert_left_once("carol", &["node_lost"]);
     scene.recover(&["alice", "bob", "both", "moved"]).await;
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::SLACK;
 use crate::common::redis::POLL;
-use crate::common::{DEADLINE, Edge, Mode, Node, Proxy, Redis, TTL, Witnesses};
+use crate::common::{DEADLINE, Edge, LONGER, Mode, Node, Proxy, Redis, SHORT, TTL, Witnesses};
 
 /// Node `a` has its own way to Redis, `c` goes through a proxy.
 struct Scene {
@@ -35,7 +34,7 @@ impl Scene {
 
 /// Cut off for longer than its lease, a node counts as dead for the others, and knows that it knows nothing.
 async fn cut_off_for_long(away: Mode, before_return: Mode) {
-    let mut scene = Scene::set(&[]).await;
+    let mut scene = Scene::set(&SHORT).await;
     let alice = scene.a.enter("alice", "lobby").await;
     let carol = scene.c.enter("carol", "lobby").await;
     let _both = (scene.a.enter("both", "lobby").await, scene.c.enter("both", "lobby").await);
@@ -45,7 +44,7 @@ async fn cut_off_for_long(away: Mode, before_return: Mode) {
     let a = &scene.a;
     a.until("c counts as lost", async || !a.members("lobby").await.contains_key("carol")).await;
     scene.c.until_degraded(true).await;
-    assert_eq!(scene.a.degraded().await, None);
+    scene.a.until_degraded(false).await;
     let late = scene.c.enter("late", "lobby").await;
     carol.send(&json!({"type": "state", "room": "lobby", "state": {"cut": "off"}}));
     scene.witnesses.look_on(TTL).await;
@@ -57,7 +56,7 @@ async fn cut_off_for_long(away: Mode, before_return: Mode) {
     scene.c.until_degraded(false).await;
     scene.witnesses.see_state("carol", &json!({"cut": "off"})).await;
     scene.witnesses.all_stay();
-    scene.witnesses.look_on(TTL * 2).await;
+    scene.witnesses.look_on(LONGER).await;
     scene.agree(&["alice", "both", "carol", "late"]).await;
     scene.witnesses.assert_still(&["alice", "both"]);
     drop((alice, late));
@@ -109,7 +108,7 @@ async fn cut_off_for_less_than_a_lease_nobody_is_seen_leaving() {
 
 #[tokio::test]
 async fn a_user_who_moves_while_its_node_is_cut_off_is_where_it_moved_to() {
-    let mut scene = Scene::set(&["--ttl", "4s"]).await;
+    let mut scene = Scene::set(&["--ttl", "6s"]).await;
     let away = scene.c.enter("mover", "lobby").await;
     scene.agree(&["mover"]).await;
     scene.proxy.set(Mode::Hold);
@@ -117,7 +116,7 @@ async fn a_user_who_moves_while_its_node_is_cut_off_is_where_it_moved_to() {
     // On c nobody can know that the user has another device. On a nobody may ever see anything.
     scene.witnesses.may_leave(&["mover"]);
     away.close(1000);
-    scene.witnesses.look_on(Duration::from_secs(6)).await;
+    scene.witnesses.look_on(Duration::from_secs(8)).await;
     scene.proxy.set(Mode::Pass);
     // What c held back comes late now: that it has the user, that it has not.
     scene.c.until_degraded(false).await;
@@ -133,13 +132,14 @@ async fn a_user_who_moves_while_its_node_is_cut_off_is_where_it_moved_to() {
 
 #[tokio::test]
 async fn a_slow_way_to_redis_is_only_slow() {
-    let mut scene = Scene::set(&[]).await;
+    let mut scene = Scene::set(&SHORT).await;
     scene.proxy.set(Mode::Delay(Duration::from_millis(100)));
     let alice = scene.a.enter("alice", "lobby").await;
     let carol = scene.c.enter("carol", "lobby").await;
     scene.agree(&["alice", "carol"]).await;
-    scene.witnesses.look_on(TTL * 2).await;
-    assert_eq!(scene.c.degraded().await, None, "a round trip of 200 ms is none too long");
+    scene.witnesses.look_on(LONGER).await;
+    // A round trip of 200 ms is none too long.
+    scene.c.until_degraded(false).await;
     scene.witnesses.may_leave(&["alice"]);
     alice.close(1000);
     scene.agree(&["carol"]).await;
@@ -170,7 +170,7 @@ async fn lost_one(proxy: &Proxy, before: usize) {
 #[tokio::test]
 async fn a_lost_event_is_made_up_for() {
     let mut scene = Scene::set(&["--ttl", "60s"]).await;
-    let within = Duration::from_secs(2) + SLACK;
+    let within = Duration::from_secs(2);
     let lose = |scene: &Scene| {
         scene.proxy.lose_events(true);
         scene.proxy.lost()
@@ -193,12 +193,12 @@ async fn a_lost_event_is_made_up_for() {
 /// No event reaches c for several leases, while all else does.
 #[tokio::test]
 async fn a_deaf_node_sees_nobody_leave() {
-    let mut scene = Scene::set(&[]).await;
+    let mut scene = Scene::set(&SHORT).await;
     let alice = scene.a.enter("alice", "lobby").await;
     let _carol = scene.c.enter("carol", "lobby").await;
     scene.agree(&["alice", "carol"]).await;
     scene.proxy.lose_events(true);
-    scene.witnesses.look_on(TTL * 3).await;
+    scene.witnesses.look_on(TTL * 2).await;
     let _bob = scene.a.enter("bob", "lobby").await;
     scene.witnesses.may_leave(&["alice"]);
     alice.close(1000);

@@ -2,12 +2,13 @@
 //! never with what password.
 
 use std::process::Output;
+use std::time::Instant;
 
-use crate::common::node::refused;
+use crate::common::node::{is_late, refused};
 use crate::common::proxy::Mode;
 use crate::common::redis::free_port;
 use crate::common::tls::Certificates;
-use crate::common::{Node, Proxy, Redis, Witnesses};
+use crate::common::{DEADLINE, Node, Proxy, Redis, Witnesses};
 
 /// EX_USAGE and EX_UNAVAILABLE of sysexits.h.
 const USAGE: i32 = 64;
@@ -20,8 +21,16 @@ fn said(output: &Output) -> String {
 
 /// Expects this exit code and a message with these words, and no password.
 async fn check_refused(flags: &[&str], code: i32, words: &[&str]) {
-    let output = refused("a", &[flags, &["--log", "trace"]].concat()).await;
-    let said = said(&output);
+    let deadline = Instant::now() + DEADLINE;
+    let (output, said) = loop {
+        let output = refused("a", &[flags, &["--log", "trace"]].concat()).await;
+        let said = said(&output);
+        // A machine that is busy enough keeps a Redis from saying what is wrong in time.
+        let told = words.iter().all(|word| said.contains(word));
+        if told || !is_late(&said) || Instant::now() >= deadline {
+            break (output, said);
+        }
+    };
     assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");
     for word in words {
         assert!(said.contains(word), "{flags:?} should mention {word}: {said}");
@@ -126,7 +135,7 @@ async fn a_password_with_odd_characters_is_percent_encoded() {
     let redis = Redis::with_login("odd", "p@ss:w/rd%#?").await;
     let url = format!("redis://odd:p%40ss%3Aw%2Frd%25%23%3F@{}", redis.address());
     let node = Node::start("a", &url, &[]).await;
-    assert_eq!(node.degraded().await, None);
+    node.until_degraded(false).await;
 }
 
 #[tokio::test]

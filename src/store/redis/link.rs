@@ -14,10 +14,10 @@ use redis::{
     PushInfo, PushKind, ServerError, ServerErrorKind, Value,
 };
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use super::command::{Command, Reply};
 use super::schema::{EDITION, HEADER};
+use crate::patience::timeout;
 
 /// The longest that anything may take: a batch, its answers included, or a connect. Redis answers a thousand commands in some
 /// milliseconds; what takes longer than this is stuck.
@@ -141,9 +141,9 @@ impl Target {
         let mut trouble = String::new();
         for server in servers {
             let asked = timeout(DEADLINE / 4, self.ask_cluster(&seed.clone().set_addr(server.clone()), key)).await;
-            match asked.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
+            match asked.unwrap_or_else(|_| Err(format!("{LATE} {} ms", (DEADLINE / 4).as_millis()))) {
                 Ok(master) => return Ok(seed.clone().set_addr(master)),
-                Err(error) => trouble = format!("{server}: {error}"),
+                Err(error) => trouble = format!("{error} ({server})"),
             }
         }
         Err(trouble)

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info};
 
 use super::super::command::{Command, Reply};
@@ -15,6 +15,7 @@ use super::super::link::{Connection, Subscription};
 use super::super::schema::Head;
 use super::super::view::{Load, Step};
 use super::{Engine, FIRST_PAUSE, LaneTask};
+use crate::patience::timeout;
 use crate::removal::MAX_WAITING;
 
 /// A batch on its way. It does not outlive the connection's turn: what it would still do comes too late.

@@ -1,0 +1,57 @@
+//! Deadlines for what others do, that count only the time in which this process was run: on a machine that is busy with something
+//! else, or that was suspended, nobody is given up because this server was late to look.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+/// A deadline is waited for in so many parts, each of which begins when the one before it has been seen to end.
+const PARTS: u32 = 10;
+
+/// The deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLate;
+
+/// Waits for the work until the deadline. A pause of this process counts as a tenth of it at most, so that what has come meanwhile
+/// is taken.
+///
+/// # Errors
+/// [`TooLate`] if the work is not done by then.
+pub async fn timeout<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, TooLate> {
+    let mut work = pin!(work);
+    for _ in 0..PARTS {
+        if let Ok(done) = tokio::time::timeout(limit / PARTS, &mut work).await {
+            return Ok(done);
+        }
+    }
+    Err(TooLate)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_at_the_deadline() {
+        let started = Instant::now();
+        assert_eq!(timeout(LIMIT, std::future::pending::<()>()).await, Err(TooLate));
+        assert!((LIMIT..LIMIT * 2).contains(&started.elapsed()), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_while_the_process_slept_is_taken() {
+        let (answer, answered) = oneshot::channel();
+        let waiting = tokio::spawn(timeout(LIMIT, answered));
+        tokio::task::yield_now().await;
+        advance(LIMIT * 3).await;
+        tokio::task::yield_now().await;
+        // Whoever passes the answer on had not been run either.
+        answer.send("late").unwrap();
+        assert_eq!(waiting.await.unwrap(), Ok(Ok("late")));
+    }
+}
