@@ -11,6 +11,8 @@ use cookie::time::Duration;
 use cookie::{Cookie, CookieJar, Key, SameSite};
 use parking_lot::Mutex;
 
+use crate::clock::number_of_life;
+
 /// The cookie's name.
 const COOKIE: &str = "rollcall_session";
 /// How long a login is good: a week.
@@ -55,8 +57,13 @@ impl Logins {
     #[must_use]
     pub fn new(secret: Option<&str>, unix_ms: u64) -> Self {
         let key = secret.map_or_else(Key::generate, |secret| Key::derive_from(secret.as_bytes()));
-        // Numbers of an earlier run, which a kept secret makes good still, are smaller.
-        Self { key, next: AtomicU64::new(unix_ms << 20), ended: Mutex::default(), known: Mutex::default() }
+        // Numbers of an earlier run, which a kept secret makes good still, are smaller, and those of another node are others.
+        Self {
+            key,
+            next: AtomicU64::new(number_of_life(unix_ms, 20)),
+            ended: Mutex::default(),
+            known: Mutex::default(),
+        }
     }
 
     /// Signs a user in. Returns the value of `Set-Cookie`.

@@ -1,7 +1,9 @@
 //! Users who are to go at once: put here by whoever serves the request, taken by the tick to all workers, which close connections.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::presence::Reason;
@@ -41,9 +43,41 @@ impl Removals {
     }
 }
 
+/// Numbers of removals that were taken, the latest of them: twice as many as are told again.
+#[derive(Debug, Default)]
+pub struct Recent {
+    numbers: HashSet<u64, RandomState>,
+    /// In the order they came.
+    order: VecDeque<u64>,
+}
+
+impl Recent {
+    /// Takes a number. False if it was taken before.
+    pub fn is_new(&mut self, number: u64) -> bool {
+        let is_new = self.numbers.insert(number);
+        if is_new {
+            self.order.push_back(number);
+        }
+        while self.order.len() > 2 * MAX_WAITING {
+            let oldest = self.order.pop_front().unwrap_or_default();
+            self.numbers.remove(&oldest);
+        }
+        is_new
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_as_are_told_again_are_remembered_and_not_all_that_ever_were() {
+        let mut seen = Recent::default();
+        assert!((0..MAX_WAITING as u64).all(|number| seen.is_new(number)));
+        assert!((0..MAX_WAITING as u64).all(|number| !seen.is_new(number)));
+        assert!((0..10 * MAX_WAITING as u64).skip(MAX_WAITING).all(|number| seen.is_new(number)));
+        assert!(seen.order.len() == 2 * MAX_WAITING && seen.numbers.len() == 2 * MAX_WAITING);
+    }
 
     #[test]
     fn what_waits_has_a_bound() {

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::acceptor::{self, Message};
 use crate::account::{Account, MAX_UNREAD_BYTES};
-use crate::clock::unix_ms;
+use crate::clock::{number_of_life, unix_ms};
 use crate::config::{Config, Secret};
 use crate::listen;
 use crate::login::Logins;
@@ -91,8 +91,8 @@ impl Server {
     /// # Errors
     /// [`Unavailable`] if it cannot be used.
     pub async fn open_store(self) -> Result<ReadyServer, Unavailable> {
-        // The clock and the process id tell this run from every other; epochs and the node's name carry it.
-        let incarnation = unix_ms() << 16 | u64::from(std::process::id() & 0xffff);
+        // Epochs and the node's name carry it.
+        let incarnation = number_of_life(unix_ms(), 16);
         let config = &self.config;
         let node = config.node_id.clone().unwrap_or_else(|| format!("node-{incarnation:x}"));
         let settings = Settings { ttl: config.ticks(config.ttl), workers: config.workers, incarnation };

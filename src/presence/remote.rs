@@ -68,18 +68,31 @@ impl Registry {
     }
 
     /// Lets go of everything that a run held before this generation, of the users that are asked about. Walks all users, a shard at
-    /// a time: for the rare moments in which a node has died or was misheard.
-    pub fn sweep_remote(&self, run: RunNumber, generation: u32, reason: Reason, is_asked: impl Fn(&str) -> bool) {
+    /// a time: for the rare moments in which a node has died or was misheard. Returns those of them whom a session of this node holds.
+    pub fn sweep_remote(
+        &self,
+        run: RunNumber,
+        generation: u32,
+        reason: Reason,
+        is_asked: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let mut held_here = Vec::new();
         for mut user in self.users.iter_mut() {
             let name = Arc::clone(user.key());
+            let mut swept = false;
             for membership in &mut user.memberships {
                 let is_old = |hold: &Hold| hold.run == run && hold.generation < generation;
                 if membership.remote.iter().flat_map(|holds| holds.iter()).any(is_old) && is_asked(&name) {
                     let reported = membership.release(&name, reason, is_old);
                     self.queue(&membership.room, reported);
+                    swept = true;
                 }
             }
+            if swept && user.memberships.iter().any(|membership| membership.sessions > 0) {
+                held_here.push(name.as_ref().to_owned());
+            }
         }
+        held_here
     }
 
     /// Takes what was said on another node to the next tick. Who says it must be a member by then, or it is not heard.

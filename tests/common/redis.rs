@@ -57,9 +57,9 @@ impl Redis {
     }
 
     /// Lets in only this user with this password.
-    pub(crate) async fn with_login(user: &str, password: &str) -> Self {
+    pub(crate) async fn with_login(user: &str, password: &str, flags: &[&str]) -> Self {
         let rule = format!("--user {user} on >{password} ~* &* +@all");
-        let mut flags = vec!["--user", "default", "off"];
+        let mut flags = [flags, &["--user", "default", "off"]].concat();
         flags.extend(rule.split(' '));
         Self::launch(&flags, Some([user.to_owned(), password.to_owned()])).await
     }

@@ -89,7 +89,7 @@ async fn a_redis_is_killed_restarted_empty_stopped_and_resumed() {
 
 #[tokio::test]
 async fn a_redis_with_a_login_answers_nobody_else() {
-    let redis = Redis::with_login("rollcall", "secret").await;
+    let redis = Redis::with_login("rollcall", "secret", &[]).await;
     assert_eq!(redis.command(&["PING"]).await, text("PONG"));
     assert!(matches!(ask(redis.address(), &[&["PING"]]).await, Ok(Reply::Error(_))));
 }

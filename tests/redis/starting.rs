@@ -111,7 +111,7 @@ async fn a_single_redis_is_no_cluster() {
 
 #[tokio::test]
 async fn logins_are_used_and_never_printed() {
-    let redis = Redis::with_login("rollcall", PASSWORD).await;
+    let redis = Redis::with_login("rollcall", PASSWORD, &[]).await;
     let address = redis.address().to_string();
     let port = redis.port.to_string();
     for login in ["", ":hunter2secretwrong@", "rollcall:hunter2secretwrong@", "nobody:hunter2secret@"] {
@@ -131,8 +131,16 @@ async fn logins_are_used_and_never_printed() {
 }
 
 #[tokio::test]
+async fn a_server_that_repeats_what_it_does_not_know_is_not_quoted() {
+    // Messages need RESP3, and the command that asks for it signs in as well.
+    let redis = Redis::with_login("rollcall", PASSWORD, &["--rename-command", "HELLO", ""]).await;
+    let url = format!("redis://rollcall:{PASSWORD}@{}", redis.address());
+    check_refused(&["--redis", &url, "--redis-lanes", "2"], UNAVAILABLE, &["HELLO", "Redis 6"]).await;
+}
+
+#[tokio::test]
 async fn a_password_with_odd_characters_is_percent_encoded() {
-    let redis = Redis::with_login("odd", "p@ss:w/rd%#?").await;
+    let redis = Redis::with_login("odd", "p@ss:w/rd%#?", &[]).await;
     let url = format!("redis://odd:p%40ss%3Aw%2Frd%25%23%3F@{}", redis.address());
     let node = Node::start("a", &url, &[]).await;
     node.until_degraded(false).await;
@@ -162,7 +170,7 @@ async fn an_optional_redis_may_come_later() {
 
 #[tokio::test]
 async fn an_optional_redis_may_hang_or_refuse_the_login_at_first() {
-    let redis = Redis::with_login("rollcall", "other").await;
+    let redis = Redis::with_login("rollcall", "other", &[]).await;
     let url = format!("redis://rollcall:{PASSWORD}@{}", redis.address());
     let proxy = Proxy::to(redis.address()).await;
     proxy.set(Mode::Hold);

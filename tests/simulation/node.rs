@@ -164,6 +164,12 @@ impl Node {
         redis.run(&self.nodes.bury(&found.dead));
     }
 
+    fn finish(&mut self, load: &Load, head: Option<Head>) {
+        let (renew, again) = self.view.finish(load, head);
+        renew.iter().for_each(|user| self.lanes[load.lane].renew(user));
+        self.loads.extend(again);
+    }
+
     /// One page of a hash.
     fn read(&mut self, redis: &mut Redis) {
         let (load, cursor) = match self.reading.take() {
@@ -172,7 +178,7 @@ impl Node {
                 let Some(load) = self.loads.pop_front() else { return };
                 let head = self.head(redis, &load);
                 if self.view.begin(&load, head, redis.now_ms) == Step::Stop {
-                    self.loads.extend(self.view.finish(&load, head));
+                    self.finish(&load, head);
                     return;
                 }
                 (load, 0)
@@ -185,7 +191,7 @@ impl Node {
                 match cursor {
                     0 => {
                         let head = self.head(redis, &load);
-                        self.loads.extend(self.view.finish(&load, head));
+                        self.finish(&load, head);
                     }
                     cursor => self.reading = Some((load, cursor)),
                 }

@@ -5,7 +5,7 @@
 //! joined\tlobby:alice\t1700000000000            "room:user" as in the hash, since when, written when and state if there is one
 //! updated\tlobby:bob\t1700000000000\t1700000000123\t{"mood":"ok"}
 //! left\tlobby:carol\ttimeout
-//! said\tlobby:alice\t"hello"
+//! said\tlobby:alice\t5\t"hello"                 with its number: it may be told twice
 //! removed\t*:dave\t3\tkicked                     wherever it is; behind another tab only of this login
 //! ```
 //!
@@ -59,8 +59,13 @@ pub enum Happened {
     },
     /// The run does not hold it any more.
     Left(Reason),
-    /// The user said this, compact JSON.
-    Said(String),
+    /// The user said something.
+    Said {
+        /// How much had been said in the lane by then, this included.
+        number: u64,
+        /// Compact JSON.
+        data: String,
+    },
 }
 
 /// Writes an event, line by line.
@@ -85,9 +90,9 @@ impl Writer {
         self.line("left", room, user, reason.as_str());
     }
 
-    /// A user said something.
-    pub fn said(&mut self, room: &str, user: &str, data: &str) {
-        self.line("said", room, user, data);
+    /// A user said something; the run's message of this number in this lane.
+    pub fn said(&mut self, number: u64, room: &str, user: &str, data: &str) {
+        self.line("said", room, user, &format!("{number}\t{data}"));
     }
 
     /// A user is to go at once, wherever it is; the run's removal of this number.
@@ -150,8 +155,10 @@ impl Line {
                 Happened::Held { since_unix_ms, state }
             }
             "left" => Happened::Left(Reason::parse(rest)?),
-            "said" if rest.len() <= MAX_SAID_BYTES && json.read(rest.as_bytes(), |value| value.is_some()) => {
-                Happened::Said(rest.to_owned())
+            "said" => {
+                let (number, data) = rest.split_once('\t')?;
+                let fits = data.len() <= MAX_SAID_BYTES && json.read(data.as_bytes(), |value| value.is_some());
+                Happened::Said { number: parse_number(number)?, data: fits.then(|| data.to_owned())? }
             }
             _ => return None,
         };
@@ -169,18 +176,18 @@ mod tests {
         writer.held(true, "lobby", "alice", 1, None);
         writer.held(false, "a:b%", "bob smith", 2, Some(&State::written("{\"mood\":\"ok\"}", 3)));
         writer.left("lobby", "carol", Reason::Timeout);
-        writer.said("lobby", "alice", "\"hello\"");
+        writer.said(5, "lobby", "alice", "\"hello\"");
         writer.removed(3, &Removal { user: "dave".into(), login: Some(7), reason: Reason::Left });
         let text = writer.finish();
         assert_eq!(
             text,
-            "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\nleft\tlobby:carol\ttimeout\nsaid\tlobby:alice\t\"hello\"\nremoved\t*:dave\t3\tleft\t7"
+            "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\nleft\tlobby:carol\ttimeout\nsaid\tlobby:alice\t5\t\"hello\"\nremoved\t*:dave\t3\tleft\t7"
         );
         let event = Event::parse(&text, &mut Reader::default()).unwrap();
         assert_eq!((event.run.as_str(), event.seq, event.lines.len()), ("n1.18c", 41, 4));
         assert_eq!((event.lines[1].room.as_str(), event.lines[1].user.as_str()), ("a:b%", "bob smith"));
         assert_eq!(event.lines[2].what, Happened::Left(Reason::Timeout));
-        assert_eq!(event.lines[3].what, Happened::Said("\"hello\"".to_owned()));
+        assert_eq!(event.lines[3].what, Happened::Said { number: 5, data: "\"hello\"".to_owned() });
         assert_eq!((event.removals[0].0, event.removals[0].1.login), (3, Some(7)));
     }
 
@@ -195,7 +202,8 @@ mod tests {
             "n1\t1\n",
             "n1\t1\nleft\tlobby:alice\tbored",
             "n1\t1\njoined\tlobby\t1",
-            "n1\t1\nsaid\tlobby:a\thello",
+            "n1\t1\nsaid\tlobby:a\t1\thello",
+            "n1\t1\nsaid\tlobby:a\t\"hello\"",
         ] {
             assert!(Event::parse(text, &mut json).is_none(), "{text:?}");
         }

@@ -1,6 +1,6 @@
 //! The keys of users in one lane: which are to be written, and when those that were written are to be written again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -16,10 +16,13 @@ const WHEEL_TICKS: Tick = 600;
 #[derive(Debug)]
 pub(super) struct Keys {
     schema: Arc<Schema>,
-    /// Users whose keys are to be written, or deleted if this node does not hold them any more.
-    dirty: HashSet<Arc<str>, RandomState>,
+    /// Users whose keys are to be written, or deleted if this node does not hold them any more, and since when.
+    dirty: HashMap<Arc<str>, Tick, RandomState>,
     leases: HashMap<Arc<str>, Lease, RandomState>,
     wheel: Wheel<(Arc<str>, Tick)>,
+    /// The last tick that was heard of.
+    now: Tick,
+    ticks_per_ttl: Tick,
     /// A key is renewed after so many ticks, and up to so many more.
     renew_after: Tick,
     renew_spread: Tick,
@@ -39,9 +42,11 @@ impl Keys {
     pub(super) fn new(schema: Arc<Schema>, ticks_per_ttl: Tick, seed: u64) -> Self {
         Self {
             schema,
-            dirty: HashSet::default(),
+            dirty: HashMap::default(),
             leases: HashMap::default(),
             wheel: Wheel::new(WHEEL_TICKS.min(ticks_per_ttl) + 1),
+            now: 0,
+            ticks_per_ttl,
             renew_after: (ticks_per_ttl / 2).max(1),
             renew_spread: (ticks_per_ttl / 10).max(1),
             random: seed | 1,
@@ -59,7 +64,7 @@ impl Keys {
     }
 
     pub(super) fn mark(&mut self, user: &Arc<str>) {
-        self.dirty.insert(Arc::clone(user));
+        self.dirty.insert(Arc::clone(user), self.now);
     }
 
     /// Nothing of the user has to be written after all.
@@ -70,12 +75,13 @@ impl Keys {
     /// Marks the user if its key is kept here.
     pub(super) fn renew(&mut self, user: &str) {
         if let Some((user, _)) = self.leases.get_key_value(user) {
-            self.dirty.insert(Arc::clone(user));
+            self.dirty.insert(Arc::clone(user), self.now);
         }
     }
 
     /// Marks the keys whose time has come.
     pub(super) fn expire(&mut self, now: Tick) {
+        self.now = now;
         let mut due = Vec::new();
         self.wheel.take_due(now, &mut due);
         for (user, slot) in due {
@@ -84,14 +90,25 @@ impl Keys {
                 lease.slot = lease.due;
                 self.wheel.insert(lease.due, (user, lease.due));
             } else {
-                self.dirty.insert(user);
+                self.dirty.insert(user, now);
             }
         }
     }
 
     /// Takes some of the keys that are to be written.
     pub(super) fn take(&mut self, most: usize) -> Vec<Arc<str>> {
-        self.dirty.extract_if(|_| true).take(most).collect()
+        self.dirty.extract_if(|_, _| true).take(most).map(|(user, _)| user).collect()
+    }
+
+    /// Lets go of users who have gone so long ago that their keys have ended by themselves. Else a Redis that is read from and not
+    /// written to would have this node remember everybody who was here meanwhile.
+    pub(super) fn forget_ended(&mut self, registry: &Registry) {
+        let oldest = self.now.saturating_sub(2 * self.ticks_per_ttl);
+        for (user, _) in
+            self.dirty.extract_if(|user, marked| *marked < oldest && registry.held_here(user, false).is_none())
+        {
+            self.leases.remove(&user);
+        }
     }
 
     /// Writes the key of a user, or deletes it if no node holds the user. Returns how many bytes that takes.
@@ -102,6 +119,7 @@ impl Keys {
         now: Tick,
         commands: &mut Vec<Command>,
     ) -> usize {
+        self.unmark(user);
         let key = self.schema.user_key(user);
         if let Some(held) = registry.held_here(user, false) {
             let value = self.schema.user_value(&held);

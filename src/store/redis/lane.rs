@@ -32,8 +32,10 @@ pub struct Lane {
     /// Holds to write, by room and user.
     holds: HashMap<Place, Pending, RandomState>,
     /// What was said, in order.
-    said: Vec<(Place, Box<str>)>,
+    said: Vec<Said>,
     said_bytes: usize,
+    /// How much was said so far.
+    said_count: u64,
     /// Users who are to go and whom nobody has been told of.
     removals: Vec<Going>,
     /// Whom the others have been told of, and are told of again for a while: they may have been away.
@@ -67,6 +69,15 @@ enum Pending {
         fresh: bool,
     },
     Released(Reason),
+}
+
+/// A message to a room.
+#[derive(Debug)]
+struct Said {
+    /// Those who are told twice, because nobody knew whether the first time was heard, know it by this.
+    number: u64,
+    place: Place,
+    data: Box<str>,
 }
 
 /// A user who is to go.
@@ -109,6 +120,7 @@ impl Lane {
             holds: HashMap::default(),
             said: Vec::new(),
             said_bytes: 0,
+            said_count: 0,
             removals: Vec::new(),
             told_removals: Vec::new(),
             removals_asked: 0,
@@ -132,7 +144,10 @@ impl Lane {
                 self.keys.mark(&place.1);
                 self.record_hold(place, told);
             }
-            News::Said(place, data) => self.keep_said(vec![(place, data)]),
+            News::Said(place, data) => {
+                self.said_count += 1;
+                self.keep_said(vec![Said { number: self.said_count, place, data }]);
+            }
             News::Removed(removal) if self.removals.len() < MAX_WAITING => {
                 self.removals_asked += 1;
                 self.removals.push(Going { asked: self.now, number: self.removals_asked, removal });
@@ -165,12 +180,12 @@ impl Lane {
     }
 
     /// Keeps what was said, as far as there is room for it.
-    fn keep_said(&mut self, said: Vec<(Place, Box<str>)>) {
-        for (place, data) in said {
-            let bytes = data.len() + size_of::<(Place, Box<str>)>();
+    fn keep_said(&mut self, said: Vec<Said>) {
+        for said in said {
+            let bytes = said.data.len() + size_of::<Said>();
             if self.said_bytes + bytes <= MAX_SAID_BYTES {
                 self.said_bytes += bytes;
-                self.said.push((place, data));
+                self.said.push(said);
             }
         }
     }
@@ -250,6 +265,7 @@ impl Lane {
     /// Has the hash, and all keys of users, written anew. What waits is in the registry as well.
     fn rewrite(&mut self, registry: &Registry) {
         self.holds.clear();
+        self.keys.forget_ended(registry);
         self.confirmed = None;
         self.edition += 1;
         let users = registry.users_held_here(|user| self.schema.lane_of(user) == self.number);

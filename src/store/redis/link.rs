@@ -39,7 +39,8 @@ const SCAN_COUNT: usize = 1000;
 pub struct Target {
     seeds: Vec<ConnectionInfo>,
     cluster: bool,
-    /// Servers of the cluster that have been heard of, in case the seeds are gone; the one that answered last comes first.
+    /// Servers of the cluster that have been heard of, in case the seeds are gone, in the order to ask them. Who was asked goes to the
+    /// end: one that is cut off from the others goes on telling that it is the master.
     known: RefCell<Vec<ConnectionAddr>>,
 }
 
@@ -139,18 +140,32 @@ impl Target {
             }
         }
         let mut trouble = String::new();
+        let mut silent = Vec::new();
         for server in servers {
             let asked = timeout(DEADLINE / 4, self.ask_cluster(&seed.clone().set_addr(server.clone()), key)).await;
             match asked.unwrap_or_else(|_| Err(format!("{LATE} {} ms", (DEADLINE / 4).as_millis()))) {
-                Ok(master) => return Ok(seed.clone().set_addr(master)),
-                Err(error) => trouble = format!("{error} ({server})"),
+                Ok((master, mut known)) => {
+                    known.retain(|known| *known != server && !silent.contains(known));
+                    known.push(server);
+                    known.extend(silent);
+                    self.known.replace(known);
+                    return Ok(seed.clone().set_addr(master));
+                }
+                Err(error) => {
+                    trouble = format!("{error} ({server})");
+                    silent.push(server);
+                }
             }
         }
         Err(trouble)
     }
 
-    /// Asks one server of the cluster who has the slot of a key.
-    async fn ask_cluster(&self, server: &ConnectionInfo, key: &str) -> Result<ConnectionAddr, String> {
+    /// Asks one server of the cluster who has the slot of a key, and who else there is.
+    async fn ask_cluster(
+        &self,
+        server: &ConnectionInfo,
+        key: &str,
+    ) -> Result<(ConnectionAddr, Vec<ConnectionAddr>), String> {
         let mut connection = open(server.clone(), AsyncConnectionConfig::new()).await?;
         let mut pipeline = Pipeline::new();
         pipeline.cmd("CLUSTER").arg("KEYSLOT").arg(key).cmd("CLUSTER").arg("SLOTS");
@@ -160,16 +175,15 @@ impl Target {
             return Err("CLUSTER KEYSLOT is not answered by a number".to_owned());
         };
         let ranges = ranges(&refuse(slots)?, server.addr());
-        let mut known = vec![server.addr().clone()];
+        let mut known = Vec::new();
         for server in ranges.iter().flat_map(|range| &range.servers) {
             if !known.contains(server) {
                 known.push(server.clone());
             }
         }
-        self.known.replace(known);
         let range = ranges.into_iter().find(|range| (range.first..=range.last).contains(&slot));
         let master = range.and_then(|range| range.servers.into_iter().next());
-        master.ok_or_else(|| format!("no server has slot {slot}"))
+        Ok((master.ok_or_else(|| format!("no server has slot {slot}"))?, known))
     }
 }
 
@@ -245,7 +259,15 @@ async fn open(info: ConnectionInfo, config: AsyncConnectionConfig) -> Result<Mul
     let client = Client::open(info).map_err(|error| error.to_string())?;
     // Deadlines are ours: they have to hold whatever the crate is doing.
     let config = config.set_response_timeout(None).set_connection_timeout(None);
-    in_time(client.get_multiplexed_async_connection_with_config(&config)).await
+    in_time(client.get_multiplexed_async_connection_with_config(&config)).await.map_err(without_arguments)
+}
+
+/// A server that does not know the command that signs in repeats it, password and all.
+fn without_arguments(error: String) -> String {
+    match error.split_once(", with args beginning with") {
+        Some((error, _)) => format!("{error} (it has to be Redis 6 or later)"),
+        None => error,
+    }
 }
 
 async fn in_time<T>(work: impl Future<Output = redis::RedisResult<T>>) -> Result<T, String> {

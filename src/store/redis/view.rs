@@ -6,20 +6,18 @@
 
 mod reading;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::event::{Event, Happened, Line};
 use super::schema::Schema;
 use crate::dialect::json::Reader;
 use crate::presence::{Reason, Registry, Remote, RunNumber};
-use crate::removal::{MAX_WAITING, Removal};
+use crate::removal::{MAX_WAITING, Recent, Removal};
 use reading::Known;
 
 pub use reading::{Load, Step};
 
-/// Removals of a run that are remembered, so that none is passed on twice.
-const MAX_REMEMBERED: usize = 1000;
 /// How much later than this node another may be back after an outage: a deadline and a pause.
 const RETURN_MS: u64 = 1500;
 /// Runs that are believed in at once: a bound on what a broken writer can make this node hold.
@@ -52,8 +50,10 @@ struct Run {
     latest: Vec<u64>,
     /// Since when a hash of this edition has been whole and older than that, by lane: if it stays so, what was heard was not true.
     doubts: Vec<Option<(u64, u64)>>,
-    /// Removals that were passed on, by lane and number, the latest at the end: they are told several times.
-    removed: VecDeque<(usize, u64)>,
+    /// Removals that were passed on, by lane: they are told several times.
+    removed: Vec<Recent>,
+    /// The number of the last message that was passed on, by lane: some are told twice.
+    said: Vec<u64>,
     heard_ms: u64,
 }
 
@@ -132,18 +132,19 @@ impl View {
         }
         run.latest[lane] = run.latest[lane].max(event.seq);
         for (id, removal) in &event.removals {
-            if !run.removed.contains(&(lane, *id)) && self.removals.len() < MAX_WAITING {
-                run.removed.push_back((lane, *id));
+            if self.removals.len() < MAX_WAITING && run.removed[lane].is_new(*id) {
                 self.removals.push(removal.clone());
             }
         }
-        while run.removed.len() > MAX_REMEMBERED {
-            run.removed.pop_front();
+        // What was said stands in no hash, and must not wait until a gap is repaired.
+        for Line { room, user, what } in event.lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
+            if let Happened::Said { number, data } = what
+                && *number > run.said[lane]
+            {
+                run.said[lane] = *number;
+                self.registry.say_remote(room, user, data.as_str().into());
+            }
         }
-        if is_new {
-            self.pass_on(lane, &event.lines);
-        }
-        let Some(run) = self.runs.get_mut(&event.run) else { return (Vec::new(), None) };
         let number = run.number;
         match &mut run.lanes[lane] {
             Known::Reading(reading) => {
@@ -236,8 +237,10 @@ impl View {
         let number = self.next_number;
         self.next_number += 1;
         let lanes = (0..self.schema.lanes).map(|_| Known::Missing { generation: 0 }).collect();
-        let (latest, doubts) = (vec![0; self.schema.lanes], vec![None; self.schema.lanes]);
-        self.runs.insert(name.to_owned(), Run { number, lanes, latest, doubts, removed: VecDeque::new(), heard_ms: 0 });
+        let (latest, doubts, said) =
+            (vec![0; self.schema.lanes], vec![None; self.schema.lanes], vec![0; self.schema.lanes]);
+        let removed = (0..self.schema.lanes).map(|_| Recent::default()).collect();
+        self.runs.insert(name.to_owned(), Run { number, lanes, latest, doubts, removed, said, heard_ms: 0 });
     }
 
     /// Tells the registry what an event says. Returns users of this node that the run has let go of.
@@ -254,19 +257,10 @@ impl View {
                         released.push(user.clone());
                     }
                 }
-                Happened::Said(_) => {} // Passed on when it was heard.
+                Happened::Said { .. } => {} // Passed on when it was heard.
             }
         }
         released
-    }
-
-    /// Passes on what was said: it stands in no hash, and must not wait until a gap is repaired.
-    fn pass_on(&mut self, lane: usize, lines: &[Line]) {
-        for Line { room, user, what } in lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
-            if let Happened::Said(data) = what {
-                self.registry.say_remote(room, user, data.as_str().into());
-            }
-        }
     }
 }
 
@@ -274,20 +268,58 @@ impl View {
 mod tests {
     use std::time::Duration;
 
+    use super::super::schema::{Head, Header};
     use super::*;
-    use crate::presence::Settings;
+    use crate::presence::{Now, Settings};
+
+    /// What n1 knows when n2 has shown itself.
+    fn view_of_another(lanes: usize) -> (Arc<Registry>, View) {
+        let registry = Arc::new(Registry::with_store(Settings { ttl: 100, workers: 1, incarnation: 1 }));
+        let (prefix, node, run) = ("p".to_owned(), "n1".to_owned(), "n1.1".to_owned());
+        let schema = Arc::new(Schema { prefix, lanes, node, run, ttl: Duration::from_secs(10) });
+        let mut view = View::new(schema, Arc::clone(&registry));
+        view.leases(true, &[("n2.1".to_owned(), true)], 0);
+        (registry, view)
+    }
 
     #[test]
     fn a_removal_that_is_told_again_is_passed_on_once_and_each_lane_counts_for_itself() {
-        let registry = Arc::new(Registry::with_store(Settings { ttl: 100, workers: 1, incarnation: 1 }));
-        let (prefix, node, run) = ("p".to_owned(), "n1".to_owned(), "n1.1".to_owned());
-        let schema = Arc::new(Schema { prefix, lanes: 2, node, run, ttl: Duration::from_secs(10) });
-        let mut view = View::new(schema, registry);
-        view.leases(true, &[("n2.1".to_owned(), true)], 0);
+        let (_, mut view) = view_of_another(2);
         for (lane, user) in [(0, "alice"), (1, "bob"), (0, "alice"), (1, "bob")] {
             view.hear(lane, &format!("n2.1\t0\nremoved\t*:{user}\t1\tkicked"), 0);
         }
         let users: Vec<_> = view.take_removals().into_iter().map(|removal| removal.user).collect();
         assert_eq!(users, ["alice".into(), "bob".into()] as [Arc<str>; 2]);
+    }
+
+    #[test]
+    fn what_is_said_again_because_nobody_knew_is_heard_once() {
+        let (registry, mut view) = view_of_another(1);
+        let alice = registry.hold_session("alice");
+        let room = registry.join(&alice, "lobby", None, Now { tick: 1, unix_ms: 1 });
+        for (seq, number) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 3)] {
+            view.hear(0, &format!("n2.1\t{seq}\nsaid\tlobby:alice\t{number}\t\"{number}\""), 0);
+        }
+        let said: Vec<_> = registry.settle(&room).said.iter().map(|said| said.data.to_string()).collect();
+        assert_eq!(said, ["\"1\"", "\"2\"", "\"3\""]);
+    }
+
+    #[test]
+    fn whoever_is_let_go_of_while_its_hash_is_read_has_its_key_written_again() {
+        let (registry, mut view) = view_of_another(1);
+        let alice = registry.hold_session("alice");
+        registry.join(&alice, "lobby", None, Now { tick: 1, unix_ms: 1 });
+        let head = |seq: u64| Some(Head { header: Header::Whole(seq), edition: 1 });
+        let load = Load { run: "n2.1".to_owned(), lane: 0 };
+        assert_eq!(view.begin(&load, head(1), 0), Step::Scan);
+        view.page(&load, &[("lobby:alice".to_owned(), "1".to_owned())]);
+        assert_eq!(view.hear(0, "n2.1\t2\nleft\tlobby:alice\tclosed", 0), (Vec::new(), None));
+        assert_eq!(view.finish(&load, head(2)), (vec!["alice".to_owned()], None));
+        // And if the word was not heard: the next reading does not find it.
+        view.hear(0, "n2.1\t3\njoined\tlobby:alice\t1", 0);
+        assert!(view.hear(0, "n2.1\t5\njoined\tlobby:bob\t1", 0).1.is_some());
+        assert_eq!(view.begin(&load, head(5), 0), Step::Scan);
+        view.page(&load, &[("lobby:bob".to_owned(), "1".to_owned())]);
+        assert_eq!(view.finish(&load, head(5)), (vec!["alice".to_owned()], None));
     }
 }

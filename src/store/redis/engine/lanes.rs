@@ -146,12 +146,7 @@ impl Engine {
             let message = message.ok_or("the connection for messages was lost")?;
             self.shared.counters.redis_events.add(1);
             let (renew, load) = self.view.borrow_mut().hear(number, &message, self.now_ms());
-            for user in renew {
-                self.lanes[number].lane.borrow_mut().renew(&user);
-            }
-            if let Some(load) = load {
-                self.enqueue(load);
-            }
+            self.mend(number, renew, load);
             let removals = self.view.borrow_mut().take_removals();
             if !removals.is_empty() {
                 let mut waiting = self.shared.removals.lock();
@@ -185,10 +180,18 @@ impl Engine {
             };
             let head = self.read_hash(&load, &mut connection).await?;
             task.loads.borrow_mut().pop_front();
-            let again = self.view.borrow_mut().finish(&load, head);
-            if let Some(load) = again {
-                self.enqueue(load);
-            }
+            let (renew, again) = self.view.borrow_mut().finish(&load, head);
+            self.mend(number, renew, again);
+        }
+    }
+
+    /// Has the keys of users written again whom another node has let go of, and a hash read of which something was missed.
+    fn mend(&self, number: usize, renew: Vec<String>, load: Option<Load>) {
+        for user in renew {
+            self.lanes[number].lane.borrow_mut().renew(&user);
+        }
+        if let Some(load) = load {
+            self.enqueue(load);
         }
     }
 

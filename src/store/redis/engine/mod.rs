@@ -8,7 +8,6 @@ mod leases;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::hash::Hasher;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +24,7 @@ use super::nodes::Nodes;
 use super::schema::Schema;
 use super::view::{Load, View};
 use super::{Options, Shared};
-use crate::clock::unix_ms;
+use crate::clock::{random, unix_ms};
 use crate::presence::{Registry, Tick};
 use crate::store::Unavailable;
 
@@ -253,9 +252,4 @@ impl Engine {
     fn now(&self) -> Tick {
         (self.started.elapsed().as_nanos() / self.tick.as_nanos()) as Tick
     }
-}
-
-/// Any number: the standard library's hashers begin with random keys.
-fn random() -> u64 {
-    std::hash::BuildHasher::build_hasher(&std::hash::RandomState::new()).finish()
 }

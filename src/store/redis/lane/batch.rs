@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::command::{Command, Reply};
 use super::super::event;
 use super::super::schema::{EDITION, HEADER, Header, field, hold};
-use super::{Going, Hash, Lane, Outcome, Pending};
+use super::{Going, Hash, Lane, Outcome, Pending, Said};
 use crate::presence::{Reason, Registry, Tick};
 use crate::removal::MAX_WAITING;
 use crate::store::Place;
@@ -22,9 +22,10 @@ pub struct Batch {
     pub commands: Vec<Command>,
     /// Keys of users that it writes.
     pub keys_written: u64,
-    holds: Vec<(Place, Pending)>,
+    /// Those that are held with since when the user has been online.
+    holds: Vec<(Place, Pending, u64)>,
     users: Vec<Arc<str>>,
-    said: Vec<(Place, Box<str>)>,
+    said: Vec<Said>,
     removals: Vec<Going>,
     garbage: Vec<String>,
     seq: u64,
@@ -92,8 +93,8 @@ impl Lane {
     }
 
     fn changes(&mut self, registry: &Registry, now: Tick) -> Batch {
-        let holds = self.take_holds();
-        for ((_, user), pending) in &holds {
+        let holds = self.take_holds(registry);
+        for ((_, user), pending, _) in &holds {
             // A hold without a key would not be seen by whoever looks at keys alone.
             if matches!(pending, Pending::Held { .. }) && !self.keys.has(user) {
                 self.keys.mark(user);
@@ -106,7 +107,7 @@ impl Lane {
         let mut commands: Vec<_> = garbage.iter().cloned().map(Command::Unlink).collect();
         if !(holds.is_empty() && said.is_empty()) {
             self.seq += 1;
-            self.write_holds(&holds, &said, &removals, registry, &mut commands);
+            self.write_holds(&holds, &said, &removals, &mut commands);
         } else if !removals.is_empty() {
             commands.push(self.tell_again(&removals));
         }
@@ -126,13 +127,17 @@ impl Lane {
     }
 
     /// Takes as many holds as go into one batch.
-    fn take_holds(&mut self) -> Vec<(Place, Pending)> {
+    fn take_holds(&mut self, registry: &Registry) -> Vec<(Place, Pending, u64)> {
         let (mut holds, mut bytes) = (Vec::new(), 0);
         for (place, pending) in self.holds.extract_if(|_, _| true) {
-            if let Pending::Held { state: Some(state), .. } = &pending {
-                bytes += state.as_str().len();
+            let mut since = 0;
+            if let Pending::Held { state, .. } = &pending {
+                // Gone from the registry already: its end is about to be recorded.
+                let Some(online_since) = registry.since(&place.1) else { continue };
+                since = online_since;
+                bytes += state.as_ref().map_or(0, |state| state.as_str().len());
             }
-            holds.push((place, pending));
+            holds.push((place, pending, since));
             if holds.len() >= BATCH || bytes >= BATCH_BYTES {
                 break;
             }
@@ -143,22 +148,20 @@ impl Lane {
     /// The hash first, then its header, then the event: whoever hears of it can read it.
     fn write_holds(
         &mut self,
-        holds: &[(Place, Pending)],
-        said: &[(Place, Box<str>)],
+        holds: &[(Place, Pending, u64)],
+        said: &[Said],
         removals: &[Going],
-        registry: &Registry,
         commands: &mut Vec<Command>,
     ) {
         let key = self.schema.hash_key(self.number, &self.schema.run);
         let mut event = event::Writer::new(&self.schema.run, self.seq);
         let mut fields = Vec::with_capacity(holds.len());
         let mut removed = Vec::new();
-        for ((room, user), pending) in holds {
+        for ((room, user), pending, since) in holds {
             match pending {
                 Pending::Held { state, joined, .. } => {
-                    let since = registry.since(user).unwrap_or(0);
-                    fields.push((field(room, user), hold(since, state.as_ref())));
-                    event.held(*joined, room, user, since, state.as_ref());
+                    fields.push((field(room, user), hold(*since, state.as_ref())));
+                    event.held(*joined, room, user, *since, state.as_ref());
                 }
                 Pending::Released(reason) => {
                     removed.push(field(room, user));
@@ -166,7 +169,9 @@ impl Lane {
                 }
             }
         }
-        said.iter().for_each(|((room, user), data)| event.said(room, user, data));
+        for Said { number, place: (room, user), data } in said {
+            event.said(*number, room, user, data);
+        }
         removals.iter().for_each(|going| event.removed(going.number, &going.removal));
         if !removed.is_empty() {
             commands.push(Command::HashRemove { key: key.clone(), fields: removed });
@@ -194,7 +199,8 @@ impl Lane {
             return Outcome::Lost;
         }
         self.told_removals.extend(batch.removals.iter().cloned());
-        self.told_removals.truncate(MAX_WAITING);
+        // Of too many the oldest go: the others remember the latest.
+        self.told_removals.drain(..self.told_removals.len().saturating_sub(MAX_WAITING));
         if batch.part == Part::LastPage || self.confirmed.is_some() && batch.part == Part::Changes {
             self.confirmed = Some(batch.seq);
         }
@@ -208,7 +214,7 @@ impl Lane {
         if batch.part != Part::Changes {
             self.confirmed = None; // The pages after it may be there without it.
         }
-        for (place, pending) in batch.holds {
+        for (place, pending, _) in batch.holds {
             let (joined, reason) = match pending {
                 Pending::Held { joined, .. } => (joined, Reason::Left),
                 Pending::Released(reason) => (true, reason),

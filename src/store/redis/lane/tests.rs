@@ -190,3 +190,37 @@ fn what_is_said_while_nobody_can_be_told_has_a_bound() {
     }
     assert!(bench.lane.said_bytes <= MAX_SAID_BYTES && bench.lane.said.len() > 10);
 }
+
+#[test]
+fn a_redis_that_refuses_to_be_written_has_nobody_remembered_for_ever() {
+    let mut bench = Bench::connected();
+    for round in 0..20 * TTL_TICKS {
+        let passing = bench.registry.hold_session(&format!("passing{round}"));
+        bench.registry.join(&passing, "lobby", None, bench.now());
+        bench.pass();
+        // The hash has ended, and may not be written.
+        bench.lane.reconnected();
+        assert_eq!(bench.lane.verify(Some(&Reply::Texts(vec![None, None])), &bench.registry), Outcome::Lost);
+        let batch = bench.lane.next_batch(&bench.registry, bench.tick).unwrap();
+        let refused = vec![Reply::Failed("OOM".to_owned()); batch.commands.len()];
+        assert!(matches!(bench.lane.answered(&batch, &refused, &bench.registry), Outcome::Refused(_)));
+        bench.lane.failed(batch, &bench.registry);
+        bench.registry.end_session(&passing, Reason::Closed);
+        bench.pass();
+        assert!(bench.lane.pending() as u64 <= 2 * TTL_TICKS + 10, "{} wait in round {round}", bench.lane.pending());
+    }
+}
+
+#[test]
+fn who_is_gone_by_the_time_of_the_batch_is_not_told_of_as_held() {
+    let mut bench = Bench::connected();
+    let session = bench.registry.hold_session("alice");
+    bench.registry.join(&session, "lobby", None, bench.now());
+    bench.pass();
+    bench.registry.end_session(&session, Reason::Closed);
+    bench.tick += 1;
+    bench.announcer.tick(Now { tick: bench.tick, unix_ms: bench.tick * 100 });
+    assert!(bench.lane.next_batch(&bench.registry, bench.tick).is_some_and(|batch| {
+        !batch.commands.iter().any(|command| matches!(command, Command::HashSet { .. } | Command::Publish { .. }))
+    }));
+}

@@ -110,16 +110,17 @@ impl View {
     }
 
     /// The hash has been read, and this is its head now: what was heard meanwhile comes on top, and what is not held any more is
-    /// let go of. Returns it again if something was missed meanwhile.
-    pub fn finish(&mut self, load: &Load, head: Option<Head>) -> Option<Load> {
-        let lane = load.lane;
-        let run = self.runs.get_mut(&load.run)?;
+    /// let go of. Returns users of this node whose keys another node may have deleted, and the hash again if something was missed
+    /// meanwhile.
+    pub fn finish(&mut self, load: &Load, head: Option<Head>) -> (Vec<String>, Option<Load>) {
+        let (lane, mut released) = (load.lane, Vec::new());
+        let Some(run) = self.runs.get_mut(&load.run) else { return (released, None) };
         let number = run.number;
         let reading = match std::mem::replace(&mut run.lanes[lane], Known::Missing { generation: 0 }) {
             Known::Reading(reading) => reading,
             other => {
                 run.lanes[lane] = other;
-                return None;
+                return (released, None);
             }
         };
         let Reading { generation, before, .. } = reading;
@@ -128,12 +129,12 @@ impl View {
         if scanned && !head.is_some_and(is_same) {
             // It was written anew meanwhile, so that the pages are of two hashes.
             run.lanes[lane] = Known::Missing { generation: before };
-            return None;
+            return (released, None);
         }
         let (mut seq, mut missed) = (reading.seq, reading.overflowed);
         for event in reading.waiting.iter().filter(|event| event.seq > reading.seq) {
             if event.seq == seq + 1 && !event.lines.is_empty() && !missed {
-                self.apply(number, generation, lane, &event.lines);
+                released.extend(self.apply(number, generation, lane, &event.lines));
                 seq = event.seq;
             } else {
                 missed |= event.seq > seq;
@@ -141,17 +142,19 @@ impl View {
         }
         if scanned && !missed {
             let schema = &self.schema;
-            self.registry.sweep_remote(number, generation, Reason::Left, |user| schema.lane_of(user) == lane);
+            released.extend(
+                self.registry.sweep_remote(number, generation, Reason::Left, |user| schema.lane_of(user) == lane),
+            );
         }
-        let run = self.runs.get_mut(&load.run)?;
+        let Some(run) = self.runs.get_mut(&load.run) else { return (released, None) };
         run.latest[lane] = run.latest[lane].max(seq);
         if missed {
             run.lanes[lane] = Known::Missing { generation: before };
             self.read(load, false);
-            return Some(load.clone());
+            return (released, Some(load.clone()));
         }
         run.lanes[lane] = Known::Current { seq, generation };
-        None
+        (released, None)
     }
 
     /// The reading was broken off.
