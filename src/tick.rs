@@ -121,7 +121,7 @@ impl Announcer {
         self.events(visit, &mut update);
         let said = heard(visit);
         messages(visit, &said, &mut update);
-        if **visit.room.name() == *LOBBY {
+        if visit.room.is_named(LOBBY) {
             self.talk(visit, &said, &mut update);
         }
         let mut put_off = AudienceSet::default();

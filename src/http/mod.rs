@@ -101,7 +101,7 @@ async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgrad
 async fn hand_over(upgraded: Upgraded, worker: &Rc<Worker>) {
     let Upgraded { stream, answer, read_ahead, accepted } = upgraded;
     if worker.draining.get() {
-        refuse(stream, answer, close::RESTART, "the server is going away, come back after a random delay").await;
+        refuse(stream, answer, close::RESTART, close::RESTART_REASON).await;
     } else if worker.is_full() {
         worker.counters.connections_refused.add(1);
         refuse(stream, answer, close::TRY_AGAIN, "too many connections, try again later").await;

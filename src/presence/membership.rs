@@ -232,6 +232,6 @@ impl Registry {
     /// Whether sessions of this node hold the user there.
     pub(super) fn is_member(&self, user: &str, room: &str) -> bool {
         let Some(user) = self.users.get(user) else { return false };
-        user.memberships.iter().any(|membership| **membership.room.name() == *room && membership.sessions > 0)
+        user.memberships.iter().any(|membership| membership.room.is_named(room) && membership.sessions > 0)
     }
 }

@@ -104,7 +104,7 @@ impl Registry {
     pub fn join(&self, session: &Arc<Session>, room: &str, state: Option<State>, now: Now) -> Arc<Room> {
         let state = state.map(|state| state.stamped(now.unix_ms));
         let mut rooms = self.lock_counted(session, now);
-        if let Some(joined) = rooms.joined.iter_mut().find(|joined| **joined.room.name() == *room) {
+        if let Some(joined) = rooms.joined.iter_mut().find(|joined| joined.room.is_named(room)) {
             if state.is_some() {
                 joined.state.clone_from(&state);
                 self.set_live_state(session.user(), &joined.room, state, now);
@@ -122,7 +122,7 @@ impl Registry {
         let cleared = || self.has_store.then(|| State::written("", now.unix_ms));
         let state = state.map(|state| state.stamped(now.unix_ms)).or_else(cleared);
         let mut rooms = self.lock_counted(session, now);
-        let Some(joined) = rooms.joined.iter_mut().find(|joined| **joined.room.name() == *room) else { return false };
+        let Some(joined) = rooms.joined.iter_mut().find(|joined| joined.room.is_named(room)) else { return false };
         joined.state.clone_from(&state);
         self.set_live_state(session.user(), &joined.room, state, now);
         true
@@ -131,7 +131,7 @@ impl Registry {
     /// Takes the session out of one room. False if it had not joined it.
     pub fn leave(&self, session: &Session, room: &str) -> bool {
         let mut rooms = session.rooms.lock();
-        let Some(at) = rooms.joined.iter().position(|joined| **joined.room.name() == *room) else { return false };
+        let Some(at) = rooms.joined.iter().position(|joined| joined.room.is_named(room)) else { return false };
         let joined = rooms.joined.swap_remove(at);
         if rooms.counted {
             self.count_out(session.user(), &joined.room, Reason::Left);
@@ -142,7 +142,7 @@ impl Registry {
     /// Says something to those who look at a joined room. False if the session has not joined it, or too much is being said there.
     pub fn say(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
         let rooms = self.lock_counted(session, now);
-        let Some(joined) = rooms.joined.iter().find(|joined| **joined.room.name() == *room) else { return false };
+        let Some(joined) = rooms.joined.iter().find(|joined| joined.room.is_named(room)) else { return false };
         let (reported, taken) = joined.room.say(Said { user: Arc::clone(session.user()), data, from_here: true });
         self.queue(&joined.room, reported);
         taken

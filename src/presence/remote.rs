@@ -59,7 +59,7 @@ impl Registry {
         let name = Arc::clone(user.key());
         let user = user.value_mut();
         let held_here = user.memberships.iter().any(|membership| membership.sessions > 0);
-        let held = user.memberships.iter_mut().find(|membership| **membership.room.name() == *remote.room);
+        let held = user.memberships.iter_mut().find(|membership| membership.room.is_named(remote.room));
         if let Some(membership) = held {
             let reported = membership.release(&name, reason, |hold| hold.run == remote.run);
             self.queue(&membership.room, reported);
@@ -123,7 +123,7 @@ impl Registry {
     pub fn told(&self, room: &str, user: &str) -> Option<Option<State>> {
         let user = self.users.get(user)?;
         let mut told = user.memberships.iter().filter(|membership| membership.told);
-        told.find(|membership| **membership.room.name() == *room).map(|membership| membership.state.clone())
+        told.find(|membership| membership.room.is_named(room)).map(|membership| membership.state.clone())
     }
 
     /// Whether another node holds the user anywhere.

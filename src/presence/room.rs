@@ -164,6 +164,12 @@ impl Room {
         &self.name
     }
 
+    /// Whether that is its name.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        *self.name == *name
+    }
+
     /// Names one life of the room on one run of the node: `seq` counts within it.
     #[must_use]
     pub fn epoch(&self) -> &str {

@@ -25,6 +25,8 @@ pub mod close {
     pub const TOO_BIG: u16 = 1009;
     /// The server is going away; come back after a random delay.
     pub const RESTART: u16 = 1012;
+    /// What the frame with [`RESTART`] says.
+    pub const RESTART_REASON: &str = "the server is going away, come back after a random delay";
     /// Too many connections; try again later.
     pub const TRY_AGAIN: u16 = 1013;
 }

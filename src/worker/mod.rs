@@ -239,12 +239,7 @@ impl Worker {
 
     /// Tells all native clients whether other nodes are seen.
     pub(crate) fn tell_health(self: &Rc<Self>, frame: &[u8]) {
-        let native: Vec<_> = {
-            let connections = self.connections.borrow();
-            let open = connections.iter().filter(|(_, connection)| connection.phase.get() == Phase::Open);
-            open.filter(|(_, open)| open.dialect == Dialect::Native).map(|(_, open)| Rc::clone(open)).collect()
-        };
-        for connection in native {
+        for connection in self.open(usize::MAX, |connection| connection.dialect == Dialect::Native) {
             connection.answer(self, &mut BytesMut::from(frame));
         }
     }
@@ -256,14 +251,16 @@ impl Worker {
 
     /// Asks up to `most` clients to come back elsewhere, or later.
     pub(crate) fn send_away(self: &Rc<Self>, most: usize) {
-        let open: Vec<_> = {
-            let connections = self.connections.borrow();
-            let open = connections.iter().filter(|(_, connection)| connection.phase.get() == Phase::Open);
-            open.take(most).map(|(_, connection)| Rc::clone(connection)).collect()
-        };
-        for connection in open {
-            self.close(&connection, close::RESTART, "the server is going away, come back after a random delay");
+        for connection in self.open(most, |_| true) {
+            self.close(&connection, close::RESTART, close::RESTART_REASON);
         }
+    }
+
+    /// Up to so many of the connections that are open and are asked for. Copies, since what is done to them may remove some.
+    fn open(&self, most: usize, is_asked: impl Fn(&Connection) -> bool) -> Vec<Rc<Connection>> {
+        let connections = self.connections.borrow();
+        let open = connections.iter().filter(|(_, open)| open.phase.get() == Phase::Open && is_asked(open));
+        open.take(most).map(|(_, connection)| Rc::clone(connection)).collect()
     }
 }
 

@@ -116,7 +116,7 @@ impl Worker {
 
     /// Whether the connection may have one more room, or has this one already.
     fn room_for(&self, connection: &Connection, room: &str) -> Result<(), Refusal> {
-        let known = |subscription: &Subscription| **subscription.room.name() == *room;
+        let known = |subscription: &Subscription| subscription.room.is_named(room);
         let fits =
             connection.with_subscriptions(|rooms| rooms.len() < MAX_ROOMS_PER_CONNECTION || rooms.iter().any(known));
         ensure(fits, "forbidden", || {
@@ -126,7 +126,7 @@ impl Worker {
 }
 
 fn is_member(connection: &Connection, room: &str) -> bool {
-    let joined = |subscription: &Subscription| subscription.joined && **subscription.room.name() == *room;
+    let joined = |subscription: &Subscription| subscription.joined && subscription.room.is_named(room);
     connection.with_subscriptions(|rooms| rooms.iter().any(joined))
 }
 

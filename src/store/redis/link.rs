@@ -69,21 +69,11 @@ pub fn check_url(url: &str) -> Result<(), String> {
 
 fn info(url: &str) -> Result<ConnectionInfo, String> {
     let info = url.into_connection_info().map_err(|error| {
-        format!("is not the URL of a Redis server ({}): write it like redis://127.0.0.1:6379, rediss://user:password@host:6380 or redis+unix:///path/to/socket", error.kind_text())
+        format!("is not the URL of a Redis server ({:?}): write it like redis://127.0.0.1:6379, rediss://user:password@host:6380 or redis+unix:///path/to/socket", error.kind())
     })?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 5);
     let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(KEEPALIVE * 2);
     Ok(info.set_tcp_settings(tcp))
-}
-
-trait KindText {
-    fn kind_text(&self) -> String;
-}
-
-impl KindText for redis::RedisError {
-    fn kind_text(&self) -> String {
-        format!("{:?}", self.kind())
-    }
 }
 
 impl Target {

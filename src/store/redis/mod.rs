@@ -91,6 +91,14 @@ struct Shared {
     counters: StoreCounters,
 }
 
+impl Shared {
+    /// Has the thread write what is left and end.
+    fn end(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+}
+
 impl Redis {
     /// Connects, takes the node id and reads what the others hold.
     ///
@@ -159,8 +167,7 @@ impl Store for Redis {
     }
 
     fn close(&self) {
-        self.shared.closing.store(true, Ordering::Relaxed);
-        self.shared.wake.notify_one();
+        self.shared.end();
         if let Some(thread) = self.thread.lock().take() {
             // It ends by itself, after one deadline at the most; if it panicked, the log says so.
             let _ = thread.join();
@@ -170,7 +177,6 @@ impl Store for Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::Relaxed);
-        self.shared.wake.notify_one();
+        self.shared.end();
     }
 }

@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::command::Reply;
-
 use crate::dialect::json::{Reader, is_object, put_list, put_number, put_string};
 use crate::dialect::native::MAX_STATE_BYTES;
 use crate::presence::{HeldHere, State, check_id};

@@ -97,9 +97,8 @@ impl Engine {
         let now = texts(self.ask(connection, &lease).await?)?;
         if !now.is_empty() && now != first {
             let node = &self.schema.node;
-            return Err(
-                self.misfit(format!("another node with the id {node:?} is running: give each its own with --node-id"))
-            );
+            let message = format!("another node with the id {node:?} is running: give each its own with --node-id");
+            return Err(self.misfit(message));
         }
         let commands = self.nodes.borrow().inherit();
         self.ask(connection, &commands).await.map(|_| ())
@@ -110,8 +109,8 @@ impl Engine {
         let own = self.schema.lanes;
         match leases.iter().filter_map(|lease| lanes_of(lease)).find(|lanes| *lanes != own) {
             Some(lanes) => {
-                Err(self
-                    .misfit(format!("other nodes use --redis-lanes {lanes}, this one {own}: all must use the same")))
+                let message = format!("other nodes use --redis-lanes {lanes}, this one {own}: all must use the same");
+                Err(self.misfit(message))
             }
             None => Ok(()),
         }
