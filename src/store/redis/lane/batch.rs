@@ -179,7 +179,9 @@ impl Lane {
         if !fields.is_empty() {
             commands.push(Command::HashSet { key: key.clone(), fields });
         }
-        commands.push(Command::HashCount { key, field: HEADER, by: self.seq - self.header });
+        commands.push(Command::HashCount { key: key.clone(), field: HEADER, by: self.seq - self.header });
+        // If it was lost and this begins it anew, nothing else may give it an end before this node dies.
+        commands.push(Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() });
         self.header = self.seq;
         commands.push(self.tell(event));
     }

@@ -76,6 +76,7 @@ fn a_join_is_one_pipeline_and_a_leave_is_one() {
             [
                 Command::HashSet { .. },
                 Command::HashCount { by: 1, .. },
+                Command::Keep { .. },
                 Command::Publish { .. },
                 Command::Set { ttl_ms: 10_000, .. }
             ]
@@ -88,7 +89,13 @@ fn a_join_is_one_pipeline_and_a_leave_is_one() {
     assert!(
         matches!(
             &commands[..],
-            [Command::HashRemove { .. }, Command::HashCount { by: 1, .. }, Command::Publish { .. }, Command::Unlink(_)]
+            [
+                Command::HashRemove { .. },
+                Command::HashCount { by: 1, .. },
+                Command::Keep { .. },
+                Command::Publish { .. },
+                Command::Unlink(_)
+            ]
         ),
         "{commands:?}"
     );
