@@ -11,7 +11,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::builder::Resettable;
+use clap::{Arg, CommandFactory, FromArgMatches};
 
 use crate::store::redis;
 
@@ -80,8 +81,6 @@ pub struct Config {
     pub log: String,
     /// The form of log lines.
     pub log_format: LogFormat,
-    /// What to do instead of serving.
-    pub command: Option<Command>,
 }
 
 /// Why a command line cannot work.
@@ -111,7 +110,7 @@ impl Config {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        Args::try_parse_from(args).map_err(ConfigError::Usage)?.resolve()
+        Args::read(args)?.resolve()
     }
 
     /// A duration in ticks, rounded up: a lease is never shorter than asked for.
@@ -135,10 +134,28 @@ impl Config {
 }
 
 impl Args {
+    /// Reads a command line, program name first, and the environment. A variable that is empty is one that is not set, as those are that
+    /// a compose file passes on.
+    pub fn read<I, T>(args: I) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        let mut command = Self::command().mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg });
+        let matches = command.try_get_matches_from_mut(args).map_err(ConfigError::Usage)?;
+        Self::from_arg_matches(&matches).map_err(|error| ConfigError::Usage(error.format(&mut command)))
+    }
+
+    /// Where to listen.
+    pub fn address(&self) -> Result<SocketAddr, ConfigError> {
+        address(&self.listen)
+    }
+
     /// Checks each setting and the relations between them, and works out what was left open.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         self.check()?;
-        let listen = address(&self.listen)?;
+        let listen = self.address()?;
         if self.status_port.is_some_and(|port| port != 0 && port == listen.port()) {
             return Err(ConfigError::Invalid(format!(
                 "--status-port is {0} and --listen is {listen}: port {0} serves everything already",
@@ -167,7 +184,6 @@ impl Args {
             admin_token: self.admin_token,
             log: self.log,
             log_format: self.log_format,
-            command: self.command,
         })
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 use rollcall::Server;
-use rollcall::config::{Command, Config, ConfigError, EXIT_USAGE, LogFormat};
+use rollcall::config::{Args, Command, Config, ConfigError, EXIT_USAGE, LogFormat};
 use rollcall::health;
 use rollcall::store::{EXIT_UNAVAILABLE, Unavailable};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,17 +19,22 @@ static GLOBAL: MiMalloc = MiMalloc;
 const EXIT_INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
-    let config = match Config::from_args(std::env::args_os()) {
-        Ok(config) => config,
-        Err(error) => return explain(&error),
-    };
-    if let Some(Command::Health { url }) = &config.command {
-        return end(health::ask(url.as_deref(), config.listen));
+    match Args::read(std::env::args_os()).and_then(run) {
+        Ok(code) => code,
+        Err(error) => explain(&error),
     }
+}
+
+fn run(args: Args) -> Result<ExitCode, ConfigError> {
+    // The server that is asked may have flags that this command has not: only where it listens has to be right.
+    if let Some(Command::Health { url }) = &args.command {
+        return Ok(end(health::ask(url.as_deref(), args.address()?)));
+    }
+    let config = args.resolve()?;
     // Written by a thread of its own: a terminal that is stopped, or a pipe that nobody reads, must not stop the server.
     let (writer, _flush_at_end) = tracing_appender::non_blocking(std::io::stderr());
     start_log(&config, writer);
-    end(serve(config))
+    Ok(end(serve(config)))
 }
 
 fn end(result: anyhow::Result<()>) -> ExitCode {

@@ -215,6 +215,28 @@ async fn json_logs_are_json() {
 }
 
 #[test]
+fn variables_are_flags_and_empty_ones_are_none() {
+    let said = |name: &str, value: &str| {
+        let mut command = command(&["--listen", "127.0.0.1:0", "--workers", "1"]);
+        command.env(name, value);
+        text(&finish(command))
+    };
+    for value in ["1", "true", "yes", "on"] {
+        for flag in ["REDIS_CLUSTER", "REDIS_OPTIONAL"] {
+            let said = said(&format!("ROLLCALL_{flag}"), value);
+            assert!(said.contains("does not say which"), "{flag}={value}: {said}");
+        }
+    }
+    assert!(said("ROLLCALL_TTL", "soon").contains("write it like"));
+    let mut with_empty = command(&["--listen", "127.0.0.1:0", "--workers", "1"]);
+    with_empty.envs(["REDIS", "TTL", "DEV_LOGIN", "ADMIN_TOKEN"].map(|flag| (format!("ROLLCALL_{flag}"), "")));
+    let mut process = Process::spawn(with_empty);
+    process.address();
+    process.signal("TERM");
+    assert!(process.ended().success(), "{:?}", process.output());
+}
+
+#[test]
 fn health_asks_the_server_and_says_why_not() {
     let mut process = Process::start(&["--workers", "1"]);
     let address = process.address().to_string();
@@ -238,6 +260,8 @@ fn health_asks_the_server_and_says_why_not() {
     assert_eq!(answered(&["health", &format!("{url}/livez")]).0, Some(0));
     let mut from_environment = command(&["health"]);
     from_environment.env("ROLLCALL_LISTEN", address.replace("127.0.0.1", "0.0.0.0"));
+    // A variable that the server's flags go with is no fault of this command, which has not got them.
+    from_environment.env("ROLLCALL_SESSION_KEY", "k".repeat(40)).env("ROLLCALL_GRACE", "1h");
     let output = finish(from_environment);
     assert!(output.status.code() == Some(0) || text(&output).contains("no answer"), "{}", text(&output));
 

@@ -200,6 +200,22 @@ async fn a_second_join_updates_state_and_detail_and_sends_a_snapshot() {
 }
 
 #[tokio::test]
+async fn a_second_join_without_observing_ends_observation() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.enter("alice", "lobby").await;
+    let mut bob = server.enter("bob", "lobby").await;
+    bob.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+    bob.barrier().await;
+    let mark = bob.mark();
+    let _carol = server.enter("carol", "lobby").await;
+    alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
+    bob.barrier().await;
+    assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new());
+    assert!(alice.has("lobby", "bob"));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn several_connections_of_a_user_are_one_member() {
     let server = TestServer::start(&[]);
     let mut watcher = server.watch("watcher", "lobby").await;

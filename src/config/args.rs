@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Presence for production browser clients: who is here, right now.
@@ -32,8 +33,8 @@ pub struct Args {
     #[arg(long, env = "ROLLCALL_TICK", default_value = "100ms", value_parser = duration, value_name = "DURATION")]
     pub tick: Duration,
 
-    /// What counts as a sign of life: any frame and pong, or strictly heartbeats [default: as each protocol documents it, any
-    /// for presence.v1 and strict for /ws/{user_id}]
+    /// What counts as a sign of life: any frame and pong, or strictly what a client says, heartbeats above all [default: as each
+    /// protocol documents it, any for presence.v1 and strict for /ws/{user_id}]
     #[arg(long, env = "ROLLCALL_LIVENESS", value_name = "RULE")]
     pub liveness: Option<Liveness>,
 
@@ -68,11 +69,11 @@ pub struct Args {
     pub redis: Vec<String>,
 
     /// The one URL of --redis is of a Redis Cluster
-    #[arg(long, env = "ROLLCALL_REDIS_CLUSTER")]
+    #[arg(long, env = "ROLLCALL_REDIS_CLUSTER", value_parser = BoolishValueParser::new())]
     pub redis_cluster: bool,
 
     /// Start and go on although Redis cannot be reached at the start, alone until it can
-    #[arg(long, env = "ROLLCALL_REDIS_OPTIONAL")]
+    #[arg(long, env = "ROLLCALL_REDIS_OPTIONAL", value_parser = BoolishValueParser::new())]
     pub redis_optional: bool,
 
     /// The first word of every key in Redis
@@ -88,7 +89,7 @@ pub struct Args {
     pub node_id: Option<String>,
 
     /// Let anybody sign in under any name with POST /login, for development; never where strangers come
-    #[arg(long, env = "ROLLCALL_DEV_LOGIN", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, env = "ROLLCALL_DEV_LOGIN", value_parser = BoolishValueParser::new())]
     pub dev_login: bool,
 
     /// Signs the logins of --dev-login, so that they outlive a restart; at least 32 bytes [default: random at each start]
@@ -138,7 +139,7 @@ Stop with ctrl-C or SIGTERM; a second one stops at once.";
 pub enum Liveness {
     /// Any frame, pongs included: hidden tabs stay online.
     Any,
-    /// Heartbeats only.
+    /// What the client says: heartbeats, joins, states and messages.
     Strict,
 }
 

@@ -42,7 +42,8 @@ pub(super) async fn login(worker: &Rc<Worker>, request: Request<Incoming>) -> Re
         return Ok(reply);
     }
     if let Some(other) = before {
-        end(logins, worker, &other).await?;
+        // Its windows find the new login when they ask: nobody waits until they have gone.
+        end(logins, worker, &other)?;
     }
     Ok(reply.and(header::SET_COOKIE, &logins.sign_in(&user, worker.shared.now().unix_ms)))
 }
@@ -52,7 +53,8 @@ pub(super) async fn logout(worker: &Rc<Worker>, request: Request<Incoming>) -> R
     let logins = logins(worker)?;
     check_origin(request.headers())?;
     if let Some(login) = find_login(logins, request.headers(), worker.shared.now()) {
-        end(logins, worker, &login).await?;
+        end(logins, worker, &login)?;
+        wait_for_ticks(worker, TICKS_UNTIL_GONE).await;
     }
     Ok(put_user(None).and(header::SET_COOKIE, &Logins::forget()))
 }
@@ -93,23 +95,19 @@ pub(super) async fn kick(worker: &Rc<Worker>, user: &str, headers: &HeaderMap) -
         return Err(Reply::error(StatusCode::FORBIDDEN, "forbidden", message));
     }
     let user = id_segment(user, "the user id")?;
-    remove(worker, Removal { user: user.as_str().into(), login: None, reason: Reason::Kicked }).await?;
+    remove(worker, Removal { user: user.as_str().into(), login: None, reason: Reason::Kicked })?;
+    wait_for_ticks(worker, TICKS_UNTIL_GONE).await;
     Ok(put_user(Some(&user)))
 }
 
-async fn end(logins: &Logins, worker: &Rc<Worker>, login: &Login) -> Result<(), Reply> {
+fn end(logins: &Logins, worker: &Worker, login: &Login) -> Result<(), Reply> {
     logins.end(login.id);
-    remove(worker, Removal { user: login.user.as_str().into(), login: Some(login.id), reason: Reason::Left }).await
+    remove(worker, Removal { user: login.user.as_str().into(), login: Some(login.id), reason: Reason::Left })
 }
 
-/// Has the user go, and waits until that is told.
-async fn remove(worker: &Rc<Worker>, removal: Removal) -> Result<(), Reply> {
-    let shared = &worker.shared;
-    if !shared.removals.add(removal) {
-        return Err(Reply::busy());
-    }
-    wait_for_ticks(worker, TICKS_UNTIL_GONE).await;
-    Ok(())
+/// Has the user go with the next tick.
+fn remove(worker: &Worker, removal: Removal) -> Result<(), Reply> {
+    worker.shared.removals.add(removal).then_some(()).ok_or_else(Reply::busy)
 }
 
 fn logins(worker: &Worker) -> Result<&Logins, Reply> {

@@ -75,8 +75,10 @@ impl Worker {
             Command::Join { room, state, audience, resume } => self.room_for(connection, room).map(|()| {
                 let room = registry.join(session, room, state, now);
                 self.fanout.borrow_mut().joined(connection, &room);
-                if let Some(audience) = audience {
-                    self.observe(connection, room.name(), audience, resume);
+                match audience {
+                    Some(audience) => self.observe(connection, room.name(), audience, resume),
+                    // It may have looked before.
+                    None => drop(self.fanout.borrow_mut().unobserve(self, connection, room.name())),
                 }
             }),
             Command::Leave { room } => {
