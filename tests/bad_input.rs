@@ -28,7 +28,8 @@ struct Watched {
 
 impl Watched {
     async fn start(flags: &[&str]) -> Self {
-        let mut process = Process::start(&[&["--ttl", "600s", "--tick", "20ms"], flags].concat());
+        let mut process =
+            Process::start(&[&["--ttl", "600s", "--header-timeout", "600s", "--tick", "20ms"], flags].concat());
         let address = process.address();
         let mut witness = Mirror::connect(address, "witness", &["lobby"]).await;
         witness.wait_until("herself", |witness| witness.has("lobby", "witness")).await;

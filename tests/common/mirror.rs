@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::room::{Members, Room, assert_keys, number, string};
 use super::socket::{Event, Socket};
@@ -66,7 +66,7 @@ impl Mirror {
 
     /// The same, and it beats by itself from now on.
     pub(crate) fn beating(self) -> Self {
-        self.socket.beat();
+        self.socket.beat(Duration::from_millis(number(&self.welcome, "ttl_ms")));
         self
     }
 

@@ -22,9 +22,15 @@ pub(crate) const SHORT: [&str; 2] = ["--ttl", "3s"];
 /// When it is over a node that was not heard of since has been declared dead: it needs a lease, and 1.5 s in which others come back.
 pub(crate) const LONGER: Duration = Duration::from_secs(5);
 pub(crate) const TICK: Duration = Duration::from_millis(50);
-/// Quick ticks, one worker, and no lease that ends and no stop that is cut short while a test lasts.
-const DEFAULTS: [[&str; 2]; 5] =
-    [["--listen", "127.0.0.1:0"], ["--workers", "1"], ["--tick", "50ms"], ["--ttl", "60s"], ["--drain", "60s"]];
+/// Quick ticks, one worker, and no time that runs out while a test lasts, however slow the machine.
+const DEFAULTS: [[&str; 2]; 6] = [
+    ["--listen", "127.0.0.1:0"],
+    ["--workers", "1"],
+    ["--tick", "50ms"],
+    ["--ttl", "60s"],
+    ["--header-timeout", "600s"],
+    ["--drain", "60s"],
+];
 
 pub(crate) struct Node {
     pub(crate) id: String,

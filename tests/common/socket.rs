@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
+use tokio::time::{Duration, Interval, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -28,11 +28,9 @@ enum Command {
     /// Messages to send in one write.
     Send(Vec<Message>),
     Read(bool),
-    Beat,
+    /// Send a heartbeat each time that this has passed.
+    Beat(Duration),
 }
-
-/// How often a client beats that is told to: whatever keeps it from that must last longer than this before a short lease is in danger.
-const BEAT_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) struct Socket {
     commands: UnboundedSender<Command>,
@@ -74,9 +72,9 @@ impl Socket {
         let _ = self.commands.send(Command::Send(messages));
     }
 
-    /// Sends a heartbeat by itself every now and then. Else it answers the server's pings only.
-    pub(crate) fn beat(&self) {
-        let _ = self.commands.send(Command::Beat);
+    /// Sends heartbeats by itself, six for each lease, so that most of one is left for pauses. Else it answers the server's pings only.
+    pub(crate) fn beat(&self, lease: Duration) {
+        let _ = self.commands.send(Command::Beat(lease / 6));
     }
 
     pub(crate) fn close(&self, code: u16) {
@@ -96,9 +94,8 @@ async fn serve(
     mut commands: UnboundedReceiver<Command>,
     events: UnboundedSender<Event>,
 ) {
-    let (mut reading, mut beating) = (true, false);
-    let mut beat = interval(BEAT_EVERY);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reading = true;
+    let mut beat: Option<Interval> = None;
     loop {
         tokio::select! {
             command = commands.recv() => match command {
@@ -109,10 +106,12 @@ async fn serve(
                     let _ = stream.flush().await;
                 }
                 Some(Command::Read(on)) => reading = on,
-                Some(Command::Beat) => beating = true,
+                Some(Command::Beat(every)) => {
+                    beat.insert(interval(every)).set_missed_tick_behavior(MissedTickBehavior::Delay);
+                }
                 None => return,
             },
-            _ = beat.tick(), if beating => {
+            () = tick(&mut beat) => {
                 let _ = stream.send(Message::text("heartbeat")).await;
             }
             message = stream.next(), if reading => {
@@ -129,5 +128,13 @@ async fn serve(
                 let _ = events.send(event);
             }
         }
+    }
+}
+
+/// Waits for the next time to beat, for ever if there is none.
+async fn tick(beat: &mut Option<Interval>) {
+    match beat {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::room::assert_keys;
 use super::socket::{Event, Socket};
-use super::{DEADLINE, encoded};
+use super::{DEADLINE, TTL, encoded};
 
 pub(crate) struct UserList {
     /// The last list.
@@ -52,9 +52,9 @@ impl UserList {
         list
     }
 
-    /// The same, and it beats by itself from now on.
+    /// The same, and it beats by itself from now on, often enough for the shortest leases of nodes.
     pub(crate) fn beating(self) -> Self {
-        self.socket.beat();
+        self.socket.beat(TTL);
         self
     }
 

@@ -201,8 +201,8 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_comes_back() {
 async fn a_crowd_goes_through_in_portions() {
     const USERS: usize = 1500;
     let redis = Redis::start().await;
-    // Fifteen hundred clients need longer than one to be heard.
-    let flags = ["--ttl", "10s"];
+    // So many clients need long to be heard.
+    let flags = ["--ttl", "20s"];
     let a = Node::start("a", &redis.url(), &flags).await;
     let b = Node::start("b", &redis.url(), &flags).await;
     let counted = |node: &Node, count: usize| {

@@ -202,6 +202,9 @@ async fn a_logout_ends_that_login_on_every_node(store: Store) {
     let (mut here, mut there) = (connect(&a, &first).await, connect(&b, &first).await);
     let mut other = connect(&b, &second).await;
     witnesses.agree(&[&a, &b], &["alice"]).await;
+    // What she holds on b is told in order: where this is known, her other login is.
+    other.send_json(&json!({"type": "join", "room": "told", "observe": false})).await;
+    a.until("it is told", async || a.members("told").await.contains_key("alice")).await;
     assert_eq!(send(&a, "POST", "/logout", &first, "").await.status, 200);
     assert_eq!(here.closed().await, Some(1008));
     assert_eq!(there.closed().await, Some(1008));

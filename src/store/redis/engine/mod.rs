@@ -25,6 +25,7 @@ use super::schema::Schema;
 use super::view::{Load, View};
 use super::{Options, Shared};
 use crate::clock::{random, unix_ms};
+use crate::patience;
 use crate::presence::{Registry, Tick};
 use crate::store::Unavailable;
 
@@ -125,7 +126,7 @@ impl Engine {
             engine.distribute();
         }
         // Whoever waits for the last batches waits for a bounded time.
-        if timeout(CLOSE_WITHIN, engine.finish()).await.is_err() {
+        if patience::timeout(CLOSE_WITHIN, engine.finish()).await.is_err() {
             warn!("Redis was not told everything before the end: leases there end by themselves");
         }
     }
