@@ -13,7 +13,7 @@ import { fileURLToPath } from "node:url";
 
 export const root = resolve(fileURLToPath(new URL(".", import.meta.url)), "../..");
 const target = resolve(process.env.CARGO_TARGET_DIR ?? join(root, "target"));
-const binary = resolve(process.env.ROLLCALL_BIN ?? join(target, "release/rollcall"));
+const binary = resolve(process.env.ROLLCALL_BIN ?? join(target, "debug/rollcall"));
 /** The packages live with the other build products, so the sources stay clean. */
 export const packages = process.env.ROLLCALL_NODE_PACKAGES ?? join(root, "target/browser");
 export const installed = createRequire(join(packages, "package.json"));
