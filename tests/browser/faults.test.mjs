@@ -11,7 +11,6 @@ import { HOSTILE, Scene, shows } from "./scene.mjs";
 import { freePort, installed, LEASE, STEADY } from "./server.mjs";
 
 const { WebSocket } = installed("ws");
-const scene = new Scene();
 const ARGS = { args: [...STEADY, "--dev-login"] };
 
 /** How somebody comes online on each page, and who the page shows to be. */
@@ -67,34 +66,34 @@ class Line {
   }
 }
 
-let line = null;
-afterEach(async () => {
-  await line?.cut();
-  line = null;
-});
-
-/** Somebody with a browser of their own who is online on a page. */
-async function comes(page, name, { server = scene.server, stoppable = false } = {}) {
-  const visitor = await scene.visitor();
-  if (stoppable) await visitor.context.clock.install();
-  const tab = await visitor.open(server, "", { path: PAGES[page].path(name), online: false });
-  await PAGES[page].enter?.(tab, name);
-  await phase(tab, "online");
-  return { visitor, tab };
-}
-
 const hide = (tab, hidden) => tab.evaluate((value) => {
   Object.defineProperty(document, "hidden", { value, configurable: true });
   document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
 }, hidden);
 
-const seq = async () => (await scene.server.membersOf("lobby")).seq;
+function faults(path, { path: pathOf, here, enter }) {
+  describe(path, { concurrency: 1 }, () => {
+    const scene = new Scene();
+    let line = null;
+    afterEach(async () => {
+      await line?.cut();
+      line = null;
+    });
+    const seq = async () => (await scene.server.membersOf("lobby")).seq;
 
-for (const [path, { here }] of Object.entries(PAGES)) {
-  describe(path, () => {
+    /** Somebody with a browser of their own who is online on the page. */
+    async function comes(name, { server = scene.server, stoppable = false } = {}) {
+      const visitor = await scene.visitor();
+      if (stoppable) await visitor.context.clock.install();
+      const tab = await visitor.open(server, "", { path: pathOf(name), online: false });
+      await enter?.(tab, name);
+      await phase(tab, "online");
+      return { visitor, tab };
+    }
+
     test("a tab that crashes is gone for the others", async () => {
       await scene.start(ARGS);
-      const [alice, bob] = [await comes(path, "alice"), await comes(path, "bob")];
+      const [alice, bob] = [await comes("alice"), await comes("bob")];
       await shows(alice.tab, here, ["alice", "bob"]);
       await shows(bob.tab, here, ["alice", "bob"]);
       const crashed = once(bob.tab, "crash");
@@ -108,14 +107,14 @@ for (const [path, { here }] of Object.entries(PAGES)) {
     test("a network that is lost and found: back by itself, with what happened meanwhile", async () => {
       await scene.start(ARGS);
       line = await Line.to(scene.server);
-      const alice = await comes(path, "alice", { server: line });
-      const [bob, carol] = [await comes(path, "bob"), await comes(path, "carol")];
+      const alice = await comes("alice", { server: line });
+      const [bob, carol] = [await comes("bob"), await comes("carol")];
       await shows(alice.tab, here, ["alice", "bob", "carol"]);
       await alice.visitor.context.setOffline(true);
       await line.cut();
       await phase(alice.tab, "waiting");
       await bob.visitor.leave();
-      await comes(path, "dave");
+      await comes("dave");
       await line.mend();
       await alice.visitor.context.setOffline(false);
       await phase(alice.tab, "online");
@@ -125,7 +124,7 @@ for (const [path, { here }] of Object.entries(PAGES)) {
 
     test("a hidden tab in which no timer runs stays online for longer than a lease, and shows nobody anything", async () => {
       await scene.start({ args: [...LEASE, "--dev-login"] });
-      const [alice, bob] = [await comes(path, "alice"), await comes(path, "bob", { stoppable: true })];
+      const [alice, bob] = [await comes("alice"), await comes("bob", { stoppable: true })];
       await shows(alice.tab, here, ["alice", "bob"]);
       const before = await seq();
       // A clock goes forwards only: to a time that is still to come when the tab hears of it.
@@ -137,7 +136,7 @@ for (const [path, { here }] of Object.entries(PAGES)) {
       await shows(alice.tab, here, ["alice", "bob"]);
       await bob.tab.clock.resume();
       await hide(bob.tab, false);
-      await comes(path, "carol");
+      await comes("carol");
       await shows(bob.tab, here, ["alice", "bob", "carol"]);
       scene.assertNoProblems();
     });
@@ -149,11 +148,11 @@ for (const [path, { here }] of Object.entries(PAGES)) {
       const [text, user, mood, name] = HOSTILE;
       const room = stranger.join("lobby", { state: { text, user, mood, name, [text]: mood, [mood]: { [user]: text } } });
       await new Promise((done) => room.on("change", done));
-      const { tab } = await comes(path, "alice");
+      const { tab } = await comes("alice");
       for (const said of HOSTILE) assert.ok(room.send({ text: said, user: said, type: said }));
       room.setState({ mood: user });
       // Who comes after all that is seen after it.
-      await comes(path, "bob");
+      await comes("bob");
       await tab.locator(here, { hasText: /^bob$/ }).waitFor();
       assert.equal(await tab.locator("main :is(img, script)").count(), 0);
       assert.equal(await tab.locator("body").getAttribute("data-owned"), null);
@@ -161,3 +160,8 @@ for (const [path, { here }] of Object.entries(PAGES)) {
     });
   });
 }
+
+// The pages side by side, each with its own browser: most of their time is waiting for a grace or a lease to be over.
+describe("what may happen to a tab", { concurrency: true }, () => {
+  for (const [path, page] of Object.entries(PAGES)) faults(path, page);
+});
