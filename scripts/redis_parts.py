@@ -52,7 +52,7 @@ def redis_benchmark(port, ours, options):
 
 def heartbeat(options, _):
     """The same heartbeats on the floor, on a server with nothing but memory, and on one with Redis."""
-    load = ["--connections", options.connections, "--rate", options.rate, "--duration", options.duration]
+    load = ["--connections", options.connections, "--rate", options.rate, "--duration", options.duration, *options.patient]
     with measure.floor() as (process, port):
         floor = measure.loadtest("heartbeat", port, process.pid, "--protocol", "floor", *load)
     with measure.rollcall("--ttl", options.ttl) as (process, port):
@@ -65,7 +65,7 @@ def heartbeat(options, _):
 
 
 class Watch(threading.Thread):
-    """Looks at a server and its Redis each second, until the block ends."""
+    """Looks at a server and its Redis each second, first and last when the block begins and ends."""
 
     def __init__(self, port, redis, redis_port):
         super().__init__(daemon=True)
@@ -73,26 +73,33 @@ class Watch(threading.Thread):
         self.samples, self.over = [], threading.Event()
 
     def __enter__(self):
+        self.look()
         self.start()
         return self
 
     def __exit__(self, *_):
         self.over.set()
         self.join()
+        self.look()
 
     def run(self):
-        port, redis, redis_port = self.where
         while not self.over.wait(SAMPLE_SECONDS):
-            counted = measure.stats(port)
-            calls = measure.redis_info(redis_port, "commandstats")
-            self.samples.append({**{name: counted[name] for name in ["heartbeats", "redis_commands", "redis_keys_written", "redis_flushes"]},
-                                 "at_s": time.monotonic(), "redis_cpu_s": measure.cpu_seconds(redis.pid),
-                                 "calls": {name: int(re.match(r"calls=(\d+)", text).group(1)) for name, text in calls.items()
-                                           if name.startswith("cmdstat_")}})
+            self.look()
+
+    def look(self):
+        port, redis, redis_port = self.where
+        counted = measure.stats(port)
+        calls = measure.redis_info(redis_port, "commandstats")
+        self.samples.append({**{name: counted[name] for name in ["heartbeats", "redis_commands", "redis_keys_written", "redis_flushes"]},
+                             "at_s": time.monotonic(), "redis_cpu_s": measure.cpu_seconds(redis.pid),
+                             "calls": {name: int(re.match(r"calls=(\d+)", text).group(1)) for name, text in calls.items()
+                                       if name.startswith("cmdstat_")}})
 
     def steady(self, options):
         """In the seconds in which as many heartbeats came as were asked for: as many half leases as they hold, since keys of users who
-        came together are written together."""
+        came together are written together. In a quick run, whose figures mean nothing, from first to last."""
+        if options.quick:
+            return self.between(self.samples[0], self.samples[-1], options)
         pairs = list(zip(self.samples, self.samples[1:]))
         full = [pair for pair in pairs if pair[1]["heartbeats"] - pair[0]["heartbeats"] > 0.9 * options.rate * (pair[1]["at_s"] - pair[0]["at_s"])]
         if not full:
@@ -102,10 +109,12 @@ class Watch(threading.Thread):
         whole = (since(full[-1][1]) + SAMPLE_SECONDS / 2) // half * half
         if whole == 0:
             raise measure.Failed(f"a run of {options.duration} is too short to see what is written in half a lease of {options.ttl}")
-        last = min((sample for _, sample in full), key=lambda sample: abs(since(sample) - whole))
-        seconds = since(last)
+        return self.between(first, min((sample for _, sample in full), key=lambda sample: abs(since(sample) - whole)), options)
+
+    def between(self, first, last, options):
+        seconds = last["at_s"] - first["at_s"]
         rise = lambda name: last[name] - first[name]
-        renewals = options.connections * seconds / half
+        renewals = options.connections * seconds / (seconds_of(options.ttl) / 2)
         calls = {name.removeprefix("cmdstat_"): count - first["calls"].get(name, 0) for name, count in last["calls"].items()}
         return {"seconds": seconds, "commands_per_heartbeat": rise("redis_commands") / rise("heartbeats"),
                 "commands_per_user_and_half_ttl": rise("redis_commands") / renewals,
@@ -121,10 +130,10 @@ def seconds_of(duration):
 def across(options, _):
     """Joins seen by observers at the same node of two, and at the other."""
     with measure.redis() as (_, store_port):
-        words = ["--redis", f"redis://127.0.0.1:{store_port}"]
+        words = ["--redis", f"redis://127.0.0.1:{store_port}", "--ttl", options.ttl]
         with measure.rollcall(*words, name="first") as (first, port), \
                 measure.rollcall(*words, core=measure.SECOND_CORE, name="second") as (second, other):
-            churn = ["--observers", options.observers, "--members", 200, "--rate", 50, "--duration", options.duration]
+            churn = ["--observers", options.observers, "--members", 200, "--rate", 50, "--duration", options.duration, *options.patient_observers]
             return {"same": measure.loadtest("churn", port, first.pid, *churn),
                     "other": measure.loadtest("churn", port, f"{first.pid},{second.pid}", "--observe-url", f"ws://127.0.0.1:{other}",
                                               "--first-user", measure.USERS_APART, *churn)}

@@ -8,6 +8,15 @@ import { assertNothingSticksOut, DARK, PHONE, Scene, SMALL_PHONE } from "./scene
 
 const scene = new Scene();
 const PAGES = { online: "/?user=me", chat: "/chat?user=me", status: "/status", login: "/login", dashboard: "/dashboard" };
+/** Those who are there, and what each page shows last when it is opened. */
+const CROWD = ["Ada Lovelace", "grace.hopper", "x".repeat(128)];
+const COMPLETE = {
+  online: (page) => page.locator("#roster > .row").nth(CROWD.length),
+  chat: (page) => page.locator("#roster .name").nth(CROWD.length),
+  status: (page) => page.getByLabel("User id"),
+  login: (page) => page.getByRole("heading", { name: "Your application owns the accounts" }),
+  dashboard: (page) => page.locator('body[data-phase="online"] .chart').first(),
+};
 const LOOKS = {
   desk: {}, "desk-dark": DARK, phone: PHONE, "phone-dark": { ...PHONE, ...DARK }, "small-phone": SMALL_PHONE,
   tablet: { viewport: { width: 820, height: 1180 } },
@@ -19,12 +28,12 @@ function assertNoComplaints(visitor) {
 
 for (const [name, path] of Object.entries(PAGES)) {
   test(`${path} fits every screen, in light and dark`, async () => {
-    await scene.start();
-    await scene.server.beat(["Ada Lovelace", "grace.hopper", "x".repeat(128)]);
+    await scene.start({ args: ["--ttl", "1h", "--tick", "50ms"] });
+    await scene.server.beat(CROWD);
     for (const [look, options] of Object.entries(LOOKS)) {
       const visitor = await scene.visitor(options);
       const page = await visitor.open(scene.server, "", { path, online: false });
-      await page.waitForLoadState("networkidle").catch(() => {});
+      await COMPLETE[name](page).waitFor();
       await assertNothingSticksOut(page);
       const [red] = (await page.evaluate(() => getComputedStyle(document.body).backgroundColor)).match(/\d+/g).map(Number);
       assert.equal(red < 64, options.colorScheme === "dark", `${look}: the ground is ${red}`);

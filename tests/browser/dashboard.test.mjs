@@ -3,11 +3,14 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { phase, screenshot, sleep } from "./harness.mjs";
+import { phase, screenshot } from "./harness.mjs";
 import { Redis } from "./redis.mjs";
 import { DARK, eventually, Scene } from "./scene.mjs";
+import { until } from "./server.mjs";
 
 const scene = new Scene();
+/** Longer than any test: those who beat once stay. */
+const LONG_LEASE = ["--ttl", "1h", "--tick", "50ms"];
 
 async function open(options) {
   const page = await scene.open("/dashboard", options);
@@ -21,17 +24,9 @@ const valueOf = (title) => [...document.querySelectorAll(".chart")].find((chart)
 
 const usersInLobby = () => fetch(`${scene.server.url}/v1/rooms/lobby/count`).then((answer) => answer.json()).then(({ count }) => count);
 
-async function until(what, holds) {
-  for (let tries = 0; tries < 150; tries += 1) {
-    if (await holds()) return;
-    await sleep(100);
-  }
-  throw new Error(`never: ${what}`);
-}
-
 describe("the charts", () => {
   test("move with the server, in numbers and in words", async () => {
-    await scene.start({ args: ["--ttl", "60s", "--tick", "50ms"] });
+    await scene.start({ args: LONG_LEASE });
     const page = await open();
     await eventually(page, valueOf, "0", "Users online");
     await scene.server.beat(["a", "b", "c"]);
@@ -59,25 +54,34 @@ describe("the charts", () => {
 
   test("are not asked for while nobody sees them", async () => {
     await scene.start();
-    const page = await open();
-    let asked = 0;
-    page.on("request", (request) => (asked += Number(request.url().endsWith("/v1/stats"))));
+    const visitor = await scene.visitor();
+    await visitor.context.clock.install();
+    await visitor.context.addInitScript(() => {
+      const { fetch } = window;
+      window.asked = 0;
+      window.fetch = (address, ...more) => {
+        window.asked += Number(address === "/v1/stats");
+        return fetch(address, ...more);
+      };
+    });
+    const page = await visitor.open(scene.server, "", { path: "/dashboard" });
+    const asked = () => page.evaluate(() => window.asked);
     const show = (hidden) => page.evaluate((value) => {
       Object.defineProperty(document, "hidden", { value, configurable: true });
       document.dispatchEvent(new Event("visibilitychange"));
     }, hidden);
+    await until("asked twice", async () => (await asked()) >= 2);
     await show(true);
-    await sleep(1_200); // what was under way when it was hidden
-    const before = asked;
-    await sleep(2_500);
-    assert.equal(asked, before);
+    const before = await asked();
+    await page.clock.runFor(60_000);
+    assert.equal(await asked(), before);
     await show(false);
-    await until("asked again", async () => asked > before);
+    await until("asked again", async () => (await asked()) > before);
     scene.assertNoProblems();
   });
 
   test("tell of a server that is away, and go on with its next life", async () => {
-    await scene.start();
+    await scene.start({ args: LONG_LEASE });
     const page = await open();
     await scene.server.beat(["a", "b"]);
     await eventually(page, valueOf, "2", "Users online");
@@ -97,7 +101,7 @@ describe("the charts", () => {
   test("show what Redis was spared, and when it is away", async (context) => {
     const redis = await Redis.start();
     context.after(() => redis.stop());
-    await scene.start({ args: ["--tick", "50ms", "--redis", redis.url] });
+    await scene.start({ args: [...LONG_LEASE, "--redis", redis.url] });
     const page = await open(DARK);
     await eventually(page, () => document.querySelectorAll("#store-charts .chart").length, 2);
     const users = Array.from({ length: 20 }, (_, number) => `user ${number}`);
@@ -123,7 +127,7 @@ describe("the charts", () => {
 
 describe("the demo users", () => {
   test("come into the lobby, and all of them go when they are stopped", async () => {
-    await scene.start({ args: ["--tick", "50ms"] });
+    await scene.start();
     const page = await open();
     await page.getByRole("button", { name: "Bring in 20 demo users" }).click();
     await until("a dozen in the lobby", async () => (await usersInLobby()) >= 12);

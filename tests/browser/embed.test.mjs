@@ -8,6 +8,7 @@ import { after, before, describe, test } from "node:test";
 
 import { screenshot } from "./harness.mjs";
 import { assertNothingSticksOut, assertOnlyText, eventually, HOSTILE, PHONE, Scene, shows } from "./scene.mjs";
+import { HASTY } from "./server.mjs";
 
 const scene = new Scene();
 /** Somebody else's site: rude styles, and one page whose body the test says. */
@@ -128,7 +129,7 @@ describe("the roster", () => {
     const names = await page.evaluate(inside, ".name");
     assert.deepEqual(names.sort(), [...HOSTILE, "alice"].sort());
     await assertOnlyText(page, ".box");
-    await scene.restart();
+    await scene.restart({ args: HASTY });
     await roster(page, ["alice"]);
     scene.assertNoProblems({ serverWasAway: true });
   });

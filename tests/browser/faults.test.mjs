@@ -6,13 +6,12 @@ import { connect as tcp, createServer } from "node:net";
 import { afterEach, describe, test } from "node:test";
 
 import { connect } from "../../src/web/presence.js";
-import { phase, SHORT_TIMES, sleep } from "./harness.mjs";
-import { HOSTILE, LEASE_IS_OVER_MS, Scene, shows } from "./scene.mjs";
-import { installed } from "./server.mjs";
+import { phase } from "./harness.mjs";
+import { HOSTILE, Scene, shows } from "./scene.mjs";
+import { freePort, installed, LEASE, STEADY } from "./server.mjs";
 
 const { WebSocket } = installed("ws");
-const scene = new Scene();
-const ARGS = { args: [...SHORT_TIMES, "--ping-interval", "500ms", "--dev-login"] };
+const ARGS = { args: [...STEADY, "--dev-login"] };
 
 /** How somebody comes online on each page, and who the page shows to be. */
 const PAGES = {
@@ -50,14 +49,14 @@ class Line {
         one.on("error", () => other.destroy()).on("close", () => line.#sockets.delete(one));
       }
     });
-    await line.mend(0);
-    line.port = line.server.address().port;
+    line.port = await freePort();
+    await line.mend();
     line.url = `http://127.0.0.1:${line.port}`;
     return line;
   }
 
-  async mend(port = this.port) {
-    await once(this.server.listen(port, "127.0.0.1"), "listening");
+  async mend() {
+    await once(this.server.listen(this.port, "127.0.0.1"), "listening");
   }
 
   async cut() {
@@ -67,34 +66,34 @@ class Line {
   }
 }
 
-let line = null;
-afterEach(async () => {
-  await line?.cut();
-  line = null;
-});
-
-/** Somebody with a browser of their own who is online on a page. */
-async function comes(page, name, { server = scene.server, stoppable = false } = {}) {
-  const visitor = await scene.visitor();
-  if (stoppable) await visitor.context.clock.install();
-  const tab = await visitor.open(server, "", { path: PAGES[page].path(name), online: false });
-  await PAGES[page].enter?.(tab, name);
-  await phase(tab, "online");
-  return { visitor, tab };
-}
-
 const hide = (tab, hidden) => tab.evaluate((value) => {
   Object.defineProperty(document, "hidden", { value, configurable: true });
   document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
 }, hidden);
 
-const seq = () => fetch(`${scene.server.url}/v1/rooms/lobby/members`).then((answer) => answer.json()).then(({ seq }) => seq);
+function faults(path, { path: pathOf, here, enter }) {
+  describe(path, { concurrency: 1 }, () => {
+    const scene = new Scene();
+    let line = null;
+    afterEach(async () => {
+      await line?.cut();
+      line = null;
+    });
+    const seq = async () => (await scene.server.membersOf("lobby")).seq;
 
-for (const [path, { here }] of Object.entries(PAGES)) {
-  describe(path, () => {
+    /** Somebody with a browser of their own who is online on the page. */
+    async function comes(name, { server = scene.server, stoppable = false } = {}) {
+      const visitor = await scene.visitor();
+      if (stoppable) await visitor.context.clock.install();
+      const tab = await visitor.open(server, "", { path: pathOf(name), online: false });
+      await enter?.(tab, name);
+      await phase(tab, "online");
+      return { visitor, tab };
+    }
+
     test("a tab that crashes is gone for the others", async () => {
       await scene.start(ARGS);
-      const [alice, bob] = [await comes(path, "alice"), await comes(path, "bob")];
+      const [alice, bob] = [await comes("alice"), await comes("bob")];
       await shows(alice.tab, here, ["alice", "bob"]);
       await shows(bob.tab, here, ["alice", "bob"]);
       const crashed = once(bob.tab, "crash");
@@ -108,14 +107,14 @@ for (const [path, { here }] of Object.entries(PAGES)) {
     test("a network that is lost and found: back by itself, with what happened meanwhile", async () => {
       await scene.start(ARGS);
       line = await Line.to(scene.server);
-      const alice = await comes(path, "alice", { server: line });
-      const [bob, carol] = [await comes(path, "bob"), await comes(path, "carol")];
+      const alice = await comes("alice", { server: line });
+      const [bob, carol] = [await comes("bob"), await comes("carol")];
       await shows(alice.tab, here, ["alice", "bob", "carol"]);
       await alice.visitor.context.setOffline(true);
       await line.cut();
       await phase(alice.tab, "waiting");
       await bob.visitor.leave();
-      await comes(path, "dave");
+      await comes("dave");
       await line.mend();
       await alice.visitor.context.setOffline(false);
       await phase(alice.tab, "online");
@@ -124,19 +123,20 @@ for (const [path, { here }] of Object.entries(PAGES)) {
     });
 
     test("a hidden tab in which no timer runs stays online for longer than a lease, and shows nobody anything", async () => {
-      await scene.start(ARGS);
-      const [alice, bob] = [await comes(path, "alice"), await comes(path, "bob", { stoppable: true })];
+      await scene.start({ args: [...LEASE, "--dev-login"] });
+      const [alice, bob] = [await comes("alice"), await comes("bob", { stoppable: true })];
       await shows(alice.tab, here, ["alice", "bob"]);
       const before = await seq();
+      // A clock goes forwards only: to a time that is still to come when the tab hears of it.
+      await bob.tab.clock.pauseAt(Date.now() + 10_000);
       // Headless, no tab is ever hidden: the browser's part is played by hand.
       await hide(bob.tab, true);
-      await bob.tab.clock.pauseAt(Date.now() + 1_000);
-      await sleep(2 * LEASE_IS_OVER_MS);
+      await scene.server.leaseIsOver();
       assert.equal(await seq(), before, "nobody was told anything");
       await shows(alice.tab, here, ["alice", "bob"]);
       await bob.tab.clock.resume();
       await hide(bob.tab, false);
-      await comes(path, "carol");
+      await comes("carol");
       await shows(bob.tab, here, ["alice", "bob", "carol"]);
       scene.assertNoProblems();
     });
@@ -148,11 +148,11 @@ for (const [path, { here }] of Object.entries(PAGES)) {
       const [text, user, mood, name] = HOSTILE;
       const room = stranger.join("lobby", { state: { text, user, mood, name, [text]: mood, [mood]: { [user]: text } } });
       await new Promise((done) => room.on("change", done));
-      const { tab } = await comes(path, "alice");
+      const { tab } = await comes("alice");
       for (const said of HOSTILE) assert.ok(room.send({ text: said, user: said, type: said }));
       room.setState({ mood: user });
       // Who comes after all that is seen after it.
-      await comes(path, "bob");
+      await comes("bob");
       await tab.locator(here, { hasText: /^bob$/ }).waitFor();
       assert.equal(await tab.locator("main :is(img, script)").count(), 0);
       assert.equal(await tab.locator("body").getAttribute("data-owned"), null);
@@ -160,3 +160,8 @@ for (const [path, { here }] of Object.entries(PAGES)) {
     });
   });
 }
+
+// The pages side by side, each with its own browser: most of their time is waiting for a grace or a lease to be over.
+describe("what may happen to a tab", { concurrency: true }, () => {
+  for (const [path, page] of Object.entries(PAGES)) faults(path, page);
+});

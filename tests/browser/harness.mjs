@@ -6,9 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { installed, root } from "./server.mjs";
-
-export { Server, SHORT_TIMES, sleep } from "./server.mjs";
+import { DEADLINE_MS, installed, root } from "./server.mjs";
 
 const screenshots = join(root, "target/screenshots");
 const { chromium } = installed("playwright-core");
@@ -33,6 +31,7 @@ export class Browser {
     browser.chromium = await chromium.launch({
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
       args: CHROMIUM_ARGS,
+      timeout: DEADLINE_MS,
       env: { ...process.env, HOME: browser.profile, XDG_CONFIG_HOME: browser.profile, XDG_CACHE_HOME: browser.profile },
     });
     return browser;
@@ -46,6 +45,7 @@ export class Browser {
   /** Somebody with a browser of their own: nothing is shared with the others but the server. */
   async visitor(options = {}) {
     const context = await this.chromium.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    context.setDefaultTimeout(DEADLINE_MS);
     const visitor = new Visitor(context);
     await context.exposeBinding("reportViolation", (_, violation) => visitor.violations.push(violation));
     await context.addInitScript(() => {
@@ -68,7 +68,6 @@ export class Visitor {
 
   async open(server, name, { path = `/?user=${encodeURIComponent(name)}`, online = true } = {}) {
     const page = await this.context.newPage();
-    page.setDefaultTimeout(15_000);
     page.on("console", (message) => {
       if (["error", "warning"].includes(message.type())) this.complaints.push(message.text());
     });

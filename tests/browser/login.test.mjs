@@ -3,11 +3,13 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { phase, screenshot, SHORT_TIMES } from "./harness.mjs";
+import { phase, screenshot } from "./harness.mjs";
 import { assertNothingSticksOut, assertOnlyText, DARK, eventually, HOSTILE, PHONE, Scene } from "./scene.mjs";
+import { HASTY, LONG_GRACE, STEADY } from "./server.mjs";
 
 const scene = new Scene();
-const DEV_LOGIN = { args: [...SHORT_TIMES, "--dev-login"] };
+const withLogin = (times) => ({ args: [...times, "--dev-login"] });
+const DEV_LOGIN = withLogin(STEADY);
 
 async function open(options) {
   const page = await scene.open("/login", options);
@@ -47,7 +49,7 @@ describe("signing in and out", () => {
   });
 
   test("a reload stays signed in, and nobody sees it", async () => {
-    await scene.start(DEV_LOGIN);
+    await scene.start(withLogin(LONG_GRACE));
     const [alice, watcher] = [await open(), await open()];
     await signIn(alice, "alice");
     await everybodySees([watcher], { alice: "online" });
@@ -110,11 +112,11 @@ describe("signing in and out", () => {
 });
 
 test("a server that restarts with another key has forgotten who was signed in, and the page says so", async () => {
-  await scene.start(DEV_LOGIN);
+  await scene.start(withLogin(HASTY));
   const page = await open();
   await signIn(page, "alice");
   await everybodySees([page], { alice: "online" });
-  await scene.restart(DEV_LOGIN);
+  await scene.restart(withLogin(HASTY));
   await page.getByRole("button", { name: "Sign in" }).waitFor();
   await everybodySees([page], {});
   await signIn(page, "alice");
@@ -123,7 +125,7 @@ test("a server that restarts with another key has forgotten who was signed in, a
 });
 
 test("a server that restarts with the same key: signed in and online again", async () => {
-  const same = { args: [...DEV_LOGIN.args, "--session-key", "0123456789abcdef0123456789abcdef"] };
+  const same = { args: [...HASTY, "--dev-login", "--session-key", "0123456789abcdef0123456789abcdef"] };
   await scene.start(same);
   const [page, watcher] = [await open(), await open()];
   await signIn(page, "alice");

@@ -7,8 +7,8 @@ import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 
-import { Browser, Server } from "./harness.mjs";
-import { root } from "./server.mjs";
+import { Browser } from "./harness.mjs";
+import { root, Server } from "./server.mjs";
 
 const [, TWELVE_LINES] = /```html\n([^]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"));
 const BLANK = "<!doctype html><title>blank</title>";

@@ -8,7 +8,7 @@ import { after, before, describe, test } from "node:test";
 
 import { connect } from "../../src/web/presence.js";
 import { dice, Proxy } from "./proxy.mjs";
-import { installed, Server, SHORT_TIMES, sleep } from "./server.mjs";
+import { HASTY, installed, Server, sleep, until } from "./server.mjs";
 
 const { WebSocket } = installed("ws");
 const seeds = process.env.CHAOS_SEED
@@ -19,11 +19,9 @@ const seeds = process.env.CHAOS_SEED
 const AT_ONCE = 10;
 const ACTORS = 6;
 const STEPS = 60;
-/** Far more than recovery takes; a test that needs it has found something. */
-const PATIENCE_MS = 15_000;
 
 let server;
-before(async () => (server = await Server.start({ args: [...SHORT_TIMES, "--workers", "2"] })));
+before(async () => (server = await Server.start({ args: [...HASTY, "--workers", "2"] })));
 after(() => server.stop());
 
 async function rosterOf(room) {
@@ -32,15 +30,6 @@ async function rosterOf(room) {
 }
 
 const mirrorOf = (room) => Object.fromEntries([...room.members].sort(([a], [b]) => (a < b ? -1 : 1)));
-
-/** Waits until `look()` is true. */
-async function until(look, what) {
-  const deadline = Date.now() + PATIENCE_MS;
-  while (!(await look())) {
-    if (Date.now() > deadline) assert.fail(typeof what === "function" ? await what() : what);
-    await sleep(10);
-  }
-}
 
 /** A roster that is told by the events alone, and whatever is wrong with them. */
 function bookkeeper(room) {
@@ -88,7 +77,7 @@ async function schedule(seed) {
       const [expected, mirror] = [await rosterOf(name), mirrorOf(room)];
       return expected[actors[0].user] && JSON.stringify(mirror) === JSON.stringify(expected);
     };
-    await until(agree, async () => `the server has ${JSON.stringify(await rosterOf(name))}, the client ${JSON.stringify(mirrorOf(room))}`);
+    await until(async () => `they agree: the server has ${JSON.stringify(await rosterOf(name))}, the client ${JSON.stringify(mirrorOf(room))}`, agree);
     assert.deepEqual(Object.fromEntries(books.shadow), Object.fromEntries(room.members), "the events tell the same");
     assert.deepEqual(books.wrong, []);
     return { ...proxy.done, chaosMs: calm - started, recoveredMs: Date.now() - calm };
@@ -101,7 +90,7 @@ async function schedule(seed) {
 describe("behind a proxy that mistreats messages", () => {
   for (let from = 0; from < seeds.length; from += AT_ONCE) {
     const some = seeds.slice(from, from + AT_ONCE);
-    test(`the roster is the server's again: seeds ${some[0]} to ${some.at(-1)}`, { timeout: 120_000 }, async (context) => {
+    test(`the roster is the server's again: seeds ${some[0]} to ${some.at(-1)}`, async (context) => {
       const runs = await Promise.all(some.map((seed) => schedule(seed).catch((error) => {
         error.message = `CHAOS_SEED=${seed}: ${error.message}`;
         throw error;
@@ -114,25 +103,27 @@ describe("behind a proxy that mistreats messages", () => {
   }
 
   test("a lost message is made good by the first one that follows it", async () => {
-    const proxy = await Proxy.start(server.url, { random: () => 0.5 });
+    const steady = await Server.start();
+    const proxy = await Proxy.start(steady.url, { random: () => 0.5 });
     const client = connect(proxy.url, { user: "mirror", WebSocket });
-    const others = ["bob", "carol"].map((user) => connect(server.url, { user, WebSocket }));
+    const others = ["bob", "carol"].map((user) => connect(steady.url, { user, WebSocket }));
     try {
       const room = client.join("single");
-      await until(() => room.ready, "no list");
+      await until("a list", () => room.ready);
       const changes = [];
       room.on("change", (change) => changes.push(change));
       proxy.chances = { drop: 1, of: /"type":"diff"/ };
       others[0].join("single");
-      await until(() => proxy.done.dropped > 0, "nothing was lost");
+      await until("something is lost", () => proxy.done.dropped > 0);
       proxy.calm();
       others[1].join("single");
-      await until(() => changes.length > 0, "the loss was not noticed");
+      await until("the loss is noticed", () => changes.length > 0);
       const joined = ["bob", "carol"].map((user) => ({ user, state: null }));
       assert.deepEqual(changes, [{ joined, updated: [], left: [], reset: true }]);
     } finally {
       for (const one of [client, ...others]) one.close();
       await proxy.stop();
+      await steady.stop();
     }
   });
 });

@@ -9,7 +9,7 @@ import { after, before, describe, test } from "node:test";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 
-import { packages, root, Server } from "./server.mjs";
+import { DEADLINE_MS, packages, root, Server } from "./server.mjs";
 
 const MAX_GZIPPED_BYTES = 4_000;
 /** Other versions of zlib take a few bytes more or less. */
@@ -82,7 +82,7 @@ describe("the npm package", () => {
   ]) {
     test(`works in Node ${what}, and leaves nothing running`, async () => {
       writeFileSync(join(folder, "consumer.js"), consumer(head, options));
-      const { stdout, stderr } = await run("node", [...flags, "consumer.js", server.url], { cwd: folder, timeout: 20_000 });
+      const { stdout, stderr } = await run("node", [...flags, "consumer.js", server.url], { cwd: folder, timeout: DEADLINE_MS });
       assert.equal(stdout, '[["consumer",null]]\n');
       assert.doesNotMatch(stderr, /Error/);
     });
@@ -90,7 +90,7 @@ describe("the npm package", () => {
 
   test("says so where there is no WebSocket", { skip: globalThis.WebSocket && "there is one here" }, async () => {
     writeFileSync(join(folder, "consumer.js"), consumer("", ""));
-    await assert.rejects(run("node", ["consumer.js", server.url], { cwd: folder, timeout: 20_000 }), /TypeError: WebSocket is not a constructor/);
+    await assert.rejects(run("node", ["consumer.js", server.url], { cwd: folder, timeout: DEADLINE_MS }), /TypeError: WebSocket is not a constructor/);
   });
 
   const tsc = (text) => {

@@ -3,22 +3,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { sleep } from "./server.mjs";
-
-const START_TRIES = 200;
-
-async function freePort() {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, "close");
-  return port;
-}
+import { freePort, until } from "./server.mjs";
 
 const accepts = (port) => new Promise((done) => {
   const socket = connect(port, "127.0.0.1", () => done(true) ?? socket.destroy());
@@ -44,10 +33,10 @@ export class Redis {
   async run() {
     const flags = ["--port", this.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", this.#folder];
     this.#child = spawn("redis-server", flags.map(String), { stdio: "ignore" });
-    for (let tries = 0; !(await accepts(this.port)); tries += 1) {
-      if (tries > START_TRIES || this.#child.exitCode !== null) throw new Error(`redis-server does not listen on ${this.port}`);
-      await sleep(50);
-    }
+    await until(`redis-server listens on ${this.port}`, () => {
+      if (this.#child.exitCode !== null) throw new Error(`redis-server ended with ${this.#child.exitCode}`);
+      return accepts(this.port);
+    });
   }
 
   async kill() {

@@ -6,12 +6,9 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before } from "node:test";
 
-import { Browser, Server, sleep } from "./harness.mjs";
+import { Browser } from "./harness.mjs";
+import { Server, until } from "./server.mjs";
 
-/** A ttl, a grace and some ticks of SHORT_TIMES: whoever has gone is seen to have gone. */
-export const LEASE_IS_OVER_MS = 2_600;
-const PATIENCE_MS = 15_000;
-const ASK_EVERY_MS = 50;
 /** The narrowest phone that is still around. */
 export const SMALL_PHONE = { viewport: { width: 320, height: 568 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 export const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
@@ -75,14 +72,10 @@ export class Scene {
 /** Waits until `find` in the page returns what is expected; says what it returned last. */
 export async function eventually(page, find, expected, argument) {
   const wanted = JSON.stringify(expected);
-  const until = Date.now() + PATIENCE_MS;
+  let found;
   // Asked from here: the pages' policy does not let a test evaluate text there.
-  for (;;) {
-    const found = JSON.stringify(await page.evaluate(find, argument));
-    if (found === wanted) return;
-    if (Date.now() > until) throw new Error(`expected ${wanted}, there is ${found}`);
-    await sleep(ASK_EVERY_MS);
-  }
+  const same = async () => (found = JSON.stringify(await page.evaluate(find, argument))) === wanted;
+  await until(() => `expected ${wanted}, there is ${found}`, same);
 }
 
 /** Waits until these texts, and no others, are in the elements of a selector. */

@@ -2,29 +2,38 @@
 
 Everything that is started here is ended here, by its own process id.
 """
-import contextlib, json, os, pathlib, re, signal, socket, subprocess, sys, tempfile, threading, time, unittest, urllib.parse, urllib.request
+import contextlib, functools, json, os, pathlib, random, re, signal, socket, subprocess, sys, tempfile, threading, time, unittest, urllib.parse
+import urllib.request
 
 from websockets.exceptions import ConnectionClosedError
-from websockets.sync.client import connect
+from websockets.sync.client import connect as connect_within
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGES = ROOT / "target" / "clients"
 BINARY = pathlib.Path(os.environ.get("ROLLCALL_BIN") or ROOT / "target/debug/rollcall")
 # How long anything may take before a test gives up: reached only by failures, so a loaded machine is slower and not red.
-DEADLINE = 30
+DEADLINE = 120
 POLL = 0.02
-# Leases and ticks short enough for a test.
-QUICK = ["--tick", "50ms", "--workers", "2", "--drain", "500ms"]
+# Ticks short enough for a test; a client that is slow to say what it wants is not sent away.
+QUICK = ["--tick", "50ms", "--workers", "2", "--drain", "500ms", "--header-timeout", "2m"]
+# Nobody who gets no CPU for seconds is taken for dead, and who goes without a word is soon seen to have gone.
+STEADY = ["--ttl", "30s", "--grace", "2s"]
+# Below the ports that the system gives to connections: nobody takes one while a server restarts.
+PORTS = range(20_000, 32_000)
+# The server asks whether its clients are there: these do not ask themselves.
+connect = functools.partial(connect_within, open_timeout=DEADLINE, close_timeout=DEADLINE, ping_interval=None)
 # No settings of the person who runs the tests.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ROLLCALL_")}
 USAGE = subprocess.run([BINARY, "--help"], capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        port = random.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(what, holds):
@@ -101,14 +110,13 @@ class Server:
     """rollcall on a port of its own, which it keeps over a restart."""
 
     def __init__(self, *flags):
-        self.flags, self.port, self.program = flags, 0, None
+        self.flags, self.port, self.program = flags, free_port(), None
         self.start()
 
     def start(self):
         command = [BINARY, "--listen", f"127.0.0.1:{self.port}", *QUICK, *self.flags]
         self.program = Program(*command)
-        line = self.program.said("its address", lambda line: "open http://" in line)
-        self.port = int(re.search(r"127\.0\.0\.1:(\d+)", line).group(1))
+        self.program.said("its address", lambda line: f"open http://127.0.0.1:{self.port}" in line)
 
     @property
     def http(self):

@@ -1,6 +1,6 @@
 """scripts/cluster: one Redis and nodes that share it, which end together."""
 import contextlib, os, re, signal
-from harness import BINARY, Case, ENVIRONMENT, ROOT
+from harness import BINARY, Case, DEADLINE, ENVIRONMENT, ROOT, wait_until
 
 
 def lives(process):
@@ -12,7 +12,7 @@ def lives(process):
 
 class Cluster(Case):
     def setUp(self):
-        self.cluster = self.program(ROOT / "scripts" / "cluster", "2", "--", "--ttl", "4s", "--drain", "1s",
+        self.cluster = self.program(ROOT / "scripts" / "cluster", "2", "--", "--ttl", "30s", "--drain", "1s",
                                     env={**ENVIRONMENT, "ROLLCALL_BIN": str(BINARY)})
         self.cluster.said("how to stop it", lambda line: "stop with ctrl-C" in line)
         found = re.findall(r"^(\w+)  (\S.*?)  process (\d+)$", "\n".join(self.cluster.lines), re.MULTILINE)
@@ -21,7 +21,7 @@ class Cluster(Case):
         self.assertEqual(set(self.places), {"node1", "node2", "redis"})
 
     def ends_with(self, code):
-        self.cluster.child.wait()
+        self.cluster.child.wait(DEADLINE)
         self.assertEqual(self.cluster.child.returncode, code, self.cluster.text())
         self.assertEqual([name for name, process in self.processes.items() if lives(process)], [])
 
@@ -32,6 +32,8 @@ class Cluster(Case):
         self.assertEqual([one.log[0]["node"] for one in (first, second)], ["node1", "node2"])
         self.cluster.child.send_signal(signal.SIGINT)
         self.ends_with(0)
+        for observer in first, second:
+            wait_until("the end", lambda: observer.ended)
         self.assertEqual([first.ended, second.ended], [1012, 1012])
 
     def test_it_says_which_has_died(self):

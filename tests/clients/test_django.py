@@ -1,8 +1,7 @@
 """The Django project of docs/django with a real Django, a real server, nginx as docs/django.md has it, and pages in Chromium."""
 import contextlib, http.cookiejar, json, pathlib, re, shutil, subprocess, sys, tempfile, urllib.error, urllib.parse, urllib.request
-from harness import Case, DEADLINE, ENVIRONMENT, ROOT, accepts, free_port, wait_until
+from harness import Case, DEADLINE, ENVIRONMENT, ROOT, STEADY, accepts, connect, free_port, wait_until
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 MANAGE = [sys.executable, str(ROOT / "docs" / "django" / "manage.py")]
 TOKEN = "only-known-to-this-test"
@@ -92,7 +91,7 @@ class Site(Case):
     def setUp(self):
         self.port = free_port()
         self.site = f"http://127.0.0.1:{self.port}"
-        self.rollcall = self.server("--ttl", "5s", "--admin-token", TOKEN)
+        self.rollcall = self.server(*STEADY, "--admin-token", TOKEN)
         self.watcher = self.observer(self.rollcall, joins=False)
         environment = {**ENVIRONMENT, "DATABASE": shutil.copy(self.accounts, self.folder()), "ROLLCALL_URL": self.presence_url(),
                        "ROLLCALL_NODES": self.rollcall.http, "ROLLCALL_ADMIN_TOKEN": TOKEN, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,6 +1,6 @@
 """WebSocket libraries that others wrote: each comes in, is seen, sees others, leaves, and comes back where it promises that."""
 import json
-from harness import Case
+from harness import Case, STEADY
 
 ALICE = "/v1/connect?user=alice&room=lobby"
 
@@ -52,36 +52,36 @@ class Libraries(Case):
         self.assertEqual(observer.departures("alice"), [reason])
 
     def test_ws(self):
-        server = self.server("--ttl", "2s")
+        server = self.server("--ttl", "10s")
         client, observer = self.comes_in(server, lambda: self.node("ws.mjs", server.websocket + ALICE))
-        # It answers pings by itself. Three of them are more than a lease.
+        # It answers pings by itself. Two of them, each after half of a silent lease and more, are more than one.
         client.lines.clear()
-        for _ in range(3):
+        for _ in range(2):
             client.said("a ping", lambda line: "ping" in line)
             client.lines.pop(next(at for at, line in enumerate(client.lines) if "ping" in line))
         self.assertEqual(observer.departures("alice"), [])
         self.leaves(client, observer, "closed")
 
     def test_ws_is_told_why_the_server_goes(self):
-        server = self.server()
+        server = self.server(*STEADY)
         client, _ = self.comes_in(server, lambda: self.node("ws.mjs", server.websocket + ALICE))
         server.stop()
         client.said("a close with 1012", lambda line: json.loads(line).get("close") == 1012)
 
     def test_reconnecting_websocket(self):
-        server = self.server()
+        server = self.server(*STEADY)
         client, _ = self.comes_in(server, lambda: self.node("reconnecting-websocket.mjs", server.websocket + ALICE))
         self.leaves(client, self.comes_back(server, client), "closed")
 
     def test_reconnectingwebsocket_in_a_browser(self):
-        server = self.server("--ttl", "4s")
+        server = self.server(*STEADY)
         library = "npm:reconnectingwebsocket/reconnecting-websocket.js"
         script = "tests/clients/programs/reconnectingwebsocket.js"
         client, _ = self.comes_in(server, lambda: self.node("in-browser.mjs", server.http, library, script))
-        # The page goes without a word, as a closed tab does: its lease ends.
+        # The page goes without a word, as a closed tab does: its grace ends.
         self.leaves(client, self.comes_back(server, client), "timeout")
 
     def test_python_websockets(self):
-        server = self.server()
+        server = self.server(*STEADY)
         client, _ = self.comes_in(server, lambda: self.python("websockets_client.py", server.websocket + ALICE))
         self.leaves(client, self.comes_back(server, client), "closed")

@@ -3,7 +3,7 @@
 Without Redis the nodes know nothing of each other, so it can be seen which of them a client came to.
 """
 import contextlib, re, subprocess, urllib.error
-from harness import Case, DEADLINE, ROOT, USAGE, accepts, free_port, get_json, wait_until
+from harness import Case, DEADLINE, ROOT, STEADY, USAGE, accepts, free_port, get_json, wait_until
 
 CLIENTS = 6
 
@@ -39,13 +39,15 @@ class Proxies(Case):
         text = adapted("haproxy.cfg", port, nodes)
         self.assertIn("bind :80\n", text)
         file = folder / "haproxy.cfg"
+        # A node that gets no CPU for seconds is slow and not gone; one that has gone refuses.
+        text = text.replace("defaults\n", "defaults\n    timeout check 60s\n", 1)
         file.write_text(text.replace("bind :80\n", f"bind 127.0.0.1:{port}\n"))
         checked = subprocess.run(["/usr/sbin/haproxy", "-c", "-f", file], capture_output=True, text=True)
         self.assertEqual((checked.returncode, "WARNING" in checked.stderr), (0, False), checked.stderr)
         return port, self.program("/usr/sbin/haproxy", "-db", "-f", file)
 
     def check(self, start):
-        nodes = [self.server("--ttl", "4s") for _ in range(2)]
+        nodes = [self.server(*STEADY) for _ in range(2)]
         port, proxy = start(nodes)
         wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
         url = f"http://127.0.0.1:{port}"
@@ -98,7 +100,8 @@ class Proxies(Case):
 
     def test_restarting_one_node_after_the_other_shows_nobody_anything(self):
         redis = self.redis()
-        nodes = [self.server("--redis", f"redis://127.0.0.1:{redis}") for _ in range(2)]
+        # They come back after one to five seconds: there is time for twice that and more within a lease.
+        nodes = [self.server("--ttl", "15s", "--redis", f"redis://127.0.0.1:{redis}") for _ in range(2)]
         port, proxy = self.nginx(nodes)
         wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
         users = [f"user{number}" for number in range(CLIENTS)]

@@ -1,7 +1,6 @@
 """The snippets and messages of the seeds' documents (seeds/), run as they stand there, beside a native observer."""
 import json, re
-from harness import Case, HERE, get_json, wait_until
-from websockets.sync.client import connect
+from harness import Case, DEADLINE, HERE, STEADY, connect, get_json, wait_until
 
 
 def document(number):
@@ -28,24 +27,24 @@ class Seeds(Case):
         path = re.search(r"\*\*ws://localhost:8000(\S+)\*\*", text).group(1)
         (heartbeat,) = re.findall(r'\*\*"(\w+)"\*\*', text)
         users, ack, error = map(json.loads, re.findall(r"\*\*(\{.*\})\*\*", text))
-        server = self.server("--ttl", "4s")
+        server = self.server("--ttl", "12s")
         observer = self.observer(server)
         with connect(server.websocket + path.replace("{user_id}", "user1")) as client:
-            told = json.loads(client.recv())
+            told = json.loads(client.recv(timeout=DEADLINE))
             self.assertEqual(shape(told), shape(users))
             observer.sees("user1")
             while "observer" not in told["users"] or "user1" not in told["users"]:
-                told = json.loads(client.recv(timeout=30))
+                told = json.loads(client.recv(timeout=DEADLINE))
             client.send(heartbeat)
-            self.assertEqual(json.loads(client.recv(timeout=30)), ack)
+            self.assertEqual(json.loads(client.recv(timeout=DEADLINE)), ack)
             client.send("something else")
-            self.assertEqual(json.loads(client.recv(timeout=30)), error)
+            self.assertEqual(json.loads(client.recv(timeout=DEADLINE)), error)
         # Users who disconnect disappear when the time to live is over, which is longer than anything above took.
         observer.misses("user1")
         self.assertEqual(observer.departures("user1"), ["timeout"])
 
     def test_001_online_users_over_rest(self):
-        server = self.server("--ttl", "4s")
+        server = self.server("--ttl", "12s")
         observer = self.observer(server)
         page = self.node("in-browser.mjs", server.http, "npm:jquery/dist/jquery.js", "tests/clients/programs/jquery.js")
         observer.sees("alice")
@@ -58,7 +57,7 @@ class Seeds(Case):
         text = document("002")
         established, online, offline = map(json.loads, blocks(text, "json"))
         (snippet,) = blocks(text, "javascript")
-        server = self.server("--status-port", "0")
+        server = self.server(*STEADY, "--status-port", "0")
         line = server.program.said("the second port", lambda line: "online status is served on" in line)
         address = re.search(r"127\.0\.0\.1:\d+", line).group()
         self.assertIn("localhost:3001", snippet)
@@ -76,7 +75,7 @@ class Seeds(Case):
         said("Received:", established)
         # Somebody whose id is a number, as in the document: first the snippet's own kind, then a native client.
         with connect(f"ws://{address}/ws-online-status?userId=456") as other:
-            self.assertEqual(json.loads(other.recv(timeout=30))["userId"], 456)
+            self.assertEqual(json.loads(other.recv(timeout=DEADLINE))["userId"], 456)
             said("Received:", online)
         said("Received:", offline)
         page.said("the native observer", lambda line: '"USER_ONLINE"' in line and '"observer"' in line)
@@ -89,13 +88,13 @@ class Seeds(Case):
         messages = [json.loads(line) for block in blocks(text, "json") for line in block.replace("169XXX", "1690000000.5").splitlines()]
         join, say, ping = blocks(text, "json")[:3]
         said, joined, left, pong, error = messages[3:]
-        server = self.server()
+        server = self.server(*STEADY)
         observer = self.observer(server)
         with connect(server.websocket + "/ws") as alice, connect(server.websocket + "/ws") as bob:
             def receives(client, like, **fields):
                 """Takes messages until one has the shape of the document's, and these fields."""
                 while True:
-                    message = json.loads(client.recv(timeout=30))
+                    message = json.loads(client.recv(timeout=DEADLINE))
                     inside = message.get("payload", message)
                     if shape(message) == shape(like) and fields.items() <= inside.items():
                         return

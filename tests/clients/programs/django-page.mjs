@@ -5,12 +5,12 @@
 
 import { createInterface } from "node:readline";
 
-import { require, say } from "./say.mjs";
+import { openBrowser, PATIENCE_MS, say } from "./say.mjs";
 
 const [site, user, password] = process.argv.slice(2);
-const { chromium } = require("playwright-core");
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
+const browser = await openBrowser();
 const page = await browser.newPage();
+page.setDefaultTimeout(PATIENCE_MS);
 
 page.on("console", (line) => say(line.type() === "log" ? JSON.parse(line.text()) : { complaint: line.text() }));
 page.on("pageerror", (error) => say({ complaint: error.message }));

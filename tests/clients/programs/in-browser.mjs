@@ -5,14 +5,14 @@
 
 import { join } from "node:path";
 
-import { onEnd, packages, require, say } from "./say.mjs";
+import { onEnd, openBrowser, PATIENCE_MS, packages, say } from "./say.mjs";
 
 const [server, ...scripts] = process.argv.slice(2);
-const { chromium } = require("playwright-core");
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
+const browser = await openBrowser();
 onEnd(() => browser.close());
 
 const page = await browser.newPage();
+page.setDefaultTimeout(PATIENCE_MS);
 page.on("console", async (line) => say({ console: await Promise.all(line.args().map((value) => value.jsonValue())) }));
 page.on("pageerror", (error) => say({ error: error.message }));
 // An answer of the server's that is no page of its own: these scripts come from elsewhere, its pages allow none such.

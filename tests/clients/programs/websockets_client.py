@@ -7,7 +7,7 @@ from websockets.exceptions import ConnectionClosed
 
 async def main():
     leaving = asyncio.Event()
-    async for websocket in connect(sys.argv[1]):
+    async for websocket in connect(sys.argv[1], open_timeout=120, ping_interval=None):
         goodbye = asyncio.create_task(leave(websocket, leaving))
         try:
             async for message in websocket:

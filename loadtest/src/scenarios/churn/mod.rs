@@ -173,6 +173,13 @@ impl Stage {
         let start = Mark::now(&self.crowd.meter, self.crowd.engine.traffic())?;
         let (deliveries, tally) = (self.gallery.deliveries, self.moves.tally);
         self.act_until(args.run.warm_up + args.run.duration, "churn", interrupt)?;
+        // A server that gets no CPU tells late. A window in which it tells nothing says nothing, so it ends with the first word.
+        let ended = Instant::now();
+        let is_silent =
+            |stage: &Self| stage.gallery.deliveries.count == deliveries.count && stage.crowd.engine.live() > 0;
+        while is_silent(self) && ended.elapsed() < args.patience() && !interrupt.is_asked() {
+            self.listen(LOOK_EVERY)?;
+        }
         let window = start.until(&Mark::now(&self.crowd.meter, self.crowd.engine.traffic())?);
         Ok((window, self.gallery.deliveries.since(deliveries), self.moves.tally.since(tally)))
     }
