@@ -1,4 +1,4 @@
-// The client of a rollcall server; presence.d.ts says what it does.
+// The client of rollcall; presence.d.ts says what it does.
 
 const CONNECT_TIMEOUT_MS = 10000;
 const BACKOFF_BASE_MS = 1000;
@@ -113,8 +113,9 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     }
 
     function want(wish) {
-      if (wish.detail && wish.detail !== wanted.detail) forget();
+      const { detail } = wanted;
       for (const key in wish) if (wish[key] !== undefined) wanted[key] = wish[key];
+      if (!wanted.observe || detail !== wanted.detail) forget();
       ask();
     }
 

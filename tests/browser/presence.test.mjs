@@ -185,6 +185,13 @@ describe("a room", () => {
     assert.deepEqual(sent("unobserve"), [{ type: "unobserve", room: "stage" }]);
   });
 
+  test("is empty when it is not looked at any more", () => {
+    say(snapshot(5, ["bob"]));
+    assert.deepEqual([users(), lobby.ready], [["bob"], true]);
+    client.join("lobby", { observe: false });
+    assert.deepEqual([users(), lobby.ready, sent("join").at(-1).observe], [[], false, false]);
+  });
+
   test("counts from anew after a reconnect, when the server has a new life", () => {
     const seen = client.observe("stage", { detail: "count" });
     say({ type: "count", room: "stage", seq: 40, count: 7 });

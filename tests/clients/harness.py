@@ -83,6 +83,10 @@ class Program:
             return hit
         return wait_until(lambda: f"{what} from {self.command}:\n{self.text()}", found)
 
+    def tell(self, line):
+        self.child.stdin.write(f"{line}\n")
+        self.child.stdin.flush()
+
     def text(self):
         return "\n".join(self.lines[-40:])
 

@@ -143,12 +143,23 @@ class TwoHosts(Site):
         for page in one, other:
             self.shows(page, alice="online", bob="offline")
             page.lines.clear()
-        one.child.stdin.write("sign out\n")
-        one.child.stdin.flush()
+        one.tell("sign out")
         one.said("the sign-in form", lambda line: json.loads(line) == {"path": "/login"})
         # The other window has a session of its own. It may be back within a tick, and then nobody sees that it was away.
         other.said("the page again", lambda line: json.loads(line) == {"path": "/"})
         self.shows(other, alice="online", bob="offline")
+
+    def test_another_window_of_the_same_browser_is_signed_out_too(self):
+        page = self.look_at_the_page("alice")
+        self.shows(page, alice="online", bob="offline")
+        page.tell("second window")
+        page.said("the page once more", lambda line: json.loads(line) == {"second": "/"})
+        self.watcher.sees("alice")
+        page.lines.clear()
+        page.tell("sign out")
+        page.said("both sign-in forms", lambda line: json.loads(line) == {"path": "/login"})
+        page.said("both sign-in forms", lambda line: json.loads(line) == {"second": "/login"})
+        self.watcher.misses("alice")
 
     def test_who_signs_out_is_offline_at_once(self):
         alice, bob = Visitor(self.site), Visitor(self.site)

@@ -1,6 +1,6 @@
 /**
  * Somebody who signs in to the Django project with Chromium and looks at the page: django-page.mjs SITE USER PASSWORD.
- * Tells each change of the page's list; a line `sign out` on its input presses that button.
+ * Tells each change of the page's list; a line `sign out` on its input presses that button, `second window` opens the page again.
  */
 
 import { createInterface } from "node:readline";
@@ -9,7 +9,8 @@ import { openBrowser, PATIENCE_MS, say } from "./say.mjs";
 
 const [site, user, password] = process.argv.slice(2);
 const browser = await openBrowser();
-const page = await browser.newPage();
+const context = await browser.newContext();
+const page = await context.newPage();
 page.setDefaultTimeout(PATIENCE_MS);
 
 page.on("console", (line) => say(line.type() === "log" ? JSON.parse(line.text()) : { complaint: line.text() }));
@@ -28,5 +29,10 @@ await page.fill("[name=password]", password);
 await page.click("button");
 for await (const line of createInterface({ input: process.stdin })) {
   if (line === "sign out") await page.click("button");
+  if (line === "second window") {
+    const second = await context.newPage();
+    second.on("framenavigated", (frame) => say({ second: new URL(frame.url()).pathname }));
+    await second.goto(site);
+  }
 }
 await browser.close();
