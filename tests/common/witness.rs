@@ -94,7 +94,7 @@ impl Witnesses {
     /// The same before the nodes have had so much time.
     pub(crate) async fn agree_within(&mut self, time: Duration, nodes: &[&Node], users: &[&str]) {
         let wanted: BTreeSet<_> = users.iter().map(|&user| user.to_owned()).collect();
-        let promise = Promise::of(nodes, time).await;
+        let mut promise = Promise::of(nodes, time).await;
         loop {
             let over = promise.is_over().await;
             self.pump();

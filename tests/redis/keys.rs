@@ -94,10 +94,12 @@ async fn refreshed_at_most_once_per_half_a_lease_whatever_happens() {
             }
         }
     };
-    // Everybody is refreshed, again and again.
+    // For three halves of a lease, and until everybody has been refreshed, again and again.
     let thrice = |seen: &[Executed]| {
-        let writes = writes(seen);
-        writes.len() == 10 && writes.values().all(|&count| count >= 3)
+        span(seen) > 9.0 && {
+            let writes = writes(seen);
+            writes.len() == 10 && writes.values().all(|&count| count >= 3)
+        }
     };
     let commands = tokio::select! {
         commands = watched(&redis, thrice) => commands,

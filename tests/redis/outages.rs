@@ -83,7 +83,7 @@ impl Scene {
 
     /// Waits until these are the keys again, which takes half a lease at most.
     async fn until_written_anew(&self, wanted: &[String]) {
-        let promise = Promise::of(&self.nodes.each_ref(), TTL / 2).await;
+        let mut promise = Promise::of(&self.nodes.each_ref(), TTL / 2).await;
         loop {
             let (over, keys) = (promise.is_over().await, self.redis.keys().await);
             if keys == wanted {

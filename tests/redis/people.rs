@@ -86,7 +86,7 @@ async fn a_watched_user_is_seen_wherever_it_comes_and_goes(store: Store) {
     watcher.wait_until("dave", |watcher| online(watcher, "dave") == Some(true)).await;
     a.kill();
     drop(carol);
-    let promise = Promise::of(&[&b], LONGER).await;
+    let mut promise = Promise::of(&[&b], LONGER).await;
     loop {
         let over = promise.is_over().await;
         watcher.pump();

@@ -14,6 +14,9 @@ use super::super::view::Leases;
 use super::{Engine, FIRST_PAUSE};
 use crate::store::Unavailable;
 
+/// How often the lease of a run that has this node's id is looked at before it counts as dead.
+const LOOKS: u32 = 10;
+
 impl Engine {
     pub(super) async fn keep_leases(self: Rc<Self>) {
         let mut pause = FIRST_PAUSE;
@@ -93,12 +96,15 @@ impl Engine {
         let lease = self.nodes.borrow().leases(&[holder]);
         let first = texts(self.ask(connection, &lease).await?)?;
         info!(node = self.schema.node, "the node id was in use a moment ago: looking whether its holder still lives");
-        sleep(self.schema.beacon_every() * 5 / 2).await;
-        let now = texts(self.ask(connection, &lease).await?)?;
-        if !now.is_empty() && now != first {
-            let node = &self.schema.node;
-            let message = format!("another node with the id {node:?} is running: give each its own with --node-id");
-            return Err(self.misfit(message));
+        // Look by look, and not once at the end: if the whole machine stood still, the other has not had that time either.
+        for _ in 0..LOOKS {
+            sleep(self.schema.beacon_every() * 5 / 2 / LOOKS).await;
+            let now = texts(self.ask(connection, &lease).await?)?;
+            if !now.is_empty() && now != first {
+                let node = &self.schema.node;
+                let message = format!("another node with the id {node:?} is running: give each its own with --node-id");
+                return Err(self.misfit(message));
+            }
         }
         let commands = self.nodes.borrow().inherit();
         self.ask(connection, &commands).await.map(|_| ())
