@@ -123,24 +123,28 @@ async fn leave_ends_presence_and_observation() {
 }
 
 #[tokio::test]
-async fn unobserve_ends_observation_and_not_presence() {
-    let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
-    let mut bob = server.enter("bob", "lobby").await;
-    bob.send(&json!({"type": "unobserve", "room": "lobby"}));
-    bob.barrier().await;
-    let mark = bob.mark();
-    let _carol = server.enter("carol", "lobby").await;
-    alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
-    bob.barrier().await;
-    assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new());
-    assert!(alice.has("lobby", "bob"));
-    // Presence goes on, so the state may still be changed, and looking again starts with a snapshot.
-    bob.send(&json!({"type": "state", "room": "lobby", "state": {"back": true}}));
-    bob.send(&json!({"type": "observe", "room": "lobby"}));
-    bob.wait_until("a snapshot", |bob| !bob.since(mark, "snapshot", "lobby").is_empty()).await;
-    assert_eq!(bob.state("lobby", "bob"), Some(&json!({"back": true})));
-    server.stop().await;
+async fn observation_ends_and_presence_does_not() {
+    for end in
+        [json!({"type": "unobserve", "room": "lobby"}), json!({"type": "join", "room": "lobby", "observe": false})]
+    {
+        let server = TestServer::start(&[]);
+        let mut alice = server.enter("alice", "lobby").await;
+        let mut bob = server.enter("bob", "lobby").await;
+        bob.send(&end);
+        bob.barrier().await;
+        let mark = bob.mark();
+        let _carol = server.enter("carol", "lobby").await;
+        alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
+        bob.barrier().await;
+        assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new(), "{end}");
+        assert!(alice.has("lobby", "bob"), "{end}");
+        // Presence goes on, so the state may still be changed, and looking again starts with a snapshot.
+        bob.send(&json!({"type": "state", "room": "lobby", "state": {"back": true}}));
+        bob.send(&json!({"type": "observe", "room": "lobby"}));
+        bob.wait_until("a snapshot", |bob| !bob.since(mark, "snapshot", "lobby").is_empty()).await;
+        assert_eq!(bob.state("lobby", "bob"), Some(&json!({"back": true})));
+        server.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -196,22 +200,6 @@ async fn a_second_join_updates_state_and_detail_and_sends_a_snapshot() {
     let _carol = server.enter("carol", "lobby").await;
     bob.wait_until("the new count", |bob| bob.room("lobby").count == 3).await;
     assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new(), "counts only from now on");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_second_join_without_observing_ends_observation() {
-    let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
-    let mut bob = server.enter("bob", "lobby").await;
-    bob.send(&json!({"type": "join", "room": "lobby", "observe": false}));
-    bob.barrier().await;
-    let mark = bob.mark();
-    let _carol = server.enter("carol", "lobby").await;
-    alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
-    bob.barrier().await;
-    assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new());
-    assert!(alice.has("lobby", "bob"));
     server.stop().await;
 }
 
