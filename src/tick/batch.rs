@@ -26,11 +26,12 @@ pub struct Update {
     pub snapshots: [Option<Pages>; AUDIENCES],
     /// What was said, for those who see it as messages of the room.
     pub said: Spoken,
-    /// Where each user stands in the snapshot for [`Audience::Events`].
+    /// Where each user stands in the snapshot for [`Audience::Events`](crate::presence::Audience::Events).
     pub spans: status::Spans,
 }
 
-/// What was said in a room in one tick, for [`Audience::Members`] and [`Audience::Count`]. Nobody is heard after its leave is
+/// What was said in a room in one tick, for those who see [members](crate::presence::Audience::Members) and for those who see
+/// [numbers](crate::presence::Audience::Count). Nobody is heard after its leave is
 /// told or before its join, and a diff tells both at once. What is said in a tick is heard at its end, so nothing said by one in it
 /// answers what another said in it.
 #[derive(Debug, Default)]
