@@ -15,13 +15,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use self::outbound::Outbound;
 use crate::dialect::Dialect;
+use crate::one_or_more::OneOrMore;
 use crate::presence::{Audience, Room, Session, Tick};
 use crate::socket::inbound::Fragments;
 use crate::worker::Worker;
@@ -75,8 +75,8 @@ pub struct Connection {
     outbound: Cell<Option<Box<Outbound>>>,
 }
 
-/// Rooms of a connection: nearly always one, which needs no allocation of its own.
-pub type Subscriptions = SmallVec<[Subscription; 1]>;
+/// Rooms of a connection.
+pub type Subscriptions = OneOrMore<Subscription>;
 
 /// A room that the connection has joined, or looks at, or both.
 #[derive(Debug)]
@@ -242,9 +242,10 @@ mod tests {
     #[test]
     fn what_an_idle_connection_owns_stays_small() {
         const RC_COUNTS: usize = 2 * size_of::<usize>();
-        assert!(size_of::<Connection>() + RC_COUNTS <= 128, "{}", size_of::<Connection>());
+        // 112 in the server: a socket of the tokio that tests are built with is 8 bytes larger.
+        assert!(size_of::<Connection>() + RC_COUNTS <= 120, "{}", size_of::<Connection>());
         assert!(size_of::<Session>() + RC_COUNTS <= 80, "{}", size_of::<Session>());
-        assert!(size_of::<Subscription>() <= 24, "{}", size_of::<Subscription>());
+        assert!(size_of::<Subscriptions>() <= 24, "{}", size_of::<Subscriptions>());
         assert!(size_of::<Reader>() <= 16, "{}", size_of::<Reader>());
     }
 }

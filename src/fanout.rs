@@ -67,7 +67,7 @@ impl Fanout {
 
     /// Notes that it is not any more, and ends its looking.
     pub fn left(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) {
-        let subscription = connection.with_subscriptions(|rooms| Some(rooms.swap_remove(position(rooms, room)?)));
+        let subscription = connection.with_subscriptions(|rooms| rooms.remove(position(rooms, room)?));
         if let Some(subscription) = subscription {
             self.detach(worker, &subscription);
         }
@@ -91,8 +91,7 @@ impl Fanout {
         }
         connection.with_subscriptions(|subscriptions| {
             let mut joined = false;
-            if let Some(at) = position(subscriptions, room) {
-                let before = subscriptions.swap_remove(at);
+            if let Some(before) = position(subscriptions, room).and_then(|at| subscriptions.remove(at)) {
                 self.detach(worker, &before);
                 joined = before.joined;
             }
@@ -111,7 +110,7 @@ impl Fanout {
             self.detach(worker, &subscriptions[at]);
             subscriptions[at].place = Place::Nowhere;
             if !subscriptions[at].joined {
-                subscriptions.swap_remove(at);
+                subscriptions.remove(at);
             }
             true
         })
@@ -139,7 +138,7 @@ impl Fanout {
     pub fn catch_up(&mut self, worker: &Worker, connection: &Rc<Connection>) {
         self.watching.catch_up(worker, connection);
         connection.with_subscriptions(|subscriptions| {
-            for subscription in subscriptions {
+            for subscription in subscriptions.iter_mut() {
                 if matches!(subscription.place, Place::Lagging(_)) {
                     self.line_up(worker, connection, subscription);
                 }
@@ -150,8 +149,8 @@ impl Fanout {
     /// Ends all looking and watching of a connection that is going.
     pub fn forget(&mut self, worker: &Worker, connection: &Rc<Connection>) {
         self.watching.forget(worker, connection);
-        for subscription in connection.with_subscriptions(std::mem::take) {
-            self.detach(worker, &subscription);
+        for subscription in connection.with_subscriptions(std::mem::take).iter() {
+            self.detach(worker, subscription);
         }
     }
 

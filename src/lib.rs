@@ -16,6 +16,7 @@ pub mod account;
 mod clock;
 pub mod dialect;
 pub mod login;
+pub mod one_or_more;
 pub mod removal;
 pub mod store;
 pub mod tick;

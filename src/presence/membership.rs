@@ -10,13 +10,13 @@ use super::remote::Hold;
 use super::room::{Reported, Told, Word};
 use super::session::SessionRooms;
 use super::{Now, Reason, Registry, Room, Session, State};
+use crate::one_or_more::OneOrMore;
 
 /// One user, in all rooms.
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) since_unix_ms: u64,
-    /// Nearly always one: no allocation of its own for that.
-    pub(super) memberships: SmallVec<[Membership; 1]>,
+    pub(super) memberships: OneOrMore<Membership>,
 }
 
 /// One user in one room. All of it is guarded by the shard of the user.
@@ -149,7 +149,7 @@ impl Registry {
                 if reported != Reported::Closed {
                     let (mut since_unix_ms, mut membership) = (since_unix_ms, Membership::empty(room));
                     change(&mut since_unix_ms, &mut membership);
-                    entry.insert(User { since_unix_ms, memberships: SmallVec::from_buf([membership]) });
+                    entry.insert(User { since_unix_ms, memberships: OneOrMore::One(membership) });
                     self.online.fetch_add(1, Ordering::Relaxed);
                 }
                 return reported;
@@ -221,7 +221,8 @@ impl Registry {
         if memberships[at].is_online() {
             return (Word::Online(memberships[at].shown_state()), told);
         }
-        let reason = memberships.remove(at).reason;
+        let reason = memberships[at].reason;
+        memberships.remove(at);
         if memberships.is_empty() {
             entry.remove();
             self.online.fetch_sub(1, Ordering::Relaxed);
@@ -233,5 +234,16 @@ impl Registry {
     pub(super) fn is_member(&self, user: &str, room: &str) -> bool {
         let Some(user) = self.users.get(user) else { return false };
         user.memberships.iter().any(|membership| membership.room.is_named(room) && membership.sessions > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_in_one_room_takes_no_more_than_that_room() {
+        assert_eq!(size_of::<User>(), size_of::<Membership>() + 8);
+        assert!(size_of::<Membership>() <= 32);
     }
 }

@@ -80,7 +80,7 @@ impl Registry {
         for mut user in self.users.iter_mut() {
             let name = Arc::clone(user.key());
             let mut swept = false;
-            for membership in &mut user.memberships {
+            for membership in user.memberships.iter_mut() {
                 let is_old = |hold: &Hold| hold.run == run && hold.generation < generation;
                 if membership.remote.iter().flat_map(|holds| holds.iter()).any(is_old) && is_asked(&name) {
                     let reported = membership.release(&name, reason, is_old);
