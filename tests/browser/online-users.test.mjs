@@ -305,9 +305,11 @@ describe("how it looks", () => {
     const before = await cpuSeconds();
     for (let round = 0; round < 20; round += 1) await scene.server.beat([`Aa ${round}`, `Mm ${round}`, `Zz ${round}`]);
     await page.waitForFunction(() => document.getElementById("count").textContent === "3,061");
-    // Of 60 newcomers 20 belong among the 300 rows. What of the CPU the others on this machine take is not in the page's own time.
+    // Of 60 newcomers 20 belong among the 300 rows, the last of which may be drawn a moment after it is counted. What of the CPU the
+    // others on this machine take is not in the page's own time.
+    await page.waitForFunction(() => window.rowsDrawn >= 20);
     const drawn = await page.evaluate(() => window.rowsDrawn);
-    assert.ok(drawn >= 20 && drawn < 100, `${drawn} rows were drawn`);
+    assert.ok(drawn < 100, `${drawn} rows were drawn`);
     const spent = (await cpuSeconds()) - before;
     assert.ok(spent / 20 < 0.5, `each change cost the page ${spent / 20} s of CPU`);
     await page.getByLabel("Find a name").fill("ZZ 7");
