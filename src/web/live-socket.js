@@ -74,7 +74,7 @@ export class LiveSocket {
 
   /** Whether it went out: what is said while there is no connection is not kept. */
   send(message) {
-    if (this.status.phase !== "online") return false;
+    if (this.status.phase !== "online" || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(message));
     return true;
   }
