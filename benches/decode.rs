@@ -11,10 +11,10 @@ use std::ops::ControlFlow;
 
 use common::{Random, join_message, masked_frame};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rollcall::dialect::json::{self, Reader};
-use rollcall::dialect::{Command, native};
+use rollcall::json::{self, Reader};
 use rollcall::presence::Audience;
-use rollcall::socket::inbound::{Incoming, Limits, take_frames};
+use rollcall::protocol::{Command, native};
+use rollcall::websocket::decoder::{Incoming, Limits, take_frames};
 use simd_json::{Buffers, Tape};
 
 /// A join without a state, with a short one, with a usual one, with the longest that goes.

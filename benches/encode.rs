@@ -10,8 +10,9 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use common::{ROOM, diff_of, json_of, room_of, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rollcall::dialect::{json, native, online_users};
+use rollcall::json;
 use rollcall::presence::Room;
+use rollcall::protocol::{native, online_users};
 
 /// A room within a page of a snapshot, one of exactly a page, one of many pages.
 const MEMBERS: [usize; 3] = [10, 1_000, 10_000];

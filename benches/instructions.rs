@@ -20,12 +20,12 @@ use bytes::{Bytes, BytesMut};
 use common::{
     Crowd, HISTORY, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, registry, room_of, user_name,
 };
-use rollcall::dialect::json::Reader;
-use rollcall::dialect::{Command, native, online_users};
+use rollcall::broadcast::Announcer;
+use rollcall::json::Reader;
 use rollcall::presence::{Audience, Now, Reason, Registry, Session};
-use rollcall::socket::inbound::{Incoming, Limits, take_frames};
-use rollcall::socket::outbox::{MAX_SLICES, Outbox};
-use rollcall::tick::Announcer;
+use rollcall::protocol::{Command, native, online_users};
+use rollcall::websocket::decoder::{Incoming, Limits, take_frames};
+use rollcall::websocket::outbox::{MAX_SLICES, Outbox};
 
 /// Operations of a round; users, where there are users.
 const BATCH: usize = 1_000;

@@ -19,13 +19,13 @@ use std::time::Instant;
 
 use common::{ROOM, TTL, user_name};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rollcall::dialect::json::Reader;
+use rollcall::json::Reader;
 use rollcall::presence::{Now, Registry, Session, Settings, State, Tick, Told};
 use rollcall::store::News;
 use rollcall::store::redis::command::{Command, Reply};
 use rollcall::store::redis::event::{self, Event};
-use rollcall::store::redis::lane::{Batch, Lane};
 use rollcall::store::redis::link::Connection;
+use rollcall::store::redis::partition::{Batch, Lane};
 use server::Server;
 use tokio::runtime::{Builder, LocalOptions};
 use writer::{LEASE, Writer, connect, schema};

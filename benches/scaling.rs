@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use common::{Crowd, HISTORY, ROOM, Random, TICK, WORKERS, race, race_with_pauses, registry, timed, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rollcall::broadcast::Announcer;
 use rollcall::presence::{Audience, Now, Registry, Session};
-use rollcall::tick::Announcer;
 
 /// Users that a thread brings and takes away between two ticks, and users who move between rooms.
 const GUESTS: usize = 1_000;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use common::{Crowd, HISTORY, ROOM, TICK, WORKERS, json_of};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rollcall::broadcast::{Announcer, Batch, TickCounts};
 use rollcall::presence::{Audience, Reason, Session};
-use rollcall::tick::{Announcer, Batch, TickCounts};
 
 /// Members of the room in which changes and observers are counted.
 const MEMBERS: usize = 1_000;

@@ -12,9 +12,10 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, warn};
 
+use crate::broadcast::Batch;
 use crate::http;
-use crate::tick::Batch;
-use crate::worker::{Shared, Worker};
+use crate::node::Shared;
+use crate::worker::Worker;
 
 /// How long to wait when there is no descriptor or no memory for another connection, or enough are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use rollcall::broadcast::{Announcer, Update};
 use rollcall::presence::{Audience, Now, Reason, Registry, Session, Settings, State};
-use rollcall::tick::{Announcer, Update};
 use serde_json::Value;
 
 const TTL: u64 = 5;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use rollcall::broadcast::Announcer;
 use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
-use rollcall::tick::Announcer;
 use serde_json::{Value, json};
 
 const USERS: usize = 3;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
-use rollcall::process::cpu_ns;
+use rollcall::os::cpu_ns;
 
 use rollcall::store::redis::command::{Command, Reply};
 use writer::{LEASE, Writer, connect, schema, user_name};

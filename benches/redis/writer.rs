@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rollcall::presence::{Now, Registry, Session, Settings, Tick};
 use rollcall::store::redis::command::{Command, Reply};
-use rollcall::store::redis::lane::{Lane, Outcome};
 use rollcall::store::redis::link::{Connection, Target};
+use rollcall::store::redis::partition::{Lane, Outcome};
 use rollcall::store::redis::schema::Schema;
 
 const ROOM: &str = "lobby";

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{Connection, Phase};
-use crate::socket::outbox::{MAX_SLICES, Outbox};
+use crate::websocket::outbox::{MAX_SLICES, Outbox};
 use crate::worker::Worker;
 
 /// Answers that a client may leave unread before its messages are left unread too.

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use crate::broadcast::Update;
 use crate::connection::{Connection, Phase, Place, Subscription};
-use crate::tick::Update;
 use crate::worker::Worker;
 
 /// Sockets written to before other tasks get their turn: at some 7 µs each about a millisecond.

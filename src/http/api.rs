@@ -12,11 +12,12 @@ use simd_json::prelude::{ValueAsScalar, ValueIntoString};
 use super::reply::Reply;
 use super::request::{Target, body, id_segment, pairs};
 use super::stats;
-use crate::dialect::json::{self, put_list, put_number, put_string};
-use crate::dialect::{LOBBY, native::put_member};
-use crate::patience::timeout;
+use crate::deadline::timeout;
+use crate::json::{self, put_list, put_number, put_string};
+use crate::node::{RoomAnswer, RoomList};
 use crate::presence::{Registry, Room, Roster, State, check_id};
-use crate::worker::{RoomAnswer, RoomList, Worker};
+use crate::protocol::{LOBBY, native::put_member};
+use crate::worker::Worker;
 
 /// Members or rooms on one page at most.
 const MAX_PAGE: usize = 1000;

@@ -3,9 +3,9 @@
 //! A connection starts here. If a request becomes a WebSocket, the bare socket goes to the worker with what hyper has read ahead,
 //! and hyper's buffers go away.
 
-mod accounts;
 mod api;
-mod holding;
+mod corked;
+mod login;
 mod pages;
 mod reply;
 mod request;
@@ -30,10 +30,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::dialect::Dialect;
-use crate::socket::{close, put_close};
+use crate::protocol::Dialect;
+use crate::websocket::{close, put_close};
 use crate::worker::{Accepted, Worker};
-use holding::{Held, Holding};
+use corked::{Held, Holding};
 use reply::Reply;
 use request::Target;
 
@@ -195,7 +195,7 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
         ["login"] => &[Method::GET, Method::HEAD, Method::POST],
         _ => &[Method::GET, Method::HEAD],
     };
-    let known = pages::find(&target.path).is_some() || api::knows(&segments) || accounts::knows(&segments);
+    let known = pages::find(&target.path).is_some() || api::knows(&segments) || login::knows(&segments);
     if !known {
         return Err(Reply::not_found(&target.path));
     }
@@ -204,11 +204,11 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
     }
     let reply = match segments[..] {
         ["heartbeat"] => api::heartbeat(worker, request).await,
-        ["login"] if request.method() == Method::POST => accounts::login(worker, request).await,
-        ["login", "session"] => Ok(accounts::session(worker, request.headers())),
-        ["login", "users"] => accounts::users(worker),
-        ["logout"] => accounts::logout(worker, request).await,
-        ["v1", "users", user, "kick"] => accounts::kick(worker, user, request.headers()).await,
+        ["login"] if request.method() == Method::POST => login::login(worker, request).await,
+        ["login", "session"] => Ok(login::session(worker, request.headers())),
+        ["login", "users"] => login::users(worker),
+        ["logout"] => login::logout(worker, request).await,
+        ["v1", "users", user, "kick"] => login::kick(worker, user, request.headers()).await,
         ["v1", "users", "status"] => api::users_status(worker, request).await,
         ["v1", "rooms"] => api::rooms(worker, &target).await,
         _ => pages::find(&target.path).map_or_else(|| api::answer(worker, &segments, &target), Ok),

@@ -5,8 +5,8 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
-use crate::account::{Account, COUNTED_BYTES};
-use crate::dialect::json::put_string;
+use crate::json::put_string;
+use crate::memory_budget::{Account, COUNTED_BYTES};
 
 /// An answer that is not sent yet. Refusals have the same form: handlers return them as errors.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use bytes::BufMut;
 
 use super::reply::Reply;
-use crate::dialect::json::{put_number, put_string};
-use crate::process;
+use crate::json::{put_number, put_string};
+use crate::os;
 use crate::worker::Worker;
 
 /// Of the counters, those that are no sums since the start.
@@ -65,11 +65,11 @@ fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
         gauge("watched_users", "Users whom somebody watches by name.", shared.registry.watchlist.watched() as u64),
     ];
     // Left out where it is not known: a zero would be a measurement.
-    let memory = process::memory_bytes().map(|bytes| gauge("memory_bytes", "Memory that no file backs.", bytes));
+    let memory = os::memory_bytes().map(|bytes| gauge("memory_bytes", "Memory that no file backs.", bytes));
     let cpu = Number {
         name: "cpu_ns",
         help: "CPU time of all threads, user and kernel, in nanoseconds.",
-        value: process::cpu_ns(),
+        value: os::cpu_ns(),
         is_gauge: false,
     };
     let counters = shared.metrics.worker_totals().fields().chain(shared.metrics.tick_totals().fields());

@@ -6,12 +6,12 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode, Version};
 use sha1::{Digest, Sha1};
 
-use super::accounts::{find_login, is_same_origin};
+use super::login::{find_login, is_same_origin};
 use super::reply::Reply;
 use super::request::{Target, id, id_segment};
-use crate::dialect::{Dialect, native};
-use crate::login::{Login, Logins};
+use crate::auth::dev_login::{Login, Logins};
 use crate::presence::Now;
+use crate::protocol::{Dialect, native};
 use crate::worker::{Accepted, MAX_ROOMS_PER_CONNECTION};
 
 /// Appended to the client's key before hashing (RFC 6455, 1.3).

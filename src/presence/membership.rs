@@ -10,7 +10,7 @@ use super::remote::Hold;
 use super::room::{Reported, Told, Word};
 use super::session::SessionRooms;
 use super::{Now, Reason, Registry, Room, Session, State};
-use crate::one_or_more::OneOrMore;
+use crate::inline_vec::OneOrMore;
 
 /// One user, in all rooms.
 #[derive(Debug)]

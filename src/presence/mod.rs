@@ -11,30 +11,31 @@
 //! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox. The watchlist by itself.
 
 mod audience;
+mod grace;
 mod id;
+pub mod kick;
 mod leases;
-mod lingering;
 mod membership;
 mod registry;
 mod remote;
-mod requests;
+mod rest_sessions;
 mod room;
 mod roster;
 mod session;
 mod state;
-mod watch;
+mod watchlist;
 mod wheel;
 
 pub use audience::{AUDIENCES, Audience, AudienceSet, Observers};
 pub use id::{IdError, MAX_ID_BYTES, check_id};
 pub use registry::{Attachment, Registry, Settings, UserStatus};
 pub use remote::{HeldHere, Remote, RunNumber};
-pub use requests::RequestsFull;
+pub use rest_sessions::RequestsFull;
 pub use room::{Diff, Room, RoomChange, Said, Told};
 pub use roster::Roster;
 pub use session::Session;
 pub use state::State;
-pub use watch::{Seen, Sight, Watchers, Watchlist};
+pub use watchlist::{Seen, Sight, Watchers, Watchlist};
 pub use wheel::Wheel;
 
 /// Engine time: the number of ticks that have been executed. It stands still while the engine cannot keep up, so that nobody

@@ -7,10 +7,10 @@ use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
+use super::grace::Lingering;
 use super::leases::Leases;
-use super::lingering::Lingering;
 use super::membership::User;
-use super::requests::Requests;
+use super::rest_sessions::Requests;
 use super::room::Reported;
 use super::session::Joined;
 use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Watchlist};

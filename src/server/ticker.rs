@@ -9,13 +9,13 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{MAILBOX_MESSAGES, WorkerHandle};
 use crate::acceptor::Message;
-use crate::clock::unix_ms;
-use crate::dialect::native;
+use crate::broadcast::Announcer;
+use crate::node::Shared;
+use crate::os::unix_ms;
 use crate::presence::Now;
-use crate::removal::Removal;
+use crate::presence::kick::Removal;
+use crate::protocol::native;
 use crate::store::News;
-use crate::tick::Announcer;
-use crate::worker::Shared;
 
 /// Does the ticks, at their pace.
 pub(super) struct Ticker {

@@ -2,7 +2,7 @@
 
 use super::{News, Store};
 use crate::metrics::StoreTotals;
-use crate::removal::Removal;
+use crate::presence::kick::Removal;
 
 /// The registry is all there is.
 #[derive(Debug, Clone, Copy, Default)]

@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub use memory::Memory;
 
 use crate::metrics::StoreTotals;
+use crate::presence::kick::Removal;
 use crate::presence::{Room, RoomChange, Told};
-use crate::removal::Removal;
 
 /// The exit code when the store cannot be used at the start (`EX_UNAVAILABLE` of sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use super::Worker;
 use crate::config::{Config, Liveness};
 use crate::connection::{Connection, Phase};
-use crate::dialect::{Dialect, chat};
 use crate::presence::{Now, Tick};
-use crate::socket::{PING, close};
+use crate::protocol::{Dialect, chat};
+use crate::websocket::{PING, close};
 
 /// How long a client may take to answer a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);

@@ -3,12 +3,11 @@
 //! A worker runs a `current_thread` runtime, so nothing here is shared but the registry. Three kinds of tasks run on it: the
 //! acceptor, the mailbox (one batch a tick), and one small task per connection.
 
+mod commands;
+mod kick;
 mod liveness;
-mod obey;
-mod receive;
-mod remove;
-mod shared;
-mod talk;
+mod rate_limit;
+mod reader;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,15 +20,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::connection::{Connection, ConnectionId, Phase, Reader};
-use crate::dialect::{Dialect, json};
 use crate::fanout::Fanout;
+use crate::json;
 use crate::metrics::WorkerCounters;
+use crate::node::Shared;
 use crate::presence::{Reason, Tick, Wheel};
-use crate::socket::{close, put_close};
+use crate::protocol::Dialect;
+use crate::websocket::{close, put_close};
 use liveness::Times;
-
-pub use shared::Shared;
-pub(crate) use shared::{RoomAnswer, RoomList};
 
 /// What one read takes at most. A heartbeat is 15 bytes; this is for floods, which are taken in bites that delay nobody much.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -61,9 +59,9 @@ pub struct Worker {
     json: RefCell<json::Reader>,
     answers: RefCell<BytesMut>,
     /// Who has said how much on this worker.
-    talkers: RefCell<talk::Talkers>,
+    talkers: RefCell<rate_limit::Talkers>,
     /// Whose connections are where.
-    owners: RefCell<remove::Owners>,
+    owners: RefCell<kick::Owners>,
     times: Times,
 }
 

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { connect as tcp, createServer } from "node:net";
 import { afterEach, describe, test } from "node:test";
 
-import { connect } from "../../src/web/presence.js";
+import { connect } from "../../src/web/client/presence.js";
 import { phase } from "./harness.mjs";
 import { HOSTILE, Scene, shows } from "./scene.mjs";
 import { freePort, installed, LEASE, STEADY } from "./server.mjs";

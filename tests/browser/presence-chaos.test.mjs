@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
-import { connect } from "../../src/web/presence.js";
+import { connect } from "../../src/web/client/presence.js";
 import { dice, Proxy } from "./proxy.mjs";
 import { HASTY, installed, Server, sleep, until } from "./server.mjs";
 

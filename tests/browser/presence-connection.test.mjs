@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
-import { connect } from "../../src/web/presence.js";
+import { connect } from "../../src/web/client/presence.js";
 import { ScriptedServer, snapshot, WELCOME } from "./scripted.mjs";
 
 let server;

@@ -15,7 +15,7 @@ const MAX_GZIPPED_BYTES = 4_000;
 /** Other versions of zlib take a few bytes more or less. */
 const ZLIB_DIFFERENCE_BYTES = 16;
 const run = promisify(execFile);
-const source = join(root, "src/web");
+const source = join(root, "src/web/client");
 const { version, name } = JSON.parse(readFileSync(join(source, "package.json")));
 
 let folder;

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
 
-import { connect } from "../../src/web/presence.js";
+import { connect } from "../../src/web/client/presence.js";
 import { HASTY, installed, LEASE, LONG_GRACE, Server } from "./server.mjs";
 
 const { WebSocket } = installed("ws");

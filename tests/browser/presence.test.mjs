@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
-import { connect } from "../../src/web/presence.js";
+import { connect } from "../../src/web/client/presence.js";
 import { diff, members, ScriptedServer, snapshot } from "./scripted.mjs";
 
 let server;

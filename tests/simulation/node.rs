@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rollcall::broadcast::Announcer;
 use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
 use rollcall::store::redis::command::{Command, Reply};
-use rollcall::store::redis::lane::{Batch, Lane, Outcome};
 use rollcall::store::redis::nodes::Nodes;
+use rollcall::store::redis::partition::{Batch, Lane, Outcome};
+use rollcall::store::redis::remote_view::{Load, Step, View};
 use rollcall::store::redis::schema::{Head, Schema};
-use rollcall::store::redis::view::{Load, Step, View};
-use rollcall::tick::Announcer;
 
 use super::redis::Redis;
 use super::{ROOMS, TICK_MS, TTL_MS};

@@ -12,9 +12,9 @@
 //! Lines and tabs and not JSON: names and compact JSON hold neither, so nothing is escaped and nothing is nested.
 
 use super::schema::{field, hold, parse_field, parse_hold, parse_number};
-use crate::dialect::json::Reader;
+use crate::json::Reader;
+use crate::presence::kick::Removal;
 use crate::presence::{Reason, State};
-use crate::removal::Removal;
 
 /// The word for a user who is to go.
 const REMOVED: &str = "removed";

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::command::{Command, Reply};
 use super::schema::{EDITION, HEADER};
-use crate::patience::timeout;
+use crate::deadline::timeout;
 
 /// The longest that anything may take: a batch, its answers included, or a connect. Redis answers a thousand commands in some
 /// milliseconds; what takes longer than this is stuck.

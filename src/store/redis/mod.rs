@@ -1,6 +1,6 @@
 //! Redis: presence that outlives a node, and that any number of nodes share.
 //!
-//! One thread does it all, beside the workers and the ticker. Logic and I/O are apart: [`lane`] decides what to write (and `keys` when again), [`view`] what
+//! One thread does it all, beside the workers and the ticker. Logic and I/O are apart: [`partition`] decides what to write (and `keys` when again), [`remote_view`] what
 //! to believe of the others, [`nodes`] who is alive; they speak in [`command`]s, and [`link`] alone knows the `redis` crate.
 //! `engine` puts them together. Keys and values are in [`schema`] and [`event`], for others in `docs/redis.md`.
 
@@ -8,11 +8,11 @@ pub mod command;
 mod engine;
 pub mod event;
 mod keys;
-pub mod lane;
 pub mod link;
 pub mod nodes;
+pub mod partition;
+pub mod remote_view;
 pub mod schema;
-pub mod view;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::{News, Store, Unavailable};
-use crate::clock::unix_ms;
 use crate::metrics::{StoreCounters, StoreTotals};
+use crate::os::unix_ms;
 use crate::presence::Registry;
-use crate::removal::Removal;
+use crate::presence::kick::Removal;
 use engine::Engine;
 use link::Target;
 use schema::Schema;

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::command::{Command, Reply};
+use super::remote_view::{Leases, MAX_RUNS, View};
 use super::schema::Schema;
-use super::view::{Leases, MAX_RUNS, View};
 
 /// The list of runs goes when nobody has renewed it for so many leases.
 const LIST_LEASES: u64 = 10;

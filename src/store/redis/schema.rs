@@ -17,9 +17,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::command::Reply;
-use crate::dialect::json::{Reader, is_object, put_list, put_number, put_string};
-use crate::dialect::native::MAX_STATE_BYTES;
+use crate::json::{Reader, is_object, put_list, put_number, put_string};
 use crate::presence::{HeldHere, State, check_id};
+use crate::protocol::native::MAX_STATE_BYTES;
 
 /// The field of a run's hash that says up to which event it is whole. No other field is without a colon.
 pub const HEADER: &str = "@";

@@ -10,7 +10,7 @@ use tracing::{error, info};
 use super::super::command::Reply;
 use super::super::link::Connection;
 use super::super::nodes::lanes_of;
-use super::super::view::Leases;
+use super::super::remote_view::Leases;
 use super::{Engine, FIRST_PAUSE};
 use crate::store::Unavailable;
 

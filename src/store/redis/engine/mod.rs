@@ -3,8 +3,8 @@
 //! Every task but the first serves one connection until it fails, then waits a little and begins anew. What was on its way then is
 //! taken back; what others hold stays as it was.
 
-mod lanes;
 mod leases;
+mod partitions;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,14 +18,14 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::command::{Command, Reply};
-use super::lane::{Batch, Lane};
 use super::link::{Connection, LATE, Target};
 use super::nodes::Nodes;
+use super::partition::{Batch, Lane};
+use super::remote_view::{Load, View};
 use super::schema::Schema;
-use super::view::{Load, View};
 use super::{Options, Shared};
-use crate::clock::{random, unix_ms};
-use crate::patience;
+use crate::deadline;
+use crate::os::{random, unix_ms};
 use crate::presence::{Registry, Tick};
 use crate::store::Unavailable;
 
@@ -126,7 +126,7 @@ impl Engine {
             engine.distribute();
         }
         // Whoever waits for the last batches waits for a bounded time.
-        if patience::timeout(CLOSE_WITHIN, engine.finish()).await.is_err() {
+        if deadline::timeout(CLOSE_WITHIN, engine.finish()).await.is_err() {
             warn!("Redis was not told everything before the end: leases there end by themselves");
         }
     }

@@ -1,0 +1,3 @@
+//! Who a request comes from.
+
+pub mod dev_login;

@@ -1,0 +1,74 @@
+//! What all workers share: who is here, the store, the counters, and answers that many ask for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::auth::dev_login::Logins;
+use crate::config::Config;
+use crate::memory_budget::Account;
+use crate::metrics::Metrics;
+use crate::presence::kick::Removals;
+use crate::presence::{Now, Registry};
+use crate::store::Store;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Who is here.
+    pub registry: Arc<Registry>,
+    /// What other nodes are told, and tell.
+    pub store: Box<dyn Store>,
+    /// The settings.
+    pub config: Config,
+    /// The counters.
+    pub metrics: Metrics,
+    /// Names this node on the wire.
+    pub node: String,
+    /// When it started, for `uptime_ms`.
+    pub started: Instant,
+    /// Engine time. Written by the ticker.
+    pub tick: AtomicU64,
+    /// The wall clock at that tick.
+    pub unix_ms: AtomicU64,
+    /// Sockets open on all workers.
+    pub sockets: AtomicUsize,
+    /// WebSocket connections on all workers.
+    pub connections: AtomicUsize,
+    /// The last list of `GET /online_users`: whoever polls shares it until somebody comes or goes.
+    pub(crate) names: parking_lot::Mutex<Option<RoomAnswer>>,
+    /// The last list of rooms that was asked for.
+    pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
+    /// Bytes of long HTTP answers that have not been written yet.
+    pub answer_bytes: Account,
+    /// And of long statuses of watched users.
+    pub status_bytes: Account,
+    /// Who is signed in, if that is done here.
+    pub logins: Option<Logins>,
+    /// Users who are to go with the next tick.
+    pub removals: Removals,
+}
+
+impl Shared {
+    /// The moment of the last tick.
+    pub fn now(&self) -> Now {
+        Now { tick: self.tick.load(Ordering::Relaxed), unix_ms: self.unix_ms.load(Ordering::Relaxed) }
+    }
+}
+
+/// An encoded answer about a room, good while the room has this sequence number.
+#[derive(Debug)]
+pub(crate) struct RoomAnswer {
+    pub(crate) room: u64,
+    pub(crate) seq: u64,
+    pub(crate) body: Bytes,
+}
+
+/// All rooms with members and how many, sorted by name.
+#[derive(Debug)]
+pub(crate) struct RoomList {
+    pub(crate) rooms: Arc<[(Arc<str>, usize)]>,
+    pub(crate) good_until: Instant,
+}

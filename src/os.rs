@@ -1,0 +1,63 @@
+//! What the operating system provides: the wall clock, random numbers, and the CPU time and memory of this process.
+//!
+//! Durations are measured in ticks, not with the wall clock. Memory is known on Linux only.
+
+use std::fs;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+const BYTES_PER_KIB: u64 = 1024;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// CPU time of all threads since the start, user and kernel, in nanoseconds.
+#[must_use]
+pub fn cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * NANOS_PER_SECOND + time.tv_nsec as u64
+}
+
+/// Memory that no file backs, in bytes: heap and stacks, as far as they are in RAM (`RssAnon`, proc(5)).
+#[must_use]
+pub fn memory_bytes() -> Option<u64> {
+    rss_anon_bytes(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn rss_anon_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(BYTES_PER_KIB)
+}
+
+/// The wall clock in milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Any number: the standard library's hashers begin with random keys.
+pub(crate) fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// A number that no other process takes, and that is greater than those of its earlier lives: the milliseconds, and `bits` of chance.
+/// A process id is no such thing: in a container it is always 1.
+pub(crate) fn number_of_life(unix_ms: u64, bits: u32) -> u64 {
+    unix_ms << bits | random() & ((1 << bits) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_costs_something() {
+        assert!(cpu_ns() > 0);
+        assert!(memory_bytes().is_some_and(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn memory_is_the_line_of_anonymous_pages() {
+        assert_eq!(rss_anon_bytes("VmRSS:\t  9 kB\nRssAnon:\t  3 kB\n"), Some(3 * 1024));
+        assert_eq!(rss_anon_bytes("VmRSS:\t  9 kB\n"), None);
+    }
+}

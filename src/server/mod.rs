@@ -1,0 +1,252 @@
+//! The server: worker threads, the ticker that drives them, and the end.
+
+pub mod listen;
+mod ticker;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use crate::acceptor::{self, Message};
+use crate::auth::dev_login::Logins;
+use crate::config::{Config, Secret};
+use crate::memory_budget::{Account, MAX_UNREAD_BYTES};
+use crate::metrics::Metrics;
+use crate::node::Shared;
+use crate::os::{number_of_life, unix_ms};
+use crate::presence::kick::Removals;
+use crate::presence::{Registry, Settings};
+use crate::store::{Memory, Store, Unavailable, redis};
+use ticker::Ticker;
+
+/// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put off:
+/// changes go on being coalesced, and engine time stands still.
+const MAILBOX_MESSAGES: usize = 2;
+/// How often the state of the server is logged.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
+/// A server that has its port and does not serve yet.
+#[derive(Debug)]
+pub struct Server {
+    /// For each worker.
+    listeners: Vec<Vec<std::net::TcpListener>>,
+    address: SocketAddr,
+    status_address: Option<SocketAddr>,
+    config: Config,
+}
+
+/// A worker thread as the ticker sees it.
+struct WorkerHandle {
+    number: usize,
+    mailbox: mpsc::Sender<Message>,
+    /// Resolves when the thread has ended, with an error if it could not do its work.
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl Server {
+    /// Binds the listeners.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let main =
+            listen::bind(config.listen, config.workers).context("choose another address with --listen HOST:PORT")?;
+        let address = main[0].local_addr()?;
+        let mut listeners: Vec<_> = main.into_iter().map(|listener| vec![listener]).collect();
+        let mut status_address = None;
+        if let Some(port) = config.status_port {
+            let status = SocketAddr::new(address.ip(), port);
+            let second = listen::bind(status, config.workers).context("choose another port with --status-port PORT")?;
+            status_address = Some(second[0].local_addr()?);
+            listeners.iter_mut().zip(second).for_each(|(of_worker, listener)| of_worker.push(listener));
+        }
+        Ok(Self { listeners, address, status_address, config })
+    }
+
+    /// Where it listens as well, if `--status-port` is given.
+    #[must_use]
+    pub fn status_addr(&self) -> Option<SocketAddr> {
+        self.status_address
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` resolves, then sends the clients away and ends within the drain time.
+    ///
+    /// # Errors
+    /// If the store cannot be used ([`Unavailable`]), or a worker thread cannot be started or dies.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        self.open_store().await?.run(shutdown).await
+    }
+
+    /// Opens the store: what other nodes hold is known when it returns.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it cannot be used.
+    pub async fn open_store(self) -> Result<ReadyServer, Unavailable> {
+        // Epochs and the node's name carry it.
+        let incarnation = number_of_life(unix_ms(), 16);
+        let config = &self.config;
+        let node = config.node_id.clone().unwrap_or_else(|| format!("node-{incarnation:x}"));
+        let settings = Settings { ttl: config.ticks(config.ttl), workers: config.workers, incarnation };
+        let (registry, store): (_, Box<dyn Store>) = match config.redis.clone() {
+            None => (Arc::new(Registry::new(settings)), Box::new(Memory)),
+            Some(options) => {
+                let registry = Arc::new(Registry::with_store(settings));
+                let options = redis::Options { node: node.clone(), ..options };
+                let store = redis::Redis::open(options, Arc::clone(&registry), incarnation).await?;
+                (registry, Box::new(store))
+            }
+        };
+        Ok(ReadyServer { shared: Arc::new(shared(self.config, node, registry, store)), listeners: self.listeners })
+    }
+}
+
+/// A server with its port and its store.
+#[derive(Debug)]
+pub struct ReadyServer {
+    shared: Arc<Shared>,
+    listeners: Vec<Vec<std::net::TcpListener>>,
+}
+
+impl ReadyServer {
+    /// As [`Server::run`].
+    ///
+    /// # Errors
+    /// If a worker thread cannot be started or dies.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let shared = self.shared;
+        if shared.config.dev_login {
+            warn!("--dev-login: anybody may sign in under any name; it is for development only");
+        }
+        let mut workers = Vec::new();
+        for (number, listeners) in self.listeners.into_iter().enumerate() {
+            workers.push(start(number, listeners, Arc::clone(&shared))?);
+        }
+        let mut ticker = Ticker::new(Arc::clone(&shared));
+        tokio::pin!(shutdown);
+        let mut report = tokio::time::interval_at(tokio::time::Instant::now() + REPORT_EVERY, REPORT_EVERY);
+        let mut reported = Report::default();
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                () = ticker.tick(&workers) => if let Some(result) = first_ended(&mut workers) {
+                    return Err(result.err().unwrap_or_else(|| anyhow!("a worker ended by itself")));
+                },
+                _ = report.tick() => reported = reported.log(&shared),
+            }
+        }
+        drain(&shared, &mut ticker, workers).await
+    }
+}
+
+/// Sends the clients away in waves and waits for the workers to end.
+async fn drain(shared: &Shared, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>) -> anyhow::Result<()> {
+    let open = shared.connections.load(Ordering::Relaxed);
+    info!(connections = open, within = %humantime::format_duration(shared.config.drain), "stopping: clients are told to come back");
+    let deadline = tokio::time::Instant::now() + shared.config.drain + Duration::from_secs(1);
+    for worker in &workers {
+        // A worker that has ended needs no message.
+        let _ = worker.mailbox.send(Message::Drain).await;
+    }
+    while !workers.is_empty() {
+        if tokio::time::timeout_at(deadline, ticker.tick(&workers)).await.is_err() {
+            warn!(workers = workers.len(), "stopped with workers still busy");
+            break;
+        }
+        while let Some(result) = first_ended(&mut workers) {
+            result?;
+        }
+    }
+    shared.store.close();
+    info!("stopped");
+    Ok(())
+}
+
+fn first_ended(workers: &mut Vec<WorkerHandle>) -> Option<anyhow::Result<()>> {
+    for at in 0..workers.len() {
+        let result = match workers[at].ended.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => continue,
+            Ok(result) => result,
+            Err(oneshot::error::TryRecvError::Closed) => Err(anyhow!("a worker thread panicked")),
+        };
+        workers.swap_remove(at);
+        return Some(result);
+    }
+    None
+}
+
+fn start(number: usize, listeners: Vec<std::net::TcpListener>, shared: Arc<Shared>) -> anyhow::Result<WorkerHandle> {
+    let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
+    let (tell, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            let result = acceptor::run(number, listeners, shared, messages);
+            // Nobody listens if the server has been dropped.
+            let _ = tell.send(result);
+        })
+        .with_context(|| format!("cannot start worker {number}"))?;
+    Ok(WorkerHandle { number, mailbox, ended })
+}
+
+fn shared(config: Config, node: String, registry: Arc<Registry>, store: Box<dyn Store>) -> Shared {
+    Shared {
+        registry,
+        store,
+        metrics: Metrics::new(config.workers),
+        node,
+        started: Instant::now(),
+        tick: AtomicU64::new(0),
+        unix_ms: AtomicU64::new(unix_ms()),
+        sockets: AtomicUsize::new(0),
+        connections: AtomicUsize::new(0),
+        names: parking_lot::Mutex::default(),
+        room_list: tokio::sync::Mutex::default(),
+        answer_bytes: Account::new(MAX_UNREAD_BYTES),
+        status_bytes: Account::new(MAX_UNREAD_BYTES),
+        logins: config.dev_login.then(|| Logins::new(config.session_key.as_ref().map(Secret::as_str), unix_ms())),
+        removals: Removals::default(),
+        config,
+    }
+}
+
+/// What the last log line counted from.
+#[derive(Debug)]
+struct Report {
+    at: Instant,
+    heartbeats: u64,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { at: Instant::now(), heartbeats: 0 }
+    }
+}
+
+impl Report {
+    fn log(self, shared: &Shared) -> Self {
+        let totals = shared.metrics.worker_totals();
+        let next = Self { at: Instant::now(), heartbeats: totals.heartbeats };
+        let seconds = (next.at - self.at).as_secs_f64();
+        let heartbeats_per_second = ((next.heartbeats - self.heartbeats) as f64 / seconds).round() as u64;
+        info!(
+            users = shared.registry.users_online(),
+            connections = totals.connections,
+            heartbeats_per_second,
+            "online"
+        );
+        let ticks = shared.metrics.tick_totals();
+        if ticks.ticks_missed > 0 {
+            tracing::debug!(missed = ticks.ticks_missed, of = ticks.ticks, "ticks put off so far");
+        }
+        next
+    }
+}
