@@ -14,7 +14,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use rollcall::json::{self, Reader};
 use rollcall::presence::Audience;
 use rollcall::protocol::{Command, native};
-use rollcall::websocket::decoder::{Incoming, Limits, take_frames};
+use rollcall::websocket::decoder::{Limits, Message, decode_frames};
 use simd_json::{Buffers, Tape};
 
 /// A join without a state, with a short one, with a usual one, with the longest that goes.
@@ -22,7 +22,7 @@ const JOIN_BYTES: [usize; 4] = [30, 80, 300, 1000];
 /// Heartbeats that one read finds: nearly always one; more when the worker was busy.
 const FRAMES_PER_READ: [usize; 3] = [1, 16, 64];
 
-/// The three ways to say it: bare, as the one JSON text that is compared, and as JSON that is parsed.
+/// The three ways to publish it: bare, as the one JSON text that is compared, and as JSON that is parsed.
 fn heartbeat(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode_heartbeat");
     let mut reader = Reader::default();
@@ -67,7 +67,7 @@ fn join(criterion: &mut Criterion) {
 
 /// From the bytes of a read to text messages, and to commands. The copy stands for the read: frames are unmasked in place.
 fn frames(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("take_frames");
+    let mut group = criterion.benchmark_group("decode_frames");
     let mut random = Random::new();
     for count in FRAMES_PER_READ {
         let wire: Vec<u8> = (0..count).flat_map(|_| masked_frame(&mut random, b"heartbeat")).collect();
@@ -102,8 +102,8 @@ fn frames(criterion: &mut Criterion) {
 fn take_texts(wire: &[u8], scratch: &mut [u8], mut counts: impl FnMut(&[u8]) -> bool) -> usize {
     scratch.copy_from_slice(wire);
     let mut taken = 0;
-    let done = take_frames(scratch, &mut None, &Limits::PRESENCE, |incoming| {
-        if let Incoming::Text(text) = incoming {
+    let done = decode_frames(scratch, &mut None, &Limits::PRESENCE, |incoming| {
+        if let Message::Text(text) = incoming {
             taken += usize::from(counts(text));
         }
         ControlFlow::Continue(())

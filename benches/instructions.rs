@@ -20,11 +20,11 @@ use bytes::{Bytes, BytesMut};
 use common::{
     Crowd, HISTORY, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, registry, room_of, user_name,
 };
-use rollcall::broadcast::Announcer;
+use rollcall::broadcast::Broadcaster;
 use rollcall::json::Reader;
 use rollcall::presence::{Audience, Now, Reason, Registry, Session};
 use rollcall::protocol::{Command, native, online_users};
-use rollcall::websocket::decoder::{Incoming, Limits, take_frames};
+use rollcall::websocket::decoder::{Limits, Message, decode_frames};
 use rollcall::websocket::outbox::{MAX_SLICES, Outbox};
 
 /// Operations of a round; users, where there are users.
@@ -38,8 +38,8 @@ const CHANGES: usize = 100;
 type Walk = fn(rounds: usize) -> usize;
 
 const PATHS: &[(&str, Walk)] = &[
-    ("frame/heartbeat", |rounds| take_frame(rounds, b"heartbeat")),
-    ("frame/300-bytes", |rounds| take_frame(rounds, join_message(&mut Random::new(), 300).as_bytes())),
+    ("frame/heartbeat", |rounds| decode_frame(rounds, b"heartbeat")),
+    ("frame/300-bytes", |rounds| decode_frame(rounds, join_message(&mut Random::new(), 300).as_bytes())),
     ("decode/heartbeat-text", |rounds| decode(rounds, b"heartbeat")),
     ("decode/heartbeat-json", |rounds| decode(rounds, br#"{"type":"heartbeat"}"#)),
     ("decode/heartbeat-parsed", |rounds| decode(rounds, br#"{"type":"heartbeat","ack":true}"#)),
@@ -98,14 +98,14 @@ fn repeat(times: usize, mut work: impl FnMut()) -> usize {
 }
 
 /// One read that holds one frame, as nearly all do.
-fn take_frame(rounds: usize, payload: &[u8]) -> usize {
+fn decode_frame(rounds: usize, payload: &[u8]) -> usize {
     let wire = masked_frame(&mut Random::new(), payload);
     let mut reads = wire.repeat(rounds * BATCH);
     let mut taken = 0;
     measured(&mut || {
         for read in reads.chunks_exact_mut(wire.len()) {
-            let done = take_frames(read, &mut None, &Limits::PRESENCE, |incoming| {
-                taken += usize::from(matches!(black_box(incoming), Incoming::Text(_)));
+            let done = decode_frames(read, &mut None, &Limits::PRESENCE, |incoming| {
+                taken += usize::from(matches!(black_box(incoming), Message::Text(_)));
                 ControlFlow::Continue(())
             });
             assert!(black_box(done).is_ok());
@@ -148,8 +148,8 @@ fn frame_to_lease(rounds: usize) -> usize {
     let mut beats = 0;
     measured(&mut || {
         for (read, session) in reads.chunks_exact_mut(wire.len()).zip(crowd.sessions.iter().cycle()) {
-            let done = take_frames(read, &mut None, &Limits::PRESENCE, |incoming| {
-                let Incoming::Text(text) = incoming else { return ControlFlow::Break(()) };
+            let done = decode_frames(read, &mut None, &Limits::PRESENCE, |incoming| {
+                let Message::Text(text) = incoming else { return ControlFlow::Break(()) };
                 native::decode(&mut reader, text, |command| {
                     if let Ok(Command::Heartbeat { ack: false }) = command {
                         crowd.registry.renew(session, black_box(crowd.now));
@@ -168,11 +168,11 @@ fn rest_heartbeat(rounds: usize) -> usize {
     let registry = registry();
     let users: Vec<String> = (0..BATCH).map(user_name).collect();
     let now = Now::default();
-    assert!(users.iter().all(|user| registry.beat(user, ROOM, now) == Ok(true)));
+    assert!(users.iter().all(|user| registry.rest_heartbeat(user, ROOM, now) == Ok(true)));
     let mut known = 0;
     measured(&mut || {
         for user in users.iter().cycle().take(rounds * BATCH) {
-            known += usize::from(registry.beat(user, ROOM, now) == Ok(false));
+            known += usize::from(registry.rest_heartbeat(user, ROOM, now) == Ok(false));
         }
     });
     known
@@ -182,7 +182,7 @@ fn rest_heartbeat(rounds: usize) -> usize {
 fn lease_looked_at(rounds: usize) -> usize {
     let mut crowd = Crowd::gather(BATCH);
     for _ in 0..rounds as u64 * TTL {
-        crowd.beat();
+        crowd.rest_heartbeat();
         measured(&mut || crowd.registry.end_leases(crowd.now));
     }
     assert_eq!(crowd.registry.users_online(), BATCH);
@@ -231,8 +231,8 @@ fn come_and_go(rounds: usize, moment: Moment) -> usize {
 /// A tick in which nobody came, went or is due.
 fn tick_quiet(rounds: usize) -> usize {
     let crowd = Crowd::gather(BATCH);
-    let mut announcer = Announcer::new(Arc::clone(&crowd.registry), WORKERS, TICK, HISTORY);
-    repeat(rounds * BATCH, || assert_eq!(announcer.tick(crowd.now).1.rooms, 0))
+    let mut broadcaster = Broadcaster::new(Arc::clone(&crowd.registry), WORKERS, TICK, HISTORY);
+    repeat(rounds * BATCH, || assert_eq!(broadcaster.tick(crowd.now).1.rooms, 0))
 }
 
 /// Joins and leaves in turn, without telling anyone.
@@ -276,12 +276,12 @@ fn tick_room(rounds: usize) -> usize {
 }
 
 fn tick_swaps(rounds: usize, registry: &Arc<Registry>, churn: &[Newcomer], now: Now) -> usize {
-    let mut announcer = Announcer::new(Arc::clone(registry), WORKERS, TICK, HISTORY);
-    announcer.tick(now);
+    let mut broadcaster = Broadcaster::new(Arc::clone(registry), WORKERS, TICK, HISTORY);
+    broadcaster.tick(now);
     let mut changes = 0;
     for _ in 0..rounds * BATCH / CHANGES {
         swap(registry, churn, now);
-        measured(&mut || changes += announcer.tick(now).1.changes as usize);
+        measured(&mut || changes += broadcaster.tick(now).1.changes as usize);
     }
     changes
 }

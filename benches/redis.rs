@@ -20,8 +20,8 @@ use std::time::Instant;
 use common::{ROOM, TTL, user_name};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::json::Reader;
-use rollcall::presence::{Now, Registry, Session, Settings, State, Tick, Told};
-use rollcall::store::News;
+use rollcall::presence::{HoldChange, Now, Registry, Session, Settings, State, Tick};
+use rollcall::store::StoreEvent;
 use rollcall::store::redis::command::{Command, Reply};
 use rollcall::store::redis::event::{self, Event};
 use rollcall::store::redis::link::Connection;
@@ -68,10 +68,10 @@ impl Node {
     }
 
     /// What the ticker records when all of them come at once.
-    fn joined(&self) -> Vec<News> {
+    fn joined(&self) -> Vec<StoreEvent> {
         let news = |session: &Arc<Session>| {
             let place = (ROOM.into(), Arc::clone(session.user()));
-            News::Told(place, Told::Held { state: self.state.clone(), joined: true })
+            StoreEvent::HoldChange(place, HoldChange::Held { state: self.state.clone(), joined: true })
         };
         self.sessions.iter().map(news).collect()
     }
@@ -109,7 +109,7 @@ fn encode(criterion: &mut Criterion) {
                 bencher.iter_batched(later, |()| refreshed(&mut node), BatchSize::PerIteration);
             });
 
-            let joined = |node: &mut Node, news: Vec<News>| {
+            let joined = |node: &mut Node, news: Vec<StoreEvent>| {
                 news.into_iter().for_each(|news| node.lane.record(news));
                 node.batches(now.get())
             };

@@ -123,7 +123,7 @@ fn time_phase(crowd: &mut Crowd, names: &[String], times: usize, measured: Phase
 }
 
 fn next_tick(crowd: &mut Crowd, announced: usize) {
-    crowd.beat();
+    crowd.rest_heartbeat();
     crowd.settle();
     assert_eq!(crowd.announced(), announced);
 }
@@ -149,11 +149,11 @@ fn time_expiry(crowd: &mut Crowd, ended: usize) -> Duration {
     for number in 0..ended {
         let session = registry.open_session(&format!("lost-{number}"), crowd.now);
         registry.join(&session, ROOM, None, crowd.now);
-        registry.abandon_session(&session, 0, crowd.now);
+        registry.detach_session(&session, 0, crowd.now);
     }
     crowd.settle();
     assert_eq!(crowd.announced(), crowd.sessions.len() + ended);
-    crowd.beat();
+    crowd.rest_heartbeat();
     let spent = timed(|| registry.end_leases(crowd.now));
     crowd.settle();
     assert_eq!(crowd.announced(), crowd.sessions.len());

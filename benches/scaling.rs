@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use common::{Crowd, HISTORY, ROOM, Random, TICK, WORKERS, race, race_with_pauses, registry, timed, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rollcall::broadcast::Announcer;
+use rollcall::broadcast::Broadcaster;
 use rollcall::presence::{Audience, Now, Registry, Session};
 
 /// Users that a thread brings and takes away between two ticks, and users who move between rooms.
@@ -160,7 +160,7 @@ fn rooms(criterion: &mut Criterion) {
 /// Users spread evenly over rooms that somebody looks at, and some more who come and go together.
 struct Town {
     registry: Arc<Registry>,
-    announcer: Announcer,
+    broadcaster: Broadcaster,
     /// Each with the room it goes to.
     guests: Vec<(Arc<Session>, String)>,
     inside: bool,
@@ -177,13 +177,13 @@ impl Town {
         for room in 0..rooms {
             registry.observe(&room_name(room), room % WORKERS, Audience::Members, false);
         }
-        let mut announcer = Announcer::new(Arc::clone(&registry), WORKERS, TICK, HISTORY);
-        announcer.tick(now);
+        let mut broadcaster = Broadcaster::new(Arc::clone(&registry), WORKERS, TICK, HISTORY);
+        broadcaster.tick(now);
         assert_eq!((registry.users_online(), registry.rooms_open()), (users(), rooms));
         let mut random = Random::new();
         let guest = |number| (registry.open_session(&format!("guest-{number}"), now), room_name(random.below(rooms)));
         let guests = (0..GUESTS).map(guest).collect();
-        Self { registry, announcer, guests, inside: false, rooms }
+        Self { registry, broadcaster, guests, inside: false, rooms }
     }
 
     /// All guests come, or go, and a tick tells of it. How long either took.
@@ -200,7 +200,7 @@ impl Town {
             }
         });
         let mut done = None;
-        let telling = timed(|| done = Some(self.announcer.tick(now)));
+        let telling = timed(|| done = Some(self.broadcaster.tick(now)));
         let (batches, counts) = done.expect("the tick was done");
         let visited: HashSet<&str> = self.guests.iter().map(|(_, room)| &**room).collect();
         assert_eq!((counts.rooms, counts.changes), (visited.len() as u64, GUESTS as u64));

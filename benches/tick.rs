@@ -1,8 +1,8 @@
-//! The tick: what [`Announcer::tick`] costs, by what changed, by who looks, and by who is merely there.
+//! The tick: what [`Broadcaster::tick`] costs, by what changed, by who looks, and by who is merely there.
 //!
 //! `tick_changes`: a room of 1,000, of whom so many join or leave in turn, while so many look. The engine's clock stands
 //! still there, so that no lease is looked at. `tick_present`: 10 changes and 100 observers in a room of ever more users who do
-//! nothing but beat; `still` without the wheel, `beating` with it.
+//! nothing but rest_heartbeat; `still` without the wheel, `beating` with it.
 //!
 //! Only the tick is timed: the joins, leaves and heartbeats before it are not, nor is what workers do with its batches.
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{Crowd, HISTORY, ROOM, TICK, WORKERS, json_of};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rollcall::broadcast::{Announcer, Batch, TickCounts};
+use rollcall::broadcast::{Batch, Broadcaster, TickCounts};
 use rollcall::presence::{Audience, Reason, Session};
 
 /// Members of the room in which changes and observers are counted.
@@ -42,7 +42,7 @@ fn present(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tick_present");
     for (users, crowd) in common::crowds() {
         let mut observed = false;
-        for (name, prepare) in [("still", (|_| ()) as fn(&mut Crowd)), ("beating", Crowd::beat)] {
+        for (name, prepare) in [("still", (|_| ()) as fn(&mut Crowd)), ("beating", Crowd::rest_heartbeat)] {
             group.throughput(Throughput::Elements(CHANGES as u64));
             group.bench_function(BenchmarkId::new(name, users), |bencher| {
                 let mut crowd = crowd.borrow_mut();
@@ -69,7 +69,7 @@ fn observe(crowd: &Crowd, observers: usize) {
 /// A crowd, and some more who come and go together.
 struct Stage<'a> {
     crowd: &'a mut Crowd,
-    announcer: Announcer,
+    broadcaster: Broadcaster,
     churn: Vec<Arc<Session>>,
     inside: bool,
     observers: usize,
@@ -79,11 +79,11 @@ impl<'a> Stage<'a> {
     fn new(crowd: &'a mut Crowd, changes: usize, observers: usize) -> Self {
         let newcomer = |number| crowd.registry.open_session(&format!("churn-{number}"), crowd.now);
         let churn = (0..changes).map(newcomer).collect();
-        let announcer = Announcer::new(Arc::clone(&crowd.registry), WORKERS, TICK, HISTORY);
-        let mut stage = Self { crowd, announcer, churn, inside: false, observers };
+        let broadcaster = Broadcaster::new(Arc::clone(&crowd.registry), WORKERS, TICK, HISTORY);
+        let mut stage = Self { crowd, broadcaster, churn, inside: false, observers };
         for _ in 0..2 {
             stage.swap();
-            let (batches, counts) = stage.announcer.tick(stage.crowd.now);
+            let (batches, counts) = stage.broadcaster.tick(stage.crowd.now);
             stage.check_counts(&batches, counts);
             stage.check_frames(&batches);
         }
@@ -108,7 +108,7 @@ impl<'a> Stage<'a> {
             prepare(self.crowd);
             self.swap();
             let began = Instant::now();
-            let (batches, counts) = self.announcer.tick(self.crowd.now);
+            let (batches, counts) = self.broadcaster.tick(self.crowd.now);
             spent += began.elapsed();
             self.check_counts(&batches, counts);
         }

@@ -14,12 +14,12 @@ use tracing::{debug, warn};
 
 use crate::broadcast::Batch;
 use crate::http;
-use crate::node::Shared;
+use crate::node::Node;
 use crate::worker::Worker;
 
 /// How long to wait when there is no descriptor or no memory for another connection, or enough are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections accepted before those that are in get their turn. A handshake holds some 12 KiB of hyper's until it is answered:
+/// Connections upgrade before those that are in get their turn. A handshake holds some 12 KiB of hyper's until it is answered:
 /// a storm taken in small bites is answered bite by bite, and the memory is used again.
 const ACCEPTS_PER_TURN: usize = 8;
 /// How often the allocator is made to return free memory.
@@ -29,7 +29,7 @@ const SMALLEST_WAVE: usize = 256;
 
 /// What the ticker sends to a worker.
 #[derive(Debug)]
-pub enum Message {
+pub enum Signal {
     /// A tick has come.
     Tick(Batch),
     /// Stop accepting, send the clients away, end.
@@ -40,21 +40,21 @@ pub enum Message {
 pub fn run(
     number: usize,
     listeners: Vec<std::net::TcpListener>,
-    shared: Arc<Shared>,
-    messages: mpsc::Receiver<Message>,
+    node: Arc<Node>,
+    messages: mpsc::Receiver<Signal>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .context("cannot start the runtime of a worker")?;
-    serve(&runtime, Rc::new(Worker::new(number, shared)), listeners, messages)
+    serve(&runtime, Rc::new(Worker::new(number, node)), listeners, messages)
 }
 
 fn serve(
     runtime: &LocalRuntime,
     worker: Rc<Worker>,
     listeners: Vec<std::net::TcpListener>,
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::Receiver<Signal>,
 ) -> anyhow::Result<()> {
     runtime.block_on(async move {
         let mut acceptors = Vec::new();
@@ -72,24 +72,24 @@ fn serve(
 }
 
 /// Does what the ticker says until the worker has drained or the ticker is gone.
-async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_accepting: impl Fn()) {
-    let config = &worker.shared.config;
+async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Signal>, stop_accepting: impl Fn()) {
+    let config = &worker.node.config;
     let waves = config.ticks(config.drain.mul_f64(0.6)).max(1) as usize;
     let last_requests = config.ticks(config.drain.mul_f64(0.8));
     let (mut wave, mut drained) = (0, 0);
     while let Some(message) = messages.recv().await {
         match message {
-            Message::Drain => {
+            Signal::Drain => {
                 worker.draining.set(true);
                 stop_accepting();
                 wave = worker.connections_open().div_ceil(waves).max(SMALLEST_WAVE);
             }
-            Message::Tick(batch) => {
+            Signal::Tick(batch) => {
                 worker.check_connections(batch.now.tick);
                 if let Some(health) = &batch.health {
                     worker.tell_health(health);
                 }
-                worker.remove(&batch.removals);
+                worker.remove(&batch.kicks);
                 let deliveries = worker.fanout.borrow_mut().plan(worker, &batch);
                 deliveries.write(worker).await;
                 worker.done.send_replace(batch.now.tick);
@@ -114,19 +114,19 @@ async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Message>, stop_a
 async fn accept(listener: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>) {
     let (mut warned, mut in_a_row) = (false, 0usize);
     loop {
-        if worker.shared.sockets.load(Ordering::Relaxed) >= worker.shared.config.max_sockets() {
+        if worker.node.sockets.load(Ordering::Relaxed) >= worker.node.config.max_sockets() {
             if !std::mem::replace(&mut warned, true) {
-                warn!(sockets = worker.shared.config.max_sockets(), "all sockets are in use, further clients wait");
+                warn!(sockets = worker.node.config.max_sockets(), "all sockets are in use, further clients wait");
             }
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         }
-        let accepted = tokio::select! {
+        let upgrade = tokio::select! {
             biased;
             () = stop.notified() => break,
-            accepted = listener.accept() => accepted,
+            upgrade = listener.accept() => upgrade,
         };
-        match accepted {
+        match upgrade {
             Ok((stream, _)) => {
                 warned = false;
                 open(stream, &worker);
@@ -136,7 +136,7 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>) {
                 }
             }
             Err(error) if is_of_one_connection(&error) => {
-                debug!(%error, "a connection went away before it was accepted");
+                debug!(%error, "a connection went away before it was upgrade");
             }
             Err(error) => {
                 worker.counters.accept_errors.add(1);
@@ -154,7 +154,7 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>) {
 
 fn open(stream: TcpStream, worker: &Rc<Worker>) {
     worker.counters.sockets.add(1);
-    worker.shared.sockets.fetch_add(1, Ordering::Relaxed);
+    worker.node.sockets.fetch_add(1, Ordering::Relaxed);
     tokio::task::spawn_local(http::serve(stream, Rc::clone(worker)));
 }
 

@@ -10,21 +10,21 @@ const PARTS: u32 = 10;
 
 /// The deadline has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooLate;
+pub struct Elapsed;
 
 /// Waits for the work until the deadline. A pause of this process counts as a tenth of it at most, so that what has come meanwhile
 /// is taken.
 ///
 /// # Errors
-/// [`TooLate`] if the work is not done by then.
-pub async fn timeout<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, TooLate> {
+/// [`Elapsed`] if the work is not done by then.
+pub async fn timeout<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
     let mut work = pin!(work);
     for _ in 0..PARTS {
         if let Ok(done) = tokio::time::timeout(limit / PARTS, &mut work).await {
             return Ok(done);
         }
     }
-    Err(TooLate)
+    Err(Elapsed)
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_ends_at_the_deadline() {
         let started = Instant::now();
-        assert_eq!(timeout(LIMIT, std::future::pending::<()>()).await, Err(TooLate));
+        assert_eq!(timeout(LIMIT, std::future::pending::<()>()).await, Err(Elapsed));
         assert!((LIMIT..LIMIT * 2).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 

@@ -5,25 +5,25 @@ use std::ops::{Deref, DerefMut};
 
 /// The elements, in the order they were added.
 #[derive(Debug, Default)]
-pub enum OneOrMore<T> {
-    /// None yet, or none any more.
+pub enum InlineVec<T> {
+    /// No element.
     #[default]
-    None,
+    Empty,
     /// The usual case.
     One(T),
     /// Boxed, so that it fits where the one stands.
-    More(Box<Vec<T>>),
+    Many(Box<Vec<T>>),
 }
 
-impl<T> OneOrMore<T> {
+impl<T> InlineVec<T> {
     /// Adds one at the end.
     pub fn push(&mut self, element: T) {
         *self = match std::mem::take(self) {
-            Self::None => Self::One(element),
-            Self::One(first) => Self::More(Box::new(vec![first, element])),
-            Self::More(mut more) => {
+            Self::Empty => Self::One(element),
+            Self::One(first) => Self::Many(Box::new(vec![first, element])),
+            Self::Many(mut more) => {
                 more.push(element);
-                Self::More(more)
+                Self::Many(more)
             }
         };
     }
@@ -31,7 +31,7 @@ impl<T> OneOrMore<T> {
     /// Takes one out; `None` if there are not so many.
     pub fn remove(&mut self, at: usize) -> Option<T> {
         match self {
-            Self::More(more) => (at < more.len()).then(|| more.remove(at)),
+            Self::Many(more) => (at < more.len()).then(|| more.remove(at)),
             _ if at > 0 => None,
             _ => match std::mem::take(self) {
                 Self::One(one) => Some(one),
@@ -41,24 +41,24 @@ impl<T> OneOrMore<T> {
     }
 }
 
-impl<T> Deref for OneOrMore<T> {
+impl<T> Deref for InlineVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
         match self {
-            Self::None => &[],
+            Self::Empty => &[],
             Self::One(one) => std::slice::from_ref(one),
-            Self::More(more) => more,
+            Self::Many(more) => more,
         }
     }
 }
 
-impl<T> DerefMut for OneOrMore<T> {
+impl<T> DerefMut for InlineVec<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         match self {
-            Self::None => &mut [],
+            Self::Empty => &mut [],
             Self::One(one) => std::slice::from_mut(one),
-            Self::More(more) => more,
+            Self::Many(more) => more,
         }
     }
 }
@@ -72,7 +72,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_what_a_vector_is(steps in prop::collection::vec(prop::option::of(0..4usize), 0..40)) {
-            let (mut list, mut model) = (OneOrMore::default(), Vec::new());
+            let (mut list, mut model) = (InlineVec::default(), Vec::new());
             for (number, removed) in steps.into_iter().enumerate() {
                 match removed {
                     Some(at) => prop_assert_eq!(list.remove(at), (at < model.len()).then(|| model.remove(at))),

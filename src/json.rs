@@ -122,6 +122,17 @@ pub fn put_list<T>(buffer: &mut BytesMut, items: impl IntoIterator<Item = T>, mu
     }
 }
 
+/// Appends a member object: the user, and its state if there is one, which is JSON already.
+pub fn put_member(buffer: &mut BytesMut, user: &str, state: Option<&str>) {
+    buffer.put_slice(br#"{"user":"#);
+    put_string(buffer, user);
+    if let Some(state) = state {
+        buffer.put_slice(br#","state":"#);
+        buffer.put_slice(state.as_bytes());
+    }
+    buffer.put_u8(b'}');
+}
+
 /// The character after the backslash for bytes that must be escaped (RFC 8259, 7), `u` for those without a short form, else 0.
 const ESCAPES: [u8; 256] = {
     let mut escapes = [0; 256];
@@ -168,7 +179,7 @@ mod tests {
         fn any_bytes_are_read_or_refused_as_serde_json_does(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut reader = Reader::default();
             let ours = reader.read(&bytes, |value| value.is_some());
-            // serde_json allows more depth; nothing else may differ on accepted input.
+            // serde_json allows more depth; nothing else may differ on upgrade input.
             prop_assert!(!ours || serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
         }
 

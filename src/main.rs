@@ -41,7 +41,7 @@ fn end(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&mut std::io::stderr(), &format!("error: {error:#}"));
+            publish(&mut std::io::stderr(), &format!("error: {error:#}"));
             if error.is::<Unavailable>() { ExitCode::from(EXIT_UNAVAILABLE) } else { ExitCode::FAILURE }
         }
     }
@@ -62,20 +62,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let version = env!("CARGO_PKG_VERSION");
     let out = &mut std::io::stdout();
-    say(
+    publish(
         out,
         &format!("rollcall {version} is listening on {address} with {workers} workers, for {connections} connections"),
     );
     if let Some(status) = status_address {
-        say(out, &format!("online status is served on {status} as well"));
+        publish(out, &format!("online status is served on {status} as well"));
     }
-    say(out, &format!("open http://{} (stop with ctrl-C)", browsable(address)));
+    publish(out, &format!("open http://{} (stop with ctrl-C)", browsable(address)));
     server
         .run(async move {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
             tokio::spawn(async move {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                say(&mut std::io::stderr(), "stopped at once");
+                publish(&mut std::io::stderr(), "stopped at once");
                 std::process::exit(EXIT_INTERRUPTED);
             });
         })
@@ -83,7 +83,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Prints a line. Nobody may be there to read it, which is no reason to fail.
-fn say(out: &mut impl Write, line: &str) {
+fn publish(out: &mut impl Write, line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
@@ -104,7 +104,7 @@ fn explain(error: &ConfigError) -> ExitCode {
                 return ExitCode::SUCCESS;
             }
         }
-        ConfigError::Invalid(message) => say(&mut std::io::stderr(), &format!("error: {message}")),
+        ConfigError::Invalid(message) => publish(&mut std::io::stderr(), &format!("error: {message}")),
     }
     ExitCode::from(EXIT_USAGE)
 }

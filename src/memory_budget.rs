@@ -14,12 +14,12 @@ pub const MAX_UNREAD_BYTES: usize = 256 * 1024 * 1024;
 
 /// Bytes that are held, and how many may be.
 #[derive(Debug)]
-pub struct Account {
+pub struct MemoryBudget {
     held: Arc<AtomicUsize>,
     most: usize,
 }
 
-impl Account {
+impl MemoryBudget {
     /// An account of so many bytes at most.
     #[must_use]
     pub fn new(most: usize) -> Self {
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn bytes_count_until_the_last_part_is_gone() {
-        let account = Account::new(2 * COUNTED_BYTES);
+        let account = MemoryBudget::new(2 * COUNTED_BYTES);
         let whole = account.count(vec![b'x'; COUNTED_BYTES + 1].into());
         let part = whole.slice(10..20);
         drop(whole);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn short_ones_do_not_count() {
-        let account = Account::new(0);
+        let account = MemoryBudget::new(0);
         let short = account.count(vec![b'x'; COUNTED_BYTES - 1].into());
         assert!(!account.is_full(0) && short.len() == COUNTED_BYTES - 1);
     }

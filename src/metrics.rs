@@ -105,7 +105,7 @@ counters! {
         deliveries_skipped,
         /// HTTP requests answered.
         requests,
-        /// Times that no connection could be accepted (out of descriptors or memory).
+        /// Times that no connection could be upgrade (out of descriptors or memory).
         accept_errors,
     }
 }

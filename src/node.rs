@@ -8,15 +8,15 @@ use bytes::Bytes;
 
 use crate::auth::dev_login::Logins;
 use crate::config::Config;
-use crate::memory_budget::Account;
+use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
-use crate::presence::kick::Removals;
+use crate::presence::kick::Kicks;
 use crate::presence::{Now, Registry};
 use crate::store::Store;
 
 /// What all workers share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct Node {
     /// Who is here.
     pub registry: Arc<Registry>,
     /// What other nodes are told, and tell.
@@ -26,7 +26,7 @@ pub struct Shared {
     /// The counters.
     pub metrics: Metrics,
     /// Names this node on the wire.
-    pub node: String,
+    pub id: String,
     /// When it started, for `uptime_ms`.
     pub started: Instant,
     /// Engine time. Written by the ticker.
@@ -42,16 +42,16 @@ pub struct Shared {
     /// The last list of rooms that was asked for.
     pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
     /// Bytes of long HTTP answers that have not been written yet.
-    pub answer_bytes: Account,
+    pub answer_bytes: MemoryBudget,
     /// And of long statuses of watched users.
-    pub status_bytes: Account,
+    pub status_bytes: MemoryBudget,
     /// Who is signed in, if that is done here.
     pub logins: Option<Logins>,
     /// Users who are to go with the next tick.
-    pub removals: Removals,
+    pub kicks: Kicks,
 }
 
-impl Shared {
+impl Node {
     /// The moment of the last tick.
     pub fn now(&self) -> Now {
         Now { tick: self.tick.load(Ordering::Relaxed), unix_ms: self.unix_ms.load(Ordering::Relaxed) }

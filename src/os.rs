@@ -41,7 +41,7 @@ pub(crate) fn random() -> u64 {
 
 /// A number that no other process takes, and that is greater than those of its earlier lives: the milliseconds, and `bits` of chance.
 /// A process id is no such thing: in a container it is always 1.
-pub(crate) fn number_of_life(unix_ms: u64, bits: u32) -> u64 {
+pub(crate) fn new_incarnation(unix_ms: u64, bits: u32) -> u64 {
     unix_ms << bits | random() & ((1 << bits) - 1)
 }
 

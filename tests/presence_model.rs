@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use rollcall::broadcast::{Announcer, Update};
+use rollcall::broadcast::{Broadcaster, RoomFrames};
 use rollcall::presence::{Audience, Now, Reason, Registry, Session, Settings, State};
 use serde_json::Value;
 
@@ -78,7 +78,7 @@ struct Mirror {
 
 struct World {
     registry: Arc<Registry>,
-    announcer: Announcer,
+    broadcaster: Broadcaster,
     now: Now,
     sessions: Vec<Modelled>,
     mirrors: Vec<Mirror>,
@@ -98,10 +98,10 @@ fn state_of(state: Option<u8>) -> Option<State> {
 impl World {
     fn new() -> Self {
         let registry = Arc::new(Registry::new(Settings { ttl: TTL, workers: 2, incarnation: 7 }));
-        let announcer = Announcer::new(Arc::clone(&registry), 2, Duration::from_millis(100), 100);
+        let broadcaster = Broadcaster::new(Arc::clone(&registry), 2, Duration::from_millis(100), 100);
         Self {
             registry,
-            announcer,
+            broadcaster,
             now: Now::default(),
             sessions: Vec::new(),
             mirrors: Vec::new(),
@@ -206,13 +206,13 @@ impl World {
             Step::Drop { session } => {
                 let Some(at) = self.open(session) else { return };
                 let session = &mut self.sessions[at];
-                self.registry.abandon_session(&session.session, GRACE, now);
+                self.registry.detach_session(&session.session, GRACE, now);
                 session.closed = true;
                 session.ends = now.tick + GRACE;
             }
             Step::RestBeat { user } => {
                 let was_member = self.is_member(user, 0);
-                self.registry.beat(&user_name(user), ROOMS[0], now).unwrap();
+                self.registry.rest_heartbeat(&user_name(user), ROOMS[0], now).unwrap();
                 self.rest.insert(user, now.tick);
                 self.write_state(user, 0, None, was_member);
             }
@@ -237,7 +237,7 @@ impl World {
             session.counted &= tick <= (session.last_seen + TTL).min(session.ends);
         }
         self.rest.retain(|_, seen| tick <= *seen + TTL);
-        let (batches, _) = self.announcer.tick(self.now);
+        let (batches, _) = self.broadcaster.tick(self.now);
         for (worker, batch) in batches.iter().enumerate() {
             for update in &batch.updates {
                 let mirrors = self.mirrors.iter_mut().filter(|mirror| mirror.room % 2 == worker);
@@ -287,7 +287,7 @@ impl World {
 }
 
 impl Mirror {
-    fn apply(&mut self, update: &Update) {
+    fn apply(&mut self, update: &RoomFrames) {
         let members = Audience::Members as usize;
         match (self.seq, &update.changes[members], &update.snapshots[members]) {
             (Some(seq), Some(diff), _) => {

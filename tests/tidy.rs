@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const OWNERS: [(&str, &[&str]); 10] = [
     ("redis", &["src/store/redis/link.rs", "src/config/", "src/server/mod.rs"]),
     ("hyper", &["src/http/"]),
-    ("fastwebsockets", &["src/websocket/", "src/protocol/mod.rs"]),
+    ("fastwebsockets", &["src/websocket/"]),
     ("simd_json", &["src/json.rs", "src/protocol/", "src/http/"]),
     ("dashmap", &["src/presence/"]),
     ("cookie", &["src/auth/dev_login.rs"]),

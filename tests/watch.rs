@@ -188,7 +188,7 @@ async fn who_is_watched_no_longer_is_not_told_of() {
     alice.barrier().await;
     assert_eq!(statuses(&alice, mark).len(), 1, "carol alone");
     assert_eq!(online(&alice, "bob"), Some(false));
-    // Watching again, and what is watched already, is answered.
+    // Watchers_ again, and what is watched already, is answered.
     alice.send(&watch(&["bob"]));
     alice.wait_until("bob", |alice| online(alice, "bob") == Some(true)).await;
     let mark = alice.mark();

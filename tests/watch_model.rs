@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rollcall::broadcast::Announcer;
+use rollcall::broadcast::Broadcaster;
 use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ struct User {
 
 struct World {
     registry: Arc<Registry>,
-    announcer: Announcer,
+    broadcaster: Broadcaster,
     now: Now,
     sessions: Vec<(Arc<Session>, usize, Vec<usize>)>,
     users: [User; USERS],
@@ -79,9 +79,16 @@ fn name(user: usize) -> String {
 impl World {
     fn new() -> Self {
         let registry = Arc::new(Registry::new(Settings { ttl: 1_000_000, workers: WORKERS, incarnation: 7 }));
-        let announcer = Announcer::new(Arc::clone(&registry), WORKERS, Duration::from_millis(100), 0);
+        let broadcaster = Broadcaster::new(Arc::clone(&registry), WORKERS, Duration::from_millis(100), 0);
         let now = Now { tick: 0, unix_ms: 1_000 };
-        Self { registry, announcer, now, sessions: Vec::new(), users: Default::default(), mirrors: Default::default() }
+        Self {
+            registry,
+            broadcaster,
+            now,
+            sessions: Vec::new(),
+            users: Default::default(),
+            mirrors: Default::default(),
+        }
     }
 
     fn act(&mut self, step: &Step) {
@@ -150,10 +157,10 @@ impl World {
         self.now = Now { tick: self.now.tick + 1, unix_ms: self.now.unix_ms + 100 };
         let unix_ms = self.now.unix_ms;
         self.users.iter_mut().for_each(|user| user.settle(unix_ms));
-        let (batches, _) = self.announcer.tick(self.now);
+        let (batches, _) = self.broadcaster.tick(self.now);
         let mut news = BTreeMap::new();
         for (worker, batch) in batches.iter().enumerate() {
-            for sighting in &batch.sightings {
+            for sighting in &batch.status_frames {
                 let user = (0..USERS).find(|user| *name(*user) == *sighting.user).expect("somebody we know");
                 let told: Value = serde_json::from_slice(&sighting.object).expect("an object");
                 assert!(self.users[user].watchers[worker] > 0, "{worker} watches nobody of that name: {told}");

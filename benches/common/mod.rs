@@ -112,7 +112,7 @@ impl Crowd {
         random.shuffle(&mut crowd.sessions);
         // One lease later everybody beats in its turn, and the wheel is as full everywhere as it will be.
         for _ in 0..2 * TTL {
-            crowd.beat();
+            crowd.rest_heartbeat();
             crowd.settle();
         }
         assert_eq!(crowd.registry.users_online(), users, "a heartbeat keeps its user");
@@ -120,7 +120,7 @@ impl Crowd {
     }
 
     /// The next tick has come; the users whose turn it is have sent their heartbeats.
-    pub(crate) fn beat(&mut self) {
+    pub(crate) fn rest_heartbeat(&mut self) {
         self.now.tick += 1;
         let turn = (self.now.tick % BEAT) as usize;
         let share = |turn| self.sessions.len() * turn / BEAT as usize;

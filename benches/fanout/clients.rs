@@ -168,7 +168,7 @@ pub(super) fn connect(server: SocketAddr, user: &str) -> TcpStream {
 }
 
 /// Sends a text message in a frame whose mask is zero, which masks nothing and is allowed.
-pub(super) fn say(stream: &mut TcpStream, text: &str) {
+pub(super) fn publish(stream: &mut TcpStream, text: &str) {
     let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
     assert!(text.len() < 126);
     frame.extend_from_slice(text.as_bytes());

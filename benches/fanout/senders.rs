@@ -7,11 +7,12 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rollcall::{Config, Server, listen};
+use rollcall::server::listen;
+use rollcall::{Config, Server};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
 
-use crate::clients::{Receivers, connect, say};
+use crate::clients::{Receivers, connect, publish};
 use crate::common::{ROOM, json_of};
 
 /// As long as a UUID and some: with it a diff has some 130 bytes.
@@ -70,7 +71,7 @@ impl Rollcall {
             true => format!(r#"{{"type":"join","room":"{ROOM}","observe":false}}"#),
             false => format!(r#"{{"type":"leave","room":"{ROOM}"}}"#),
         };
-        say(&mut self.mover, &message);
+        publish(&mut self.mover, &message);
     }
 }
 
@@ -86,7 +87,7 @@ impl Drop for Rollcall {
 
 fn watcher(address: SocketAddr, number: usize) -> TcpStream {
     let mut stream = connect(address, &format!("watcher-{number}"));
-    say(&mut stream, &format!(r#"{{"type":"observe","room":"{ROOM}"}}"#));
+    publish(&mut stream, &format!(r#"{{"type":"observe","room":"{ROOM}"}}"#));
     stream
 }
 

@@ -11,7 +11,7 @@ use cookie::time::Duration;
 use cookie::{Cookie, CookieJar, Key, SameSite};
 use parking_lot::Mutex;
 
-use crate::os::number_of_life;
+use crate::os::new_incarnation;
 
 /// The cookie's name.
 const COOKIE: &str = "rollcall_session";
@@ -60,7 +60,7 @@ impl Logins {
         // Numbers of an earlier run, which a kept secret makes good still, are smaller, and those of another node are others.
         Self {
             key,
-            next: AtomicU64::new(number_of_life(unix_ms, 20)),
+            next: AtomicU64::new(new_incarnation(unix_ms, 20)),
             ended: Mutex::default(),
             known: Mutex::default(),
         }

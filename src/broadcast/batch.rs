@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::presence::kick::Removal;
+use crate::presence::kick::Kick;
 use crate::presence::{AUDIENCES, Now, Room};
 use crate::protocol::online_status as status;
 
@@ -13,7 +13,7 @@ pub type Pages = Arc<[Bytes]>;
 
 /// What a tick has to tell the observers of one room.
 #[derive(Debug)]
-pub struct Update {
+pub struct RoomFrames {
     /// The room.
     pub room: Arc<Room>,
     /// Observers who asked before it are served by it.
@@ -48,18 +48,18 @@ pub struct Batch {
     /// The moment of the tick.
     pub now: Now,
     /// Rooms in which this worker has observers.
-    pub updates: Vec<Arc<Update>>,
+    pub updates: Vec<Arc<RoomFrames>>,
     /// For native clients, if the node has lost sight of the others, or sees them again.
     pub health: Option<Bytes>,
     /// Users whom connections of this worker watch.
-    pub sightings: Vec<Sighting>,
+    pub status_frames: Vec<StatusFrame>,
     /// Users who are to go at once.
-    pub removals: Arc<[Removal]>,
+    pub kicks: Arc<[Kick]>,
 }
 
-/// News of a user whom somebody watches.
+/// StoreEvent of a user whom somebody watches.
 #[derive(Debug, Clone)]
-pub struct Sighting {
+pub struct StatusFrame {
     /// Who.
     pub user: Arc<str>,
     /// What to tell: the object for a `status`.

@@ -11,33 +11,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::json;
-use crate::memory_budget::{Account, MAX_UNREAD_BYTES};
-use crate::presence::{Audience, AudienceSet, Now, Registry, Room, RoomChange, Roster, Said, Seen};
-use crate::protocol::{LOBBY, chat, native, online_status as status, online_users};
-use crate::store::News;
-use pacer::Paces;
+use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
+use crate::presence::{
+    Audience, AudienceSet, LOBBY, Now, Registry, Room, RoomChange, RoomMessage, Roster, StatusChange,
+};
+use crate::protocol::{chat, native, online_status as status, online_users};
+use crate::store::StoreEvent;
+use pacer::Pacer;
 
-pub use batch::{Batch, Pages, Sighting, Spoken, TickCounts, Update};
+pub use batch::{Batch, Pages, RoomFrames, Spoken, StatusFrame, TickCounts};
 
 /// Turns changes of the registry into batches.
 #[derive(Debug)]
-pub struct Announcer {
+pub struct Broadcaster {
     registry: Arc<Registry>,
     workers: usize,
-    paces: Paces,
+    pacer: Pacer,
     /// What was said in the lobby. It outlives the room, which goes when everybody has gone.
     history: chat::History,
     /// Reads the data of what was said.
     json: json::Reader,
     /// Whole lists that slow clients hold. Nearly all are gone as soon as they are written.
-    unread: Account,
+    unread: MemoryBudget,
     /// What the store has to be told of the last tick.
-    news: Vec<News>,
+    news: Vec<StoreEvent>,
 }
 
 /// A room in which something moved, at one tick.
 #[derive(Debug, Clone, Copy)]
-struct Visit<'a> {
+struct RoomUpdate<'a> {
     room: &'a Arc<Room>,
     change: &'a RoomChange,
     /// Audiences that have observers.
@@ -45,17 +47,17 @@ struct Visit<'a> {
     now: Now,
 }
 
-impl Announcer {
-    /// An announcer for this many workers, which remembers so many messages of a chat.
+impl Broadcaster {
+    /// An broadcaster for this many workers, which remembers so many messages of a chat.
     #[must_use]
     pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration, history: usize) -> Self {
-        let (paces, history) = (Paces::new(tick), chat::History::new(history));
-        let (json, unread) = (json::Reader::default(), Account::new(MAX_UNREAD_BYTES));
-        Self { registry, workers, paces, history, json, unread, news: Vec::new() }
+        let (pacer, history) = (Pacer::new(tick), chat::History::new(history));
+        let (json, unread) = (json::Reader::default(), MemoryBudget::new(MAX_UNREAD_BYTES));
+        Self { registry, workers, pacer, history, json, unread, news: Vec::new() }
     }
 
     /// What sessions of this node did in the last tick, for the store.
-    pub fn take_news(&mut self) -> Vec<News> {
+    pub fn take_store_events(&mut self) -> Vec<StoreEvent> {
         std::mem::take(&mut self.news)
     }
 
@@ -67,7 +69,7 @@ impl Announcer {
         for room in self.registry.take_dirty() {
             let change = self.registry.settle(&room);
             if self.registry.has_store() {
-                self.news.extend(News::of(&room, &change));
+                self.news.extend(StoreEvent::of(&room, &change));
             }
             counts.rooms += 1;
             counts.changes += (change.diff.joined.len() + change.diff.updated.len() + change.diff.left.len()) as u64;
@@ -80,10 +82,12 @@ impl Announcer {
 
     /// Tells about watched users, each encoded once however many watch it.
     fn tell_watchers(&self, now: Now, batches: &mut [Batch]) {
-        for Seen { user, sight, changed, watchers } in self.registry.watchlist.settle(&self.registry, now.unix_ms) {
-            let sighting = Sighting { object: native::encode_sight(&user, &sight), user, changed };
+        for StatusChange { user, sight, changed, watchers } in
+            self.registry.watchlist.settle(&self.registry, now.unix_ms)
+        {
+            let status_frame = StatusFrame { object: native::encode_user_status(&user, &sight), user, changed };
             let watching = batches.iter_mut().zip(watchers).filter(|(_, watchers)| *watchers > 0);
-            watching.for_each(|(batch, _)| batch.sightings.push(sighting.clone()));
+            watching.for_each(|(batch, _)| batch.status_frames.push(status_frame.clone()));
         }
     }
 
@@ -94,20 +98,20 @@ impl Announcer {
                 in_use.insert(audience);
             }
         }
-        let update = Arc::new(self.encode(Visit { room, change, in_use, now }));
+        let update = Arc::new(self.encode(RoomUpdate { room, change, in_use, now }));
         for (batch, observers) in batches.iter_mut().zip(&change.observers) {
             if observers.iter().any(|count| *count > 0) {
                 batch.updates.push(Arc::clone(&update));
             }
         }
         if change.count == 0 && in_use.is_empty() {
-            self.paces.forget(room);
+            self.pacer.forget(room);
             self.registry.close_if_unused(room);
         }
     }
 
-    fn encode(&mut self, visit: Visit<'_>) -> Update {
-        let mut update = Update {
+    fn encode(&mut self, visit: RoomUpdate<'_>) -> RoomFrames {
+        let mut update = RoomFrames {
             room: Arc::clone(visit.room),
             generation: visit.change.generation,
             seq: visit.change.seq,
@@ -118,7 +122,7 @@ impl Announcer {
         };
         self.members(visit, &mut update);
         count(visit, &mut update);
-        let owes_names = self.names(visit, &mut update);
+        let defers_names = self.names(visit, &mut update);
         self.events(visit, &mut update);
         let said = heard(visit);
         messages(visit, &said, &mut update);
@@ -131,15 +135,15 @@ impl Announcer {
                 put_off.insert(audience);
             }
         }
-        if !put_off.is_empty() || owes_names {
+        if !put_off.is_empty() || defers_names {
             self.registry.revisit(visit.room, put_off);
         }
         update
     }
 
     /// The diff, which the room remembers for those who resume, and the snapshot.
-    fn members(&mut self, visit: Visit<'_>, update: &mut Update) {
-        let Visit { room, change, .. } = visit;
+    fn members(&mut self, visit: RoomUpdate<'_>, update: &mut RoomFrames) {
+        let RoomUpdate { room, change, .. } = visit;
         if !change.diff.is_empty() && change.keeps_history {
             let frame = native::encode_diff(room, change.seq, change.count, &change.diff);
             room.remember(change.seq, frame.clone());
@@ -151,23 +155,24 @@ impl Announcer {
         }
     }
 
-    /// The list of names, for newcomers and, at its pace, for those who are attached. True if it is still owed to these.
-    fn names(&mut self, visit: Visit<'_>, update: &mut Update) -> bool {
-        let owed = visit.in_use.contains(Audience::Names) && (visit.change.diff.moved() || self.paces.is_owed(visit));
-        let due = owed && self.paces.may_tell(visit);
+    /// The list of names, for newcomers and, at its pace, for those who are attached. True if it is still deferred to these.
+    fn names(&mut self, visit: RoomUpdate<'_>, update: &mut RoomFrames) -> bool {
+        let deferred =
+            visit.in_use.contains(Audience::Names) && (visit.change.diff.moved() || self.pacer.is_deferred(visit));
+        let due = deferred && self.pacer.may_tell(visit);
         if due || visit.wants(Audience::Names) {
             let list = self.whole(visit, Audience::Names, encode_names);
             update.changes[Audience::Names as usize] = list.as_ref().filter(|_| due).map(|list| list[0].clone());
             update.snapshots[Audience::Names as usize] = list;
         }
         let told = update.changes[Audience::Names as usize].is_some();
-        self.paces.note(visit, owed, told);
-        owed && !told
+        self.pacer.note(visit, deferred, told);
+        deferred && !told
     }
 
     /// Who came and who went, and for newcomers who is there, with the place of each in it.
-    fn events(&mut self, visit: Visit<'_>, update: &mut Update) {
-        let Visit { change, now, .. } = visit;
+    fn events(&mut self, visit: RoomUpdate<'_>, update: &mut RoomFrames) {
+        let RoomUpdate { change, now, .. } = visit;
         if visit.in_use.contains(Audience::Events) && change.diff.moved() {
             update.changes[Audience::Events as usize] = Some(status::encode_changes(&change.diff, now.unix_ms));
         }
@@ -183,7 +188,7 @@ impl Announcer {
     }
 
     /// Who came, what was said and who went, and for newcomers what was before.
-    fn talk(&mut self, visit: Visit<'_>, said: &[Said], update: &mut Update) {
+    fn talk(&mut self, visit: RoomUpdate<'_>, said: &[RoomMessage], update: &mut RoomFrames) {
         let listening = visit.in_use.contains(Audience::Talk);
         self.history.begun |= listening;
         if !self.history.begun {
@@ -203,17 +208,22 @@ impl Announcer {
 
     /// Encodes something whole, unless the last one was so long that its share of the ticks is not over, or too much that is whole
     /// waits for clients that do not read.
-    fn whole(&mut self, visit: Visit<'_>, audience: Audience, encode: impl FnOnce(&Room) -> Pages) -> Option<Pages> {
-        if !self.paces.may_encode(visit, audience) || self.unread.is_full(0) {
+    fn whole(
+        &mut self,
+        visit: RoomUpdate<'_>,
+        audience: Audience,
+        encode: impl FnOnce(&Room) -> Pages,
+    ) -> Option<Pages> {
+        if !self.pacer.may_encode(visit, audience) || self.unread.is_full(0) {
             return None;
         }
         let pages: Pages = encode(visit.room).iter().map(|page| self.unread.count(page.clone())).collect();
-        self.paces.encoded(visit, audience, pages.iter().map(|page| page.len() as u64).sum());
+        self.pacer.encoded(visit, audience, pages.iter().map(|page| page.len() as u64).sum());
         Some(pages)
     }
 }
 
-impl Visit<'_> {
+impl RoomUpdate<'_> {
     /// Whether an observer of this audience waits for a snapshot.
     fn wants(&self, audience: Audience) -> bool {
         self.change.wanted.contains(audience) && self.in_use.contains(audience)
@@ -221,7 +231,7 @@ impl Visit<'_> {
 }
 
 /// How many members there are. It is short, so it is never put off.
-fn count(visit: Visit<'_>, update: &mut Update) {
+fn count(visit: RoomUpdate<'_>, update: &mut RoomFrames) {
     let change = visit.change;
     let changed = change.diff.joined.len() != change.diff.left.len();
     if visit.in_use.contains(Audience::Count) && (changed || visit.wants(Audience::Count)) {
@@ -233,21 +243,21 @@ fn count(visit: Visit<'_>, update: &mut Update) {
 
 /// What was said by those who are members now, or whose leave this tick tells. Nobody speaks who is not seen to be there: what was
 /// said by a member who came and went within the tick, or who went while it was being settled, is dropped.
-fn heard(visit: Visit<'_>) -> Vec<Said> {
+fn heard(visit: RoomUpdate<'_>) -> Vec<RoomMessage> {
     let said = &visit.change.said;
     if said.is_empty() {
         return Vec::new();
     }
-    let is_known = |roster: &Roster, said: &Said| roster.contains(&said.user) || is_leaving(visit, said);
+    let is_known = |roster: &Roster, said: &RoomMessage| roster.contains(&said.user) || is_leaving(visit, said);
     visit.room.read(|roster| said.iter().filter(|said| is_known(roster, said)).cloned().collect())
 }
 
-fn is_leaving(visit: Visit<'_>, said: &Said) -> bool {
+fn is_leaving(visit: RoomUpdate<'_>, said: &RoomMessage) -> bool {
     visit.change.diff.left.binary_search_by(|(user, _)| user.cmp(&said.user)).is_ok()
 }
 
 /// What was said, for those who see it as messages of the room.
-fn messages(visit: Visit<'_>, said: &[Said], update: &mut Update) {
+fn messages(visit: RoomUpdate<'_>, said: &[RoomMessage], update: &mut RoomFrames) {
     let listening = [Audience::Members, Audience::Count].iter().any(|audience| visit.in_use.contains(*audience));
     if listening && !said.is_empty() {
         let encode = |leaving: bool| {
@@ -269,55 +279,58 @@ mod tests {
     use crate::presence::{Reason, Settings};
 
     /// A room with this many members, and one who waits for a snapshot of it.
-    fn room_of(members: usize, audience: Audience) -> (Arc<Registry>, Announcer) {
+    fn room_of(members: usize, audience: Audience) -> (Arc<Registry>, Broadcaster) {
         let registry = Arc::new(Registry::new(Settings { ttl: 100, workers: 1, incarnation: 1 }));
         for number in 0..members {
             let session = registry.open_session(&format!("user-{number}"), Now::default());
             registry.join(&session, LOBBY, None, Now::default());
         }
         registry.observe(LOBBY, 0, audience, true);
-        let announcer = Announcer::new(Arc::clone(&registry), 1, Duration::from_millis(100), 100);
-        (registry, announcer)
+        let broadcaster = Broadcaster::new(Arc::clone(&registry), 1, Duration::from_millis(100), 100);
+        (registry, broadcaster)
     }
 
     #[test]
     fn whole_lists_that_nobody_reads_have_a_bound() {
         for audience in [Audience::Members, Audience::Names, Audience::Events] {
-            let (registry, mut announcer) = room_of(2_000, audience);
-            announcer.unread = Account::new(1);
+            let (registry, mut broadcaster) = room_of(2_000, audience);
+            broadcaster.unread = MemoryBudget::new(1);
             let snapshot = |(batches, _): (Vec<Batch>, TickCounts)| {
                 batches[0].updates.first().and_then(|update| update.snapshots[audience as usize].clone())
             };
-            let unread = snapshot(announcer.tick(Now::default())).expect("the first is made");
+            let unread = snapshot(broadcaster.tick(Now::default())).expect("the first is made");
             registry.observe(LOBBY, 0, audience, true);
             for _ in 0..3 {
-                assert!(snapshot(announcer.tick(Now::default())).is_none(), "{audience:?}: put off");
+                assert!(snapshot(broadcaster.tick(Now::default())).is_none(), "{audience:?}: put off");
             }
             drop(unread);
-            assert!(snapshot(announcer.tick(Now::default())).is_some(), "{audience:?}: made when there is room again");
+            assert!(
+                snapshot(broadcaster.tick(Now::default())).is_some(),
+                "{audience:?}: made when there is room again"
+            );
         }
     }
 
     #[test]
     fn nobody_is_heard_who_was_never_there() {
-        let (registry, mut announcer) = room_of(1, Audience::Talk);
-        announcer.tick(Now::default());
-        let said = |announcer: &mut Announcer| {
-            let (batches, _) = announcer.tick(Now::default());
+        let (registry, mut broadcaster) = room_of(1, Audience::Talk);
+        broadcaster.tick(Now::default());
+        let said = |broadcaster: &mut Broadcaster| {
+            let (batches, _) = broadcaster.tick(Now::default());
             let update = batches[0].updates.first()?;
             update.changes[Audience::Talk as usize].as_ref().map(|frames| String::from_utf8_lossy(frames).into_owned())
         };
-        let passer_by = registry.hold_session("passer-by");
+        let passer_by = registry.open_unleased_session("passer-by");
         registry.join(&passer_by, LOBBY, None, Now::default());
-        assert!(registry.say(&passer_by, LOBBY, "\"boo\"".into(), Now::default()));
+        assert!(registry.publish(&passer_by, LOBBY, "\"boo\"".into(), Now::default()));
         registry.end_session(&passer_by, Reason::Closed);
-        assert_eq!(said(&mut announcer), None);
-        let guest = registry.hold_session("guest");
+        assert_eq!(said(&mut broadcaster), None);
+        let guest = registry.open_unleased_session("guest");
         registry.join(&guest, LOBBY, None, Now::default());
-        assert!(said(&mut announcer).is_some_and(|frames| frames.contains("guest")));
-        assert!(registry.say(&guest, LOBBY, "\"bye\"".into(), Now::default()));
+        assert!(said(&mut broadcaster).is_some_and(|frames| frames.contains("guest")));
+        assert!(registry.publish(&guest, LOBBY, "\"bye\"".into(), Now::default()));
         registry.end_session(&guest, Reason::Closed);
-        let last = said(&mut announcer).expect("a message and a leave");
+        let last = said(&mut broadcaster).expect("a message and a leave");
         assert!(last.find("bye") < last.find("leave"), "{last}");
     }
 }

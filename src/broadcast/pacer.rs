@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Visit;
+use super::RoomUpdate;
 use crate::presence::{AUDIENCES, Audience, Room, Tick};
 
 /// What changes of a whole list may cost one observer of a room: 256 KiB a second is some 20,000 names a second, and little
@@ -15,7 +15,7 @@ const ENCODED_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 
 /// Rooms whose whole lists are long enough to be put off. Gone again when the room is.
 #[derive(Debug)]
-pub(super) struct Paces {
+pub(super) struct Pacer {
     rooms: HashMap<u64, Pace>,
     tick: Duration,
 }
@@ -27,7 +27,7 @@ struct Pace {
     /// When the list last went to all who are attached.
     told: Tick,
     /// It was due for them and was put off.
-    owed: bool,
+    deferred: bool,
 }
 
 /// The last time that something whole was encoded.
@@ -38,13 +38,13 @@ struct Whole {
     members: u64,
 }
 
-impl Paces {
+impl Pacer {
     pub(super) fn new(tick: Duration) -> Self {
         Self { rooms: HashMap::new(), tick }
     }
 
     /// Whether something whole may be encoded again: the last one may have been so long that its share of the ticks is not over.
-    pub(super) fn may_encode(&self, visit: Visit<'_>, audience: Audience) -> bool {
+    pub(super) fn may_encode(&self, visit: RoomUpdate<'_>, audience: Audience) -> bool {
         self.rooms.get(&visit.room.id()).is_none_or(|pace| {
             let last = pace.last[audience as usize];
             visit.now.tick >= last.at + last.pause(visit.change.count, ENCODED_BYTES_PER_SECOND, self.tick)
@@ -52,7 +52,7 @@ impl Paces {
     }
 
     /// Notes that something whole was encoded, if it is so long that it matters.
-    pub(super) fn encoded(&mut self, visit: Visit<'_>, audience: Audience, bytes: u64) {
+    pub(super) fn encoded(&mut self, visit: RoomUpdate<'_>, audience: Audience, bytes: u64) {
         let (room, members) = (visit.room.id(), visit.change.count);
         let encoded = Whole { at: visit.now.tick, bytes, members: members as u64 };
         if self.rooms.contains_key(&room) || encoded.pause(members, EGRESS_BYTES_PER_SECOND, self.tick) > 0 {
@@ -61,7 +61,7 @@ impl Paces {
     }
 
     /// Whether those who are attached may be sent the list of names again.
-    pub(super) fn may_tell(&self, visit: Visit<'_>) -> bool {
+    pub(super) fn may_tell(&self, visit: RoomUpdate<'_>) -> bool {
         self.rooms.get(&visit.room.id()).is_none_or(|pace| {
             let last = pace.last[Audience::Names as usize];
             visit.now.tick >= pace.told + last.pause(visit.change.count, EGRESS_BYTES_PER_SECOND, self.tick)
@@ -69,14 +69,14 @@ impl Paces {
     }
 
     /// Whether the list was due for those who are attached and was put off.
-    pub(super) fn is_owed(&self, visit: Visit<'_>) -> bool {
-        self.rooms.get(&visit.room.id()).is_some_and(|pace| pace.owed)
+    pub(super) fn is_deferred(&self, visit: RoomUpdate<'_>) -> bool {
+        self.rooms.get(&visit.room.id()).is_some_and(|pace| pace.deferred)
     }
 
-    /// Notes whether the list went to those who are attached, or is still owed to them.
-    pub(super) fn note(&mut self, visit: Visit<'_>, owed: bool, told: bool) {
+    /// Notes whether the list went to those who are attached, or is still deferred to them.
+    pub(super) fn note(&mut self, visit: RoomUpdate<'_>, deferred: bool, told: bool) {
         if let Some(pace) = self.rooms.get_mut(&visit.room.id()) {
-            pace.owed = owed && !told;
+            pace.deferred = deferred && !told;
             if told {
                 pace.told = visit.now.tick;
             }

@@ -57,7 +57,7 @@ pub struct Config {
     pub ping_interval: Duration,
     /// Overrides what each protocol counts as a sign of life.
     pub liveness: Option<Liveness>,
-    /// The longest lingering after an unclean close, at most `ttl`.
+    /// The longest grace after an unclean close, at most `ttl`.
     pub grace: Duration,
     /// WebSocket connections at most.
     pub max_connections: usize,
@@ -121,7 +121,7 @@ impl Config {
 
     /// Whether a user can be made to go: by this node, or by another that shares its store.
     #[must_use]
-    pub fn removes_users(&self) -> bool {
+    pub fn kicks_users(&self) -> bool {
         self.dev_login || self.admin_token.is_some() || self.redis.is_some()
     }
 

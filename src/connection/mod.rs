@@ -20,9 +20,9 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use self::outbound::Outbound;
-use crate::inline_vec::OneOrMore;
+use crate::inline_vec::InlineVec;
 use crate::presence::{Audience, Room, Session, Tick};
-use crate::protocol::Dialect;
+use crate::protocol::Protocol;
 use crate::websocket::decoder::Fragments;
 use crate::worker::Worker;
 
@@ -57,7 +57,7 @@ pub struct Connection {
     /// Where the worker finds it.
     pub id: ConnectionId,
     /// What it speaks.
-    pub dialect: Dialect,
+    pub protocol: Protocol,
     /// Whose it is; holds the lease, where there is one. Set when the user is known, which the upgrade says or the first message.
     pub session: OnceCell<Arc<Session>>,
     /// How far it has come. Written by the worker.
@@ -76,7 +76,7 @@ pub struct Connection {
 }
 
 /// Rooms of a connection.
-pub type Subscriptions = OneOrMore<Subscription>;
+pub type Subscriptions = InlineVec<Subscription>;
 
 /// A room that the connection has joined, or looks at, or both.
 #[derive(Debug)]
@@ -85,15 +85,15 @@ pub struct Subscription {
     pub room: Arc<Room>,
     /// Whether the session is a member.
     pub joined: bool,
-    /// How it looks at it; of no meaning while the place is [`Place::Nowhere`].
+    /// How it looks at it; of no meaning while the place is [`ObserverState::Nowhere`].
     pub audience: Audience,
     /// Where it stands among the room's observers on this worker.
-    pub place: Place,
+    pub place: ObserverState,
 }
 
 /// Where an observer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ObserverState {
     /// It does not look.
     Nowhere,
     /// It waits for its snapshot.
@@ -122,10 +122,10 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// A new connection over a socket.
-    pub fn new(id: ConnectionId, dialect: Dialect, stream: TcpStream, now: Tick) -> Self {
+    pub fn new(id: ConnectionId, protocol: Protocol, stream: TcpStream, now: Tick) -> Self {
         Self {
             id,
-            dialect,
+            protocol,
             session: OnceCell::new(),
             phase: Cell::new(Phase::Open),
             last_heard: Cell::new(now as u32),

@@ -230,7 +230,7 @@ async fn send(connection: &Rc<Connection>, worker: &Rc<Worker>, mut due: usize) 
         let written = connection.flush();
         due = due.saturating_sub(written);
         if written > 0 && connection.phase.get() == Phase::Open {
-            worker.sign_of_life(connection, worker.shared.now()); // Its end of the socket acknowledges.
+            worker.sign_of_life(connection, worker.node.now()); // Its end of the socket acknowledges.
         }
         if !connection.is_choked() {
             connection.wake_reader();

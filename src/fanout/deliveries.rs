@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::broadcast::Update;
-use crate::connection::{Connection, Phase, Place, Subscription};
+use crate::broadcast::RoomFrames;
+use crate::connection::{Connection, ObserverState, Phase, Subscription};
 use crate::worker::Worker;
 
 /// Sockets written to before other tasks get their turn: at some 7 µs each about a millisecond.
@@ -29,14 +29,14 @@ pub(super) enum Origin {
     /// Who is there. Whoever misses it needs a snapshot.
     Presence(u64),
     /// What was said there. Whoever misses it has missed it.
-    Said(u64),
+    RoomMessage(u64),
     /// Users who are watched by name. Whoever misses it is told anew of all whom it watches.
     Watched,
 }
 
 impl Deliveries {
     /// Adds a frame that tells who is there.
-    pub(super) fn frame(&mut self, frame: &Bytes, update: &Update) -> u32 {
+    pub(super) fn frame(&mut self, frame: &Bytes, update: &RoomFrames) -> u32 {
         self.add(frame.clone(), Origin::Presence(update.room.id()))
     }
 
@@ -47,7 +47,7 @@ impl Deliveries {
     }
 
     /// What is left of a page when `cut` is taken out of it.
-    pub(super) fn frames_around(&mut self, page: &Bytes, cut: Range<usize>, update: &Update) -> Vec<u32> {
+    pub(super) fn frames_around(&mut self, page: &Bytes, cut: Range<usize>, update: &RoomFrames) -> Vec<u32> {
         let around = [page.slice(..cut.start), page.slice(cut.end..)];
         around.iter().filter(|bytes| !bytes.is_empty()).map(|bytes| self.frame(bytes, update)).collect()
     }
@@ -67,7 +67,7 @@ impl Deliveries {
             // planned for it then would make a gap.
             let planned = group.iter().map(|(_, frame)| &self.frames[*frame as usize]);
             let due = planned.filter(|(_, origin)| match origin {
-                Origin::Presence(room) | Origin::Said(room) => is_attached(connection, *room),
+                Origin::Presence(room) | Origin::RoomMessage(room) => is_attached(connection, *room),
                 Origin::Watched => worker.fanout.borrow().watching.is_told(connection),
             });
             frames.clear();
@@ -75,7 +75,7 @@ impl Deliveries {
             if frames.is_empty() {
                 continue;
             }
-            let stream = connection.dialect.is_stream();
+            let stream = connection.protocol.is_stream();
             if connection.deliver(worker, &frames) || stream && connection.wait_behind(worker, &frames) {
                 worker.counters.deliveries.add(frames.len() as u64);
                 worker.counters.delivered_bytes.add(frames.iter().map(|frame| frame.len() as u64).sum());
@@ -87,7 +87,7 @@ impl Deliveries {
                 for (_, frame) in group {
                     match self.frames[*frame as usize].1 {
                         Origin::Presence(room) => lag(connection, room),
-                        Origin::Said(_) => {}
+                        Origin::RoomMessage(_) => {}
                         Origin::Watched => worker.fanout.borrow_mut().watching.lag(connection),
                     }
                 }
@@ -98,7 +98,7 @@ impl Deliveries {
 
 fn is_attached(connection: &Connection, room: u64) -> bool {
     let attached = |subscription: &Subscription| {
-        subscription.room.id() == room && matches!(subscription.place, Place::Attached(_))
+        subscription.room.id() == room && matches!(subscription.place, ObserverState::Attached(_))
     };
     connection.with_subscriptions(|subscriptions| subscriptions.iter().any(attached))
 }
@@ -107,9 +107,9 @@ fn is_attached(connection: &Connection, room: u64) -> bool {
 fn lag(connection: &Connection, room: u64) {
     connection.with_subscriptions(|subscriptions| {
         if let Some(subscription) = subscriptions.iter_mut().find(|subscription| subscription.room.id() == room)
-            && let Place::Attached(slot) = subscription.place
+            && let ObserverState::Attached(slot) = subscription.place
         {
-            subscription.place = Place::Lagging(slot);
+            subscription.place = ObserverState::Lagging(slot);
         }
     });
 }

@@ -16,8 +16,8 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::broadcast::{Batch, Update};
-use crate::connection::{Connection, Place, Subscription};
+use crate::broadcast::{Batch, RoomFrames};
+use crate::connection::{Connection, ObserverState, Subscription};
 use crate::presence::{AUDIENCES, Audience, Room};
 use crate::protocol::Resume;
 use crate::worker::Worker;
@@ -60,7 +60,7 @@ impl Fanout {
                 room: Arc::clone(room),
                 joined: true,
                 audience: Audience::Members,
-                place: Place::Nowhere,
+                place: ObserverState::Nowhere,
             }),
         });
     }
@@ -82,7 +82,7 @@ impl Fanout {
         audience: Audience,
         resume: Option<Resume<'_>>,
     ) {
-        let registry = &worker.shared.registry;
+        let registry = &worker.node.registry;
         let attachment = registry.observe(room, worker.number, audience, resume.is_none());
         let since = resume.filter(|resume| audience == Audience::Members && *resume.epoch == *attachment.room.epoch());
         let since = since.map(|resume| resume.seq);
@@ -105,10 +105,11 @@ impl Fanout {
     /// Stops looking; a member stays one. False if the connection did not look.
     pub fn unobserve(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) -> bool {
         connection.with_subscriptions(|subscriptions| {
-            let observed = position(subscriptions, room).filter(|at| subscriptions[*at].place != Place::Nowhere);
+            let observed =
+                position(subscriptions, room).filter(|at| subscriptions[*at].place != ObserverState::Nowhere);
             let Some(at) = observed else { return false };
             self.detach(worker, &subscriptions[at]);
-            subscriptions[at].place = Place::Nowhere;
+            subscriptions[at].place = ObserverState::Nowhere;
             if !subscriptions[at].joined {
                 subscriptions.remove(at);
             }
@@ -119,7 +120,8 @@ impl Fanout {
     /// Puts an observer back in line for a snapshot. False if the connection does not look at the room.
     pub fn resync(&mut self, worker: &Worker, connection: &Rc<Connection>, room: &str) -> bool {
         connection.with_subscriptions(|subscriptions| {
-            let observed = find(subscriptions, room).filter(|subscription| subscription.place != Place::Nowhere);
+            let observed =
+                find(subscriptions, room).filter(|subscription| subscription.place != ObserverState::Nowhere);
             observed.map(|subscription| self.line_up(worker, connection, subscription)).is_some()
         })
     }
@@ -139,7 +141,7 @@ impl Fanout {
         self.watching.catch_up(worker, connection);
         connection.with_subscriptions(|subscriptions| {
             for subscription in subscriptions.iter_mut() {
-                if matches!(subscription.place, Place::Lagging(_)) {
+                if matches!(subscription.place, ObserverState::Lagging(_)) {
                     self.line_up(worker, connection, subscription);
                 }
             }
@@ -158,16 +160,16 @@ impl Fanout {
     fn line_up(&mut self, worker: &Worker, connection: &Rc<Connection>, subscription: &mut Subscription) {
         self.remove(subscription);
         let audience = subscription.audience;
-        let generation = worker.shared.registry.ask(&subscription.room, audience, true);
+        let generation = worker.node.registry.ask(&subscription.room, audience, true);
         let pending = Pending { connection: Rc::clone(connection), audience, generation, since: None };
         subscription.place = self.rooms.entry(subscription.room.id()).or_default().wait(pending);
     }
 
     /// Takes an observer from where it stands and tells the room.
     fn detach(&mut self, worker: &Worker, subscription: &Subscription) {
-        if subscription.place != Place::Nowhere {
+        if subscription.place != ObserverState::Nowhere {
             self.remove(subscription);
-            worker.shared.registry.unobserve(&subscription.room, worker.number, subscription.audience);
+            worker.node.registry.unobserve(&subscription.room, worker.number, subscription.audience);
         }
     }
 
@@ -175,9 +177,9 @@ impl Fanout {
         let id = subscription.room.id();
         let Some(observers) = self.rooms.get_mut(&id) else { return };
         match subscription.place {
-            Place::Nowhere => {}
-            Place::Pending(slot) => drop(observers.pending.remove(slot as usize)),
-            Place::Attached(slot) | Place::Lagging(slot) => {
+            ObserverState::Nowhere => {}
+            ObserverState::Pending(slot) => drop(observers.pending.remove(slot as usize)),
+            ObserverState::Attached(slot) | ObserverState::Lagging(slot) => {
                 observers.attached[subscription.audience as usize].remove(slot as usize);
             }
         }
@@ -191,7 +193,7 @@ impl Fanout {
         let mut deliveries = Deliveries::default();
         for update in &batch.updates {
             let Some(observers) = self.rooms.get_mut(&update.room.id()) else { continue };
-            let said = Said::plan(update, &mut deliveries);
+            let said = RoomMessage::plan(update, &mut deliveries);
             for audience in Audience::ALL {
                 let change = update.changes[audience as usize].as_ref().map(|frame| deliveries.frame(frame, update));
                 let (before, after) = said.around(audience);
@@ -204,11 +206,11 @@ impl Fanout {
             }
             observers.serve_pending(worker, update, said, &mut deliveries);
         }
-        for (connection, status) in self.watching.plan(worker, &batch.sightings) {
+        for (connection, status) in self.watching.plan(worker, &batch.status_frames) {
             let frame = deliveries.add(status, Origin::Watched);
             deliveries.list.push((connection, frame));
         }
-        if batch.updates.len() + batch.sightings.len() > 1 {
+        if batch.updates.len() + batch.status_frames.len() > 1 {
             // Stable, so that the frames of one connection stay in order and come to stand together.
             deliveries.list.sort_by_key(|(connection, _)| connection.id.index);
         }
@@ -217,12 +219,12 @@ impl Fanout {
 }
 
 impl RoomObservers {
-    fn wait(&mut self, pending: Pending) -> Place {
-        Place::Pending(self.pending.insert(pending) as u32)
+    fn wait(&mut self, pending: Pending) -> ObserverState {
+        ObserverState::Pending(self.pending.insert(pending) as u32)
     }
 
     /// Attaches those whom this update serves, and plans what they get first.
-    fn serve_pending(&mut self, worker: &Worker, update: &Update, said: Said, deliveries: &mut Deliveries) {
+    fn serve_pending(&mut self, worker: &Worker, update: &RoomFrames, said: RoomMessage, deliveries: &mut Deliveries) {
         let mut pages: [Vec<u32>; AUDIENCES] = Default::default();
         for slot in self.waiting_for(update) {
             let audience = self.pending[slot].audience;
@@ -233,7 +235,7 @@ impl RoomObservers {
                         let frames: Vec<u32> = missed.chain(said.after).collect();
                         self.attach(slot, &frames, update, deliveries);
                     }
-                    None => self.pending[slot].generation = worker.shared.registry.ask(&update.room, audience, true),
+                    None => self.pending[slot].generation = worker.node.registry.ask(&update.room, audience, true),
                 }
                 continue;
             }
@@ -258,23 +260,23 @@ impl RoomObservers {
 
     /// Where the snapshot tells a waiting observer of itself, if its audience is not to be told that. Only there: as long as it
     /// looks it is a member, so that no later change is about its user.
-    fn span_of(&self, slot: usize, update: &Update) -> Option<(usize, Range<usize>)> {
+    fn span_of(&self, slot: usize, update: &RoomFrames) -> Option<(usize, Range<usize>)> {
         let Pending { connection, audience, .. } = &self.pending[slot];
         let session = connection.session.get().filter(|_| *audience == Audience::Events)?;
         update.spans.find(session.user())
     }
 
-    fn waiting_for(&self, update: &Update) -> Vec<usize> {
+    fn waiting_for(&self, update: &RoomFrames) -> Vec<usize> {
         let served = self.pending.iter().filter(|(_, pending)| pending.generation < update.generation);
         served.map(|(slot, _)| slot).collect()
     }
 
-    fn attach(&mut self, slot: usize, frames: &[u32], update: &Update, deliveries: &mut Deliveries) {
+    fn attach(&mut self, slot: usize, frames: &[u32], update: &RoomFrames, deliveries: &mut Deliveries) {
         let Pending { connection, audience, .. } = self.pending.remove(slot);
         let slot = self.attached[audience as usize].insert(Rc::clone(&connection)) as u32;
         connection.with_subscriptions(|subscriptions| {
             if let Some(subscription) = find(subscriptions, update.room.name()) {
-                subscription.place = Place::Attached(slot);
+                subscription.place = ObserverState::Attached(slot);
             }
         });
         deliveries.list.extend(frames.iter().map(|frame| (Rc::clone(&connection), *frame)));
@@ -283,16 +285,16 @@ impl RoomObservers {
 
 /// The frames of what was said in a room, for those who see it as messages.
 #[derive(Debug, Clone, Copy)]
-struct Said {
+struct RoomMessage {
     before: Option<u32>,
     after: Option<u32>,
 }
 
-impl Said {
-    fn plan(update: &Update, deliveries: &mut Deliveries) -> Self {
+impl RoomMessage {
+    fn plan(update: &RoomFrames, deliveries: &mut Deliveries) -> Self {
         let mut plan = |frames: &Option<Bytes>| {
             let frames = frames.as_ref()?;
-            Some(deliveries.add(frames.clone(), Origin::Said(update.room.id())))
+            Some(deliveries.add(frames.clone(), Origin::RoomMessage(update.room.id())))
         };
         Self { before: plan(&update.said.before_changes), after: plan(&update.said.after_changes) }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use crate::broadcast::Sighting;
+use crate::broadcast::StatusFrame;
 use crate::connection::Connection;
 use crate::memory_budget::COUNTED_BYTES;
 use crate::protocol::native;
@@ -43,7 +43,7 @@ impl Watching {
         let again: Vec<Arc<str>> = users.iter().filter_map(|user| known(user)).collect();
         let new: BTreeSet<&str> = users.iter().filter(|user| known(user).is_none()).copied().collect();
         let held = self.watchers.get(&index).map_or(0, |watcher| watcher.users.len());
-        let watchlist = &worker.shared.registry.watchlist;
+        let watchlist = &worker.node.registry.watchlist;
         if held + new.len() > MAX_WATCHED_PER_CONNECTION || !new.is_empty() && watchlist.is_full() {
             return false;
         }
@@ -81,7 +81,7 @@ impl Watching {
     }
 
     fn end(&mut self, worker: &Worker, index: u32, users: Vec<Arc<str>>) {
-        worker.shared.registry.watchlist.unwatch(worker.number, users.iter());
+        worker.node.registry.watchlist.unwatch(worker.number, users.iter());
         for user in users {
             self.pairs.remove(&(user, index));
         }
@@ -100,7 +100,7 @@ impl Watching {
         let Some(watcher) = self.watchers.get_mut(&index).filter(|watcher| watcher.lagging) else { return };
         watcher.lagging = false;
         watcher.users.values_mut().for_each(|asked| *asked = true);
-        worker.shared.registry.watchlist.ask(watcher.users.keys());
+        worker.node.registry.watchlist.ask(watcher.users.keys());
         self.asking.insert(index);
     }
 
@@ -110,23 +110,23 @@ impl Watching {
     }
 
     /// Who is to be told what.
-    pub(super) fn plan(&mut self, worker: &Worker, sightings: &[Sighting]) -> Vec<(Rc<Connection>, Bytes)> {
+    pub(super) fn plan(&mut self, worker: &Worker, status_frames: &[StatusFrame]) -> Vec<(Rc<Connection>, Bytes)> {
         let mut due: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (at, sighting) in sightings.iter().enumerate().filter(|(_, sighting)| sighting.changed) {
-            let (first, last) = ((Arc::clone(&sighting.user), 0), (Arc::clone(&sighting.user), u32::MAX));
+        for (at, status_frame) in status_frames.iter().enumerate().filter(|(_, status_frame)| status_frame.changed) {
+            let (first, last) = ((Arc::clone(&status_frame.user), 0), (Arc::clone(&status_frame.user), u32::MAX));
             self.pairs.range(first..=last).for_each(|(_, index)| due.entry(*index).or_default().push(at));
         }
-        self.plan_asked(sightings, &mut due);
+        self.plan_asked(status_frames, &mut due);
         // Those who are to be told the same, as all who look at one page of friends are, share one frame.
         let mut frames: HashMap<Vec<usize>, Bytes> = HashMap::new();
         let mut planned = Vec::new();
         for (index, of_it) in due {
             let Some(watcher) = self.watchers.get_mut(&index).filter(|watcher| !watcher.lagging) else { continue };
-            watcher.users.extend(of_it.iter().map(|at| (Arc::clone(&sightings[*at].user), false)));
-            let frame = frames.get(&of_it).cloned().or_else(|| encode(worker, sightings, &of_it));
+            watcher.users.extend(of_it.iter().map(|at| (Arc::clone(&status_frames[*at].user), false)));
+            let frame = frames.get(&of_it).cloned().or_else(|| encode(worker, status_frames, &of_it));
             let Some(frame) = frame else {
-                let users: Vec<_> = of_it.iter().map(|at| Arc::clone(&sightings[*at].user)).collect();
-                worker.shared.registry.watchlist.ask(users.iter());
+                let users: Vec<_> = of_it.iter().map(|at| Arc::clone(&status_frames[*at].user)).collect();
+                worker.node.registry.watchlist.ask(users.iter());
                 watcher.users.extend(users.into_iter().map(|user| (user, true)));
                 self.asking.insert(index);
                 continue;
@@ -138,18 +138,18 @@ impl Watching {
     }
 
     /// Adds what connections have asked about and is no news for the others.
-    fn plan_asked(&mut self, sightings: &[Sighting], due: &mut BTreeMap<u32, Vec<usize>>) {
+    fn plan_asked(&mut self, status_frames: &[StatusFrame], due: &mut BTreeMap<u32, Vec<usize>>) {
         if self.asking.is_empty() {
             return;
         }
-        let places = sightings.iter().enumerate().map(|(at, sighting)| (&*sighting.user, at));
+        let places = status_frames.iter().enumerate().map(|(at, status_frame)| (&*status_frame.user, at));
         let places: HashMap<&str, usize, RandomState> = places.collect();
         self.asking.retain(|index| {
             let Some(watcher) = self.watchers.get(index).filter(|watcher| !watcher.lagging) else { return false };
             let asked: Vec<_> = watcher.users.iter().filter(|(_, asked)| **asked).map(|(user, _)| user).collect();
             let told: Vec<usize> = asked.iter().filter_map(|user| places.get(&***user).copied()).collect();
             let all = told.len() == asked.len();
-            let not_changed = told.into_iter().filter(|at| !sightings[*at].changed);
+            let not_changed = told.into_iter().filter(|at| !status_frames[*at].changed);
             let of_it = due.entry(*index).or_default();
             of_it.extend(not_changed);
             // In the order of the batch, so that the same is the same.
@@ -169,10 +169,10 @@ impl Watcher {
 }
 
 /// A status of these, unless it is long and too much that is long waits for clients that do not read: then it is put off.
-fn encode(worker: &Worker, sightings: &[Sighting], of_it: &[usize]) -> Option<Bytes> {
-    let objects: Vec<&Bytes> = of_it.iter().map(|at| &sightings[*at].object).collect();
+fn encode(worker: &Worker, status_frames: &[StatusFrame], of_it: &[usize]) -> Option<Bytes> {
+    let objects: Vec<&Bytes> = of_it.iter().map(|at| &status_frames[*at].object).collect();
     let bytes: usize = objects.iter().map(|object| object.len()).sum();
-    let account = &worker.shared.status_bytes;
+    let account = &worker.node.status_bytes;
     let fits = bytes < COUNTED_BYTES || !account.is_full(bytes);
     fits.then(|| account.count(native::encode_status(&objects)))
 }

@@ -13,10 +13,9 @@ use super::reply::Reply;
 use super::request::{Target, body, id_segment, pairs};
 use super::stats;
 use crate::deadline::timeout;
-use crate::json::{self, put_list, put_number, put_string};
+use crate::json::{self, put_list, put_member, put_number, put_string};
 use crate::node::{RoomAnswer, RoomList};
-use crate::presence::{Registry, Room, Roster, State, check_id};
-use crate::protocol::{LOBBY, native::put_member};
+use crate::presence::{LOBBY, Registry, Room, Roster, State, check_id};
 use crate::worker::Worker;
 
 /// Members or rooms on one page at most.
@@ -41,7 +40,7 @@ pub(super) fn knows(segments: &[&str]) -> bool {
 
 /// Answers a GET.
 pub(super) fn answer(worker: &Worker, segments: &[&str], target: &Target) -> Result<Reply, Reply> {
-    let registry = &*worker.shared.registry;
+    let registry = &*worker.node.registry;
     match segments {
         ["v1", "rooms", room, "members"] => members(registry, &id_segment(room, "the room")?, target),
         ["v1", "rooms", room, "count"] => Ok(count(registry, &id_segment(room, "the room")?)),
@@ -53,7 +52,7 @@ pub(super) fn answer(worker: &Worker, segments: &[&str], target: &Target) -> Res
                 .and(header::RETRY_AFTER, "5"))
         }
         // Still ready when degraded: an outage of Redis must not take every node out of service.
-        ["readyz"] => Ok(match worker.shared.store.degraded_since() {
+        ["readyz"] => Ok(match worker.node.store.degraded_since() {
             Some(since) => {
                 Reply::json(|buffer| buffer.put_slice(br#"{"status":"degraded"}"#)).and_number("degraded_since", since)
             }
@@ -94,7 +93,7 @@ fn put_members(buffer: &mut BytesMut, room: &Room, after: Option<&str>, limit: u
     buffer.put_slice(br#","count":"#);
     put_number(buffer, count);
     buffer.put_slice(br#","members":["#);
-    put_list(buffer, &page, |buffer, (user, state)| put_member(buffer, user, state.as_ref()));
+    put_list(buffer, &page, |buffer, (user, state)| put_member(buffer, user, state.as_ref().map(State::as_str)));
     buffer.put_u8(b']');
     page.pop().filter(|_| more).map(|(user, _)| user)
 }
@@ -139,11 +138,11 @@ pub(super) async fn rooms(worker: &Rc<Worker>, target: &Target) -> Result<Reply,
 /// All rooms with members, sorted. With very many of them that takes a while: it is done on a thread of its own, once for all who ask
 /// at the same time, and if it took long the list is good for ten times as long.
 async fn room_list(worker: &Worker) -> Arc<[(Arc<str>, usize)]> {
-    let mut held = worker.shared.room_list.lock().await;
+    let mut held = worker.node.room_list.lock().await;
     if let Some(list) = held.as_ref().filter(|list| list.good_until > Instant::now()) {
         return Arc::clone(&list.rooms);
     }
-    let registry = Arc::clone(&worker.shared.registry);
+    let registry = Arc::clone(&worker.node.registry);
     let collect = move || {
         let started = Instant::now();
         (collect_rooms(&registry), started.elapsed())
@@ -163,8 +162,8 @@ fn collect_rooms(registry: &Registry) -> Arc<[(Arc<str>, usize)]> {
 }
 
 fn online_users(worker: &Worker) -> Reply {
-    let Some(room) = worker.shared.registry.room(LOBBY) else { return Reply::shared(encode_names(&[])) };
-    let mut cached = worker.shared.names.lock();
+    let Some(room) = worker.node.registry.room(LOBBY) else { return Reply::shared(encode_names(&[])) };
+    let mut cached = worker.node.names.lock();
     let seq = room.read(Roster::seq);
     if let Some(answer) = cached.as_ref().filter(|answer| (answer.room, answer.seq) == (room.id(), seq)) {
         return Reply::shared(answer.body.clone());
@@ -174,7 +173,7 @@ fn online_users(worker: &Worker) -> Reply {
         (roster.seq(), names)
     });
     // Counted once, however many answers share it: a room that changes all the time makes many of them.
-    let waiting = &worker.shared.answer_bytes;
+    let waiting = &worker.node.answer_bytes;
     if waiting.is_full(0) {
         return Reply::busy();
     }
@@ -194,18 +193,18 @@ fn encode_names(names: &[Arc<str>]) -> Bytes {
 /// `POST /heartbeat`: keeps a user online for one lease. The first one is answered when everybody can see the user.
 pub(super) async fn heartbeat(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let unprocessable = |message: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_user_id", message);
-    let body = body(request, worker.shared.config.header_timeout).await?;
+    let body = body(request, worker.node.config.header_timeout).await?;
     let user = text_field(&body, "user_id").ok_or_else(|| {
         unprocessable("send user_id as a form field or as JSON: user_id=alice or {\"user_id\":\"alice\"}")
     })?;
     let user = check_id(&user).map_err(|error| unprocessable(&format!("user_id {error}")))?;
-    let shared = &worker.shared;
+    let node = &worker.node;
     worker.counters.heartbeats.add(1);
-    let new = shared.registry.beat(user, LOBBY, shared.now());
+    let new = node.registry.rest_heartbeat(user, LOBBY, node.now());
     let new = new.map_err(|_| {
         Reply::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_users", "too many users are online through this API")
     })?;
-    if new || !is_shown(&shared.registry, user) {
+    if new || !is_shown(&node.registry, user) {
         wait_for_ticks(worker, 1).await;
     }
     Ok(Reply::json(|buffer| buffer.put_slice(br#"{"status":"success"}"#)))
@@ -218,7 +217,7 @@ fn is_shown(registry: &Registry, user: &str) -> bool {
 
 /// Waits for so many ticks, the first of which has certainly seen what was done before.
 pub(super) async fn wait_for_ticks(worker: &Worker, ticks: u64) {
-    let last = worker.shared.now().tick + ticks;
+    let last = worker.node.now().tick + ticks;
     let mut done = worker.done.subscribe();
     // A server that is too busy to tick in time still does what it was told: the answer is only early.
     let _ = timeout(MAX_ANNOUNCEMENT_WAIT, done.wait_for(|tick| *tick >= last)).await;
@@ -243,7 +242,7 @@ pub(super) fn text_field(body: &[u8], field: &str) -> Option<String> {
 
 /// `POST /v1/users/status`.
 pub(super) async fn users_status(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
-    let body = body(request, worker.shared.config.header_timeout).await?;
+    let body = body(request, worker.node.config.header_timeout).await?;
     let users: Option<Vec<String>> = json::Reader::default().read(&body, |value| {
         let users = value?.get("users")?.as_array()?;
         users.iter().map(|user| user.into_string().map(str::to_owned)).collect()
@@ -258,7 +257,7 @@ pub(super) async fn users_status(worker: &Rc<Worker>, request: Request<Incoming>
     if let Some(error) = users.iter().find_map(|user| check_id(user).err()) {
         return Err(Reply::bad_request(&format!("a user {error}")));
     }
-    let registry = &worker.shared.registry;
+    let registry = &worker.node.registry;
     Ok(Reply::json(|buffer| {
         buffer.put_slice(br#"{"users":["#);
         put_list(buffer, &users, |buffer, user| put_status(buffer, registry, user));

@@ -17,12 +17,12 @@ use tokio::net::TcpStream;
 /// hyper writes one head and no more.
 pub(super) type Held = Rc<RefCell<Option<BytesMut>>>;
 
-pub(super) struct Holding {
+pub(super) struct CorkedStream {
     stream: TokioIo<TcpStream>,
     held: Held,
 }
 
-impl Holding {
+impl CorkedStream {
     pub(super) fn new(stream: TcpStream, held: Held) -> Self {
         Self { stream: TokioIo::new(stream), held }
     }
@@ -40,7 +40,7 @@ impl Holding {
     }
 }
 
-impl Read for Holding {
+impl Read for CorkedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -50,7 +50,7 @@ impl Read for Holding {
     }
 }
 
-impl Write for Holding {
+impl Write for CorkedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.hold(&[io::IoSlice::new(bytes)]) {
             Some(held) => Poll::Ready(Ok(held)),

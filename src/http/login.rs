@@ -14,7 +14,7 @@ use super::reply::Reply;
 use super::request::{body, id, id_segment};
 use crate::auth::dev_login::{Login, Logins};
 use crate::json::{put_list, put_string};
-use crate::presence::kick::Removal;
+use crate::presence::kick::Kick;
 use crate::presence::{Now, Reason};
 use crate::worker::Worker;
 
@@ -29,9 +29,9 @@ pub(super) fn knows(segments: &[&str]) -> bool {
 /// `POST /login`: signs a user in. Somebody else who was signed in with this browser is signed out.
 pub(super) async fn login(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let logins = logins(worker)?;
-    let before = find_login(logins, request.headers(), worker.shared.now());
+    let before = find_login(logins, request.headers(), worker.node.now());
     check_origin(request.headers())?;
-    let body = body(request, worker.shared.config.header_timeout).await?;
+    let body = body(request, worker.node.config.header_timeout).await?;
     let user = text_field(&body, "user").ok_or_else(|| {
         Reply::bad_request("send user as JSON or as a form field: {\"user\":\"alice\"} or user=alice")
     })?;
@@ -45,14 +45,14 @@ pub(super) async fn login(worker: &Rc<Worker>, request: Request<Incoming>) -> Re
         // Its windows find the new login when they ask: nobody waits until they have gone.
         end(logins, worker, &other)?;
     }
-    Ok(reply.and(header::SET_COOKIE, &logins.sign_in(&user, worker.shared.now().unix_ms)))
+    Ok(reply.and(header::SET_COOKIE, &logins.sign_in(&user, worker.node.now().unix_ms)))
 }
 
 /// `POST /logout`: ends the login, and with it at once the connections that came with it.
 pub(super) async fn logout(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let logins = logins(worker)?;
     check_origin(request.headers())?;
-    if let Some(login) = find_login(logins, request.headers(), worker.shared.now()) {
+    if let Some(login) = find_login(logins, request.headers(), worker.node.now()) {
         end(logins, worker, &login)?;
         wait_for_ticks(worker, TICKS_UNTIL_GONE).await;
     }
@@ -61,10 +61,10 @@ pub(super) async fn logout(worker: &Rc<Worker>, request: Request<Incoming>) -> R
 
 /// `GET /login/session`: who is signed in with this browser, or that the server signs nobody in, which is an answer and no error.
 pub(super) fn session(worker: &Worker, headers: &HeaderMap) -> Reply {
-    let Some(logins) = &worker.shared.logins else {
+    let Some(logins) = &worker.node.logins else {
         return Reply::json(|buffer| buffer.put_slice(br#"{"user":null,"enabled":false}"#));
     };
-    let login = find_login(logins, headers, worker.shared.now());
+    let login = find_login(logins, headers, worker.node.now());
     if let Some(login) = &login {
         logins.note(login);
     }
@@ -83,7 +83,7 @@ pub(super) fn users(worker: &Worker) -> Result<Reply, Reply> {
 
 /// `POST /v1/users/{user}/kick`: the user goes at once, whatever it speaks. Nothing keeps it from coming back.
 pub(super) async fn kick(worker: &Rc<Worker>, user: &str, headers: &HeaderMap) -> Result<Reply, Reply> {
-    let token = worker.shared.config.admin_token.as_ref().ok_or_else(|| {
+    let token = worker.node.config.admin_token.as_ref().ok_or_else(|| {
         Reply::error(StatusCode::NOT_FOUND, "not_found", "users can be removed when the server has an --admin-token")
     })?;
     let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes).unwrap_or_default();
@@ -95,23 +95,23 @@ pub(super) async fn kick(worker: &Rc<Worker>, user: &str, headers: &HeaderMap) -
         return Err(Reply::error(StatusCode::FORBIDDEN, "forbidden", message));
     }
     let user = id_segment(user, "the user id")?;
-    remove(worker, Removal { user: user.as_str().into(), login: None, reason: Reason::Kicked })?;
+    remove(worker, Kick { user: user.as_str().into(), login: None, reason: Reason::Kicked })?;
     wait_for_ticks(worker, TICKS_UNTIL_GONE).await;
     Ok(put_user(Some(&user)))
 }
 
 fn end(logins: &Logins, worker: &Worker, login: &Login) -> Result<(), Reply> {
     logins.end(login.id);
-    remove(worker, Removal { user: login.user.as_str().into(), login: Some(login.id), reason: Reason::Left })
+    remove(worker, Kick { user: login.user.as_str().into(), login: Some(login.id), reason: Reason::Left })
 }
 
 /// Has the user go with the next tick.
-fn remove(worker: &Worker, removal: Removal) -> Result<(), Reply> {
-    worker.shared.removals.add(removal).then_some(()).ok_or_else(Reply::busy)
+fn remove(worker: &Worker, kick: Kick) -> Result<(), Reply> {
+    worker.node.kicks.add(kick).then_some(()).ok_or_else(Reply::busy)
 }
 
 fn logins(worker: &Worker) -> Result<&Logins, Reply> {
-    worker.shared.logins.as_ref().ok_or_else(|| {
+    worker.node.logins.as_ref().ok_or_else(|| {
         let message = "signing in here is for development: start the server with --dev-login";
         Reply::error(StatusCode::NOT_FOUND, "not_found", message)
     })

@@ -30,10 +30,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::protocol::Dialect;
+use crate::protocol::Protocol;
 use crate::websocket::{close, put_close};
-use crate::worker::{Accepted, Worker};
-use corked::{Held, Holding};
+use crate::worker::{Upgrade, Worker};
+use corked::{CorkedStream, Held};
 use reply::Reply;
 use request::Target;
 
@@ -65,19 +65,19 @@ struct Upgraded {
     answer: BytesMut,
     /// What came behind the request.
     read_ahead: Bytes,
-    accepted: Accepted,
+    upgrade: Upgrade,
 }
 
 async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgraded> {
     let held = Held::default();
-    let router = Router { worker: Rc::clone(worker), accepted: RefCell::new(None), held: Rc::clone(&held) };
+    let router = Router { worker: Rc::clone(worker), upgrade: RefCell::new(None), held: Rc::clone(&held) };
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(worker.shared.config.header_timeout)
+        .header_read_timeout(worker.node.config.header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    let mut connection = builder.serve_connection(Holding::new(stream, held), router);
+    let mut connection = builder.serve_connection(CorkedStream::new(stream, held), router);
     match timeout(MAX_AGE, poll_fn(|context| connection.poll_without_shutdown(context))).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -92,23 +92,23 @@ async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgrad
         }
     }
     let parts = connection.into_parts();
-    let accepted = parts.service.accepted.take()?;
+    let upgrade = parts.service.upgrade.take()?;
     let (stream, answer) = parts.io.into_parts();
-    Some(Upgraded { stream, answer, read_ahead: parts.read_buf, accepted })
+    Some(Upgraded { stream, answer, read_ahead: parts.read_buf, upgrade })
 }
 
 /// Gives an upgraded socket to the worker, or tells the client why not.
 async fn hand_over(upgraded: Upgraded, worker: &Rc<Worker>) {
-    let Upgraded { stream, answer, read_ahead, accepted } = upgraded;
+    let Upgraded { stream, answer, read_ahead, upgrade } = upgraded;
     if worker.draining.get() {
         refuse(stream, answer, close::RESTART, close::RESTART_REASON).await;
     } else if worker.is_full() {
         worker.counters.connections_refused.add(1);
         refuse(stream, answer, close::TRY_AGAIN, "too many connections, try again later").await;
-    } else if accepted.dialect == Dialect::Status && accepted.user.is_none() {
+    } else if upgrade.protocol == Protocol::Status && upgrade.user.is_none() {
         refuse(stream, answer, close::POLICY, "User ID required").await;
     } else {
-        return worker.park(stream, answer, &read_ahead, &accepted);
+        return worker.park(stream, answer, &read_ahead, &upgrade);
     }
     worker.socket_closed();
 }
@@ -130,7 +130,7 @@ async fn refuse(mut stream: TcpStream, mut answer: BytesMut, code: u16, reason: 
 struct Router {
     worker: Rc<Worker>,
     /// Set by the request that becomes a WebSocket, taken when hyper has let go of the socket.
-    accepted: RefCell<Option<Accepted>>,
+    upgrade: RefCell<Option<Upgrade>>,
     held: Held,
 }
 
@@ -150,7 +150,7 @@ impl Service<Request<Incoming>> for Router {
             let _busy = Busy::new(&worker);
             let head = request.method() == Method::HEAD;
             let reply = route(&worker, request).await.unwrap_or_else(|refusal| refusal);
-            let reply = reply.account(&worker.shared.answer_bytes);
+            let reply = reply.account(&worker.node.answer_bytes);
             Ok(if head { reply.without_body() } else { reply.into_response() })
         })
     }
@@ -159,11 +159,11 @@ impl Service<Request<Incoming>> for Router {
 impl Router {
     /// Answers the request if its path is a WebSocket's.
     fn upgrade(&self, request: &Request<Incoming>) -> Option<Result<Reply, Reply>> {
-        let shared = &self.worker.shared;
-        let accepted = upgrade::accept(&Target::of(request), request, shared.logins.as_ref(), shared.now())?;
-        Some(accepted.and_then(|accepted| {
-            let reply = upgrade::switch(request, accepted.dialect)?;
-            self.accepted.replace(Some(accepted));
+        let node = &self.worker.node;
+        let upgrade = upgrade::accept(&Target::of(request), request, node.logins.as_ref(), node.now())?;
+        Some(upgrade.and_then(|upgrade| {
+            let reply = upgrade::switch(request, upgrade.protocol)?;
+            self.upgrade.replace(Some(upgrade));
             self.held.replace(Some(BytesMut::with_capacity(ANSWER_BYTES)));
             Ok(reply)
         }))
@@ -214,7 +214,7 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
         _ => pages::find(&target.path).map_or_else(|| api::answer(worker, &segments, &target), Ok),
     }?;
     // What other nodes hold is shown as it was: whoever asks is to know that.
-    Ok(match worker.shared.store.degraded_since() {
+    Ok(match worker.node.store.degraded_since() {
         Some(since) if matches!(segments[..], ["v1", ..]) => reply.and_number("degraded_since", since),
         _ => reply,
     })

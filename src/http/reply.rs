@@ -6,7 +6,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
 use crate::json::put_string;
-use crate::memory_budget::{Account, COUNTED_BYTES};
+use crate::memory_budget::{COUNTED_BYTES, MemoryBudget};
 
 /// An answer that is not sent yet. Refusals have the same form: handlers return them as errors.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Reply {
 
     /// Counts a long body of its own against what may wait for slow clients, until it has been written or given up; 503 when that
     /// is too much.
-    pub(super) fn account(self, waiting: &Account) -> Self {
+    pub(super) fn account(self, waiting: &MemoryBudget) -> Self {
         if self.shared || self.body.len() < COUNTED_BYTES {
             return self;
         }
@@ -117,7 +117,7 @@ impl Reply {
         self.head.map(|()| Full::new(body))
     }
 
-    /// The answer to HEAD: what GET would say, without its body.
+    /// The answer to HEAD: what GET would publish, without its body.
     pub(super) fn without_body(self) -> Response<Full<Bytes>> {
         let length = self.body.len().to_string();
         let reply = self.and(header::CONTENT_LENGTH, &length);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn long_answers_are_counted_until_they_are_dropped_and_refused_beyond_the_limit() {
-        let waiting = Account::new(MAX_BYTES);
+        let waiting = MemoryBudget::new(MAX_BYTES);
         let long = || Reply::json(|body| body.resize(MAX_BYTES / 2 + 1, b'x')).account(&waiting);
         let first = long().into_response();
         assert!(waiting.is_full(MAX_BYTES / 2));

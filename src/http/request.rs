@@ -1,4 +1,4 @@
-//! Requests: path, query and body, decoded and bounded.
+//! RestSessions: path, query and body, decoded and bounded.
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ struct Number {
 pub(super) fn json(worker: &Worker) -> Reply {
     Reply::json(|buffer| {
         buffer.put_slice(br#"{"node":"#);
-        put_string(buffer, &worker.shared.node);
+        put_string(buffer, &worker.node.id);
         for Number { name, value, .. } in numbers(worker) {
             buffer.put_u8(b',');
             put_string(buffer, name);
@@ -54,15 +54,15 @@ fn put_metric(text: &mut String, number: &Number) {
 }
 
 fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
-    let shared = &*worker.shared;
+    let node = &*worker.node;
     let gauge = |name, help, value| Number { name, help, value, is_gauge: true };
-    let degraded = shared.store.degraded_since().is_some();
+    let degraded = node.store.degraded_since().is_some();
     let gauges = [
         gauge("degraded", "1 while this node does not see what other nodes hold.", degraded.into()),
-        gauge("uptime_ms", "Milliseconds since the start.", shared.started.elapsed().as_millis() as u64),
-        gauge("users", "Users online.", shared.registry.users_online() as u64),
-        gauge("rooms", "Rooms with members or observers.", shared.registry.rooms_open() as u64),
-        gauge("watched_users", "Users whom somebody watches by name.", shared.registry.watchlist.watched() as u64),
+        gauge("uptime_ms", "Milliseconds since the start.", node.started.elapsed().as_millis() as u64),
+        gauge("users", "Users online.", node.registry.users_online() as u64),
+        gauge("rooms", "Rooms with members or observers.", node.registry.rooms_open() as u64),
+        gauge("watched_users", "Users whom somebody watches by name.", node.registry.watchlist.watched() as u64),
     ];
     // Left out where it is not known: a zero would be a measurement.
     let memory = os::memory_bytes().map(|bytes| gauge("memory_bytes", "Memory that no file backs.", bytes));
@@ -72,8 +72,8 @@ fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
         value: os::cpu_ns(),
         is_gauge: false,
     };
-    let counters = shared.metrics.worker_totals().fields().chain(shared.metrics.tick_totals().fields());
-    let counters = counters.chain(shared.store.totals().into_iter().flat_map(|totals| totals.fields()));
+    let counters = node.metrics.worker_totals().fields().chain(node.metrics.tick_totals().fields());
+    let counters = counters.chain(node.store.totals().into_iter().flat_map(|totals| totals.fields()));
     let counters = counters.map(|(name, help, value)| Number { name, help, value, is_gauge: GAUGES.contains(&name) });
     gauges.into_iter().chain(memory).chain([cpu]).chain(counters)
 }

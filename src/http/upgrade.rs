@@ -11,8 +11,8 @@ use super::reply::Reply;
 use super::request::{Target, id, id_segment};
 use crate::auth::dev_login::{Login, Logins};
 use crate::presence::Now;
-use crate::protocol::{Dialect, native};
-use crate::worker::{Accepted, MAX_ROOMS_PER_CONNECTION};
+use crate::protocol::{Protocol, native};
+use crate::worker::{MAX_ROOMS_PER_CONNECTION, Upgrade};
 
 /// Appended to the client's key before hashing (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -23,15 +23,15 @@ pub(super) fn accept<B>(
     request: &Request<B>,
     logins: Option<&Logins>,
     now: Now,
-) -> Option<Result<Accepted, Reply>> {
+) -> Option<Result<Upgrade, Reply>> {
     if let Some(user) = target.path.strip_prefix("/ws/") {
         let whole = !user.contains('/');
-        let accept = || Ok(Accepted::new(Dialect::OnlineUsers, Some(id_segment(user, "the user id")?)));
+        let accept = || Ok(Upgrade::new(Protocol::OnlineUsers, Some(id_segment(user, "the user id")?)));
         return whole.then(accept);
     }
     #[cfg(feature = "echo")]
     if matches!(&*target.path, "/" | "/echo") && request.headers().contains_key(header::UPGRADE) {
-        return Some(Ok(Accepted::new(Dialect::Echo, Some("echo".to_owned()))));
+        return Some(Ok(Upgrade::new(Protocol::Echo, Some("echo".to_owned()))));
     }
     match &*target.path {
         "/v1/connect" => {
@@ -40,14 +40,14 @@ pub(super) fn accept<B>(
             let login = headers.zip(logins).and_then(|(headers, logins)| find_login(logins, headers, now));
             Some(accept_native(target, login, logins.is_some()))
         }
-        "/ws" => Some(Ok(Accepted::new(Dialect::Chat, None))),
+        "/ws" => Some(Ok(Upgrade::new(Protocol::Chat, None))),
         "/ws-online-status" => Some(accept_status(target)),
         _ => None,
     }
 }
 
 /// The request names its user; where people sign in (`may_sign_in`), who is signed in need not.
-fn accept_native(target: &Target, login: Option<Login>, may_sign_in: bool) -> Result<Accepted, Reply> {
+fn accept_native(target: &Target, login: Option<Login>, may_sign_in: bool) -> Result<Upgrade, Reply> {
     let query = target.query()?;
     let named = query.first("user").or(login.as_ref().map(|login| &*login.user));
     let user = named.ok_or_else(|| match may_sign_in {
@@ -63,18 +63,18 @@ fn accept_native(target: &Target, login: Option<Login>, may_sign_in: bool) -> Re
         return Err(Reply::bad_request(&format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms")));
     }
     let rooms: Result<Vec<_>, _> = query.all("room").map(|room| Ok(id(room, "room")?.into())).collect();
-    Ok(Accepted { rooms: rooms?, login, ..Accepted::new(Dialect::Native, Some(user)) })
+    Ok(Upgrade { rooms: rooms?, login, ..Upgrade::new(Protocol::Native, Some(user)) })
 }
 
 /// Without a user, or with an empty one, the handshake succeeds: the close frame says what is missing, as the seed does.
-fn accept_status(target: &Target) -> Result<Accepted, Reply> {
+fn accept_status(target: &Target) -> Result<Upgrade, Reply> {
     let user = target.first("userId")?.filter(|user| !user.is_empty());
     let user = user.map(|user| id(&user, "userId")).transpose()?;
-    Ok(Accepted::new(Dialect::Status, user))
+    Ok(Upgrade::new(Protocol::Status, user))
 }
 
 /// The answer that makes the connection a WebSocket, if the request is a sound handshake.
-pub(super) fn switch<B>(request: &Request<B>, dialect: Dialect) -> Result<Reply, Reply> {
+pub(super) fn switch<B>(request: &Request<B>, protocol: Protocol) -> Result<Reply, Reply> {
     let headers = request.headers();
     if request.method() != Method::GET {
         return Err(Reply::method_not_allowed(&[Method::GET]));
@@ -109,7 +109,7 @@ pub(super) fn switch<B>(request: &Request<B>, dialect: Dialect) -> Result<Reply,
         .and(header::CONNECTION, "upgrade")
         .and(header::SEC_WEBSOCKET_ACCEPT, &accept_key(key));
     let offered =
-        dialect == Dialect::Native && has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, native::SUBPROTOCOL);
+        protocol == Protocol::Native && has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, native::SUBPROTOCOL);
     Ok(if offered { reply.and(header::SEC_WEBSOCKET_PROTOCOL, native::SUBPROTOCOL) } else { reply })
 }
 
@@ -142,7 +142,7 @@ mod tests {
             .unwrap();
         change(&mut request);
         let status = |reply: Reply| reply.into_response().status();
-        switch(&request, Dialect::Native).map(status).map_err(status)
+        switch(&request, Protocol::Native).map(status).map_err(status)
     }
 
     #[test]

@@ -11,9 +11,9 @@ use super::{Reason, Registry, Session};
 
 /// The sessions of one user: one for each connection that was lost within a lease.
 #[derive(Debug)]
-pub(super) struct Lingering(DashMap<Arc<str>, SmallVec<[Arc<Session>; 1]>, RandomState>);
+pub(super) struct GraceSessions(DashMap<Arc<str>, SmallVec<[Arc<Session>; 1]>, RandomState>);
 
-impl Lingering {
+impl GraceSessions {
     pub(super) fn new() -> Self {
         Self(super::registry::sharded())
     }
@@ -36,8 +36,8 @@ impl Lingering {
 
 impl Registry {
     /// Ends the sessions of a user whose connections are lost.
-    pub fn end_lingering(&self, user: &str, reason: Reason) {
-        let sessions = self.lingering.0.remove(user).map(|(_, sessions)| sessions);
+    pub fn end_grace_sessions(&self, user: &str, reason: Reason) {
+        let sessions = self.grace.0.remove(user).map(|(_, sessions)| sessions);
         sessions.into_iter().flatten().for_each(|session| self.end_session(&session, reason));
     }
 }
@@ -57,7 +57,7 @@ mod tests {
     fn lost(registry: &Registry, user: &str) -> Arc<Session> {
         let session = registry.open_session(user, Now::default());
         registry.join(&session, "lobby", None, Now::default());
-        registry.abandon_session(&session, TTL, Now::default());
+        registry.detach_session(&session, TTL, Now::default());
         session
     }
 
@@ -65,16 +65,16 @@ mod tests {
     fn what_lingers_can_be_ended_at_once() {
         let registry = registry();
         let (_first, _second, _other) = (lost(&registry, "bob"), lost(&registry, "bob"), lost(&registry, "carol"));
-        registry.beat("bob", "lobby", Now::default()).unwrap();
-        registry.end_lingering("bob", Reason::Left);
+        registry.rest_heartbeat("bob", "lobby", Now::default()).unwrap();
+        registry.end_grace_sessions("bob", Reason::Left);
         assert!(registry.status("bob").is_some(), "by its heartbeats");
-        registry.end_request("bob", Reason::Left);
+        registry.end_rest_session("bob", Reason::Left);
         assert!(registry.status("bob").is_none());
         assert!(registry.status("carol").is_some());
-        registry.end_lingering("nobody", Reason::Left);
-        registry.end_request("nobody", Reason::Left);
+        registry.end_grace_sessions("nobody", Reason::Left);
+        registry.end_rest_session("nobody", Reason::Left);
         // A heartbeat after that is a new coming.
-        assert_eq!(registry.beat("bob", "lobby", Now::default()), Ok(true));
+        assert_eq!(registry.rest_heartbeat("bob", "lobby", Now::default()), Ok(true));
         assert!(registry.status("bob").is_some());
     }
 
@@ -83,8 +83,8 @@ mod tests {
         let registry = registry();
         let session = lost(&registry, "bob");
         registry.end_leases(Now { tick: TTL + 1, unix_ms: 0 });
-        assert!(registry.lingering.0.is_empty(), "its lease has ended");
-        registry.abandon_session(&session, TTL, Now { tick: TTL + 1, unix_ms: 0 });
-        assert!(registry.lingering.0.is_empty(), "and had, when its connection was lost");
+        assert!(registry.grace.0.is_empty(), "its lease has ended");
+        registry.detach_session(&session, TTL, Now { tick: TTL + 1, unix_ms: 0 });
+        assert!(registry.grace.0.is_empty(), "and had, when its connection was lost");
     }
 }

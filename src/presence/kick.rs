@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 
 use crate::presence::Reason;
 
-/// Removals that wait: for a tick, to be told to other nodes, or heard from them.
+/// Kicks that wait: for a tick, to be told to other nodes, or heard from them.
 pub const MAX_WAITING: usize = 10_000;
 
 /// Closes connections of a user and ends their presence.
 #[derive(Debug, Clone)]
-pub struct Removal {
+pub struct Kick {
     /// Whose connections.
     pub user: Arc<str>,
     /// Only those that came with this login; all of them, whatever they speak, if there is none.
@@ -24,26 +24,26 @@ pub struct Removal {
 
 /// Those that wait for the next tick.
 #[derive(Debug, Default)]
-pub struct Removals(Mutex<Vec<Removal>>);
+pub struct Kicks(Mutex<Vec<Kick>>);
 
-impl Removals {
+impl Kicks {
     /// Has the next tick take it to the workers. False if too many wait.
-    pub fn add(&self, removal: Removal) -> bool {
+    pub fn add(&self, kick: Kick) -> bool {
         let mut waiting = self.0.lock();
         let fits = waiting.len() < MAX_WAITING;
         if fits {
-            waiting.push(removal);
+            waiting.push(kick);
         }
         fits
     }
 
     /// Takes all of them.
-    pub fn take(&self) -> Arc<[Removal]> {
+    pub fn take(&self) -> Arc<[Kick]> {
         std::mem::take(&mut *self.0.lock()).into()
     }
 }
 
-/// Numbers of removals that were taken, the latest of them: twice as many as are told again.
+/// Numbers of kicks that were taken, the latest of them: twice as many as are told again.
 #[derive(Debug, Default)]
 pub struct Recent {
     numbers: HashSet<u64, RandomState>,
@@ -81,11 +81,11 @@ mod tests {
 
     #[test]
     fn what_waits_has_a_bound() {
-        let removals = Removals::default();
-        let removal = Removal { user: "bob".into(), login: None, reason: Reason::Kicked };
-        assert!((0..MAX_WAITING).all(|_| removals.add(removal.clone())));
-        assert!(!removals.add(removal.clone()));
-        assert_eq!(removals.take().len(), MAX_WAITING);
-        assert!(removals.add(removal) && removals.take().len() == 1);
+        let kicks = Kicks::default();
+        let kick = Kick { user: "bob".into(), login: None, reason: Reason::Kicked };
+        assert!((0..MAX_WAITING).all(|_| kicks.add(kick.clone())));
+        assert!(!kicks.add(kick.clone()));
+        assert_eq!(kicks.take().len(), MAX_WAITING);
+        assert!(kicks.add(kick) && kicks.take().len() == 1);
     }
 }

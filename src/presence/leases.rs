@@ -37,7 +37,7 @@ impl Registry {
     }
 
     /// Starts a session without a lease: no wheel looks at it, and it lasts until its owner ends it.
-    pub fn hold_session(&self, user: &str) -> Arc<Session> {
+    pub fn open_unleased_session(&self, user: &str) -> Arc<Session> {
         // Each join writes an ordinary lease over this one, and no wheel looks at either.
         Arc::new(Session::new(self.shared_name(user), 0))
     }
@@ -58,8 +58,8 @@ impl Registry {
     }
 
     /// Lets the session linger without an owner: it ends when its lease does, but no later than `grace` ticks from now.
-    pub fn abandon_session(&self, session: &Arc<Session>, grace: Tick, now: Now) {
-        self.lingering.add(session);
+    pub fn detach_session(&self, session: &Arc<Session>, grace: Tick, now: Now) {
+        self.grace.add(session);
         if grace < self.settings.ttl {
             session.shorten(now.tick + grace);
             self.leases.watch(now.tick + grace, session);
@@ -104,7 +104,7 @@ impl Registry {
         }
         self.count_out_all(session, &mut rooms, Reason::Timeout);
         drop(rooms);
-        self.lingering.remove(session);
+        self.grace.remove(session);
         self.requests.forget(session);
         true
     }

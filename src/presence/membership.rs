@@ -7,16 +7,16 @@ use dashmap::Entry;
 use smallvec::SmallVec;
 
 use super::remote::Hold;
-use super::room::{Reported, Told, Word};
+use super::room::{HoldChange, LiveState, Reported};
 use super::session::SessionRooms;
 use super::{Now, Reason, Registry, Room, Session, State};
-use crate::inline_vec::OneOrMore;
+use crate::inline_vec::InlineVec;
 
 /// One user, in all rooms.
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) since_unix_ms: u64,
-    pub(super) memberships: OneOrMore<Membership>,
+    pub(super) memberships: InlineVec<Membership>,
 }
 
 /// One user in one room. All of it is guarded by the shard of the user.
@@ -77,7 +77,7 @@ impl Membership {
         last.filter(|state| !state.is_cleared()).cloned()
     }
 
-    /// The state as it is to be kept: one that is written now is later than any other node's, whatever the clocks say. One that
+    /// The state as it is to be kept: one that is written now is later than any other node's, whatever the clocks publish. One that
     /// comes back with its session is as old as it was.
     pub(super) fn dated(&self, state: State, now: Now) -> State {
         let remote = self.remote.iter().flat_map(|holds| holds.iter()).filter_map(|hold| hold.state.as_ref());
@@ -90,13 +90,13 @@ impl Membership {
     }
 
     /// What the store has to be told about this node's sessions since the last time, if anything.
-    pub(super) fn tell(&mut self) -> Option<Told> {
+    pub(super) fn tell(&mut self) -> Option<HoldChange> {
         let (moved, told) = (std::mem::take(&mut self.moved), self.told);
         self.told = moved && self.sessions > 0 || !moved && told;
         match (self.sessions > 0, told) {
             _ if !moved => None,
-            (true, told) => Some(Told::Held { state: self.state.clone(), joined: !told }),
-            (false, true) => Some(Told::Released(self.reason)),
+            (true, told) => Some(HoldChange::Held { state: self.state.clone(), joined: !told }),
+            (false, true) => Some(HoldChange::Released(self.reason)),
             (false, false) => None,
         }
     }
@@ -149,7 +149,7 @@ impl Registry {
                 if reported != Reported::Closed {
                     let (mut since_unix_ms, mut membership) = (since_unix_ms, Membership::empty(room));
                     change(&mut since_unix_ms, &mut membership);
-                    entry.insert(User { since_unix_ms, memberships: OneOrMore::One(membership) });
+                    entry.insert(User { since_unix_ms, memberships: InlineVec::One(membership) });
                     self.online.fetch_add(1, Ordering::Relaxed);
                 }
                 return reported;
@@ -209,8 +209,8 @@ impl Registry {
 
     /// What the live truth says about a user in a room's inbox, and what of that the store does not know; a membership that
     /// nobody holds goes away with it.
-    pub(super) fn last_word(&self, user: &Arc<str>, room: &Arc<Room>) -> (Word, Option<Told>) {
-        let gone = || (Word::Offline(Reason::Left), None);
+    pub(super) fn live_state(&self, user: &Arc<str>, room: &Arc<Room>) -> (LiveState, Option<HoldChange>) {
+        let gone = || (LiveState::Offline(Reason::Left), None);
         let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user)) else { return gone() };
         let memberships = &mut entry.get_mut().memberships;
         let Some(at) = memberships.iter().position(|membership| Arc::ptr_eq(&membership.room, room)) else {
@@ -219,7 +219,7 @@ impl Registry {
         memberships[at].pending = false;
         let told = if self.has_store { memberships[at].tell() } else { None };
         if memberships[at].is_online() {
-            return (Word::Online(memberships[at].shown_state()), told);
+            return (LiveState::Online(memberships[at].shown_state()), told);
         }
         let reason = memberships[at].reason;
         memberships.remove(at);
@@ -227,7 +227,7 @@ impl Registry {
             entry.remove();
             self.online.fetch_sub(1, Ordering::Relaxed);
         }
-        (Word::Offline(reason), told)
+        (LiveState::Offline(reason), told)
     }
 
     /// Whether sessions of this node hold the user there.

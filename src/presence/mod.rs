@@ -3,7 +3,7 @@
 //! It is pure: no socket, no store, no `.await`, no clock. `now` is passed in and changes are handed back. Threads share it:
 //! workers record joins, leaves and signs of life, one ticker takes what has changed.
 //!
-//! Two truths, on purpose. The *live* one ([`Registry`], sharded by user) is what sessions say at this moment. The *announced*
+//! Two truths, on purpose. The *live* one ([`Registry`], sharded by user) is what sessions publish at this moment. The *announced*
 //! one ([`Room`]'s roster, sorted) is what observers have been told up to `seq`; only the tick moves it. A diff is the
 //! difference between the two for the users that reported a change.
 //!
@@ -28,15 +28,18 @@ mod wheel;
 
 pub use audience::{AUDIENCES, Audience, AudienceSet, Observers};
 pub use id::{IdError, MAX_ID_BYTES, check_id};
-pub use registry::{Attachment, Registry, Settings, UserStatus};
-pub use remote::{HeldHere, Remote, RunNumber};
-pub use rest_sessions::RequestsFull;
-pub use room::{Diff, Room, RoomChange, Said, Told};
+pub use registry::{Attachment, Registry, Settings, UserRooms};
+pub use remote::{LocalHolds, Remote, RunNumber};
+pub use rest_sessions::RestSessionsFull;
+pub use room::{Diff, HoldChange, Room, RoomChange, RoomMessage};
 pub use roster::Roster;
 pub use session::Session;
-pub use state::State;
-pub use watchlist::{Seen, Sight, Watchers, Watchlist};
+pub use state::{MAX_STATE_BYTES, State};
+pub use watchlist::{StatusChange, UserStatus, Watchers, Watchlist};
 pub use wheel::Wheel;
+
+/// The room of REST heartbeats, and of protocols without rooms of their own.
+pub const LOBBY: &str = "lobby";
 
 /// Engine time: the number of ticks that have been executed. It stands still while the engine cannot keep up, so that nobody
 /// times out because *we* were slow.

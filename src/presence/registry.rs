@@ -7,13 +7,13 @@ use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
-use super::grace::Lingering;
+use super::grace::GraceSessions;
 use super::leases::Leases;
 use super::membership::User;
-use super::rest_sessions::Requests;
+use super::rest_sessions::RestSessions;
 use super::room::Reported;
 use super::session::Joined;
-use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, Said, Session, State, Tick, Watchlist};
+use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, RoomMessage, Session, State, Tick, Watchlist};
 
 /// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
 const SHARDS: usize = 256;
@@ -38,7 +38,7 @@ pub struct Registry {
     pub(super) users: DashMap<Arc<str>, User, RandomState>,
     rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
     /// Sessions of REST heartbeats, by user.
-    pub(super) requests: Requests,
+    pub(super) requests: RestSessions,
     /// Rooms that the next tick visits, each once.
     dirty: Mutex<Vec<Arc<Room>>>,
     pub(super) leases: Leases,
@@ -46,7 +46,7 @@ pub struct Registry {
     pub(super) online: AtomicUsize,
     next_room: AtomicU64,
     /// Sessions whose connection is lost.
-    pub(super) lingering: Lingering,
+    pub(super) grace: GraceSessions,
     /// Users whom somebody watches by name.
     pub watchlist: Watchlist,
 }
@@ -62,7 +62,7 @@ pub struct Attachment {
 
 /// One user as `POST /v1/users/status` shows it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct UserStatus {
+pub struct UserRooms {
     /// Rooms where the user is online, in the order joined.
     pub rooms: Vec<Arc<str>>,
     /// Milliseconds since the Unix epoch.
@@ -78,12 +78,12 @@ impl Registry {
             has_store: false,
             users: sharded(),
             rooms: sharded(),
-            requests: Requests::new(),
+            requests: RestSessions::new(),
             dirty: Mutex::default(),
             leases: Leases::new(settings.ttl),
             online: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
-            lingering: Lingering::new(),
+            grace: GraceSessions::new(),
             watchlist: Watchlist::new(settings.workers),
         }
     }
@@ -140,10 +140,11 @@ impl Registry {
     }
 
     /// Says something to those who look at a joined room. False if the session has not joined it, or too much is being said there.
-    pub fn say(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
+    pub fn publish(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
         let rooms = self.lock_counted(session, now);
         let Some(joined) = rooms.joined.iter().find(|joined| joined.room.is_named(room)) else { return false };
-        let (reported, taken) = joined.room.say(Said { user: Arc::clone(session.user()), data, from_here: true });
+        let (reported, taken) =
+            joined.room.publish(RoomMessage { user: Arc::clone(session.user()), data, from_here: true });
         self.queue(&joined.room, reported);
         taken
     }
@@ -187,7 +188,7 @@ impl Registry {
 
     /// Moves the announced state of a room to the live one and says what that changed.
     pub fn settle(&self, room: &Arc<Room>) -> RoomChange {
-        room.settle(|user| self.last_word(user, room))
+        room.settle(|user| self.live_state(user, room))
     }
 
     /// Forgets the room if nobody is in it and nobody looks at it.
@@ -209,11 +210,11 @@ impl Registry {
 
     /// Where the user is online at this moment; `None` if nowhere.
     #[must_use]
-    pub fn status(&self, user: &str) -> Option<UserStatus> {
+    pub fn status(&self, user: &str) -> Option<UserRooms> {
         let user = self.users.get(user)?;
         let online = user.memberships.iter().filter(|membership| membership.is_online());
         let rooms: Vec<_> = online.map(|membership| Arc::clone(membership.room.name())).collect();
-        (!rooms.is_empty()).then_some(UserStatus { rooms, since_unix_ms: user.since_unix_ms })
+        (!rooms.is_empty()).then_some(UserRooms { rooms, since_unix_ms: user.since_unix_ms })
     }
 
     /// Users who are in at least one room.

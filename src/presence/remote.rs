@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::membership::Membership;
 use super::room::Reported;
-use super::{Reason, Registry, Said, State};
+use super::{Reason, Registry, RoomMessage, State};
 
 /// Names a run of another node, for as long as this process lives.
 pub type RunNumber = u32;
@@ -36,7 +36,7 @@ pub struct Remote<'a> {
 
 /// What this node holds of a user.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct HeldHere {
+pub struct LocalHolds {
     /// Milliseconds since the Unix epoch.
     pub since_unix_ms: u64,
     /// Rooms in which a session of this node holds it, with the state that was written here last.
@@ -58,13 +58,13 @@ impl Registry {
         let Some(mut user) = self.users.get_mut(remote.user) else { return false };
         let name = Arc::clone(user.key());
         let user = user.value_mut();
-        let held_here = user.memberships.iter().any(|membership| membership.sessions > 0);
+        let local_holds = user.memberships.iter().any(|membership| membership.sessions > 0);
         let held = user.memberships.iter_mut().find(|membership| membership.room.is_named(remote.room));
         if let Some(membership) = held {
             let reported = membership.release(&name, reason, |hold| hold.run == remote.run);
             self.queue(&membership.room, reported);
         }
-        held_here
+        local_holds
     }
 
     /// Lets go of everything that a run held before this generation, of the users that are asked about. Walks all users, a shard at
@@ -76,7 +76,7 @@ impl Registry {
         reason: Reason,
         is_asked: impl Fn(&str) -> bool,
     ) -> Vec<String> {
-        let mut held_here = Vec::new();
+        let mut local_holds = Vec::new();
         for mut user in self.users.iter_mut() {
             let name = Arc::clone(user.key());
             let mut swept = false;
@@ -89,27 +89,27 @@ impl Registry {
                 }
             }
             if swept && user.memberships.iter().any(|membership| membership.sessions > 0) {
-                held_here.push(name.as_ref().to_owned());
+                local_holds.push(name.as_ref().to_owned());
             }
         }
-        held_here
+        local_holds
     }
 
     /// Takes what was said on another node to the next tick. Who says it must be a member by then, or it is not heard.
-    pub fn say_remote(&self, room: &str, user: &str, data: Box<str>) {
+    pub fn publish_remote(&self, room: &str, user: &str, data: Box<str>) {
         if let Some(room) = self.room(room) {
-            let (reported, _) = room.say(Said { user: self.shared_name(user), data, from_here: false });
+            let (reported, _) = room.publish(RoomMessage { user: self.shared_name(user), data, from_here: false });
             self.queue(&room, reported);
         }
     }
 
     /// What sessions of this node hold of a user; `None` if nothing. With `told_only` what the store has been told of.
     #[must_use]
-    pub fn held_here(&self, user: &str, told_only: bool) -> Option<HeldHere> {
+    pub fn local_holds(&self, user: &str, told_only: bool) -> Option<LocalHolds> {
         let user = self.users.get(user)?;
         let held = user.memberships.iter().filter(|held| held.sessions > 0 && (held.told || !told_only));
         let rooms: Vec<_> = held.map(|held| (Arc::clone(held.room.name()), held.state.clone())).collect();
-        (!rooms.is_empty()).then_some(HeldHere { since_unix_ms: user.since_unix_ms, rooms })
+        (!rooms.is_empty()).then_some(LocalHolds { since_unix_ms: user.since_unix_ms, rooms })
     }
 
     /// Since when the user has been here or on another node, in milliseconds since the Unix epoch.
@@ -128,12 +128,12 @@ impl Registry {
 
     /// Whether another node holds the user anywhere.
     #[must_use]
-    pub fn is_held_elsewhere(&self, user: &str) -> bool {
+    pub fn is_held_remotely(&self, user: &str) -> bool {
         self.users.get(user).is_some_and(|user| user.memberships.iter().any(|held| held.remote.is_some()))
     }
 
     /// All users that sessions of this node hold, of those that are asked about. Walks all users, a shard at a time.
-    pub fn users_held_here(&self, is_asked: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+    pub fn local_users(&self, is_asked: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let held = self.users.iter().filter(|user| user.memberships.iter().any(|held| held.sessions > 0));
         held.filter(|user| is_asked(user.key())).map(|user| Arc::clone(user.key())).collect()
     }

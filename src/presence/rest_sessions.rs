@@ -13,17 +13,17 @@ const MAX_SESSIONS: usize = 1_000_000;
 
 /// No more users can be online through REST heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestsFull;
+pub struct RestSessionsFull;
 
 /// By user.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(super) struct RestSessions {
     sessions: DashMap<Arc<str>, Arc<Session>, RandomState>,
     /// Entries in `sessions`; `DashMap::len` would lock every shard.
     count: AtomicUsize,
 }
 
-impl Requests {
+impl RestSessions {
     pub(super) fn new() -> Self {
         Self { sessions: super::registry::sharded(), count: AtomicUsize::new(0) }
     }
@@ -38,14 +38,14 @@ impl Requests {
 
 impl Registry {
     /// A REST heartbeat: keeps `user` online in `room` for one lease. True if that brought a new session.
-    pub fn beat(&self, user: &str, room: &str, now: Now) -> Result<bool, RequestsFull> {
+    pub fn rest_heartbeat(&self, user: &str, room: &str, now: Now) -> Result<bool, RestSessionsFull> {
         let requests = &self.requests;
         let known = requests.sessions.get(user).map(|session| Arc::clone(&session));
         if known.is_some_and(|session| session.lease().is_some() && session.renew(now.tick + self.settings.ttl)) {
             return Ok(false);
         }
         if requests.count.load(Ordering::Relaxed) >= MAX_SESSIONS {
-            return Err(RequestsFull);
+            return Err(RestSessionsFull);
         }
         let session = self.open_session(user, now);
         self.join(&session, room, None, now);
@@ -58,7 +58,7 @@ impl Registry {
     }
 
     /// Ends the session of a user's REST heartbeats.
-    pub fn end_request(&self, user: &str, reason: Reason) {
+    pub fn end_rest_session(&self, user: &str, reason: Reason) {
         if let Some((_, session)) = self.requests.sessions.remove(user) {
             self.requests.count.fetch_sub(1, Ordering::Relaxed);
             self.end_session(&session, reason);

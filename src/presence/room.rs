@@ -41,7 +41,7 @@ impl Diff {
 
 /// Something that a member said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct RoomMessage {
     /// Who.
     pub user: Arc<str>,
     /// What: compact JSON text.
@@ -52,7 +52,7 @@ pub struct Said {
 
 /// What the store has to be told about a user in a room: whether this node holds it there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum HoldChange {
     /// It does, as of now or with another state.
     Held {
         /// What sessions of this node wrote last.
@@ -76,9 +76,9 @@ pub struct RoomChange {
     /// What is new since the last one; empty if only observers asked for something.
     pub diff: Diff,
     /// What was said since then, in order.
-    pub said: Vec<Said>,
+    pub said: Vec<RoomMessage>,
     /// What sessions of this node changed, sorted by user; collected only for a registry with a store.
-    pub told: Vec<(Arc<str>, Told)>,
+    pub told: Vec<(Arc<str>, HoldChange)>,
     /// Audiences in which somebody waits for a snapshot.
     pub wanted: AudienceSet,
     /// Per worker, whom to tell.
@@ -108,7 +108,7 @@ struct Inbox {
     /// Users who reported a change, each once (its membership is marked pending).
     changed: Vec<Arc<str>>,
     /// What members said, and how many bytes that is: at most [`MAX_SAID_BYTES`].
-    said: Vec<Said>,
+    said: Vec<RoomMessage>,
     said_bytes: usize,
     wanted: AudienceSet,
     /// Per worker; kept up by `observe` and `unobserve`.
@@ -126,7 +126,7 @@ pub(super) enum Reported {
 
 /// The word of the live truth about one user that reported a change.
 #[derive(Debug)]
-pub(super) enum Word {
+pub(super) enum LiveState {
     Online(Option<State>),
     Offline(Reason),
 }
@@ -191,9 +191,9 @@ impl Room {
     }
 
     /// Takes what a member says to the next tick; false if too much has been said already.
-    pub(super) fn say(&self, said: Said) -> (Reported, bool) {
+    pub(super) fn publish(&self, said: RoomMessage) -> (Reported, bool) {
         let (reported, taken) = self.with_inbox(|inbox| {
-            let bytes = size_of::<Said>() + said.user.len() + said.data.len();
+            let bytes = size_of::<RoomMessage>() + said.user.len() + said.data.len();
             let fits = inbox.said_bytes + bytes <= MAX_SAID_BYTES;
             if fits {
                 inbox.said_bytes += bytes;
@@ -241,8 +241,11 @@ impl Room {
         (reported, Some(result))
     }
 
-    /// Takes the inbox, asks `word_of` for the last word about each user in it, and moves the roster.
-    pub(super) fn settle(&self, mut word_of: impl FnMut(&Arc<str>) -> (Word, Option<Told>)) -> RoomChange {
+    /// Takes the inbox, asks `live_state_of` for the last word about each user in it, and moves the roster.
+    pub(super) fn settle(
+        &self,
+        mut live_state_of: impl FnMut(&Arc<str>) -> (LiveState, Option<HoldChange>),
+    ) -> RoomChange {
         let mut inbox = self.inbox.lock();
         inbox.queued = false;
         inbox.generation += 1;
@@ -262,12 +265,12 @@ impl Room {
         drop(inbox);
         // In the roster's order: the walk goes forward, and the lists of the diff come out sorted.
         changed.sort_unstable();
-        let word_of = |user: Arc<str>| {
-            let (word, told) = word_of(&user);
+        let live_state_of = |user: Arc<str>| {
+            let (word, told) = live_state_of(&user);
             change.told.extend(told.map(|told| (Arc::clone(&user), told)));
             (word, user)
         };
-        let words: Vec<_> = changed.into_iter().map(word_of).collect();
+        let words: Vec<_> = changed.into_iter().map(live_state_of).collect();
         let mut roster = self.roster.lock();
         for (word, user) in words {
             roster.apply(word, user, &mut change.diff);

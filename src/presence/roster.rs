@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::room::Word;
+use super::room::LiveState;
 use super::{Diff, State};
 
 /// Past diffs kept for `resume`: at 10 a second in the worst case a little over six seconds, in quiet rooms hours.
@@ -64,9 +64,9 @@ impl Roster {
         Some(wanted.map(|(_, frame)| frame.clone()).collect())
     }
 
-    pub(super) fn apply(&mut self, word: Word, user: Arc<str>, diff: &mut Diff) {
+    pub(super) fn apply(&mut self, word: LiveState, user: Arc<str>, diff: &mut Diff) {
         match word {
-            Word::Online(state) => match self.members.entry(user) {
+            LiveState::Online(state) => match self.members.entry(user) {
                 Entry::Vacant(place) => {
                     diff.joined.push((Arc::clone(place.key()), state.clone()));
                     place.insert(state);
@@ -77,7 +77,7 @@ impl Roster {
                 }
                 Entry::Occupied(_) => {}
             },
-            Word::Offline(reason) => {
+            LiveState::Offline(reason) => {
                 if self.members.remove(&*user).is_some() {
                     diff.left.push((user, reason));
                 }

@@ -15,7 +15,7 @@ use super::{Room, State, Tick};
 /// In place of a tick: the lease has ended, by time or by an explicit end.
 const ENDED: u64 = u64::MAX;
 
-/// One live (or lingering) presence of one user.
+/// One live (or grace) presence of one user.
 #[derive(Debug)]
 pub struct Session {
     user: Arc<str>,

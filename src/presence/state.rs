@@ -3,10 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+/// The longest state, as compact JSON.
+pub const MAX_STATE_BYTES: usize = 1024;
+
 /// Compact JSON text and when it was written, shared by everyone who holds it.
 ///
 /// One pointer wide, where an `Arc<str>` is two: members without a state are many, and each holds the place for one three
-/// times (session, membership, roster). Two are equal if they say the same, whenever they were written.
+/// times (session, membership, roster). Two are equal if they publish the same, whenever they were written.
 #[derive(Clone)]
 pub struct State(Arc<Text>);
 

@@ -20,7 +20,7 @@ const MAX_WATCHED: usize = 1_000_000;
 
 /// What watchers are told about a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sight {
+pub struct UserStatus {
     /// Whether it is in any room.
     pub online: bool,
     /// Milliseconds since the Unix epoch: since when it is online, or when it went, if somebody was watching then.
@@ -29,13 +29,13 @@ pub struct Sight {
     pub state: Option<State>,
 }
 
-/// News of a watched user.
+/// StoreEvent of a watched user.
 #[derive(Debug)]
-pub struct Seen {
+pub struct StatusChange {
     /// Who.
     pub user: Arc<str>,
     /// How it stands now.
-    pub sight: Sight,
+    pub sight: UserStatus,
     /// It is news for all who watch; otherwise only for those who asked.
     pub changed: bool,
     /// How many watch on each worker.
@@ -65,7 +65,7 @@ struct List {
 struct Watched {
     watchers: Watchers,
     /// What was told last; none before the first time.
-    told: Option<Sight>,
+    told: Option<UserStatus>,
     /// It stands in `due`, and is kept as long as it does.
     due: bool,
     /// Somebody wants to be told even if nothing has changed.
@@ -74,7 +74,7 @@ struct Watched {
 
 /// A user as the registry has it at a tick.
 #[derive(Debug, Clone, Default)]
-struct Look {
+struct LiveStatus {
     /// It is in a room, and those who look at the room have been told.
     announced: bool,
     /// Sessions hold it somewhere, told or not.
@@ -134,7 +134,7 @@ impl Watchlist {
 
     /// Looks at the users who were noted or asked about since the last time, and says what there is to tell. For the tick, when
     /// it has settled its rooms.
-    pub fn settle(&self, registry: &Registry, unix_ms: u64) -> Vec<Seen> {
+    pub fn settle(&self, registry: &Registry, unix_ms: u64) -> Vec<StatusChange> {
         if self.is_empty() {
             return Vec::new();
         }
@@ -184,7 +184,7 @@ impl List {
     }
 
     /// Takes in how a user stands now. Returns it if somebody is to be told.
-    fn see(&mut self, user: &Arc<str>, look: Look, unix_ms: u64) -> Option<Seen> {
+    fn see(&mut self, user: &Arc<str>, look: LiveStatus, unix_ms: u64) -> Option<StatusChange> {
         let watched = self.users.get_mut(user)?;
         watched.due = false;
         if watched.is_over() {
@@ -197,7 +197,8 @@ impl List {
         let changed = watched.told.as_ref().is_some_and(|told| *told != sight);
         let news = std::mem::take(&mut watched.asked) || changed;
         watched.told = Some(sight.clone());
-        let seen = news.then(|| Seen { user: Arc::clone(user), sight, changed, watchers: watched.watchers.clone() });
+        let seen =
+            news.then(|| StatusChange { user: Arc::clone(user), sight, changed, watchers: watched.watchers.clone() });
         if to_come {
             self.put_due(user);
         }
@@ -216,17 +217,17 @@ impl Watched {
     }
 
     /// How the user is to be told of, after what was told last.
-    fn sight(&self, look: Look, unix_ms: u64) -> Sight {
+    fn sight(&self, look: LiveStatus, unix_ms: u64) -> UserStatus {
         let told = self.told.clone().unwrap_or_default();
         match (told.online, look.announced) {
             // Between two rooms when the tick came: it has left one and is in another already, so it never went.
             (true, false) if look.held => told,
             (true, true) => {
                 let since_unix_ms = told.since_unix_ms.map(|since| since.min(look.since_unix_ms));
-                Sight { online: true, since_unix_ms, state: look.state }
+                UserStatus { online: true, since_unix_ms, state: look.state }
             }
-            (false, true) => Sight { online: true, since_unix_ms: Some(look.since_unix_ms), state: look.state },
-            (true, false) => Sight { online: false, since_unix_ms: Some(unix_ms), state: None },
+            (false, true) => UserStatus { online: true, since_unix_ms: Some(look.since_unix_ms), state: look.state },
+            (true, false) => UserStatus { online: false, since_unix_ms: Some(unix_ms), state: None },
             (false, false) => told,
         }
     }
@@ -235,11 +236,11 @@ impl Watched {
 impl Registry {
     /// How a user stands in the announced rooms. Every room that was told of a user is among its memberships, because only the
     /// tick that tells its leave ends one: so this is for the tick alone, between its rooms and the next.
-    fn look(&self, user: &str) -> Look {
-        let Some(entry) = self.users.get(user) else { return Look::default() };
+    fn look(&self, user: &str) -> LiveStatus {
+        let Some(entry) = self.users.get(user) else { return LiveStatus::default() };
         let rooms: SmallVec<[Arc<Room>; 4]> = entry.memberships.iter().map(|held| Arc::clone(&held.room)).collect();
         let held = entry.memberships.iter().any(Membership::is_online);
-        let mut look = Look { held, since_unix_ms: entry.since_unix_ms, ..Look::default() };
+        let mut look = LiveStatus { held, since_unix_ms: entry.since_unix_ms, ..LiveStatus::default() };
         drop(entry);
         for room in rooms {
             let member = room.read(|roster| roster.members.get(user).cloned());
@@ -256,12 +257,12 @@ mod tests {
 
     const NOW: u64 = 500;
 
-    fn look(announced: bool, held: bool, since_unix_ms: u64) -> Look {
-        Look { announced, held, since_unix_ms, state: None }
+    fn look(announced: bool, held: bool, since_unix_ms: u64) -> LiveStatus {
+        LiveStatus { announced, held, since_unix_ms, state: None }
     }
 
     /// What is told of a user who looks like this after these looks, and whether it is looked at again in the next tick.
-    fn check(looks: &[Look], online: bool, since_unix_ms: Option<u64>, again: bool) {
+    fn check(looks: &[LiveStatus], online: bool, since_unix_ms: Option<u64>, again: bool) {
         let list = Watchlist::new(1);
         let user = list.watch(0, ["bob"].into_iter()).remove(0);
         list.with_list(|list| {
@@ -270,7 +271,7 @@ mod tests {
                 list.see(&user, look.clone(), NOW);
             }
             let told = list.users[&user].told.clone();
-            assert_eq!(told, Some(Sight { online, since_unix_ms, state: None }), "{looks:?}");
+            assert_eq!(told, Some(UserStatus { online, since_unix_ms, state: None }), "{looks:?}");
             assert_eq!(list.due.len(), usize::from(again), "{looks:?}");
         });
     }
@@ -287,7 +288,7 @@ mod tests {
         check(&[between()], false, None, true);
         check(&[here(), between()], true, Some(100), true);
         check(&[here(), between(), look(true, true, 300)], true, Some(100), false);
-        // Or it went before, and no diff of a room will ever say so.
+        // Or it went before, and no diff of a room will ever publish so.
         check(&[here(), between(), nowhere()], false, Some(NOW), false);
         // Its leave is not told yet.
         check(&[here(), look(true, false, 100)], true, Some(100), false);

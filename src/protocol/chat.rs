@@ -11,8 +11,8 @@
 //! ```
 //!
 //! `T` is in seconds since the Unix epoch with milliseconds, for messages that of the tick. Joins and leaves are those of the lobby,
-//! whatever dialect its members speak. So are messages: a text is the data `{"text":X}` of a message of the lobby, and data that is an
-//! object with a `text` is one; other data is not for this dialect. In a tick joins come first and leaves last, so nobody is heard before or after being there.
+//! whatever protocol its members speak. So are messages: a text is the data `{"text":X}` of a message of the lobby, and data that is an
+//! object with a `text` is one; other data is not for this protocol. In a tick joins come first and leaves last, so nobody is heard before or after being there.
 //! A newcomer first gets the history. A connection is the presence, as in [`super::status`].
 
 use std::collections::VecDeque;
@@ -20,9 +20,9 @@ use std::collections::VecDeque;
 use bytes::{BufMut, Bytes, BytesMut};
 use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
 
-use super::append_text_frame;
 use crate::json::{self, Reader, Value, put_number, put_string};
-use crate::presence::{Diff, Said};
+use crate::presence::{Diff, RoomMessage};
+use crate::websocket::frame::append_text_frame;
 
 /// The longest text of a message, in bytes of UTF-8.
 pub const MAX_TEXT_BYTES: usize = 4096;
@@ -45,7 +45,7 @@ pub enum Request<'a> {
     Join(&'a str),
     /// Say this to all: the data of a message, which holds the text.
     Say(String),
-    /// Nothing to say.
+    /// Nothing to publish.
     Blank,
     /// Answer with a pong.
     Ping,
@@ -64,7 +64,7 @@ fn request<'a>(message: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
     match message.get("type").and_then(ValueIntoString::into_string) {
         Some("join") => Ok(Request::Join(field("user").and_then(ValueIntoString::into_string).unwrap_or_default())),
         Some("msg") => match field("text").filter(|text| !text.is_null()) {
-            Some(text) => say(&text),
+            Some(text) => publish(&text),
             None => Ok(Request::Blank),
         },
         Some("ping") => Ok(Request::Ping),
@@ -72,7 +72,7 @@ fn request<'a>(message: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
     }
 }
 
-fn say<'a>(value: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
+fn publish<'a>(value: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
     match value.as_str() {
         None => Err("text must be a string"),
         Some(text) if text.len() > MAX_TEXT_BYTES => Err(TEXT_TOO_LONG),
@@ -119,7 +119,7 @@ pub struct Messages {
 impl Messages {
     /// What a tick brought.
     #[must_use]
-    pub fn encode(reader: &mut Reader, diff: &Diff, said: &[Said], unix_ms: u64) -> Self {
+    pub fn encode(reader: &mut Reader, diff: &Diff, said: &[RoomMessage], unix_ms: u64) -> Self {
         let (mut buffer, mut ends) = (BytesMut::new(), Vec::new());
         let mut put = |kind: &str, user: &str, text: Option<&str>| {
             put_message(&mut buffer, kind, user, text, unix_ms);
@@ -253,18 +253,18 @@ mod tests {
         assert!(TEXT_TOO_LONG.contains(&MAX_TEXT_BYTES.to_string()), "the message names the limit");
     }
 
-    fn said(user: &str, text: &str) -> Said {
-        Said { user: user.into(), data: json!({ "text": text }).to_string().into(), from_here: true }
+    fn said(user: &str, text: &str) -> RoomMessage {
+        RoomMessage { user: user.into(), data: json!({ "text": text }).to_string().into(), from_here: true }
     }
 
-    fn encode(diff: &Diff, said: &[Said], unix_ms: u64) -> Messages {
+    fn encode(diff: &Diff, said: &[RoomMessage], unix_ms: u64) -> Messages {
         Messages::encode(&mut Reader::default(), diff, said, unix_ms)
     }
 
     #[test]
     fn data_with_a_text_is_a_message_and_other_data_is_none() {
         let check = |data: Value, want: Option<&str>| {
-            let said = Said { user: "ann".into(), data: data.to_string().into(), from_here: true };
+            let said = RoomMessage { user: "ann".into(), data: data.to_string().into(), from_here: true };
             let messages = encode(&Diff::default(), &[said], 0);
             let got: Vec<Value> = messages.last(usize::MAX).map(read).collect();
             let texts: Vec<_> = got.iter().map(|message| message["payload"]["text"].as_str().unwrap()).collect();
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn history_is_bounded_in_bytes_too() {
         let mut history = History::new(100_000);
-        let long: Vec<Said> = (0..100).map(|_| said("ann", &"x".repeat(MAX_TEXT_BYTES))).collect();
+        let long: Vec<RoomMessage> = (0..100).map(|_| said("ann", &"x".repeat(MAX_TEXT_BYTES))).collect();
         for _ in 0..5 {
             history.add(&encode(&Diff::default(), &long, 0));
         }
@@ -322,7 +322,7 @@ mod tests {
         fn history_keeps_the_last_in_order(most in 0usize..20, ticks in prop::collection::vec(0usize..30, 0..8)) {
             let (mut history, mut all) = (History::new(most), Vec::new());
             for count in ticks {
-                let said: Vec<Said> = (0..count).map(|n| said("ann", &format!("{}", all.len() + n))).collect();
+                let said: Vec<RoomMessage> = (0..count).map(|n| said("ann", &format!("{}", all.len() + n))).collect();
                 let messages = encode(&Diff::default(), &said, 0);
                 all.extend(messages.last(usize::MAX).map(<[u8]>::to_vec));
                 history.add(&messages);

@@ -1,6 +1,6 @@
 //! The wire protocols: bytes of a client become a [`Command`], changes of a room become frames.
 //!
-//! One file per protocol; the wire format stands in its module's doc. A dialect knows nothing of sockets: it reads the payload
+//! One file per protocol; the wire format stands in its module's doc. A protocol knows nothing of sockets: it reads the payload
 //! of a text message and writes finished, unmasked server frames (RFC 6455, 5.1), which every receiver shares.
 
 pub mod chat;
@@ -8,16 +8,11 @@ pub mod native;
 pub mod online_status;
 pub mod online_users;
 
-use bytes::{Bytes, BytesMut};
-
-use crate::presence::{Audience, State};
-
-/// The room of the dialects that have no rooms of their own, and of REST heartbeats.
-pub const LOBBY: &str = "lobby";
+use crate::presence::{Audience, LOBBY, State};
 
 /// The protocol that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub enum Protocol {
     /// `presence.v1`, see [`native`].
     Native,
     /// The online-users seed, see [`online_users`].
@@ -31,7 +26,7 @@ pub enum Dialect {
     Echo,
 }
 
-impl Dialect {
+impl Protocol {
     /// Whether presence is a lease that signs of life renew. Otherwise it is the connection, from its join to its end, and the
     /// connection is pinged at the seeds' pace.
     #[must_use]
@@ -40,7 +35,7 @@ impl Dialect {
     }
 
     /// Whether its clients are told events only: a snapshot cannot take back what they were told before they missed something.
-    /// That these are the dialects without a lease is the seeds' choice: neither follows from the other.
+    /// That these are the protocols without a lease is the seeds' choice: neither follows from the other.
     #[must_use]
     pub fn is_stream(self) -> bool {
         matches!(self, Self::Status | Self::Chat)
@@ -78,7 +73,7 @@ pub enum Command<'a> {
         /// The new state.
         state: Option<State>,
     },
-    /// Look without being seen.
+    /// LiveStatus without being seen.
     Observe {
         /// The room.
         room: &'a str,
@@ -117,7 +112,7 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
-    /// What a dialect without rooms of its own does first.
+    /// What a protocol without rooms of its own does first.
     #[must_use]
     pub fn join_lobby(audience: Audience) -> Self {
         Self::Join { room: LOBBY, state: None, audience: Some(audience), resume: None }
@@ -131,60 +126,4 @@ pub struct Resume<'a> {
     pub epoch: &'a str,
     /// The last diff that the client has applied.
     pub seq: u64,
-}
-
-/// Builds a text frame around the JSON that `write` appends.
-pub fn text_frame(write: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let mut buffer = BytesMut::with_capacity(256);
-    append_text_frame(&mut buffer, write);
-    buffer.freeze()
-}
-
-/// Appends a text frame around the JSON that `write` appends to the buffer.
-pub fn append_text_frame(buffer: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
-    const SHORT: usize = 2;
-    let start = buffer.len();
-    buffer.extend_from_slice(&[0; SHORT]);
-    write(buffer);
-    let length = buffer.len() - start - SHORT;
-    let mut head = [0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let head: &[u8] = match length {
-        0..126 => {
-            head[1] = length as u8;
-            &head[..2]
-        }
-        126..65_536 => {
-            head[1] = 126;
-            head[2..4].copy_from_slice(&(length as u16).to_be_bytes());
-            &head[..4]
-        }
-        _ => {
-            head[1] = 127;
-            head[2..10].copy_from_slice(&(length as u64).to_be_bytes());
-            &head[..10]
-        }
-    };
-    // Most frames are short and stay where they are; a longer head moves its payload up once, before anyone shares it.
-    let longer = head.len() - SHORT;
-    if longer > 0 {
-        buffer.extend_from_slice(&[0; 8][..longer]);
-        buffer.copy_within(start + SHORT..start + SHORT + length, start + head.len());
-    }
-    buffer[start..start + head.len()].copy_from_slice(head);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heads_have_the_shortest_length() {
-        for length in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
-            let frame = text_frame(|buffer| buffer.extend(std::iter::repeat_n(b'x', length)));
-            let mut expected = Vec::new();
-            let payload = vec![b'x'; length];
-            let expected = fastwebsockets::Frame::text(payload.into()).write(&mut expected).to_vec();
-            assert!(frame == expected, "length {length}");
-        }
-    }
 }

@@ -23,14 +23,13 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
 
-use super::{Command, Resume, append_text_frame, text_frame};
-use crate::json::{self, Reader, Value, put_list, put_number, put_string};
-use crate::presence::{Audience, Diff, Reason, Room, Said, Sight, State, check_id};
+use super::{Command, Resume};
+use crate::json::{self, Reader, Value, put_list, put_member, put_number, put_string};
+use crate::presence::{Audience, Diff, MAX_STATE_BYTES, Reason, Room, RoomMessage, State, UserStatus, check_id};
+use crate::websocket::frame::{append_text_frame, text_frame};
 
 /// The subprotocol's name (RFC 6455, 1.9).
 pub const SUBPROTOCOL: &str = "presence.v1";
-/// The longest state, as compact JSON.
-pub const MAX_STATE_BYTES: usize = 1024;
 /// The longest data of a message, as compact JSON.
 pub const MAX_DATA_BYTES: usize = 4096;
 /// Members on one page of a snapshot: at some 40 bytes each a page is about as long as one socket buffer takes at once.
@@ -279,9 +278,9 @@ pub fn encode_count(room: &Room, seq: u64, count: usize) -> Bytes {
 
 /// What was said in a room in one tick, a frame each.
 #[must_use]
-pub fn encode_messages<'a>(room: &Room, said: impl Iterator<Item = &'a Said>, unix_ms: u64) -> Bytes {
+pub fn encode_messages<'a>(room: &Room, said: impl Iterator<Item = &'a RoomMessage>, unix_ms: u64) -> Bytes {
     let mut buffer = BytesMut::new();
-    for Said { user, data, .. } in said {
+    for RoomMessage { user, data, .. } in said {
         append_text_frame(&mut buffer, |buffer| {
             put_room_head(buffer, "message", room);
             buffer.put_slice(b",\"user\":");
@@ -296,7 +295,7 @@ pub fn encode_messages<'a>(room: &Room, said: impl Iterator<Item = &'a Said>, un
 
 /// One user in a `status`, without the frame: each goes into the frames of all who watch it.
 #[must_use]
-pub fn encode_sight(user: &str, sight: &Sight) -> Bytes {
+pub fn encode_user_status(user: &str, sight: &UserStatus) -> Bytes {
     let mut buffer = BytesMut::with_capacity(64 + user.len());
     buffer.put_slice(br#"{"user":"#);
     put_string(&mut buffer, user);
@@ -313,7 +312,7 @@ pub fn encode_sight(user: &str, sight: &Sight) -> Bytes {
     buffer.freeze()
 }
 
-/// A `status` of users that [`encode_sight`] has encoded.
+/// A `status` of users that [`encode_user_status`] has encoded.
 #[must_use]
 pub fn encode_status(sights: &[&Bytes]) -> Bytes {
     text_frame(|buffer| {
@@ -340,7 +339,9 @@ pub fn encode_snapshot(room: &Room) -> Arc<[Bytes]> {
                     put_seq_and_count(buffer, roster.seq(), roster.count());
                     buffer.put_slice(b",\"members\":[");
                     let members: Vec<_> = roster.members_after(after.as_deref()).take(PAGE_MEMBERS).collect();
-                    put_list(buffer, &members, |buffer, (user, state)| put_member(buffer, user, *state));
+                    put_list(buffer, &members, |buffer, (user, state)| {
+                        put_member(buffer, user, state.map(State::as_str))
+                    });
                     after = members.last().map(|(user, _)| Arc::clone(user));
                 });
                 buffer.put_u8(b']');
@@ -348,17 +349,6 @@ pub fn encode_snapshot(room: &Room) -> Arc<[Bytes]> {
             })
         })
         .collect()
-}
-
-/// Appends a member object.
-pub fn put_member(buffer: &mut BytesMut, user: &str, state: Option<&State>) {
-    buffer.put_slice(br#"{"user":"#);
-    put_string(buffer, user);
-    if let Some(state) = state {
-        buffer.put_slice(br#","state":"#);
-        buffer.put_slice(state.as_str().as_bytes());
-    }
-    buffer.put_u8(b'}');
 }
 
 fn put_left(buffer: &mut BytesMut, (user, reason): &(Arc<str>, Reason)) {
@@ -373,7 +363,7 @@ fn put_members_field(buffer: &mut BytesMut, field: &str, members: &[(Arc<str>, O
     if !members.is_empty() {
         buffer.put_slice(field.as_bytes());
         buffer.put_u8(b'[');
-        put_list(buffer, members, |buffer, (user, state)| put_member(buffer, user, state.as_ref()));
+        put_list(buffer, members, |buffer, (user, state)| put_member(buffer, user, state.as_ref().map(State::as_str)));
         buffer.put_u8(b']');
     }
 }

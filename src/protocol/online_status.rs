@@ -17,9 +17,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::append_text_frame;
 use crate::json::put_string;
 use crate::presence::{Diff, Room};
+use crate::websocket::frame::append_text_frame;
 
 /// Events in one piece of the list for newcomers: at some 80 bytes each about as much as one socket buffer takes at once.
 const PAGE_EVENTS: usize = 1000;
@@ -182,7 +182,7 @@ mod tests {
         let registry = Registry::new(Settings { ttl: 100, workers: 1, incarnation: 1 });
         let now = Now::default();
         for user in users {
-            registry.join(&registry.hold_session(&user), "lobby", None, now);
+            registry.join(&registry.open_unleased_session(&user), "lobby", None, now);
         }
         let attachment = registry.observe("lobby", 0, Audience::Events, true);
         registry.settle(&attachment.room);

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::{Command, text_frame};
+use super::Command;
 use crate::json::{put_list, put_string};
+use crate::websocket::frame::text_frame;
 
 /// The answer to a heartbeat, as a finished frame.
 pub const HEARTBEAT_ACK: &[u8] = b"\x81\x19{\"type\": \"heartbeat_ack\"}";

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Connections that wait to be accepted. `TcpListener::bind` has 128: a storm of reconnects overflows that within a millisecond.
+/// Connections that wait to be upgrade. `TcpListener::bind` has 128: a storm of reconnects overflows that within a millisecond.
 /// The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 8192;
 /// Bytes that the kernel takes for a client that does not read. What does not fit waits in the outbox as references to shared
@@ -38,7 +38,7 @@ fn claim(address: SocketAddr) -> io::Result<()> {
     socket.listen(1)
 }
 
-/// The options are set here once: accepted sockets inherit them, which saves three calls per connection.
+/// The options are set here once: upgrade sockets inherit them, which saves three calls per connection.
 fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -65,11 +65,11 @@ mod tests {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         listeners[0].set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
-        let (accepted, _) = listeners[0].accept().unwrap();
-        let accepted = SockRef::from(&accepted);
-        assert!(accepted.tcp_nodelay().unwrap());
-        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), NOT_SENT_LOW_WATER_BYTES);
-        assert!(accepted.send_buffer_size().unwrap() <= 2 * SEND_BUFFER_BYTES);
+        let (upgrade, _) = listeners[0].accept().unwrap();
+        let upgrade = SockRef::from(&upgrade);
+        assert!(upgrade.tcp_nodelay().unwrap());
+        assert_eq!(upgrade.tcp_notsent_lowat().unwrap(), NOT_SENT_LOW_WATER_BYTES);
+        assert!(upgrade.send_buffer_size().unwrap() <= 2 * SEND_BUFFER_BYTES);
     }
 
     #[test]

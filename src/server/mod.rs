@@ -13,14 +13,14 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use crate::acceptor::{self, Message};
+use crate::acceptor::{self, Signal};
 use crate::auth::dev_login::Logins;
 use crate::config::{Config, Secret};
-use crate::memory_budget::{Account, MAX_UNREAD_BYTES};
+use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
 use crate::metrics::Metrics;
-use crate::node::Shared;
-use crate::os::{number_of_life, unix_ms};
-use crate::presence::kick::Removals;
+use crate::node::Node;
+use crate::os::{new_incarnation, unix_ms};
+use crate::presence::kick::Kicks;
 use crate::presence::{Registry, Settings};
 use crate::store::{Memory, Store, Unavailable, redis};
 use ticker::Ticker;
@@ -44,7 +44,7 @@ pub struct Server {
 /// A worker thread as the ticker sees it.
 struct WorkerHandle {
     number: usize,
-    mailbox: mpsc::Sender<Message>,
+    mailbox: mpsc::Sender<Signal>,
     /// Resolves when the thread has ended, with an error if it could not do its work.
     ended: oneshot::Receiver<anyhow::Result<()>>,
 }
@@ -92,27 +92,27 @@ impl Server {
     /// [`Unavailable`] if it cannot be used.
     pub async fn open_store(self) -> Result<ReadyServer, Unavailable> {
         // Epochs and the node's name carry it.
-        let incarnation = number_of_life(unix_ms(), 16);
+        let incarnation = new_incarnation(unix_ms(), 16);
         let config = &self.config;
-        let node = config.node_id.clone().unwrap_or_else(|| format!("node-{incarnation:x}"));
+        let id = config.node_id.clone().unwrap_or_else(|| format!("node-{incarnation:x}"));
         let settings = Settings { ttl: config.ticks(config.ttl), workers: config.workers, incarnation };
         let (registry, store): (_, Box<dyn Store>) = match config.redis.clone() {
             None => (Arc::new(Registry::new(settings)), Box::new(Memory)),
             Some(options) => {
                 let registry = Arc::new(Registry::with_store(settings));
-                let options = redis::Options { node: node.clone(), ..options };
+                let options = redis::Options { node: id.clone(), ..options };
                 let store = redis::Redis::open(options, Arc::clone(&registry), incarnation).await?;
                 (registry, Box::new(store))
             }
         };
-        Ok(ReadyServer { shared: Arc::new(shared(self.config, node, registry, store)), listeners: self.listeners })
+        Ok(ReadyServer { node: Arc::new(new_node(self.config, id, registry, store)), listeners: self.listeners })
     }
 }
 
 /// A server with its port and its store.
 #[derive(Debug)]
 pub struct ReadyServer {
-    shared: Arc<Shared>,
+    node: Arc<Node>,
     listeners: Vec<Vec<std::net::TcpListener>>,
 }
 
@@ -122,15 +122,15 @@ impl ReadyServer {
     /// # Errors
     /// If a worker thread cannot be started or dies.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let shared = self.shared;
-        if shared.config.dev_login {
+        let node = self.node;
+        if node.config.dev_login {
             warn!("--dev-login: anybody may sign in under any name; it is for development only");
         }
         let mut workers = Vec::new();
         for (number, listeners) in self.listeners.into_iter().enumerate() {
-            workers.push(start(number, listeners, Arc::clone(&shared))?);
+            workers.push(start(number, listeners, Arc::clone(&node))?);
         }
-        let mut ticker = Ticker::new(Arc::clone(&shared));
+        let mut ticker = Ticker::new(Arc::clone(&node));
         tokio::pin!(shutdown);
         let mut report = tokio::time::interval_at(tokio::time::Instant::now() + REPORT_EVERY, REPORT_EVERY);
         let mut reported = Report::default();
@@ -140,21 +140,21 @@ impl ReadyServer {
                 () = ticker.tick(&workers) => if let Some(result) = first_ended(&mut workers) {
                     return Err(result.err().unwrap_or_else(|| anyhow!("a worker ended by itself")));
                 },
-                _ = report.tick() => reported = reported.log(&shared),
+                _ = report.tick() => reported = reported.log(&node),
             }
         }
-        drain(&shared, &mut ticker, workers).await
+        drain(&node, &mut ticker, workers).await
     }
 }
 
 /// Sends the clients away in waves and waits for the workers to end.
-async fn drain(shared: &Shared, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>) -> anyhow::Result<()> {
-    let open = shared.connections.load(Ordering::Relaxed);
-    info!(connections = open, within = %humantime::format_duration(shared.config.drain), "stopping: clients are told to come back");
-    let deadline = tokio::time::Instant::now() + shared.config.drain + Duration::from_secs(1);
+async fn drain(node: &Node, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>) -> anyhow::Result<()> {
+    let open = node.connections.load(Ordering::Relaxed);
+    info!(connections = open, within = %humantime::format_duration(node.config.drain), "stopping: clients are told to come back");
+    let deadline = tokio::time::Instant::now() + node.config.drain + Duration::from_secs(1);
     for worker in &workers {
         // A worker that has ended needs no message.
-        let _ = worker.mailbox.send(Message::Drain).await;
+        let _ = worker.mailbox.send(Signal::Drain).await;
     }
     while !workers.is_empty() {
         if tokio::time::timeout_at(deadline, ticker.tick(&workers)).await.is_err() {
@@ -165,7 +165,7 @@ async fn drain(shared: &Shared, ticker: &mut Ticker, mut workers: Vec<WorkerHand
             result?;
         }
     }
-    shared.store.close();
+    node.store.close();
     info!("stopped");
     Ok(())
 }
@@ -183,13 +183,13 @@ fn first_ended(workers: &mut Vec<WorkerHandle>) -> Option<anyhow::Result<()>> {
     None
 }
 
-fn start(number: usize, listeners: Vec<std::net::TcpListener>, shared: Arc<Shared>) -> anyhow::Result<WorkerHandle> {
+fn start(number: usize, listeners: Vec<std::net::TcpListener>, node: Arc<Node>) -> anyhow::Result<WorkerHandle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
     let (tell, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
-            let result = acceptor::run(number, listeners, shared, messages);
+            let result = acceptor::run(number, listeners, node, messages);
             // Nobody listens if the server has been dropped.
             let _ = tell.send(result);
         })
@@ -197,12 +197,12 @@ fn start(number: usize, listeners: Vec<std::net::TcpListener>, shared: Arc<Share
     Ok(WorkerHandle { number, mailbox, ended })
 }
 
-fn shared(config: Config, node: String, registry: Arc<Registry>, store: Box<dyn Store>) -> Shared {
-    Shared {
+fn new_node(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn Store>) -> Node {
+    Node {
         registry,
         store,
         metrics: Metrics::new(config.workers),
-        node,
+        id,
         started: Instant::now(),
         tick: AtomicU64::new(0),
         unix_ms: AtomicU64::new(unix_ms()),
@@ -210,10 +210,10 @@ fn shared(config: Config, node: String, registry: Arc<Registry>, store: Box<dyn 
         connections: AtomicUsize::new(0),
         names: parking_lot::Mutex::default(),
         room_list: tokio::sync::Mutex::default(),
-        answer_bytes: Account::new(MAX_UNREAD_BYTES),
-        status_bytes: Account::new(MAX_UNREAD_BYTES),
+        answer_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
+        status_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
         logins: config.dev_login.then(|| Logins::new(config.session_key.as_ref().map(Secret::as_str), unix_ms())),
-        removals: Removals::default(),
+        kicks: Kicks::default(),
         config,
     }
 }
@@ -232,18 +232,13 @@ impl Default for Report {
 }
 
 impl Report {
-    fn log(self, shared: &Shared) -> Self {
-        let totals = shared.metrics.worker_totals();
+    fn log(self, node: &Node) -> Self {
+        let totals = node.metrics.worker_totals();
         let next = Self { at: Instant::now(), heartbeats: totals.heartbeats };
         let seconds = (next.at - self.at).as_secs_f64();
         let heartbeats_per_second = ((next.heartbeats - self.heartbeats) as f64 / seconds).round() as u64;
-        info!(
-            users = shared.registry.users_online(),
-            connections = totals.connections,
-            heartbeats_per_second,
-            "online"
-        );
-        let ticks = shared.metrics.tick_totals();
+        info!(users = node.registry.users_online(), connections = totals.connections, heartbeats_per_second, "online");
+        let ticks = node.metrics.tick_totals();
         if ticks.ticks_missed > 0 {
             tracing::debug!(missed = ticks.ticks_missed, of = ticks.ticks, "ticks put off so far");
         }

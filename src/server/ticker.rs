@@ -8,59 +8,59 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{MAILBOX_MESSAGES, WorkerHandle};
-use crate::acceptor::Message;
-use crate::broadcast::Announcer;
-use crate::node::Shared;
+use crate::acceptor::Signal;
+use crate::broadcast::Broadcaster;
+use crate::node::Node;
 use crate::os::unix_ms;
 use crate::presence::Now;
-use crate::presence::kick::Removal;
+use crate::presence::kick::Kick;
 use crate::protocol::native;
-use crate::store::News;
+use crate::store::StoreEvent;
 
 /// Does the ticks, at their pace.
 pub(super) struct Ticker {
-    shared: Arc<Shared>,
-    announcer: Announcer,
+    node: Arc<Node>,
+    broadcaster: Broadcaster,
     /// Since when the node has been degraded, as clients were told last.
     degraded_since: Option<u64>,
     interval: Interval,
 }
 
 impl Ticker {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let tick = shared.config.tick;
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        let tick = node.config.tick;
         let mut interval = tokio::time::interval(tick);
         // A late tick is not made up for: what it would have told, the next one tells.
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let config = &shared.config;
-        let announcer = Announcer::new(Arc::clone(&shared.registry), config.workers, tick, config.history);
-        Self { shared, announcer, degraded_since: None, interval }
+        let config = &node.config;
+        let broadcaster = Broadcaster::new(Arc::clone(&node.registry), config.workers, tick, config.history);
+        Self { node, broadcaster, degraded_since: None, interval }
     }
 
     /// Waits for the next tick and does it, unless a worker is behind.
     pub(super) async fn tick(&mut self, workers: &[WorkerHandle]) {
         self.interval.tick().await;
-        let shared = Arc::clone(&self.shared);
-        let counters = &shared.metrics.ticker;
+        let node = Arc::clone(&self.node);
+        let counters = &node.metrics.ticker;
         if workers.iter().any(|worker| worker.mailbox.capacity() < MAILBOX_MESSAGES) {
             counters.ticks_missed.add(1);
             return;
         }
         let started = Instant::now();
-        let now = Now { tick: shared.tick.load(Ordering::Relaxed) + 1, unix_ms: unix_ms() };
-        shared.tick.store(now.tick, Ordering::Relaxed);
-        shared.unix_ms.store(now.unix_ms, Ordering::Relaxed);
-        let (mut batches, counts) = self.announcer.tick(now);
+        let now = Now { tick: node.tick.load(Ordering::Relaxed) + 1, unix_ms: unix_ms() };
+        node.tick.store(now.tick, Ordering::Relaxed);
+        node.unix_ms.store(now.unix_ms, Ordering::Relaxed);
+        let (mut batches, counts) = self.broadcaster.tick(now);
         let health = self.health();
-        let mut news = self.announcer.take_news();
-        let removals = take_removals(&shared, &mut news);
+        let mut news = self.broadcaster.take_store_events();
+        let kicks = take_kicks(&node, &mut news);
         for worker in workers {
             let mut batch = std::mem::take(&mut batches[worker.number]);
-            (batch.health, batch.removals) = (health.clone(), Arc::clone(&removals));
+            (batch.health, batch.kicks) = (health.clone(), Arc::clone(&kicks));
             // There is room, as was looked at above; a worker that has ended needs no batch.
-            let _ = worker.mailbox.try_send(Message::Tick(batch));
+            let _ = worker.mailbox.try_send(Signal::Tick(batch));
         }
-        shared.store.record(news);
+        node.store.record(news);
         let took_us = started.elapsed().as_micros() as u64;
         counters.ticks.add(1);
         counters.rooms_settled.add(counts.rooms);
@@ -71,7 +71,7 @@ impl Ticker {
 
     /// What native clients have to be told about the store, if anything is new.
     fn health(&mut self) -> Option<Bytes> {
-        let since = self.shared.store.degraded_since();
+        let since = self.node.store.degraded_since();
         if std::mem::replace(&mut self.degraded_since, since) == since {
             return None;
         }
@@ -82,18 +82,18 @@ impl Ticker {
 }
 
 /// Users who are to go at once: this node was asked for it, of which the others are to be told, or another was.
-fn take_removals(shared: &Shared, news: &mut Vec<News>) -> Arc<[Removal]> {
-    let asked_here = shared.removals.take();
-    if shared.registry.has_store() {
-        news.extend(asked_here.iter().cloned().map(News::Removed));
+fn take_kicks(node: &Node, news: &mut Vec<StoreEvent>) -> Arc<[Kick]> {
+    let asked_here = node.kicks.take();
+    if node.registry.has_store() {
+        news.extend(asked_here.iter().cloned().map(StoreEvent::Removed));
     }
-    let asked_elsewhere = shared.store.take_removals();
+    let asked_elsewhere = node.store.take_kicks();
     if asked_elsewhere.is_empty() {
         return asked_here;
     }
-    if let Some(logins) = &shared.logins {
+    if let Some(logins) = &node.logins {
         // Nodes that share a key take each other's cookies, so what ended there has ended here.
-        asked_elsewhere.iter().filter_map(|removal| removal.login).for_each(|id| logins.end(id));
+        asked_elsewhere.iter().filter_map(|kick| kick.login).for_each(|id| logins.end(id));
     }
     asked_here.iter().cloned().chain(asked_elsewhere).collect()
 }

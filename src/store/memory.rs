@@ -1,17 +1,17 @@
 //! No store beside the registry: one node, nothing to install, nothing that survives it.
 
-use super::{News, Store};
+use super::{Store, StoreEvent};
 use crate::metrics::StoreTotals;
-use crate::presence::kick::Removal;
+use crate::presence::kick::Kick;
 
 /// The registry is all there is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Memory;
 
 impl Store for Memory {
-    fn record(&self, _news: Vec<News>) {}
+    fn record(&self, _news: Vec<StoreEvent>) {}
 
-    fn take_removals(&self) -> Vec<Removal> {
+    fn take_kicks(&self) -> Vec<Kick> {
         Vec::new()
     }
 

@@ -13,40 +13,40 @@ use std::sync::Arc;
 pub use memory::Memory;
 
 use crate::metrics::StoreTotals;
-use crate::presence::kick::Removal;
-use crate::presence::{Room, RoomChange, Told};
+use crate::presence::kick::Kick;
+use crate::presence::{HoldChange, Room, RoomChange};
 
 /// The exit code when the store cannot be used at the start (`EX_UNAVAILABLE` of sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;
 
 /// A user in a room.
-pub type Place = (Arc<str>, Arc<str>);
+pub type RoomUser = (Arc<str>, Arc<str>);
 
 /// What happened on this node, as of a tick.
 #[derive(Debug, Clone)]
-pub enum News {
+pub enum StoreEvent {
     /// Sessions of this node hold a user in a room, with this state, or do not any more.
-    Told(Place, Told),
+    HoldChange(RoomUser, HoldChange),
     /// A user said this in a room, compact JSON text.
-    Said(Place, Box<str>),
+    RoomMessage(RoomUser, Box<str>),
     /// A user is to go at once, from all rooms.
-    Removed(Removal),
+    Removed(Kick),
 }
 
-impl News {
+impl StoreEvent {
     /// What a tick's change of a room means for the store.
     pub fn of(room: &Room, change: &RoomChange) -> impl Iterator<Item = Self> {
         let place = |user: &Arc<str>| (Arc::clone(room.name()), Arc::clone(user));
-        let told = change.told.iter().map(move |(user, told)| Self::Told(place(user), told.clone()));
+        let told = change.told.iter().map(move |(user, told)| Self::HoldChange(place(user), told.clone()));
         let said = change.said.iter().filter(|said| said.from_here);
-        told.chain(said.map(move |said| Self::Said(place(&said.user), said.data.clone())))
+        told.chain(said.map(move |said| Self::RoomMessage(place(&said.user), said.data.clone())))
     }
 
     /// Whom it is about.
     #[must_use]
     pub fn user(&self) -> &Arc<str> {
         match self {
-            Self::Told((_, user), _) | Self::Said((_, user), _) | Self::Removed(Removal { user, .. }) => user,
+            Self::HoldChange((_, user), _) | Self::RoomMessage((_, user), _) | Self::Removed(Kick { user, .. }) => user,
         }
     }
 }
@@ -54,10 +54,10 @@ impl News {
 /// A store, as the ticker and the workers see it. None of this blocks.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Takes what happened in a tick.
-    fn record(&self, news: Vec<News>);
+    fn record(&self, news: Vec<StoreEvent>);
 
     /// Users who are to go at once because another node was asked for it, since the last call.
-    fn take_removals(&self) -> Vec<Removal>;
+    fn take_kicks(&self) -> Vec<Kick>;
 
     /// Since when the node has not seen what others hold, in milliseconds since the Unix epoch.
     fn degraded_since(&self) -> Option<u64>;

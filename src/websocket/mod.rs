@@ -1,6 +1,7 @@
 //! The WebSocket layer: bytes to frames and messages, frames to bytes (RFC 6455). It alone knows fastwebsockets.
 
 pub mod decoder;
+pub mod frame;
 pub mod outbox;
 
 use bytes::{BufMut, BytesMut};

@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use super::{Accepted, MAX_ROOMS_PER_CONNECTION, Worker};
+use super::{MAX_ROOMS_PER_CONNECTION, Upgrade, Worker};
 use crate::connection::{Connection, Subscription};
 use crate::fanout::MAX_WATCHED_PER_CONNECTION;
 use crate::os::unix_ms;
 use crate::presence::Audience;
 use crate::protocol::native::{self, Refusal, Welcome};
-use crate::protocol::{Command, Dialect, Resume, online_status as status, online_users};
+use crate::protocol::{Command, Protocol, Resume, online_status as status, online_users};
 
 /// Somebody says more than is passed on.
 const RATE_LIMITED: &str =
@@ -19,54 +19,54 @@ const RATE_LIMITED: &str =
 
 impl Worker {
     /// Says the first words of a protocol, and joins what the upgrade asked for.
-    pub(super) fn greet(self: &Rc<Self>, connection: &Rc<Connection>, accepted: &Accepted, answers: &mut BytesMut) {
-        let user = accepted.user.as_deref().unwrap_or_default();
-        match accepted.dialect {
-            Dialect::Native => {
-                let config = &self.shared.config;
+    pub(super) fn greet(self: &Rc<Self>, connection: &Rc<Connection>, upgrade: &Upgrade, answers: &mut BytesMut) {
+        let user = upgrade.user.as_deref().unwrap_or_default();
+        match upgrade.protocol {
+            Protocol::Native => {
+                let config = &self.node.config;
                 let name = format!("{}-{:x}", self.number, connection.id.serial);
                 let ttl_ms = config.ttl.as_millis() as u64;
                 let welcome = Welcome {
                     user,
                     connection: &name,
-                    node: &self.shared.node,
+                    node: &self.node.id,
                     ttl_ms,
                     heartbeat_ms: ttl_ms / 2,
                     tick_ms: config.tick.as_millis() as u64,
                 };
                 native::put_welcome(answers, &welcome);
-                if let Some(since) = self.shared.store.degraded_since() {
+                if let Some(since) = self.node.store.degraded_since() {
                     native::put_health(answers, Some(since));
                 }
-                for room in &accepted.rooms {
+                for room in &upgrade.rooms {
                     let join = Command::Join { room, state: None, audience: Some(Audience::Members), resume: None };
-                    self.obey(connection, join, answers);
+                    self.execute(connection, join, answers);
                 }
             }
-            Dialect::OnlineUsers => self.obey(connection, Command::join_lobby(Audience::Names), answers),
-            Dialect::Status => {
+            Protocol::OnlineUsers => self.execute(connection, Command::join_lobby(Audience::Names), answers),
+            Protocol::Status => {
                 status::put_established(answers, user, unix_ms());
-                self.obey(connection, Command::join_lobby(Audience::Events), answers);
+                self.execute(connection, Command::join_lobby(Audience::Events), answers);
             }
-            Dialect::Chat => {} // The first word is the client's.
+            Protocol::Chat => {} // The first word is the client's.
             #[cfg(feature = "echo")]
-            Dialect::Echo => {}
+            Protocol::Echo => {}
         }
     }
 
     /// Does what a client asks for.
-    pub(super) fn obey(self: &Rc<Self>, connection: &Rc<Connection>, command: Command<'_>, answers: &mut BytesMut) {
-        let registry = &self.shared.registry;
-        let now = self.shared.now();
+    pub(super) fn execute(self: &Rc<Self>, connection: &Rc<Connection>, command: Command<'_>, answers: &mut BytesMut) {
+        let registry = &self.node.registry;
+        let now = self.node.now();
         let Some(session) = connection.session.get() else { return };
         let done = match command {
             Command::Heartbeat { ack } => {
                 self.counters.heartbeats.add(1);
-                if !self.any_counts(connection.dialect) {
+                if !self.any_counts(connection.protocol) {
                     registry.renew(session, now);
                 }
-                match connection.dialect {
-                    Dialect::OnlineUsers => answers.extend_from_slice(online_users::HEARTBEAT_ACK),
+                match connection.protocol {
+                    Protocol::OnlineUsers => answers.extend_from_slice(online_users::HEARTBEAT_ACK),
                     _ if ack => native::put_heartbeat_ack(answers, unix_ms()),
                     _ => {}
                 }
@@ -100,7 +100,7 @@ impl Worker {
                 Ok(())
             }
             Command::Say { room, data } => joined(is_member(connection, room), room)
-                .and_then(|()| ensure(self.say(connection, session, room, data), "rate_limited", || RATE_LIMITED)),
+                .and_then(|()| ensure(self.publish(connection, session, room, data), "rate_limited", || RATE_LIMITED)),
         };
         if let Err(refusal) = done {
             self.refuse(&refusal, answers);

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use super::{Ending, Worker};
 use crate::connection::Connection;
 use crate::presence::Reason;
-use crate::presence::kick::Removal;
+use crate::presence::kick::Kick;
 use crate::websocket::close;
 
 /// Finds the connections of a user without looking at all of them. Filled only where users can be removed.
@@ -48,25 +48,25 @@ impl Owners {
 impl Worker {
     /// Notes whose connection this is.
     pub(super) fn note_owner(&self, connection: &Connection, user: &str, login: Option<u64>) {
-        if self.shared.config.removes_users() {
+        if self.node.config.kicks_users() {
             self.owners.borrow_mut().add(user, connection.id.index, login);
         }
     }
 
     /// A connection is gone.
     pub(super) fn forget_owner(&self, connection: &Connection) {
-        if let Some(session) = connection.session.get().filter(|_| self.shared.config.removes_users()) {
+        if let Some(session) = connection.session.get().filter(|_| self.node.config.kicks_users()) {
             self.owners.borrow_mut().remove(session.user(), connection.id.index);
         }
     }
 
     /// Ends the connections that are to go, and their presence.
-    pub(crate) fn remove(self: &Rc<Self>, removals: &[Removal]) {
-        for Removal { user, login, reason } in removals {
+    pub(crate) fn remove(self: &Rc<Self>, kicks: &[Kick]) {
+        for Kick { user, login, reason } in kicks {
             // A connection of this worker that is lost by now lingers; one that is not yet is found among the others.
-            self.shared.registry.end_lingering(user, *reason);
+            self.node.registry.end_grace_sessions(user, *reason);
             if login.is_none() {
-                self.shared.registry.end_request(user, *reason);
+                self.node.registry.end_rest_session(user, *reason);
             }
             let places = self.owners.borrow().of(user, *login);
             for index in places {

@@ -9,7 +9,7 @@ use super::Worker;
 use crate::config::{Config, Liveness};
 use crate::connection::{Connection, Phase};
 use crate::presence::{Now, Tick};
-use crate::protocol::{Dialect, chat};
+use crate::protocol::{Protocol, chat};
 use crate::websocket::{PING, close};
 
 /// How long a client may take to answer a close frame.
@@ -20,15 +20,15 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Times {
     pub(super) ttl: Tick,
     pub(super) grace: Tick,
-    /// A connection silent for this long is pinged: half the ttl, and somewhat more, so that clients that beat at half the ttl
+    /// A connection silent for this long is pinged: half the ttl, and somewhat more, so that clients that rest_heartbeat at half the ttl
     /// are not pinged all the time.
     ping_after: Tick,
     pub(super) close_wait: Tick,
     /// Connections without a lease are pinged each time this has passed.
     ping_interval: Tick,
-    /// A connection that is to say who it is must do so within this time.
+    /// A connection that is to publish who it is must do so within this time.
     join_wait: Tick,
-    /// What one connection may say is counted by the second.
+    /// What one connection may publish is counted by the second.
     pub(super) second: Tick,
 }
 
@@ -47,10 +47,10 @@ impl Times {
     }
 
     /// When to look at a new connection.
-    pub(super) fn first_check(&self, dialect: Dialect) -> Tick {
-        match dialect {
-            Dialect::Chat => self.join_wait.min(self.ping_interval),
-            _ if dialect.has_lease() => self.ping_after,
+    pub(super) fn first_check(&self, protocol: Protocol) -> Tick {
+        match protocol {
+            Protocol::Chat => self.join_wait.min(self.ping_interval),
+            _ if protocol.has_lease() => self.ping_after,
             _ => self.ping_interval,
         }
     }
@@ -68,10 +68,10 @@ impl Worker {
             return; // Only the join will do: until then this counts the time since the connection was opened.
         }
         connection.heard(now.tick);
-        if self.any_counts(connection.dialect)
+        if self.any_counts(connection.protocol)
             && let Some(session) = connection.session.get()
         {
-            self.shared.registry.renew(session, now);
+            self.node.registry.renew(session, now);
         }
     }
 
@@ -104,7 +104,7 @@ impl Worker {
             }
             return Some(now + (times.join_wait - silent).min(times.ping_interval));
         }
-        let leased = connection.dialect.has_lease();
+        let leased = connection.protocol.has_lease();
         // Without a lease a ping comes each time: whoever has not been heard since the last one did not answer it.
         let (quiet, patience) = if leased { (times.ping_after, times.ttl) } else { (0, times.ping_interval) };
         if silent > patience {
@@ -120,16 +120,16 @@ impl Worker {
     }
 
     /// Whether any sign of life renews the lease of such a connection; otherwise only heartbeats do.
-    pub(super) fn any_counts(&self, dialect: Dialect) -> bool {
-        match self.shared.config.liveness {
-            _ if !dialect.has_lease() => false,
+    pub(super) fn any_counts(&self, protocol: Protocol) -> bool {
+        match self.node.config.liveness {
+            _ if !protocol.has_lease() => false,
             Some(rule) => rule == Liveness::Any,
-            None => dialect != Dialect::OnlineUsers,
+            None => protocol != Protocol::OnlineUsers,
         }
     }
 }
 
-/// Whether a connection has still to say whose it is: a chat's does so with its first message.
+/// Whether a connection has still to publish whose it is: a chat's does so with its first message.
 fn is_to_join(connection: &Connection) -> bool {
-    connection.dialect == Dialect::Chat && connection.session.get().is_none()
+    connection.protocol == Protocol::Chat && connection.session.get().is_none()
 }

@@ -23,9 +23,9 @@ use crate::connection::{Connection, ConnectionId, Phase, Reader};
 use crate::fanout::Fanout;
 use crate::json;
 use crate::metrics::WorkerCounters;
-use crate::node::Shared;
+use crate::node::Node;
 use crate::presence::{Reason, Tick, Wheel};
-use crate::protocol::Dialect;
+use crate::protocol::Protocol;
 use crate::websocket::{close, put_close};
 use liveness::Times;
 
@@ -39,7 +39,7 @@ pub struct Worker {
     /// Its number.
     pub number: usize,
     /// What it shares with the others.
-    pub shared: Arc<Shared>,
+    pub node: Arc<Node>,
     /// Its counters; nobody else writes them.
     pub counters: Arc<WorkerCounters>,
     /// Where every read of every connection goes.
@@ -48,7 +48,7 @@ pub struct Worker {
     pub(crate) fanout: RefCell<Fanout>,
     /// The tick of the last batch that was done, for those who wait for one.
     pub done: watch::Sender<Tick>,
-    /// Requests that are being answered.
+    /// RestSessions that are being answered.
     pub requests: Cell<usize>,
     /// The server is stopping: no new connections.
     pub draining: Cell<bool>,
@@ -59,7 +59,7 @@ pub struct Worker {
     json: RefCell<json::Reader>,
     answers: RefCell<BytesMut>,
     /// Who has said how much on this worker.
-    talkers: RefCell<rate_limit::Talkers>,
+    rate_limits: RefCell<rate_limit::RateLimits>,
     /// Whose connections are where.
     owners: RefCell<kick::Owners>,
     times: Times,
@@ -67,9 +67,9 @@ pub struct Worker {
 
 /// What was agreed at the upgrade.
 #[derive(Debug, Clone)]
-pub struct Accepted {
+pub struct Upgrade {
     /// The protocol.
-    pub dialect: Dialect,
+    pub protocol: Protocol,
     /// The user that the connection speaks for, if the request says so.
     pub user: Option<Box<str>>,
     /// Rooms to join at once.
@@ -78,10 +78,10 @@ pub struct Accepted {
     pub login: Option<u64>,
 }
 
-impl Accepted {
+impl Upgrade {
     /// A connection of this protocol, and of this user if the request names one.
-    pub fn new(dialect: Dialect, user: Option<String>) -> Self {
-        Self { dialect, user: user.map(Into::into), rooms: Vec::new(), login: None }
+    pub fn new(protocol: Protocol, user: Option<String>) -> Self {
+        Self { protocol, user: user.map(Into::into), rooms: Vec::new(), login: None }
     }
 }
 
@@ -93,11 +93,11 @@ impl std::fmt::Debug for Worker {
 
 impl Worker {
     /// A worker without connections.
-    pub fn new(number: usize, shared: Arc<Shared>) -> Self {
-        let times = Times::new(&shared.config);
+    pub fn new(number: usize, node: Arc<Node>) -> Self {
+        let times = Times::new(&node.config);
         Self {
             number,
-            counters: Arc::clone(&shared.metrics.workers[number]),
+            counters: Arc::clone(&node.metrics.workers[number]),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             fanout: RefCell::default(),
             done: watch::Sender::new(0),
@@ -108,22 +108,22 @@ impl Worker {
             checks: RefCell::new(Wheel::new(times.longest_check() + 1)),
             json: RefCell::default(),
             answers: RefCell::default(),
-            talkers: RefCell::default(),
+            rate_limits: RefCell::default(),
             owners: RefCell::default(),
             times,
-            shared,
+            node,
         }
     }
 
     /// Takes over a socket after its upgrade, with the answer to it, which goes out with the greeting, and what was read ahead.
-    pub fn park(self: &Rc<Self>, stream: TcpStream, mut answers: BytesMut, read_ahead: &[u8], accepted: &Accepted) {
-        let now = self.shared.now();
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let connection = self.admit(accepted.dialect, stream, now.tick);
-        if let Some(user) = &accepted.user {
-            self.identify(&connection, user, accepted.login);
+    pub fn park(self: &Rc<Self>, stream: TcpStream, mut answers: BytesMut, read_ahead: &[u8], upgrade: &Upgrade) {
+        let now = self.node.now();
+        self.node.connections.fetch_add(1, Ordering::Relaxed);
+        let connection = self.admit(upgrade.protocol, stream, now.tick);
+        if let Some(user) = &upgrade.user {
+            self.identify(&connection, user, upgrade.login);
         }
-        self.greet(&connection, accepted, &mut answers);
+        self.greet(&connection, upgrade, &mut answers);
         connection.answer(self, &mut answers);
         let mut read_ahead = read_ahead.to_vec();
         if !read_ahead.is_empty() && self.receive(&connection, &mut read_ahead).is_break() {
@@ -134,24 +134,24 @@ impl Worker {
 
     /// Gives a connection its user, once.
     fn identify(&self, connection: &Connection, user: &str, login: Option<u64>) {
-        let registry = &self.shared.registry;
-        connection.heard(self.shared.now().tick);
-        connection.session.get_or_init(|| match connection.dialect.has_lease() {
-            true => registry.open_session(user, self.shared.now()),
-            false => registry.hold_session(user),
+        let registry = &self.node.registry;
+        connection.heard(self.node.now().tick);
+        connection.session.get_or_init(|| match connection.protocol.has_lease() {
+            true => registry.open_session(user, self.node.now()),
+            false => registry.open_unleased_session(user),
         });
         self.note_owner(connection, user, login);
     }
 
-    fn admit(&self, dialect: Dialect, stream: TcpStream, now: Tick) -> Rc<Connection> {
+    fn admit(&self, protocol: Protocol, stream: TcpStream, now: Tick) -> Rc<Connection> {
         let mut connections = self.connections.borrow_mut();
         let serial = self.next_serial.get();
         self.next_serial.set(serial.wrapping_add(1));
         let entry = connections.vacant_entry();
         let id = ConnectionId { index: entry.key() as u32, serial };
-        let connection = Rc::new(Connection::new(id, dialect, stream, now));
+        let connection = Rc::new(Connection::new(id, protocol, stream, now));
         entry.insert(Rc::clone(&connection));
-        self.checks.borrow_mut().insert(now + self.times.first_check(dialect), id);
+        self.checks.borrow_mut().insert(now + self.times.first_check(protocol), id);
         self.counters.connections.add(1);
         self.counters.connections_opened.add(1);
         connection
@@ -177,7 +177,7 @@ impl Worker {
             connections.remove(index);
             self.forget_owner(connection);
             self.counters.connections.subtract(1);
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.node.connections.fetch_sub(1, Ordering::Relaxed);
             self.socket_closed();
         }
     }
@@ -185,7 +185,7 @@ impl Worker {
     /// A socket of this worker is gone.
     pub fn socket_closed(&self) {
         self.counters.sockets.subtract(1);
-        self.shared.sockets.fetch_sub(1, Ordering::Relaxed);
+        self.node.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Ends the presence of a connection as its protocol wants it. Once.
@@ -194,19 +194,19 @@ impl Worker {
             return;
         }
         self.fanout.borrow_mut().forget(self, connection);
-        let registry = &self.shared.registry;
+        let registry = &self.node.registry;
         let Some(session) = connection.session.get() else { return };
-        match (connection.dialect, ending) {
+        match (connection.protocol, ending) {
             (_, Ending::Removed(reason)) => registry.end_session(session, reason),
-            (Dialect::Native, Ending::Clean) => registry.end_session(session, Reason::Closed),
-            (Dialect::Native, Ending::Lost) => registry.abandon_session(session, self.times.grace, self.shared.now()),
+            (Protocol::Native, Ending::Clean) => registry.end_session(session, Reason::Closed),
+            (Protocol::Native, Ending::Lost) => registry.detach_session(session, self.times.grace, self.node.now()),
             // It stays until its lease ends.
-            (Dialect::OnlineUsers, _) => registry.abandon_session(session, self.times.ttl, self.shared.now()),
+            (Protocol::OnlineUsers, _) => registry.detach_session(session, self.times.ttl, self.node.now()),
             // The server goes and not its users: they are not to see each other leave.
-            (Dialect::Status | Dialect::Chat, Ending::Lost) if self.draining.get() => {}
-            (Dialect::Status | Dialect::Chat, _) => registry.end_session(session, Reason::Closed),
+            (Protocol::Status | Protocol::Chat, Ending::Lost) if self.draining.get() => {}
+            (Protocol::Status | Protocol::Chat, _) => registry.end_session(session, Reason::Closed),
             #[cfg(feature = "echo")]
-            (Dialect::Echo, _) => registry.end_session(session, Reason::Closed),
+            (Protocol::Echo, _) => registry.end_session(session, Reason::Closed),
         }
     }
 
@@ -225,19 +225,19 @@ impl Worker {
     fn expect_close(&self, connection: &Rc<Connection>, phase: Phase) {
         self.release(connection, Ending::Lost);
         connection.phase.set(phase);
-        let now = self.shared.now().tick;
+        let now = self.node.now().tick;
         connection.heard(now); // From here on this counts the time of the closing.
         self.checks.borrow_mut().insert(now + self.times.close_wait, connection.id);
     }
 
     /// Whether no further connection may be taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.shared.connections.load(Ordering::Relaxed) >= self.shared.config.max_connections
+        self.node.connections.load(Ordering::Relaxed) >= self.node.config.max_connections
     }
 
     /// Tells all native clients whether other nodes are seen.
     pub(crate) fn tell_health(self: &Rc<Self>, frame: &[u8]) {
-        for connection in self.open(usize::MAX, |connection| connection.dialect == Dialect::Native) {
+        for connection in self.open(usize::MAX, |connection| connection.protocol == Protocol::Native) {
             connection.answer(self, &mut BytesMut::from(frame));
         }
     }

@@ -1,5 +1,5 @@
 //! What a chat client asks for is done: it comes in with its first message, and what it says goes to its room with the tick. What
-//! clients of other dialects say goes the same way.
+//! clients of other protocols publish goes the same way.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -11,25 +11,25 @@ use foldhash::fast::RandomState;
 use super::Worker;
 use crate::connection::{Connection, Phase};
 use crate::os::unix_ms;
-use crate::presence::{Audience, IdError, Session, Tick, check_id};
+use crate::presence::{Audience, IdError, LOBBY, Session, Tick, check_id};
+use crate::protocol::Command;
 use crate::protocol::chat::{self, Request};
-use crate::protocol::{Command, LOBBY};
 use crate::websocket::{close, put_close};
 
-/// What one connection may say a second: more than people type, and paste.
+/// What one connection may publish a second: more than people type, and paste.
 const MESSAGES_PER_SECOND: u32 = 10;
 
 /// How much each connection has said in the present second. Only those who speak are in it, and each second begins empty, so
 /// it needs no memory of a connection and no work of the tick.
 #[derive(Debug, Default)]
-pub(super) struct Talkers {
+pub(super) struct RateLimits {
     second: Tick,
     said: HashMap<u32, u32, RandomState>,
 }
 
-impl Talkers {
+impl RateLimits {
     /// Counts a message of a connection, by its serial number. False if it was one too many.
-    fn may_speak(&mut self, serial: u32, second: Tick) -> bool {
+    fn allow(&mut self, serial: u32, second: Tick) -> bool {
         if std::mem::replace(&mut self.second, second) != second {
             self.said = HashMap::default();
         }
@@ -53,7 +53,7 @@ impl Worker {
         };
         let done = request.and_then(|request| match request {
             Request::Join(_) => Err(chat::ALREADY_JOINED),
-            Request::Say(data) => self.say(connection, session, LOBBY, data).then_some(()).ok_or(chat::SLOW_DOWN),
+            Request::Say(data) => self.publish(connection, session, LOBBY, data).then_some(()).ok_or(chat::SLOW_DOWN),
             Request::Blank => Ok(()),
             Request::Ping => {
                 chat::put_pong(answers, unix_ms());
@@ -70,7 +70,7 @@ impl Worker {
         match check_id(user) {
             Ok(user) => {
                 self.identify(connection, user, None);
-                self.obey(connection, Command::join_lobby(Audience::Talk), answers);
+                self.execute(connection, Command::join_lobby(Audience::Talk), answers);
             }
             Err(error) => {
                 match error {
@@ -83,12 +83,12 @@ impl Worker {
         }
     }
 
-    /// Says something in a joined room. False if the connection, or all who are there together, say too much.
-    pub(super) fn say(&self, connection: &Connection, session: &Arc<Session>, room: &str, data: String) -> bool {
-        let now = self.shared.now();
+    /// Says something in a joined room. False if the connection, or all who are there together, publish too much.
+    pub(super) fn publish(&self, connection: &Connection, session: &Arc<Session>, room: &str, data: String) -> bool {
+        let now = self.node.now();
         let second = now.tick / self.times.second;
-        self.talkers.borrow_mut().may_speak(connection.id.serial, second)
-            && self.shared.registry.say(session, room, data.into(), now)
+        self.rate_limits.borrow_mut().allow(connection.id.serial, second)
+            && self.node.registry.publish(session, room, data.into(), now)
     }
 
     fn complain(&self, message: &str, answers: &mut BytesMut) {
@@ -103,12 +103,12 @@ mod tests {
 
     #[test]
     fn each_speaks_for_itself_and_each_second_is_a_new_one() {
-        let mut talkers = Talkers::default();
+        let mut rate_limits = RateLimits::default();
         for _ in 0..MESSAGES_PER_SECOND {
-            assert!(talkers.may_speak(1, 5));
+            assert!(rate_limits.allow(1, 5));
         }
-        assert!(!talkers.may_speak(1, 5));
-        assert!(talkers.may_speak(2, 5));
-        assert!(talkers.may_speak(1, 6));
+        assert!(!rate_limits.allow(1, 5));
+        assert!(rate_limits.allow(2, 5));
+        assert!(rate_limits.allow(1, 6));
     }
 }

@@ -7,8 +7,8 @@ use bytes::BytesMut;
 
 use super::{Ending, Worker};
 use crate::connection::{Connection, Inbound, Phase};
-use crate::protocol::{Dialect, chat, native, online_users};
-use crate::websocket::decoder::{Incoming, Limits, take_frames};
+use crate::protocol::{Protocol, chat, native, online_users};
+use crate::websocket::decoder::{Limits, Message, decode_frames};
 use crate::websocket::{close, put_close, put_pong};
 
 /// Answers are written when there are so many bytes of them, although more may follow from the same read.
@@ -17,7 +17,7 @@ const ANSWER_BYTES: usize = 16 * 1024;
 impl Worker {
     /// Takes bytes that a client has sent. Breaks when the connection is over.
     pub(crate) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> ControlFlow<()> {
-        let now = self.shared.now();
+        let now = self.node.now();
         match connection.phase.get() {
             Phase::Open => self.sign_of_life(connection, now),
             Phase::Closing => {}
@@ -67,13 +67,13 @@ impl Worker {
         bytes: &mut [u8],
         inbound: &mut Inbound,
     ) -> (usize, ControlFlow<()>) {
-        let limits = limits(connection.dialect);
+        let limits = limits(connection.protocol);
         let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
         let (mut done, mut over) = (0, ControlFlow::Continue(()));
         inbound.backlog = false;
         loop {
             let mut full = false;
-            let result = take_frames(&mut bytes[done..], &mut inbound.fragments, &limits, |incoming| {
+            let result = decode_frames(&mut bytes[done..], &mut inbound.fragments, &limits, |incoming| {
                 self.counters.frames_received.add(1);
                 over = self.take(connection, incoming, &mut answers);
                 full = answers.len() > ANSWER_BYTES;
@@ -111,12 +111,12 @@ impl Worker {
     fn take(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
-        incoming: Incoming<'_>,
+        incoming: Message<'_>,
         answers: &mut BytesMut,
     ) -> ControlFlow<()> {
         let closing = connection.phase.get() != Phase::Open;
         match incoming {
-            Incoming::Close(code) => {
+            Message::Close(code) => {
                 if !closing {
                     put_close_answer(answers, code);
                     let clean = matches!(code, None | Some(close::NORMAL));
@@ -125,14 +125,14 @@ impl Worker {
                 return ControlFlow::Break(());
             }
             _ if closing => {}
-            Incoming::Ping(payload) => put_pong(answers, payload),
-            Incoming::Pong => {}
-            Incoming::Text(text) => self.take_text(connection, text, answers),
+            Message::Ping(payload) => put_pong(answers, payload),
+            Message::Pong => {}
+            Message::Text(text) => self.take_text(connection, text, answers),
             #[cfg(feature = "echo")]
-            Incoming::Binary(data) if connection.dialect == Dialect::Echo => {
+            Message::Binary(data) if connection.protocol == Protocol::Echo => {
                 crate::websocket::put_message(answers, false, data);
             }
-            Incoming::Binary(_) => {
+            Message::Binary(_) => {
                 put_close(answers, close::UNSUPPORTED, "messages are text");
                 self.expect_close(connection, Phase::Closing);
             }
@@ -141,37 +141,37 @@ impl Worker {
     }
 
     fn take_text(self: &Rc<Self>, connection: &Rc<Connection>, text: &[u8], answers: &mut BytesMut) {
-        match connection.dialect {
-            Dialect::Native => {
+        match connection.protocol {
+            Protocol::Native => {
                 let mut json = self.json.borrow_mut();
                 native::decode(&mut json, text, |command| match command {
-                    Ok(command) => self.obey(connection, command, answers),
+                    Ok(command) => self.execute(connection, command, answers),
                     Err(refusal) => self.refuse(&refusal, answers),
                 });
             }
-            Dialect::OnlineUsers => match online_users::decode(text) {
-                Some(command) => self.obey(connection, command, answers),
+            Protocol::OnlineUsers => match online_users::decode(text) {
+                Some(command) => self.execute(connection, command, answers),
                 None => {
                     self.counters.messages_refused.add(1);
                     answers.extend_from_slice(online_users::UNKNOWN_MESSAGE);
                 }
             },
-            Dialect::Chat => {
+            Protocol::Chat => {
                 let mut json = self.json.borrow_mut();
                 chat::decode(&mut json, text, |request| self.converse(connection, request, answers));
             }
-            Dialect::Status => {} // Its clients only listen.
+            Protocol::Status => {} // Its clients only listen.
             #[cfg(feature = "echo")]
-            Dialect::Echo => crate::websocket::put_message(answers, true, text),
+            Protocol::Echo => crate::websocket::put_message(answers, true, text),
         }
     }
 }
 
-fn limits(dialect: Dialect) -> Limits {
-    match dialect {
-        Dialect::Native | Dialect::OnlineUsers | Dialect::Status | Dialect::Chat => Limits::PRESENCE,
+fn limits(protocol: Protocol) -> Limits {
+    match protocol {
+        Protocol::Native | Protocol::OnlineUsers | Protocol::Status | Protocol::Chat => Limits::PRESENCE,
         #[cfg(feature = "echo")]
-        Dialect::Echo => Limits::ECHO,
+        Protocol::Echo => Limits::ECHO,
     }
 }
 

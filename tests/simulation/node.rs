@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall::broadcast::Announcer;
+use rollcall::broadcast::Broadcaster;
 use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
 use rollcall::store::redis::command::{Command, Reply};
 use rollcall::store::redis::nodes::Nodes;
@@ -25,7 +25,7 @@ pub(crate) struct Node {
     pub(crate) shown: Roster,
     pub(crate) inbox: VecDeque<(usize, String)>,
     pub(crate) up: bool,
-    announcer: Announcer,
+    broadcaster: Broadcaster,
     schema: Arc<Schema>,
     lanes: Vec<Lane>,
     view: View,
@@ -55,7 +55,7 @@ impl Node {
             shown: BTreeMap::new(),
             inbox: VecDeque::new(),
             up: false,
-            announcer: Announcer::new(Arc::clone(&registry), 1, Duration::from_millis(TICK_MS), 0),
+            broadcaster: Broadcaster::new(Arc::clone(&registry), 1, Duration::from_millis(TICK_MS), 0),
             lanes: (0..lanes).map(|lane| Lane::new(Arc::clone(&schema), lane, TTL_MS / TICK_MS, life)).collect(),
             view: View::new(Arc::clone(&schema), Arc::clone(&registry)),
             nodes: Nodes::new(Arc::clone(&schema)),
@@ -69,7 +69,7 @@ impl Node {
     }
 
     pub(crate) fn session(&mut self, user: usize) -> &Arc<Session> {
-        self.sessions.entry(user).or_insert_with(|| self.registry.hold_session(&format!("user{user}")))
+        self.sessions.entry(user).or_insert_with(|| self.registry.open_unleased_session(&format!("user{user}")))
     }
 
     pub(crate) fn join(&mut self, user: usize, room: usize, state: Option<u8>, now: Now) {
@@ -95,8 +95,8 @@ impl Node {
 
     /// A tick: what sessions did is settled, shown and recorded. Returns who is not shown any more.
     pub(crate) fn tick(&mut self, now: Now) -> Vec<(String, String)> {
-        self.announcer.tick(now);
-        for news in self.announcer.take_news() {
+        self.broadcaster.tick(now);
+        for news in self.broadcaster.take_store_events() {
             self.lanes[self.schema.lane_of(news.user())].record(news);
         }
         self.lanes.iter_mut().for_each(|lane| lane.expire(now.tick));

@@ -13,7 +13,7 @@
 
 use super::schema::{field, hold, parse_field, parse_hold, parse_number};
 use crate::json::Reader;
-use crate::presence::kick::Removal;
+use crate::presence::kick::Kick;
 use crate::presence::{Reason, State};
 
 /// The word for a user who is to go.
@@ -33,7 +33,7 @@ pub struct Event {
     /// What it tells, in order.
     pub lines: Vec<Line>,
     /// Users who are to go, by number: they are told several times, and are no events.
-    pub removals: Vec<(u64, Removal)>,
+    pub kicks: Vec<(u64, Kick)>,
 }
 
 /// One thing that an event tells.
@@ -60,7 +60,7 @@ pub enum Happened {
     /// The run does not hold it any more.
     Left(Reason),
     /// The user said something.
-    Said {
+    RoomMessage {
         /// How much had been said in the lane by then, this included.
         number: u64,
         /// Compact JSON.
@@ -95,10 +95,10 @@ impl Writer {
         self.line("said", room, user, &format!("{number}\t{data}"));
     }
 
-    /// A user is to go at once, wherever it is; the run's removal of this number.
-    pub fn removed(&mut self, number: u64, removal: &Removal) {
-        let login = removal.login.map(|login| format!("\t{login}")).unwrap_or_default();
-        self.line(REMOVED, ANYWHERE, &removal.user, &format!("{number}\t{}{login}", removal.reason.as_str()));
+    /// A user is to go at once, wherever it is; the run's kick of this number.
+    pub fn removed(&mut self, number: u64, kick: &Kick) {
+        let login = kick.login.map(|login| format!("\t{login}")).unwrap_or_default();
+        self.line(REMOVED, ANYWHERE, &kick.user, &format!("{number}\t{}{login}", kick.reason.as_str()));
     }
 
     /// The message.
@@ -120,10 +120,10 @@ impl Event {
     pub fn parse(text: &str, json: &mut Reader) -> Option<Self> {
         let mut lines = text.split('\n');
         let (run, seq) = lines.next()?.split_once('\t')?;
-        let mut event = Self { run: run.to_owned(), seq: parse_number(seq)?, lines: Vec::new(), removals: Vec::new() };
+        let mut event = Self { run: run.to_owned(), seq: parse_number(seq)?, lines: Vec::new(), kicks: Vec::new() };
         for line in lines {
             match line.strip_prefix(REMOVED) {
-                Some(removal) => event.removals.push(parse_removal(removal)?),
+                Some(kick) => event.kicks.push(parse_removal(kick)?),
                 None => event.lines.push(Line::parse(line, json)?),
             }
         }
@@ -131,8 +131,8 @@ impl Event {
     }
 }
 
-/// Reads what stands behind the word of a removal.
-fn parse_removal(line: &str) -> Option<(u64, Removal)> {
+/// Reads what stands behind the word of a kick.
+fn parse_removal(line: &str) -> Option<(u64, Kick)> {
     let mut parts = line.strip_prefix('\t')?.split('\t');
     let (_, user) = parse_field(parts.next()?)?;
     let number = parse_number(parts.next()?)?;
@@ -141,7 +141,7 @@ fn parse_removal(line: &str) -> Option<(u64, Removal)> {
         Some(login) => Some(login.parse().ok()?),
         None => None,
     };
-    Some((number, Removal { user: user.into(), login, reason }))
+    Some((number, Kick { user: user.into(), login, reason }))
 }
 
 impl Line {
@@ -158,7 +158,7 @@ impl Line {
             "said" => {
                 let (number, data) = rest.split_once('\t')?;
                 let fits = data.len() <= MAX_SAID_BYTES && json.read(data.as_bytes(), |value| value.is_some());
-                Happened::Said { number: parse_number(number)?, data: fits.then(|| data.to_owned())? }
+                Happened::RoomMessage { number: parse_number(number)?, data: fits.then(|| data.to_owned())? }
             }
             _ => return None,
         };
@@ -177,7 +177,7 @@ mod tests {
         writer.held(false, "a:b%", "bob smith", 2, Some(&State::written("{\"mood\":\"ok\"}", 3)));
         writer.left("lobby", "carol", Reason::Timeout);
         writer.said(5, "lobby", "alice", "\"hello\"");
-        writer.removed(3, &Removal { user: "dave".into(), login: Some(7), reason: Reason::Left });
+        writer.removed(3, &Kick { user: "dave".into(), login: Some(7), reason: Reason::Left });
         let text = writer.finish();
         assert_eq!(
             text,
@@ -187,8 +187,8 @@ mod tests {
         assert_eq!((event.run.as_str(), event.seq, event.lines.len()), ("n1.18c", 41, 4));
         assert_eq!((event.lines[1].room.as_str(), event.lines[1].user.as_str()), ("a:b%", "bob smith"));
         assert_eq!(event.lines[2].what, Happened::Left(Reason::Timeout));
-        assert_eq!(event.lines[3].what, Happened::Said { number: 5, data: "\"hello\"".to_owned() });
-        assert_eq!((event.removals[0].0, event.removals[0].1.login), (3, Some(7)));
+        assert_eq!(event.lines[3].what, Happened::RoomMessage { number: 5, data: "\"hello\"".to_owned() });
+        assert_eq!((event.kicks[0].0, event.kicks[0].1.login), (3, Some(7)));
     }
 
     #[test]

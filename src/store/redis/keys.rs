@@ -105,7 +105,7 @@ impl Keys {
     pub(super) fn forget_ended(&mut self, registry: &Registry) {
         let oldest = self.now.saturating_sub(2 * self.ticks_per_ttl);
         for (user, _) in
-            self.dirty.extract_if(|user, marked| *marked < oldest && registry.held_here(user, false).is_none())
+            self.dirty.extract_if(|user, marked| *marked < oldest && registry.local_holds(user, false).is_none())
         {
             self.leases.remove(&user);
         }
@@ -121,7 +121,7 @@ impl Keys {
     ) -> usize {
         self.unmark(user);
         let key = self.schema.user_key(user);
-        if let Some(held) = registry.held_here(user, false) {
+        if let Some(held) = registry.local_holds(user, false) {
             let value = self.schema.user_value(&held);
             let bytes = key.len() + value.len();
             commands.push(Command::Set { key, value, ttl_ms: self.schema.ttl_ms() });
@@ -131,7 +131,7 @@ impl Keys {
         self.leases.remove(user);
         let bytes = key.len();
         // Another node that holds the user writes the key anew when it hears that this one does not.
-        if !registry.is_held_elsewhere(user) {
+        if !registry.is_held_remotely(user) {
             commands.push(Command::Unlink(key));
         }
         bytes

@@ -22,11 +22,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{News, Store, Unavailable};
+use super::{Store, StoreEvent, Unavailable};
 use crate::metrics::{StoreCounters, StoreTotals};
 use crate::os::unix_ms;
 use crate::presence::Registry;
-use crate::presence::kick::Removal;
+use crate::presence::kick::Kick;
 use engine::Engine;
 use link::Target;
 use schema::Schema;
@@ -81,10 +81,10 @@ pub struct Redis {
 #[derive(Debug, Default)]
 struct Shared {
     /// What is to be told. Written by the ticker, emptied by the thread, which waits for nothing else while it is not empty.
-    news: Mutex<Vec<News>>,
+    news: Mutex<Vec<StoreEvent>>,
     wake: Notify,
     /// Users who are to go. Written by the thread, emptied by the ticker.
-    removals: Mutex<Vec<Removal>>,
+    kicks: Mutex<Vec<Kick>>,
     closing: AtomicBool,
     /// 0 while all is well.
     degraded_since_unix_ms: AtomicU64,
@@ -147,15 +147,15 @@ impl Redis {
 }
 
 impl Store for Redis {
-    fn record(&self, news: Vec<News>) {
+    fn record(&self, news: Vec<StoreEvent>) {
         if !news.is_empty() {
             self.shared.news.lock().extend(news);
         }
         self.shared.wake.notify_one();
     }
 
-    fn take_removals(&self) -> Vec<Removal> {
-        std::mem::take(&mut *self.shared.removals.lock())
+    fn take_kicks(&self) -> Vec<Kick> {
+        std::mem::take(&mut *self.shared.kicks.lock())
     }
 
     fn degraded_since(&self) -> Option<u64> {

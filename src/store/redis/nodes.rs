@@ -23,14 +23,14 @@ pub struct Nodes {
     /// The list is something else than a list.
     list_broken: bool,
     /// Counts how often this run has said that it lives; whoever wants its id sees it move.
-    beat: u64,
+    rest_heartbeat: u64,
 }
 
 impl Nodes {
     /// Nobody is known yet.
     #[must_use]
     pub fn new(schema: Arc<Schema>) -> Self {
-        Self { schema, listed: Vec::new(), asked: Vec::new(), list_broken: false, beat: 0 }
+        Self { schema, listed: Vec::new(), asked: Vec::new(), list_broken: false, rest_heartbeat: 0 }
     }
 
     /// Asks for the list of runs, before this one is on it.
@@ -73,7 +73,7 @@ impl Nodes {
 
     /// Renews this run's lease and asks for those of the others. What there was of this run's own is asked for first.
     pub fn ask(&mut self, view: &View) -> Vec<Command> {
-        self.beat += 1;
+        self.rest_heartbeat += 1;
         let schema = &self.schema;
         let known = view.runs().chain(self.listed.iter().map(String::as_str)).filter(|run| *run != schema.run);
         let asked: BTreeSet<&str> = known.collect();
@@ -137,7 +137,7 @@ impl Nodes {
     fn lease(&self) -> String {
         let Schema { node, lanes, .. } = &*self.schema;
         // A node id has no characters that JSON would escape.
-        format!("{{\"node\":\"{node}\",\"lanes\":{lanes},\"beat\":{}}}", self.beat)
+        format!("{{\"node\":\"{node}\",\"lanes\":{lanes},\"beat\":{}}}", self.rest_heartbeat)
     }
 }
 

@@ -18,8 +18,7 @@ use bytes::BytesMut;
 
 use super::command::Reply;
 use crate::json::{Reader, is_object, put_list, put_number, put_string};
-use crate::presence::{HeldHere, State, check_id};
-use crate::protocol::native::MAX_STATE_BYTES;
+use crate::presence::{LocalHolds, MAX_STATE_BYTES, State, check_id};
 
 /// The field of a run's hash that says up to which event it is whole. No other field is without a colon.
 pub const HEADER: &str = "@";
@@ -121,7 +120,7 @@ impl Schema {
 
     /// What is written for a user.
     #[must_use]
-    pub fn user_value(&self, held: &HeldHere) -> String {
+    pub fn user_value(&self, held: &LocalHolds) -> String {
         let mut buffer = BytesMut::with_capacity(128);
         buffer.extend_from_slice(br#"{"node":"#);
         put_string(&mut buffer, &self.node);

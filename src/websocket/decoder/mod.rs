@@ -32,7 +32,7 @@ impl Limits {
 
 /// Something whole that a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Incoming<'a> {
+pub enum Message<'a> {
     /// A text message, valid UTF-8.
     Text(&'a [u8]),
     /// A binary message.
@@ -74,11 +74,11 @@ struct Head {
 
 /// Takes the whole frames at the start of `bytes` and hands what they carry to `take`, until it breaks or no whole frame is
 /// left. Returns how many bytes are done; the rest is to be shown again, with more behind it.
-pub fn take_frames(
+pub fn decode_frames(
     bytes: &mut [u8],
     fragments: &mut Option<Fragments>,
     limits: &Limits,
-    mut take: impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+    mut take: impl FnMut(Message<'_>) -> ControlFlow<()>,
 ) -> Result<usize, Violation> {
     let mut done = 0;
     while let Some(head) = parse_head(&bytes[done..], limits)? {
@@ -87,24 +87,24 @@ pub fn take_frames(
         done = start + head.payload;
         let mut frame = Frame::new(head.fin, head.opcode, Some(head.mask), Payload::BorrowedMut(payload));
         frame.unmask();
-        if take_frame(&frame, fragments, limits, &mut take)?.is_break() {
+        if decode_frame(&frame, fragments, limits, &mut take)?.is_break() {
             break;
         }
     }
     Ok(done)
 }
 
-fn take_frame(
+fn decode_frame(
     frame: &Frame<'_>,
     fragments: &mut Option<Fragments>,
     limits: &Limits,
-    take: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+    take: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Violation> {
     let payload: &[u8] = &frame.payload;
     match frame.opcode {
-        OpCode::Ping => Ok(take(Incoming::Ping(payload))),
-        OpCode::Pong => Ok(take(Incoming::Pong)),
-        OpCode::Close => Ok(take(Incoming::Close(close_code(payload)?))),
+        OpCode::Ping => Ok(take(Message::Ping(payload))),
+        OpCode::Pong => Ok(take(Message::Pong)),
+        OpCode::Close => Ok(take(Message::Close(close_code(payload)?))),
         OpCode::Continuation => {
             let message = fragments.as_mut().ok_or(protocol("a continuation without a message before it"))?;
             message.append(payload, frame.fin, limits)?;
@@ -112,14 +112,14 @@ fn take_frame(
                 return Ok(ControlFlow::Continue(()));
             }
             let Some(message) = fragments.take() else { return Ok(ControlFlow::Continue(())) };
-            Ok(take(if message.text { Incoming::Text(&message.data) } else { Incoming::Binary(&message.data) }))
+            Ok(take(if message.text { Message::Text(&message.data) } else { Message::Binary(&message.data) }))
         }
         OpCode::Text | OpCode::Binary if fragments.is_some() => Err(protocol("a new message inside a fragmented one")),
         OpCode::Text if frame.fin => match is_utf8(payload) {
-            true => Ok(take(Incoming::Text(payload))),
+            true => Ok(take(Message::Text(payload))),
             false => Err(INVALID_UTF8),
         },
-        OpCode::Binary if frame.fin => Ok(take(Incoming::Binary(payload))),
+        OpCode::Binary if frame.fin => Ok(take(Message::Binary(payload))),
         OpCode::Text | OpCode::Binary => {
             let mut message = Fragments { text: frame.opcode == OpCode::Text, data: Vec::new(), valid: 0 };
             message.append(payload, false, limits)?;

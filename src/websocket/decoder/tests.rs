@@ -29,7 +29,7 @@ fn run(stream: &[u8], cuts: &[usize]) -> (Vec<String>, Result<usize, u16>) {
     for end in ends {
         rest.extend_from_slice(&stream[from..end]);
         from = end;
-        let result = take_frames(&mut rest, &mut fragments, &LIMITS, |incoming| {
+        let result = decode_frames(&mut rest, &mut fragments, &LIMITS, |incoming| {
             taken.push(format!("{incoming:?}"));
             ControlFlow::Continue(())
         });
@@ -41,7 +41,7 @@ fn run(stream: &[u8], cuts: &[usize]) -> (Vec<String>, Result<usize, u16>) {
     (taken, Ok(rest.len()))
 }
 
-fn check(stream: &[u8], want: Result<&[Incoming<'_>], u16>) {
+fn check(stream: &[u8], want: Result<&[Message<'_>], u16>) {
     let (taken, end) = run(stream, &[]);
     match want {
         Ok(incoming) => {
@@ -56,21 +56,21 @@ fn check(stream: &[u8], want: Result<&[Incoming<'_>], u16>) {
 
 #[test]
 fn whole_messages_are_taken() {
-    check(&frame(0x81, b"heartbeat"), Ok(&[Incoming::Text(b"heartbeat")]));
-    check(&frame(0x81, &[b'x'; 300]), Ok(&[Incoming::Text(&[b'x'; 300])]));
-    check(&frame(0x82, &[0xff, 0]), Ok(&[Incoming::Binary(&[0xff, 0])]));
-    check(&frame(0x89, b"hi"), Ok(&[Incoming::Ping(b"hi")]));
-    check(&frame(0x8a, b""), Ok(&[Incoming::Pong]));
-    check(&frame(0x88, b""), Ok(&[Incoming::Close(None)]));
-    check(&frame(0x88, b"\x03\xe8bye"), Ok(&[Incoming::Close(Some(1000))]));
-    check(&[frame(0x81, b"a"), frame(0x81, b"b")].concat(), Ok(&[Incoming::Text(b"a"), Incoming::Text(b"b")]));
+    check(&frame(0x81, b"heartbeat"), Ok(&[Message::Text(b"heartbeat")]));
+    check(&frame(0x81, &[b'x'; 300]), Ok(&[Message::Text(&[b'x'; 300])]));
+    check(&frame(0x82, &[0xff, 0]), Ok(&[Message::Binary(&[0xff, 0])]));
+    check(&frame(0x89, b"hi"), Ok(&[Message::Ping(b"hi")]));
+    check(&frame(0x8a, b""), Ok(&[Message::Pong]));
+    check(&frame(0x88, b""), Ok(&[Message::Close(None)]));
+    check(&frame(0x88, b"\x03\xe8bye"), Ok(&[Message::Close(Some(1000))]));
+    check(&[frame(0x81, b"a"), frame(0x81, b"b")].concat(), Ok(&[Message::Text(b"a"), Message::Text(b"b")]));
 }
 
 #[test]
 fn fragments_are_joined_with_control_frames_between() {
     let stream =
         [frame(0x01, "é".as_bytes().split_at(1).0), frame(0x89, b"p"), frame(0x80, &"é".as_bytes()[1..])].concat();
-    check(&stream, Ok(&[Incoming::Ping(b"p"), Incoming::Text("é".as_bytes())]));
+    check(&stream, Ok(&[Message::Ping(b"p"), Message::Text("é".as_bytes())]));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn violations_have_their_codes() {
 #[test]
 fn breaking_leaves_the_rest() {
     let mut stream = [frame(0x81, b"a"), frame(0x81, b"b")].concat();
-    let done = take_frames(&mut stream, &mut None, &LIMITS, |_| ControlFlow::Break(())).unwrap();
+    let done = decode_frames(&mut stream, &mut None, &LIMITS, |_| ControlFlow::Break(())).unwrap();
     assert_eq!(done, stream.len() / 2);
 }
 

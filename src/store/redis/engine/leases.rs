@@ -96,7 +96,7 @@ impl Engine {
         let lease = self.nodes.borrow().leases(&[holder]);
         let first = texts(self.ask(connection, &lease).await?)?;
         info!(node = self.schema.node, "the node id was in use a moment ago: looking whether its holder still lives");
-        // Look by look, and not once at the end: if the whole machine stood still, the other has not had that time either.
+        // LiveStatus by look, and not once at the end: if the whole machine stood still, the other has not had that time either.
         for _ in 0..LOOKS {
             sleep(self.schema.beacon_every() * 5 / 2 / LOOKS).await;
             let now = texts(self.ask(connection, &lease).await?)?;

@@ -147,11 +147,11 @@ impl Engine {
             self.shared.counters.redis_events.add(1);
             let (renew, load) = self.view.borrow_mut().hear(number, &message, self.now_ms());
             self.mend(number, renew, load);
-            let removals = self.view.borrow_mut().take_removals();
-            if !removals.is_empty() {
-                let mut waiting = self.shared.removals.lock();
+            let kicks = self.view.borrow_mut().take_kicks();
+            if !kicks.is_empty() {
+                let mut waiting = self.shared.kicks.lock();
                 let room = MAX_WAITING.saturating_sub(waiting.len());
-                waiting.extend(removals.into_iter().take(room));
+                waiting.extend(kicks.into_iter().take(room));
             }
             if self.view.borrow_mut().take_stranger() {
                 self.look.notify_one();

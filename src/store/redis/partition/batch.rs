@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::super::command::{Command, Reply};
 use super::super::event;
 use super::super::schema::{EDITION, HEADER, Header, field, hold};
-use super::{Going, Hash, Lane, Outcome, Pending, Said};
+use super::{Going, Hash, Lane, Outcome, Pending, RoomMessage};
 use crate::presence::kick::MAX_WAITING;
 use crate::presence::{Reason, Registry, Tick};
-use crate::store::Place;
+use crate::store::RoomUser;
 
 /// Users, and as many holds, that one pipeline writes: more gain nothing, and delay others on the same master.
 const BATCH: usize = 1000;
@@ -23,10 +23,10 @@ pub struct Batch {
     /// Keys of users that it writes.
     pub keys_written: u64,
     /// Those that are held with since when the user has been online.
-    holds: Vec<(Place, Pending, u64)>,
+    holds: Vec<(RoomUser, Pending, u64)>,
     users: Vec<Arc<str>>,
-    said: Vec<Said>,
-    removals: Vec<Going>,
+    said: Vec<RoomMessage>,
+    kicks: Vec<Going>,
     garbage: Vec<String>,
     seq: u64,
     part: Part,
@@ -63,7 +63,7 @@ impl Lane {
         let mut fields = vec![(HEADER.to_owned(), Header::Partial.text()), edition];
         while page.len() < BATCH && bytes < BATCH_BYTES {
             let Some(user) = users.pop() else { break };
-            let held = registry.held_here(&user, true).unwrap_or_default();
+            let held = registry.local_holds(&user, true).unwrap_or_default();
             let since = held.since_unix_ms;
             for (room, state) in held.rooms {
                 fields.push((field(&room, &user), hold(since, state.as_ref())));
@@ -100,16 +100,16 @@ impl Lane {
                 self.keys.mark(user);
             }
         }
-        let removals = std::mem::take(&mut self.removals);
-        let removals = self.recent(removals);
+        let kicks = std::mem::take(&mut self.kicks);
+        let kicks = self.recent(kicks);
         let (said, garbage) = (std::mem::take(&mut self.said), std::mem::take(&mut self.garbage));
         self.said_bytes = 0;
         let mut commands: Vec<_> = garbage.iter().cloned().map(Command::Unlink).collect();
         if !(holds.is_empty() && said.is_empty()) {
             self.seq += 1;
-            self.write_holds(&holds, &said, &removals, &mut commands);
-        } else if !removals.is_empty() {
-            commands.push(self.tell_again(&removals));
+            self.write_holds(&holds, &said, &kicks, &mut commands);
+        } else if !kicks.is_empty() {
+            commands.push(self.tell_again(&kicks));
         }
         let (before, mut users, mut bytes) = (commands.len(), Vec::new(), 0);
         for user in self.keys.take(BATCH) {
@@ -123,11 +123,11 @@ impl Lane {
         }
         let keys_written = (commands.len() - before) as u64;
         let part = Part::Changes;
-        Batch { commands, keys_written, holds, users, said, removals, garbage, seq: self.seq, part }
+        Batch { commands, keys_written, holds, users, said, kicks, garbage, seq: self.seq, part }
     }
 
     /// Takes as many holds as go into one batch.
-    fn take_holds(&mut self, registry: &Registry) -> Vec<(Place, Pending, u64)> {
+    fn take_holds(&mut self, registry: &Registry) -> Vec<(RoomUser, Pending, u64)> {
         let (mut holds, mut bytes) = (Vec::new(), 0);
         for (place, pending) in self.holds.extract_if(|_, _| true) {
             let mut since = 0;
@@ -148,9 +148,9 @@ impl Lane {
     /// The hash first, then its header, then the event: whoever hears of it can read it.
     fn write_holds(
         &mut self,
-        holds: &[(Place, Pending, u64)],
-        said: &[Said],
-        removals: &[Going],
+        holds: &[(RoomUser, Pending, u64)],
+        said: &[RoomMessage],
+        kicks: &[Going],
         commands: &mut Vec<Command>,
     ) {
         let key = self.schema.hash_key(self.number, &self.schema.run);
@@ -169,10 +169,10 @@ impl Lane {
                 }
             }
         }
-        for Said { number, place: (room, user), data } in said {
+        for RoomMessage { number, place: (room, user), data } in said {
             event.said(*number, room, user, data);
         }
-        removals.iter().for_each(|going| event.removed(going.number, &going.removal));
+        kicks.iter().for_each(|going| event.removed(going.number, &going.kick));
         if !removed.is_empty() {
             commands.push(Command::HashRemove { key: key.clone(), fields: removed });
         }
@@ -200,9 +200,9 @@ impl Lane {
             self.rewrite(registry);
             return Outcome::Lost;
         }
-        self.told_removals.extend(batch.removals.iter().cloned());
+        self.told_kicks.extend(batch.kicks.iter().cloned());
         // Of too many the oldest go: the others remember the latest.
-        self.told_removals.drain(..self.told_removals.len().saturating_sub(MAX_WAITING));
+        self.told_kicks.drain(..self.told_kicks.len().saturating_sub(MAX_WAITING));
         if batch.part == Part::LastPage || self.confirmed.is_some() && batch.part == Part::Changes {
             self.confirmed = Some(batch.seq);
         }
@@ -231,8 +231,8 @@ impl Lane {
         }
         batch.users.iter().for_each(|user| self.keys.mark(user));
         self.garbage.extend(batch.garbage);
-        self.removals.splice(0..0, batch.removals);
-        self.removals.truncate(MAX_WAITING);
+        self.kicks.splice(0..0, batch.kicks);
+        self.kicks.truncate(MAX_WAITING);
         let later = std::mem::take(&mut self.said);
         self.said_bytes = 0;
         self.keep_said(batch.said);

@@ -15,9 +15,9 @@ use super::command::{Command, Reply};
 use super::event;
 use super::keys::Keys;
 use super::schema::{Head, Header, Schema};
-use crate::presence::kick::{MAX_WAITING, Removal};
-use crate::presence::{Reason, Registry, State, Tick, Told};
-use crate::store::{News, Place};
+use crate::presence::kick::{Kick, MAX_WAITING};
+use crate::presence::{HoldChange, Reason, Registry, State, Tick};
+use crate::store::{RoomUser, StoreEvent};
 
 pub use batch::Batch;
 
@@ -30,17 +30,17 @@ pub struct Lane {
     schema: Arc<Schema>,
     number: usize,
     /// Holds to write, by room and user.
-    holds: HashMap<Place, Pending, RandomState>,
+    holds: HashMap<RoomUser, Pending, RandomState>,
     /// What was said, in order.
-    said: Vec<Said>,
+    said: Vec<RoomMessage>,
     said_bytes: usize,
     /// How much was said so far.
     said_count: u64,
     /// Users who are to go and whom nobody has been told of.
-    removals: Vec<Going>,
+    kicks: Vec<Going>,
     /// Whom the others have been told of, and are told of again for a while: they may have been away.
-    told_removals: Vec<Going>,
-    removals_asked: u64,
+    told_kicks: Vec<Going>,
+    kicks_asked: u64,
     keys: Keys,
     /// The last tick that was heard of.
     now: Tick,
@@ -73,10 +73,10 @@ enum Pending {
 
 /// A message to a room.
 #[derive(Debug)]
-struct Said {
+struct RoomMessage {
     /// Those who are told twice, because nobody knew whether the first time was heard, know it by this.
     number: u64,
-    place: Place,
+    place: RoomUser,
     data: Box<str>,
 }
 
@@ -86,7 +86,7 @@ struct Going {
     asked: Tick,
     /// Those who are told several times know it by this.
     number: u64,
-    removal: Removal,
+    kick: Kick,
 }
 
 /// What is known of the hash in Redis.
@@ -121,9 +121,9 @@ impl Lane {
             said: Vec::new(),
             said_bytes: 0,
             said_count: 0,
-            removals: Vec::new(),
-            told_removals: Vec::new(),
-            removals_asked: 0,
+            kicks: Vec::new(),
+            told_kicks: Vec::new(),
+            kicks_asked: 0,
             keys: Keys::new(Arc::clone(&schema), ticks_per_ttl, seed),
             now: 0,
             ticks_per_ttl,
@@ -138,51 +138,51 @@ impl Lane {
     }
 
     /// Takes what sessions of this node did.
-    pub fn record(&mut self, news: News) {
+    pub fn record(&mut self, news: StoreEvent) {
         match news {
-            News::Told(place, told) => {
+            StoreEvent::HoldChange(place, told) => {
                 self.keys.mark(&place.1);
                 self.record_hold(place, told);
             }
-            News::Said(place, data) => {
+            StoreEvent::RoomMessage(place, data) => {
                 self.said_count += 1;
-                self.keep_said(vec![Said { number: self.said_count, place, data }]);
+                self.keep_said(vec![RoomMessage { number: self.said_count, place, data }]);
             }
-            News::Removed(removal) if self.removals.len() < MAX_WAITING => {
-                self.removals_asked += 1;
-                self.removals.push(Going { asked: self.now, number: self.removals_asked, removal });
+            StoreEvent::Removed(kick) if self.kicks.len() < MAX_WAITING => {
+                self.kicks_asked += 1;
+                self.kicks.push(Going { asked: self.now, number: self.kicks_asked, kick });
             }
-            News::Removed(_) => {}
+            StoreEvent::Removed(_) => {}
         }
     }
 
-    fn record_hold(&mut self, place: Place, told: Told) {
+    fn record_hold(&mut self, place: RoomUser, told: HoldChange) {
         let fresh = match self.holds.get(&place) {
             Some(Pending::Held { fresh, .. }) => *fresh,
             Some(Pending::Released(_)) => false,
             // While batches go out, one that is on its way may have told of it.
-            None => matches!(told, Told::Held { joined: true, .. }) && matches!(self.hash, Hash::Unknown),
+            None => matches!(told, HoldChange::Held { joined: true, .. }) && matches!(self.hash, Hash::Unknown),
         };
         match told {
-            Told::Held { state, joined } => {
+            HoldChange::Held { state, joined } => {
                 self.holds.insert(place, Pending::Held { state, joined, fresh });
             }
-            Told::Released(_) if fresh => {
+            HoldChange::Released(_) if fresh => {
                 if !self.keys.has(&place.1) {
                     self.keys.unmark(&place.1);
                 }
                 self.holds.remove(&place);
             }
-            Told::Released(reason) => {
+            HoldChange::Released(reason) => {
                 self.holds.insert(place, Pending::Released(reason));
             }
         }
     }
 
     /// Keeps what was said, as far as there is room for it.
-    fn keep_said(&mut self, said: Vec<Said>) {
+    fn keep_said(&mut self, said: Vec<RoomMessage>) {
         for said in said {
-            let bytes = said.data.len() + size_of::<Said>();
+            let bytes = said.data.len() + size_of::<RoomMessage>();
             if self.said_bytes + bytes <= MAX_SAID_BYTES {
                 self.said_bytes += bytes;
                 self.said.push(said);
@@ -209,7 +209,7 @@ impl Lane {
     /// What waits to be written.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.holds.len() + self.keys.dirty() + self.said.len() + self.removals.len() + self.garbage.len()
+        self.holds.len() + self.keys.dirty() + self.said.len() + self.kicks.len() + self.garbage.len()
     }
 
     /// Whether the hash has all that this node holds, as far as is known.
@@ -227,14 +227,14 @@ impl Lane {
     /// the others how many events there were.
     #[must_use]
     pub fn beacon(&mut self) -> Vec<Command> {
-        let told = std::mem::take(&mut self.told_removals);
-        self.told_removals = self.recent(told);
+        let told = std::mem::take(&mut self.told_kicks);
+        self.told_kicks = self.recent(told);
         let key = self.schema.hash_key(self.number, &self.schema.run);
         let look = Command::HashHead(key.clone());
         if !self.is_whole() {
             return vec![look];
         }
-        vec![look, Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() }, self.tell_again(&self.told_removals)]
+        vec![look, Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() }, self.tell_again(&self.told_kicks)]
     }
 
     /// Takes the answer to the beacon. If the hash has lost something, it is written anew.
@@ -253,7 +253,7 @@ impl Lane {
         }
     }
 
-    /// Whether the header may say this, as far as is known: on a new connection nobody knows how much of what was on its way arrived.
+    /// Whether the header may publish this, as far as is known: on a new connection nobody knows how much of what was on its way arrived.
     fn may_be(&self, seq: u64) -> bool {
         match (&self.hash, self.confirmed) {
             (Hash::Whole, Some(_)) => seq == self.header,
@@ -268,21 +268,21 @@ impl Lane {
         self.keys.forget_ended(registry);
         self.confirmed = None;
         self.edition += 1;
-        let users = registry.users_held_here(|user| self.schema.lane_of(user) == self.number);
+        let users = registry.local_users(|user| self.schema.lane_of(user) == self.number);
         self.hash = Hash::Rewriting { users, first: true };
     }
 
     /// Those that were asked for within a lease: later, whoever has come back has come back.
-    fn recent(&self, mut removals: Vec<Going>) -> Vec<Going> {
+    fn recent(&self, mut kicks: Vec<Going>) -> Vec<Going> {
         let oldest = self.now.saturating_sub(self.ticks_per_ttl);
-        removals.retain(|going| going.asked >= oldest);
-        removals
+        kicks.retain(|going| going.asked >= oldest);
+        kicks
     }
 
     /// Nothing new, but for users who are to go.
-    fn tell_again(&self, removals: &[Going]) -> Command {
+    fn tell_again(&self, kicks: &[Going]) -> Command {
         let mut event = event::Writer::new(&self.schema.run, self.seq);
-        removals.iter().for_each(|going| event.removed(going.number, &going.removal));
+        kicks.iter().for_each(|going| event.removed(going.number, &going.kick));
         self.tell(event)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::broadcast::Announcer;
+use crate::broadcast::Broadcaster;
 use crate::presence::{Now, Settings};
 
 const TTL_TICKS: Tick = 100;
@@ -11,7 +11,7 @@ const TTL_TICKS: Tick = 100;
 /// A lane with the registry and the ticker that feed it.
 struct Bench {
     registry: Arc<Registry>,
-    announcer: Announcer,
+    broadcaster: Broadcaster,
     lane: Lane,
     tick: Tick,
 }
@@ -22,8 +22,8 @@ impl Bench {
         let registry = Arc::new(Registry::with_store(settings));
         let (node, run, ttl) = ("n1".to_owned(), "n1.1".to_owned(), Duration::from_secs(10));
         let schema = Arc::new(Schema { prefix: "p".to_owned(), lanes: 1, node, run, ttl });
-        let announcer = Announcer::new(Arc::clone(&registry), 1, Duration::from_millis(100), 0);
-        Self { registry, announcer, lane: Lane::new(schema, 0, TTL_TICKS, 7), tick: 0 }
+        let broadcaster = Broadcaster::new(Arc::clone(&registry), 1, Duration::from_millis(100), 0);
+        Self { registry, broadcaster, lane: Lane::new(schema, 0, TTL_TICKS, 7), tick: 0 }
     }
 
     /// One whose hash has been written.
@@ -37,8 +37,8 @@ impl Bench {
 
     fn pass(&mut self) {
         self.tick += 1;
-        self.announcer.tick(Now { tick: self.tick, unix_ms: self.tick * 100 });
-        for news in self.announcer.take_news() {
+        self.broadcaster.tick(Now { tick: self.tick, unix_ms: self.tick * 100 });
+        for news in self.broadcaster.take_store_events() {
             self.lane.record(news);
         }
         self.lane.expire(self.tick);
@@ -66,7 +66,7 @@ fn sets(commands: &[Command]) -> usize {
 #[test]
 fn a_join_is_one_pipeline_and_a_leave_is_one() {
     let mut bench = Bench::connected();
-    let session = bench.registry.hold_session("alice");
+    let session = bench.registry.open_unleased_session("alice");
     bench.registry.join(&session, "lobby", None, bench.now());
     bench.pass();
     let commands = bench.flush();
@@ -105,13 +105,13 @@ fn a_join_is_one_pipeline_and_a_leave_is_one() {
 #[test]
 fn a_key_is_renewed_once_in_half_a_lease_whatever_its_tabs_do() {
     let mut bench = Bench::connected();
-    let first = bench.registry.hold_session("alice");
+    let first = bench.registry.open_unleased_session("alice");
     bench.registry.join(&first, "lobby", None, bench.now());
     bench.pass();
     assert_eq!(sets(&bench.flush()), 1);
     let (mut written, mut last) = (0, bench.tick);
     for _ in 0..10 * TTL_TICKS {
-        let tab = bench.registry.hold_session("alice");
+        let tab = bench.registry.open_unleased_session("alice");
         bench.registry.join(&tab, "lobby", None, bench.now());
         bench.pass();
         bench.registry.end_session(&tab, Reason::Closed);
@@ -128,14 +128,15 @@ fn a_key_is_renewed_once_in_half_a_lease_whatever_its_tabs_do() {
 #[test]
 fn what_waits_is_bounded_by_who_was_here_and_who_is() {
     let mut bench = Bench::connected();
-    let known: Vec<_> = (0..100).map(|user| bench.registry.hold_session(&format!("known{user}"))).collect();
+    let known: Vec<_> = (0..100).map(|user| bench.registry.open_unleased_session(&format!("known{user}"))).collect();
     known.iter().for_each(|session| drop(bench.registry.join(session, "lobby", None, bench.now())));
     bench.pass();
     bench.flush();
     // The connection is lost, and whoever is here comes and goes for a long time.
     bench.lane.reconnected();
     for round in 0..200 {
-        let strangers: Vec<_> = (0..50).map(|user| bench.registry.hold_session(&format!("{round}-{user}"))).collect();
+        let strangers: Vec<_> =
+            (0..50).map(|user| bench.registry.open_unleased_session(&format!("{round}-{user}"))).collect();
         strangers.iter().for_each(|session| drop(bench.registry.join(session, "lobby", None, bench.now())));
         bench.pass();
         assert!(bench.lane.next_batch(&bench.registry, bench.tick).is_none());
@@ -151,7 +152,7 @@ fn what_waits_is_bounded_by_who_was_here_and_who_is() {
 #[test]
 fn a_batch_that_failed_is_written_again_as_things_are_by_then() {
     let mut bench = Bench::connected();
-    let session = bench.registry.hold_session("alice");
+    let session = bench.registry.open_unleased_session("alice");
     bench.registry.join(&session, "lobby", None, bench.now());
     bench.pass();
     let batch = bench.lane.next_batch(&bench.registry, bench.tick).unwrap();
@@ -193,7 +194,7 @@ fn what_is_said_while_nobody_can_be_told_has_a_bound() {
     let mut bench = Bench::new();
     let data: Box<str> = "x".repeat(10_000).into();
     for _ in 0..1000 {
-        bench.lane.record(News::Said(("lobby".into(), "alice".into()), data.clone()));
+        bench.lane.record(StoreEvent::RoomMessage(("lobby".into(), "alice".into()), data.clone()));
     }
     assert!(bench.lane.said_bytes <= MAX_SAID_BYTES && bench.lane.said.len() > 10);
 }
@@ -202,7 +203,7 @@ fn what_is_said_while_nobody_can_be_told_has_a_bound() {
 fn a_redis_that_refuses_to_be_written_has_nobody_remembered_for_ever() {
     let mut bench = Bench::connected();
     for round in 0..20 * TTL_TICKS {
-        let passing = bench.registry.hold_session(&format!("passing{round}"));
+        let passing = bench.registry.open_unleased_session(&format!("passing{round}"));
         bench.registry.join(&passing, "lobby", None, bench.now());
         bench.pass();
         // The hash has ended, and may not be written.
@@ -221,12 +222,12 @@ fn a_redis_that_refuses_to_be_written_has_nobody_remembered_for_ever() {
 #[test]
 fn who_is_gone_by_the_time_of_the_batch_is_not_told_of_as_held() {
     let mut bench = Bench::connected();
-    let session = bench.registry.hold_session("alice");
+    let session = bench.registry.open_unleased_session("alice");
     bench.registry.join(&session, "lobby", None, bench.now());
     bench.pass();
     bench.registry.end_session(&session, Reason::Closed);
     bench.tick += 1;
-    bench.announcer.tick(Now { tick: bench.tick, unix_ms: bench.tick * 100 });
+    bench.broadcaster.tick(Now { tick: bench.tick, unix_ms: bench.tick * 100 });
     assert!(bench.lane.next_batch(&bench.registry, bench.tick).is_some_and(|batch| {
         !batch.commands.iter().any(|command| matches!(command, Command::HashSet { .. } | Command::Publish { .. }))
     }));

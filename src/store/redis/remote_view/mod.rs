@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::event::{Event, Happened, Line};
 use super::schema::Schema;
 use crate::json::Reader;
-use crate::presence::kick::{MAX_WAITING, Recent, Removal};
+use crate::presence::kick::{Kick, MAX_WAITING, Recent};
 use crate::presence::{Reason, Registry, Remote, RunNumber};
 use reading::Known;
 
@@ -38,7 +38,7 @@ pub struct View {
     /// Somebody spoke who is not known yet.
     heard_stranger: bool,
     /// Users who are to go.
-    removals: Vec<Removal>,
+    kicks: Vec<Kick>,
 }
 
 /// One run.
@@ -50,7 +50,7 @@ struct Run {
     latest: Vec<u64>,
     /// Since when a hash of this edition has been whole and older than that, by lane: if it stays so, what was heard was not true.
     doubts: Vec<Option<(u64, u64)>>,
-    /// Removals that were passed on, by lane: they are told several times.
+    /// Kicks that were passed on, by lane: they are told several times.
     removed: Vec<Recent>,
     /// The number of the last message that was passed on, by lane: some are told twice.
     said: Vec<u64>,
@@ -82,7 +82,7 @@ impl View {
             in_touch_at_ms: 0,
             json: Reader::default(),
             heard_stranger: false,
-            removals: Vec::new(),
+            kicks: Vec::new(),
         }
     }
 
@@ -93,8 +93,8 @@ impl View {
     }
 
     /// Users who are to go because another node was asked for it.
-    pub fn take_removals(&mut self) -> Vec<Removal> {
-        std::mem::take(&mut self.removals)
+    pub fn take_kicks(&mut self) -> Vec<Kick> {
+        std::mem::take(&mut self.kicks)
     }
 
     /// The runs that are known, dead ones not.
@@ -131,18 +131,18 @@ impl View {
             run.doubts[lane] = None; // It goes on counting from there.
         }
         run.latest[lane] = run.latest[lane].max(event.seq);
-        for (id, removal) in &event.removals {
-            if self.removals.len() < MAX_WAITING && run.removed[lane].is_new(*id) {
-                self.removals.push(removal.clone());
+        for (id, kick) in &event.kicks {
+            if self.kicks.len() < MAX_WAITING && run.removed[lane].is_new(*id) {
+                self.kicks.push(kick.clone());
             }
         }
         // What was said stands in no hash, and must not wait until a gap is repaired.
         for Line { room, user, what } in event.lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
-            if let Happened::Said { number, data } = what
+            if let Happened::RoomMessage { number, data } = what
                 && *number > run.said[lane]
             {
                 run.said[lane] = *number;
-                self.registry.say_remote(room, user, data.as_str().into());
+                self.registry.publish_remote(room, user, data.as_str().into());
             }
         }
         let number = run.number;
@@ -257,7 +257,7 @@ impl View {
                         released.push(user.clone());
                     }
                 }
-                Happened::Said { .. } => {} // Passed on when it was heard.
+                Happened::RoomMessage { .. } => {} // Passed on when it was heard.
             }
         }
         released
@@ -288,14 +288,14 @@ mod tests {
         for (lane, user) in [(0, "alice"), (1, "bob"), (0, "alice"), (1, "bob")] {
             view.hear(lane, &format!("n2.1\t0\nremoved\t*:{user}\t1\tkicked"), 0);
         }
-        let users: Vec<_> = view.take_removals().into_iter().map(|removal| removal.user).collect();
+        let users: Vec<_> = view.take_kicks().into_iter().map(|kick| kick.user).collect();
         assert_eq!(users, ["alice".into(), "bob".into()] as [Arc<str>; 2]);
     }
 
     #[test]
     fn what_is_said_again_because_nobody_knew_is_heard_once() {
         let (registry, mut view) = view_of_another(1);
-        let alice = registry.hold_session("alice");
+        let alice = registry.open_unleased_session("alice");
         let room = registry.join(&alice, "lobby", None, Now { tick: 1, unix_ms: 1 });
         for (seq, number) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 3)] {
             view.hear(0, &format!("n2.1\t{seq}\nsaid\tlobby:alice\t{number}\t\"{number}\""), 0);
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn whoever_is_let_go_of_while_its_hash_is_read_has_its_key_written_again() {
         let (registry, mut view) = view_of_another(1);
-        let alice = registry.hold_session("alice");
+        let alice = registry.open_unleased_session("alice");
         registry.join(&alice, "lobby", None, Now { tick: 1, unix_ms: 1 });
         let head = |seq: u64| Some(Head { header: Header::Whole(seq), edition: 1 });
         let load = Load { run: "n2.1".to_owned(), lane: 0 };
