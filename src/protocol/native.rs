@@ -340,7 +340,7 @@ pub fn encode_snapshot(room: &Room) -> Arc<[Bytes]> {
                     buffer.put_slice(b",\"members\":[");
                     let members: Vec<_> = roster.members_after(after.as_deref()).take(PAGE_MEMBERS).collect();
                     put_list(buffer, &members, |buffer, (user, state)| {
-                        put_member(buffer, user, state.map(State::as_str))
+                        put_member(buffer, user, state.map(State::as_str));
                     });
                     after = members.last().map(|(user, _)| Arc::clone(user));
                 });
