@@ -147,10 +147,6 @@ impl Node {
         self.process.output().join("\n")
     }
 
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        self.process.resident_bytes()
-    }
-
     /// Waits for a condition.
     pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;

@@ -1,8 +1,6 @@
 //! Property: whatever bytes a client sends, the server goes on serving others, sends only well-formed frames, and
 //! tells observers nothing that contradicts itself. The cases are the same in every run.
 
-mod common;
-
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
@@ -11,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tokio::runtime::Runtime;
 
-use common::raw::upgrade_request;
-use common::{Frame, Mirror, RawClient, TestServer};
+use crate::common::raw::upgrade_request;
+use crate::common::{Frame, Mirror, RawClient, TestServer};
 
 /// Enough to reach every branch of the decoders many times over, and done in a few seconds.
 const CASES: u32 = 400;
@@ -222,7 +220,7 @@ fn any_body_of_a_request() {
     let kind = prop::sample::select(vec!["application/json", "application/x-www-form-urlencoded", "x"]);
     let path = prop::sample::select(vec!["/heartbeat", "/v1/users/status"]);
     check(&(path, kind, body), |(path, kind, body), address| async move {
-        let response = common::http::request(address, "POST", path, &[("content-type", kind)], &body).await;
+        let response = crate::common::http::request(address, "POST", path, &[("content-type", kind)], &body).await;
         assert!(matches!(response.status, 200 | 400 | 415 | 422), "{response:?}");
     });
 }

@@ -1,13 +1,11 @@
 //! The same room seen through all dialects at once: whoever comes, speaks and goes through any of them, all agree in the end.
 
-mod common;
-
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use common::{DEADLINE, Feed, Mirror, TestServer, UserList};
+use crate::common::{DEADLINE, Feed, Mirror, TestServer, UserList};
 
 /// Somebody who looks at the lobby in each way there is.
 struct Observers {

@@ -1,10 +1,8 @@
 //! PROTOCOLS section 1, `message`: what members say goes to all who look, with the tick and in order.
 
-mod common;
-
 use serde_json::{Value, json};
 
-use common::{Feed, Mirror, TestServer};
+use crate::common::{Feed, Mirror, TestServer};
 
 fn say(room: &str, data: &Value) -> Value {
     json!({"type": "message", "room": room, "data": data})

@@ -1,13 +1,11 @@
 //! PROTOCOLS section 1, `watch`: named users, wherever they are, also those who are not there.
 
-mod common;
-
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use common::{DEADLINE, Mirror, SHORT_LEASE, TestServer};
+use crate::common::{DEADLINE, Mirror, SHORT_LEASE, TestServer};
 
 fn watch(users: &[&str]) -> Value {
     json!({"type": "watch", "users": users})

@@ -1,11 +1,9 @@
 //! PROTOCOLS section 1, what is not understood: every error code, and that the connection goes on after it.
 
-mod common;
-
 use serde_json::{Value, json};
 
-use common::frame::glued;
-use common::{Frame, Mirror, TestServer, room};
+use crate::common::frame::glued;
+use crate::common::{Frame, Mirror, TestServer, room};
 
 /// Sends a message, expects this error code, and checks that the connection is still in step.
 async fn check(mirror: &mut Mirror, text: &str, code: &str) -> Value {
@@ -254,7 +252,7 @@ async fn ten_thousand_joins_by_one_connection_are_a_hundred() {
     let mut listed = server.get("/v1/rooms").await.json();
     let mut rooms = listed["rooms"].as_array().expect("rooms").len();
     while let Some(next) = listed["next"].as_str() {
-        let path = format!("/v1/rooms?after={}", common::encoded(next));
+        let path = format!("/v1/rooms?after={}", crate::common::encoded(next));
         listed = server.get(&path).await.json();
         rooms += listed["rooms"].as_array().expect("rooms").len();
     }

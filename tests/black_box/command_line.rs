@@ -1,7 +1,5 @@
 //! The binary as it is typed: help, bad configuration, environment, a taken port, signals, logs.
 
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Output, Stdio};
@@ -9,8 +7,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use common::process::{Process, command, finish};
-use common::{DEADLINE, Mirror, UserList};
+use crate::common::process::{Process, command, finish};
+use crate::common::{DEADLINE, Mirror, UserList};
 
 /// EX_USAGE would be 64 in sysexits.h: what bad configuration ends with.
 const BAD_CONFIGURATION: i32 = 64;
@@ -147,7 +145,7 @@ async fn the_environment_is_used_and_flags_win_over_it() {
 async fn the_url_is_printed_and_works() {
     let mut process = Process::start(&["--workers", "1"]);
     let address = process.address();
-    let page = common::http::request(address, "GET", "/", &[], b"").await;
+    let page = crate::common::http::request(address, "GET", "/", &[], b"").await;
     assert_eq!(page.status, 200);
     let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
     assert_eq!(alice.welcome["ttl_ms"], 10_000, "the documented default");
@@ -202,7 +200,7 @@ async fn json_logs_are_json() {
     let address = process.address();
     let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
     alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
-    let _ = common::http::request(address, "GET", "/nothing", &[], b"").await;
+    let _ = crate::common::http::request(address, "GET", "/nothing", &[], b"").await;
     process.signal("TERM");
     assert!(process.ended().success());
     // The line for people with the URL goes to standard output when logs go to standard error.

@@ -1,13 +1,11 @@
 //! RFC 6455 where clients break it: each violation closes with its code, everything legal is served. The Autobahn
 //! cases (`scripts/conformance`) do not send unmasked frames and know nothing of our limits; these tests do.
 
-mod common;
-
 use serde_json::json;
 
-use common::frame::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, glued};
-use common::raw::{self, ACCEPT};
-use common::{Frame, RawClient, TestServer};
+use crate::common::frame::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, glued};
+use crate::common::raw::{self, ACCEPT};
+use crate::common::{Frame, RawClient, TestServer};
 
 /// The largest message, in one frame or in fragments together.
 const MESSAGE_LIMIT: usize = 16 * 1024;

@@ -1,13 +1,11 @@
 //! What happens after the end has begun: a connection that is being closed does nothing any more and leaves nothing behind.
 
-mod common;
-
 use std::time::Duration;
 
 use serde_json::json;
 
-use common::frame::{BINARY, CLOSE, TEXT, glued};
-use common::{DEADLINE, Frame, RawClient, TestServer};
+use crate::common::frame::{BINARY, CLOSE, TEXT, glued};
+use crate::common::{DEADLINE, Frame, RawClient, TestServer};
 
 /// Waits until the server counts no connection, no room and no socket but the one that asks.
 async fn wait_until_empty(server: &TestServer) {

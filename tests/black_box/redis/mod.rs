@@ -1,8 +1,4 @@
-//! Many nodes on one Redis, and what happens when any of them fails: black-box tests on real processes. One binary, so that
-//! tests that mostly wait do so side by side.
-
-#[path = "../common/mod.rs"]
-mod common;
+//! Several nodes on one Redis or one Redis Cluster, and what happens when any of them fails. The tests run real processes.
 
 /// Runs each of these functions on one Redis and on a Redis Cluster.
 macro_rules! on_both {
@@ -31,5 +27,5 @@ mod keys;
 mod nodes;
 mod outages;
 mod partition;
-mod people;
 mod starting;
+mod user_features;

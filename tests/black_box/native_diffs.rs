@@ -1,13 +1,11 @@
 //! PROTOCOLS section 1, what observers are told: snapshots, diffs, counts, resume, heartbeats. One test a rule.
 //! Contiguous `seq`, sorted members and left-out empty lists are asserted by every `Mirror` on every message.
 
-mod common;
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use common::{Mirror, RawClient, TestServer, room};
+use crate::common::{Mirror, RawClient, TestServer, room};
 
 /// A tick long enough that messages sent together are handled between two of them.
 const SLOW_TICK: [&str; 2] = ["--tick", "400ms"];
@@ -306,7 +304,7 @@ async fn messages_in_one_segment_are_handled_one_by_one() {
 #[tokio::test]
 async fn bytes_glued_to_the_upgrade_request_are_messages() {
     let server = TestServer::start(&[]);
-    let join = common::Frame::text(r#"{"type":"join","room":"lobby"}"#).encode();
+    let join = crate::common::Frame::text(r#"{"type":"join","room":"lobby"}"#).encode();
     let path = "/v1/connect?user=hasty";
     // Whole, and cut in the middle of the frame.
     for cut in [join.len(), 9, 1] {

@@ -1,14 +1,12 @@
 //! PROTOCOLS section 5: chat (`/ws`). One test a rule.
 
-mod common;
-
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use common::frame::{BINARY, CLOSE, PING, TEXT};
-use common::{DEADLINE, Feed, Frame, RawClient, TestServer};
+use crate::common::frame::{BINARY, CLOSE, PING, TEXT};
+use crate::common::{DEADLINE, Feed, Frame, RawClient, TestServer};
 
 fn join(user: &str) -> Value {
     json!({"type": "join", "payload": {"user": user}})

@@ -2,10 +2,8 @@
 //! lost messages. When it has been quiet for a while, every node shows whom the model knows, and all show the same. And whatever
 //! happens to Redis alone, nobody is ever seen leaving who is there.
 
-mod simulation;
-
+use crate::simulation::{Step, World};
 use proptest::prelude::*;
-use simulation::{Step, World};
 
 fn step() -> impl Strategy<Value = Step> {
     let (node, user, room) = (0..3usize, 0..4usize, 0..2usize);

@@ -1,13 +1,11 @@
 //! PROTOCOLS sections 2 and 3: online users over WebSocket (`/ws/{user_id}`) and over REST (`/heartbeat`,
 //! `/online_users`), and that all dialects meet in the lobby. One test a rule.
 
-mod common;
-
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
-use common::{RawClient, SHORT_LEASE, TestServer, frame};
+use crate::common::{RawClient, SHORT_LEASE, TestServer, frame};
 
 #[tokio::test]
 async fn the_list_comes_on_connect_and_on_change_to_everyone() {
@@ -74,8 +72,8 @@ async fn anything_else_is_an_unknown_message() {
 async fn the_answers_are_written_as_the_seed_writes_them() {
     let server = TestServer::start(&[]);
     let mut alice = RawClient::open(server.address(), "/ws/alice").await;
-    alice.send_frame(&common::Frame::text("heartbeat")).await;
-    alice.send_frame(&common::Frame::text("nonsense")).await;
+    alice.send_frame(&crate::common::Frame::text("heartbeat")).await;
+    alice.send_frame(&crate::common::Frame::text("nonsense")).await;
     let mut texts = Vec::new();
     while texts.len() < 3 {
         let frame = alice.answer().await;
@@ -99,7 +97,7 @@ async fn the_user_id_is_percent_decoded_and_checked() {
     odd.wait_until("itself", |odd| odd.users == ["a/b \"ü\" 😀"]).await;
     let long = "x".repeat(129);
     for path in ["/ws/a%00b", "/ws/a%0Ab", "/ws/%FF", "/ws/", &format!("/ws/{long}")] {
-        let response = common::raw::refused(server.address(), path, &[]).await;
+        let response = crate::common::raw::refused(server.address(), path, &[]).await;
         // An empty id is no id: there is nothing at that path, or it is a bad one.
         let status = if path == "/ws/" { response.status } else { 400 };
         assert!(status == 400 || status == 404, "{path}: {response:?}");
@@ -112,7 +110,7 @@ async fn the_user_id_is_percent_decoded_and_checked() {
 async fn binary_messages_close_with_1003() {
     let server = TestServer::start(&[]);
     let mut alice = RawClient::open(server.address(), "/ws/alice").await;
-    alice.send_frame(&common::Frame::new(frame::BINARY, "heartbeat")).await;
+    alice.send_frame(&crate::common::Frame::new(frame::BINARY, "heartbeat")).await;
     assert_eq!(alice.closed().await, Some(1003));
     server.stop().await;
 }
@@ -186,7 +184,7 @@ async fn a_rest_heartbeat_is_a_form_or_json() {
     assert_eq!((answer.status, answer.json()), (200, success.clone()));
     let headers = [("content-type", "Application/JSON; charset=utf-8")];
     let body = br#"{"user_id":"charset"}"#;
-    let answer = common::http::request(server.address(), "POST", "/heartbeat", &headers, body).await;
+    let answer = crate::common::http::request(server.address(), "POST", "/heartbeat", &headers, body).await;
     assert_eq!((answer.status, answer.json()), (200, success));
     let users = server.get("/online_users").await.json();
     assert_eq!(users, json!({"online_users": ["charset", "form uüser", "json \"user\""]}));
@@ -273,7 +271,7 @@ async fn a_missing_or_bad_user_id_is_422() {
     let headers = [("content-type", "application/json")];
     for body in [&b"{"[..], b"", b"\xFF\xFE", b"{\"user_id\":\"\xFF\"}"] {
         let path = "/heartbeat";
-        common::http::request(server.address(), "POST", path, &headers, body).await.error(422);
+        crate::common::http::request(server.address(), "POST", path, &headers, body).await.error(422);
     }
     assert_eq!(server.get("/online_users").await.json(), json!({"online_users": []}));
     server.stop().await;

@@ -1,13 +1,11 @@
 //! Stopping and being full: 1012 for everybody at the end, in bounded time whatever clients do, and 1013 for whoever
 //! is one too many.
 
-mod common;
-
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use common::{DEADLINE, Mirror, RawClient, TestServer, UserList, http};
+use crate::common::{DEADLINE, Mirror, RawClient, TestServer, UserList, http};
 
 #[tokio::test]
 async fn every_client_is_told_1012_and_run_returns() {
@@ -78,7 +76,7 @@ async fn one_connection_too_many_is_closed_with_1013() {
     loop {
         let mut dave = RawClient::open(address, "/v1/connect?user=dave").await;
         let first = dave.answer().await;
-        if first.opcode == common::frame::TEXT {
+        if first.opcode == crate::common::frame::TEXT {
             break;
         }
         assert!(tokio::time::Instant::now() < deadline, "the place was not freed");

@@ -1,11 +1,9 @@
 //! PROTOCOLS section 6: signing in and out with `--dev-login`, and `POST /v1/users/{user}/kick` with `--admin-token`.
 
-mod common;
-
 use serde_json::{Value, json};
 
-use common::http::{self, Response};
-use common::{Frame, Mirror, RawClient, TestServer, raw};
+use crate::common::http::{self, Response};
+use crate::common::{Frame, Mirror, RawClient, TestServer, raw};
 
 const DEV: [&str; 1] = ["--dev-login"];
 const TOKEN: &str = "a token for tests only";

@@ -1,10 +1,8 @@
 //! PROTOCOLS section 1, who is present: welcome, join, leave, observe, state, several connections. One test a rule.
 
-mod common;
-
 use serde_json::{Value, json};
 
-use common::{Mirror, RawClient, TestServer, encoded, room};
+use crate::common::{Mirror, RawClient, TestServer, encoded, room};
 
 #[tokio::test]
 async fn welcome_is_the_first_frame_and_complete() {
@@ -287,7 +285,7 @@ async fn bad_users_and_rooms_are_refused_before_the_upgrade() {
         format!("/v1/connect?user=alice&room={long}"),
     ];
     for path in cases {
-        common::raw::refused(server.address(), &path, &[]).await.error(400);
+        crate::common::raw::refused(server.address(), &path, &[]).await.error(400);
     }
     assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([]), "nobody got in");
     server.stop().await;

@@ -1,10 +1,8 @@
 //! PROTOCOLS section 7 and the common rules about HTTP: answers, errors, limits. One test a rule.
 
-mod common;
-
 use serde_json::{Value, json};
 
-use common::{Mirror, TestServer, encoded, http, room};
+use crate::common::{Mirror, TestServer, encoded, http, room};
 
 #[tokio::test]
 async fn members_carry_state_and_where_the_room_stands() {

@@ -1,13 +1,11 @@
 //! Many at once: a thousand connections, paged snapshots, and a random schedule after which every mirror has to be
 //! what the registry says.
 
-mod common;
-
 use futures_util::future::join_all;
 use serde_json::json;
 
-use common::room::PAGE_LIMIT;
-use common::{Mirror, TestServer};
+use crate::common::room::PAGE_LIMIT;
+use crate::common::{Mirror, TestServer};
 
 /// Heartbeats over REST for many users, some hundred at a time: the first of a user is answered at the next tick.
 async fn beat_all(server: &TestServer, users: &[String]) {
@@ -183,7 +181,7 @@ async fn a_random_schedule_ends_in_agreement() {
         let meant = clients.iter().filter_map(|(client, expected)| {
             expected.states[at].map(|step| (client.user.clone(), Some(json!({ "step": step }))))
         });
-        let meant: common::Members = meant.collect();
+        let meant: crate::common::Members = meant.collect();
         watcher.wait_until("what was meant", |watcher| watcher.mirrors(room, &meant)).await;
         for (client, expected) in &mut clients {
             if expected.states[at].is_some() {

@@ -1,15 +1,13 @@
 //! Leases: who counts as alive, what ends a presence and with which reason. These tests wait for leases of a second
 //! to run out; what is waited for is always a message, and spans are only slept through to show that nothing happens.
 
-mod common;
-
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::sleep;
 
-use common::frame::{CLOSE, PING};
-use common::{Frame, Mirror, SHORT_LEASE, TestServer};
+use crate::common::frame::{CLOSE, PING};
+use crate::common::{Frame, Mirror, SHORT_LEASE, TestServer};
 
 /// Long enough for several leases of `SHORT_LEASE`.
 const THREE_LEASES: Duration = Duration::from_secs(3);
@@ -51,7 +49,7 @@ async fn a_silent_client_is_pinged_then_times_out_and_is_dropped() {
 #[tokio::test]
 async fn a_silent_client_of_the_online_users_dialect_is_dropped_too() {
     let server = TestServer::start(&SHORT_LEASE);
-    let mut silent = common::RawClient::open(server.address(), "/ws/silent").await;
+    let mut silent = crate::common::RawClient::open(server.address(), "/ws/silent").await;
     let mut pings = 0;
     while let Some(frame) = silent.frame().await {
         pings += usize::from(frame.opcode == PING);
@@ -70,7 +68,7 @@ async fn any_frame_is_a_sign_of_life() {
         ("json", Frame::text(r#"{"type":"heartbeat"}"#)),
         ("error", Frame::text("nonsense")),
         ("ping", Frame::new(PING, "")),
-        ("pong", Frame::new(common::frame::PONG, "")),
+        ("pong", Frame::new(crate::common::frame::PONG, "")),
     ];
     let mut clients = Vec::new();
     for (user, _) in &frames {

@@ -1,11 +1,9 @@
 //! Clients that stop reading while much happens: each is skipped forward to what is true now, and nobody else waits.
 
-mod common;
-
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use common::{Mirror, TestServer, UserList};
+use crate::common::{Mirror, TestServer, UserList};
 
 /// Each round brings some 60 KB: a few are more than all buffers between the server and a client that reads nothing.
 const BUSY_USERS: usize = 60;

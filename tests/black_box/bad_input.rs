@@ -2,15 +2,13 @@
 //! else notices. Single frames that break RFC 6455 are in `websocket.rs`, messages that break the dialect in
 //! `native_errors.rs`.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
 
-use common::frame::{CONTINUATION, PING, TEXT};
-use common::{Frame, Mirror, Process, RawClient, TestServer, http};
+use crate::common::frame::{CONTINUATION, PING, TEXT};
+use crate::common::{Frame, Mirror, Process, RawClient, TestServer, http};
 
 /// Growth of the server's memory that counts as none: noise of the allocator and of the first connections.
 const FLAT_BYTES: u64 = 12 << 20;
@@ -65,7 +63,7 @@ async fn a_flood_of_pings_nobody_reads_the_pongs_of() {
     let mut watched = Watched::start(&[]).await;
     let mut flooder = watched.raw("flooder").await;
     // 100,000 pings of 125 bytes: 13 MB of pongs that have nowhere to go.
-    let pings = common::frame::glued(&vec![Frame::new(PING, vec![b'p'; 125]); 1000]);
+    let pings = crate::common::frame::glued(&vec![Frame::new(PING, vec![b'p'; 125]); 1000]);
     for _ in 0..100 {
         if !flooder.send_if_taken(&pings, PATIENCE).await {
             break;
@@ -81,7 +79,7 @@ async fn a_flood_of_messages_nobody_reads_the_answers_of() {
     let mut watched = Watched::start(&[]).await;
     let mut flooder = watched.raw("flooder").await;
     let nonsense = Frame::text(&json!({"type": "x".repeat(1000)}).to_string());
-    let messages = common::frame::glued(&vec![nonsense; 100]);
+    let messages = crate::common::frame::glued(&vec![nonsense; 100]);
     for _ in 0..200 {
         if !flooder.send_if_taken(&messages, PATIENCE).await {
             break;
@@ -92,7 +90,7 @@ async fn a_flood_of_messages_nobody_reads_the_answers_of() {
     resyncing.send_json(&json!({"type": "join", "room": "lobby"})).await;
     let resync = Frame::text(&json!({"type": "resync", "room": "lobby"}).to_string());
     for _ in 0..100 {
-        if !resyncing.send_if_taken(&common::frame::glued(&vec![resync.clone(); 500]), PATIENCE).await {
+        if !resyncing.send_if_taken(&crate::common::frame::glued(&vec![resync.clone(); 500]), PATIENCE).await {
             break;
         }
     }
@@ -180,7 +178,7 @@ async fn a_connection_that_says_nothing_is_cut_off() {
     let server = TestServer::start(&["--header-timeout", "4s"]);
     let mut upgraded = server.raw("upgraded").await;
     let mut silent = RawClient::tcp(server.address()).await;
-    assert!(silent.is_over_within(common::DEADLINE).await, "half-open sockets are not kept");
+    assert!(silent.is_over_within(crate::common::DEADLINE).await, "half-open sockets are not kept");
     // It came earlier, and is not under that timeout.
     assert!(upgraded.is_served().await);
     server.stop().await;
@@ -193,7 +191,7 @@ async fn a_body_that_never_comes_is_cut_off() {
     let head = "POST /heartbeat HTTP/1.1\r\nhost: localhost\r\n\
         content-type: application/x-www-form-urlencoded\r\ncontent-length: 13\r\n\r\nuser_id=";
     slow.send(head.as_bytes()).await;
-    assert!(slow.is_over_within(common::DEADLINE).await, "half a request is not kept");
+    assert!(slow.is_over_within(crate::common::DEADLINE).await, "half a request is not kept");
     server.stop().await;
 }
 
@@ -201,7 +199,7 @@ async fn a_body_that_never_comes_is_cut_off() {
 async fn nul_and_other_control_characters_in_ids_reach_no_room() {
     let server = TestServer::start(&[]);
     for path in ["/v1/connect?user=a%00", "/v1/connect?user=a&room=%1F", "/ws/%00", "/ws/a%7F"] {
-        common::raw::refused(server.address(), path, &[]).await.error(400);
+        crate::common::raw::refused(server.address(), path, &[]).await.error(400);
     }
     let mut alice = server.enter("alice", "lobby").await;
     let error = alice.error_of(r#"{"type":"join","room":"a\u0000b"}"#).await;

@@ -1,7 +1,5 @@
 //! PROTOCOLS section 4: online status (`/ws-online-status`). One test a rule.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -10,8 +8,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use common::frame::{BINARY, CLOSE, PING, PONG};
-use common::{Feed, Frame, Mirror, RawClient, TestServer, raw};
+use crate::common::frame::{BINARY, CLOSE, PING, PONG};
+use crate::common::{Feed, Frame, Mirror, RawClient, TestServer, raw};
 
 fn path(user: &str) -> String {
     format!("/ws-online-status?userId={user}")
@@ -350,7 +348,7 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
     let last = ["\"fast\"", "\"hung\"", "\"marker\""];
     slow.wait_until("the truth of now", |slow| slow.shows(&last)).await;
     // The other never reads: it is dropped while what waits for it is still little.
-    let deadline = Instant::now() + common::DEADLINE;
+    let deadline = Instant::now() + crate::common::DEADLINE;
     while server.get("/v1/stats").await.json()["connections_too_slow"] == json!(0) {
         assert!(Instant::now() < deadline, "it was not dropped");
         churn(&guests, &mut fast, 6).await;

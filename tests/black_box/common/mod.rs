@@ -1,45 +1,43 @@
 //! What the black-box tests share: a real server on port 0, clients that mirror what they are told, a client that
 //! may break every rule, and a little HTTP. Nothing here looks into the server; all of it speaks the wire.
-#![allow(dead_code, reason = "every test binary uses its own part of this module")]
-#![allow(unused_imports, reason = "every test binary uses its own part of this module")]
 
-pub(crate) mod feed;
+pub(crate) mod event_client;
 pub(crate) mod frame;
 pub(crate) mod http;
 pub(crate) mod mirror;
 pub(crate) mod node;
 pub(crate) mod process;
-pub(crate) mod promise;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod redis_cluster;
 pub(crate) mod resp;
 pub(crate) mod room;
+pub(crate) mod room_observer;
 pub(crate) mod server;
 pub(crate) mod socket;
 pub(crate) mod store;
+pub(crate) mod tick_deadline;
 pub(crate) mod tls;
 pub(crate) mod user_list;
-pub(crate) mod witness;
 
 use std::time::Duration;
 
-pub(crate) use feed::Feed;
+pub(crate) use event_client::Feed;
 pub(crate) use frame::Frame;
 pub(crate) use mirror::Mirror;
 pub(crate) use node::{LONGER, Node, SHORT, TTL};
 pub(crate) use process::Process;
-pub(crate) use promise::Promise;
 pub(crate) use proxy::{Mode, Proxy};
 pub(crate) use raw::RawClient;
 pub(crate) use redis::Redis;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use room::Members;
+pub(crate) use room_observer::{Edge, Witnesses};
 pub(crate) use server::TestServer;
 pub(crate) use store::Store;
+pub(crate) use tick_deadline::Promise;
 pub(crate) use user_list::UserList;
-pub(crate) use witness::{Edge, Witnesses};
 
 /// How long anything may take before a test gives up. Reached only by failures: it is generous on purpose, so that
 /// a loaded machine makes tests slower and not red.
