@@ -29,7 +29,7 @@ impl Args {
                 Self { redis_lanes: Some(_), .. } => "--redis-lanes",
                 _ => return Ok(None),
             };
-            return invalid(format!("{flag} says how to use Redis, and --redis URL does not publish which"));
+            return invalid(format!("{flag} says how to use Redis, and --redis URL does not say which"));
         }
         for url in &self.redis {
             if let Err(error) = redis::link::check_url(url) {

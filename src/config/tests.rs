@@ -42,7 +42,7 @@ fn relations_are_checked_and_stated() {
     check(&["--redis", "redis://127.0.0.1:1", "--redis-prefix", "a{b"], Err("--redis-prefix"));
     check(&["--redis", "redis://127.0.0.1:1", "--node-id", "a b"], Err("--node-id"));
     check(&["--redis", "redis://127.0.0.1:1", "--ttl", "999ms"], Err("at least 1s"));
-    check(&["--redis-cluster"], Err("--redis URL does not publish which"));
+    check(&["--redis-cluster"], Err("--redis URL does not say which"));
     let key = "k".repeat(MIN_KEY_BYTES);
     check(&["--dev-login", "--session-key", &key], Ok(()));
     check(&["--session-key", &key], Err("with --dev-login only"));
