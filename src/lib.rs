@@ -1,13 +1,15 @@
-//! rollcall: a presence engine. Who is here, right now?
+//! rollcall: a presence server. Who is online right now?
 //!
-//! *In*: [`acceptor`] takes a socket, [`http`] serves it until it becomes a WebSocket, [`worker`] parks it as a [`connection`]. Bytes
-//! become frames ([`socket`]), frames become commands ([`dialect`]), commands change who is where ([`presence`]) and mark it.
+//! *In*: [`http`] serves a new socket until it becomes a WebSocket; then a [`worker`] keeps it as a [`connection`]. Bytes
+//! become messages ([`websocket`]), messages become commands ([`protocol`]), and commands change [`presence`] and mark the
+//! rooms that changed.
 //!
-//! *Out*: every 100 ms [`server`] has [`tick`] end leases, settle the marked rooms and encode each change once; every worker gets
-//! one batch, and [`fanout`] writes it to those who look. What sessions here did goes to the [`store`], which also brings what other
-//! nodes hold.
+//! *Out*: on each tick [`server`] has [`broadcast`] end leases, settle the marked rooms and encode each change once. Each
+//! worker receives one batch, and [`fanout`] writes it to the observers. The [`store`] receives what the sessions of this
+//! node changed, and reports the members on other nodes.
 //!
-//! ARCHITECTURE.md says what the parts must never do, and why they are as they are.
+//! The modules are listed in their dependency order: a module imports only from those before it. ARCHITECTURE.md has the
+//! map and the invariants.
 
 pub mod deadline;
 pub mod inline_vec;
