@@ -74,8 +74,8 @@ fn serve(
 /// Does what the ticker says until the worker has drained or the ticker is gone.
 async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Signal>, stop_accepting: impl Fn()) {
     let config = &worker.node.config;
-    let waves = config.ticks(config.drain.mul_f64(0.6)).max(1) as usize;
-    let last_requests = config.ticks(config.drain.mul_f64(0.8));
+    let waves = config.ticks(config.limits.drain.mul_f64(0.6)).max(1) as usize;
+    let last_requests = config.ticks(config.limits.drain.mul_f64(0.8));
     let (mut wave, mut drained) = (0, 0);
     while let Some(message) = messages.recv().await {
         match message {
@@ -114,9 +114,12 @@ async fn work(worker: &Rc<Worker>, mut messages: mpsc::Receiver<Signal>, stop_ac
 async fn accept(listener: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>) {
     let (mut warned, mut in_a_row) = (false, 0usize);
     loop {
-        if worker.node.sockets.load(Ordering::Relaxed) >= worker.node.config.max_sockets() {
+        if worker.node.sockets.load(Ordering::Relaxed) >= worker.node.config.limits.max_sockets() {
             if !std::mem::replace(&mut warned, true) {
-                warn!(sockets = worker.node.config.max_sockets(), "all sockets are in use, further clients wait");
+                warn!(
+                    sockets = worker.node.config.limits.max_sockets(),
+                    "all sockets are in use, further clients wait"
+                );
             }
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;

@@ -49,7 +49,7 @@ fn end(result: anyhow::Result<()>) -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let (workers, connections) = (config.workers, config.max_connections);
+    let (workers, connections) = (config.limits.workers, config.limits.max_connections);
     let server = Server::bind(config)?;
     let (address, status_address) = (server.local_addr(), server.status_addr());
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -113,10 +113,10 @@ fn start_log(config: &Config, writer: NonBlocking) {
     // A log line that cannot be written is lost: reporting that on the same broken pipe would end the process.
     let log = tracing_subscriber::fmt()
         .log_internal_errors(false)
-        .with_env_filter(EnvFilter::new(&config.log))
+        .with_env_filter(EnvFilter::new(&config.log.filter))
         .with_writer(writer);
     let log = log.with_ansi(std::io::stderr().is_terminal());
-    match config.log_format {
+    match config.log.format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
     }

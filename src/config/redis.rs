@@ -1,27 +1,58 @@
-//! What is said about Redis, checked: nothing is connected to yet.
+//! How to use Redis. Nothing is connected to yet.
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
-use super::{Args, ConfigError, show};
+use clap::builder::BoolishValueParser;
+
+use super::{ConfigError, Presence, require};
 use crate::store::redis;
 
-/// The shortest lease that nodes can keep for each other.
-const MIN_SHARED_TTL: Duration = Duration::from_secs(1);
-/// The longest node id, or prefix of keys.
+/// The longest node id and the longest key prefix.
 const MAX_WORD_BYTES: usize = 64;
 
-impl Args {
+/// The settings as typed.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Several nodes (Redis)")]
+pub struct RedisArgs {
+    /// Share presence with other nodes through Redis or Valkey; repeat the flag to name several servers of one cluster [default:
+    /// memory, a single node]
+    #[arg(long, env = "ROLLCALL_REDIS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
+    pub redis: Vec<String>,
+
+    /// The URL of --redis belongs to a Redis Cluster
+    #[arg(long, env = "ROLLCALL_REDIS_CLUSTER", value_parser = BoolishValueParser::new())]
+    pub redis_cluster: bool,
+
+    /// Start even if Redis is unreachable; run standalone until it comes back
+    #[arg(long, env = "ROLLCALL_REDIS_OPTIONAL", value_parser = BoolishValueParser::new())]
+    pub redis_optional: bool,
+
+    /// Prefix of every key in Redis
+    #[arg(long, env = "ROLLCALL_REDIS_PREFIX", default_value = "presence", value_name = "WORD")]
+    pub redis_prefix: String,
+
+    /// Number of lanes that users are spread over in Redis; the same on all nodes [default: 1; 16 on a cluster]
+    #[arg(long, env = "ROLLCALL_REDIS_LANES", value_name = "N")]
+    pub redis_lanes: Option<NonZeroUsize>,
+
+    /// Name of this node, unique among the nodes that share a Redis: letters, digits, `-`, `_` and `.` [default: a new name at each
+    /// start]
+    #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "NAME")]
+    pub node_id: Option<String>,
+}
+
+impl RedisArgs {
+    /// The name of this node, if one is given.
+    pub(super) fn node_id(&self) -> Result<Option<String>, ConfigError> {
+        let id = self.node_id.as_deref().unwrap_or("unnamed");
+        require(is_word(id, &['-', '_', '.']), || {
+            format!("--node-id {id:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_` and `.`")
+        })?;
+        Ok(self.node_id.clone())
+    }
+
     /// How to use Redis, if it is to be used.
-    pub(super) fn redis(&self) -> Result<Option<redis::Options>, ConfigError> {
-        let invalid = |message: String| Err(ConfigError::Invalid(message));
-        if let Some(node) = &self.node_id
-            && !is_word(node, &['-', '_', '.'])
-        {
-            return invalid(format!(
-                "--node-id {node:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_` and `.`"
-            ));
-        }
+    pub(super) fn check(self, presence: &Presence) -> Result<Option<redis::Options>, ConfigError> {
         if self.redis.is_empty() {
             let flag = match self {
                 Self { redis_cluster: true, .. } => "--redis-cluster",
@@ -29,41 +60,32 @@ impl Args {
                 Self { redis_lanes: Some(_), .. } => "--redis-lanes",
                 _ => return Ok(None),
             };
-            return invalid(format!("{flag} says how to use Redis, and --redis URL does not say which"));
+            return Err(ConfigError::Invalid(format!("{flag} is given without --redis URL: it says how to use Redis")));
         }
         for url in &self.redis {
-            if let Err(error) = redis::link::check_url(url) {
-                // The URL itself may hold a password.
-                return invalid(format!("--redis {error}"));
-            }
+            // The URL itself may hold a password.
+            redis::link::check_url(url).map_err(|error| ConfigError::Invalid(format!("--redis {error}")))?;
         }
-        if !is_word(&self.redis_prefix, &['-', '_', '.', ':']) {
-            return invalid(format!(
+        require(is_word(&self.redis_prefix, &['-', '_', '.', ':']), || {
+            format!(
                 "--redis-prefix {:?} must be 1 to {MAX_WORD_BYTES} letters, digits, `-`, `_`, `.` and `:`",
                 self.redis_prefix
-            ));
-        }
-        if self.ttl < MIN_SHARED_TTL {
-            return invalid(format!(
-                "--ttl is {} and --redis is given: it must be at least {}, or a hiccup of Redis would look like a dead node",
-                show(self.ttl),
-                show(MIN_SHARED_TTL)
-            ));
-        }
+            )
+        })?;
         let cluster = self.redis_cluster || self.redis.len() > 1;
         let lanes = self.redis_lanes.map_or(if cluster { redis::CLUSTER_LANES } else { 1 }, NonZeroUsize::get);
-        if lanes > redis::MAX_LANES {
-            return invalid(format!("--redis-lanes must be at most {}: each has two connections", redis::MAX_LANES));
-        }
+        require(lanes <= redis::MAX_LANES, || {
+            format!("--redis-lanes is {lanes}; it must be at most {}, since each has two connections", redis::MAX_LANES)
+        })?;
         Ok(Some(redis::Options {
-            urls: self.redis.clone(),
+            urls: self.redis,
             cluster,
-            prefix: self.redis_prefix.clone(),
+            prefix: self.redis_prefix,
             lanes,
-            node: self.node_id.clone().unwrap_or_default(),
+            node: self.node_id.unwrap_or_default(),
             optional: self.redis_optional,
-            ttl: self.ttl,
-            tick: self.tick,
+            ttl: presence.ttl,
+            tick: presence.tick,
         }))
     }
 }

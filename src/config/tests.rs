@@ -1,4 +1,4 @@
-//! Command lines that hold together, and those that do not.
+//! Command lines whose settings fit each other, and command lines whose settings do not.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn relations_are_checked_and_stated() {
     check(&["--liveness", "none"], Err("[possible values: any, strict]"));
     check(&["--ping-interval", "199ms"], Err("at least 2 ticks"));
     check(&["--ping-interval", "2h"], Err("at most 1h"));
-    check(&["--status-port", "8000"], Err("serves everything already"));
+    check(&["--status-port", "8000"], Err("already serves everything"));
     check(&["--status-port", "3001"], Ok(()));
     check(&["--listen", "localhost:0", "--status-port", "0"], Ok(()));
     check(&["--listen", "8000"], Err("127.0.0.1:8000"));
@@ -42,10 +42,10 @@ fn relations_are_checked_and_stated() {
     check(&["--redis", "redis://127.0.0.1:1", "--redis-prefix", "a{b"], Err("--redis-prefix"));
     check(&["--redis", "redis://127.0.0.1:1", "--node-id", "a b"], Err("--node-id"));
     check(&["--redis", "redis://127.0.0.1:1", "--ttl", "999ms"], Err("at least 1s"));
-    check(&["--redis-cluster"], Err("--redis URL does not say which"));
-    let key = "k".repeat(MIN_KEY_BYTES);
+    check(&["--redis-cluster"], Err("--redis-cluster is given without --redis URL"));
+    let key = "k".repeat(32);
     check(&["--dev-login", "--session-key", &key], Ok(()));
-    check(&["--session-key", &key], Err("with --dev-login only"));
+    check(&["--session-key", &key], Err("which is not given"));
     check(&["--dev-login", "--session-key", &key[1..]], Err("at least 32 bytes"));
     check(&["--admin-token", "0123456789abcdef"], Ok(()));
     check(&["--admin-token", ""], Err("at least 16 bytes"));
@@ -66,5 +66,5 @@ fn secrets_are_not_shown() {
 #[test]
 fn leases_are_rounded_up_to_ticks() {
     let config = Config::from_args(["rollcall", "--ttl", "1s", "--tick", "300ms"]).unwrap();
-    assert_eq!(config.ticks(config.ttl), 4);
+    assert_eq!(config.ticks(config.presence.ttl), 4);
 }

@@ -193,7 +193,7 @@ fn encode_names(names: &[Arc<str>]) -> Bytes {
 /// `POST /heartbeat`: keeps a user online for one lease. The first one is answered when everybody can see the user.
 pub(super) async fn heartbeat(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let unprocessable = |message: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_user_id", message);
-    let body = body(request, worker.node.config.header_timeout).await?;
+    let body = body(request, worker.node.config.limits.header_timeout).await?;
     let user = text_field(&body, "user_id").ok_or_else(|| {
         unprocessable("send user_id as a form field or as JSON: user_id=alice or {\"user_id\":\"alice\"}")
     })?;
@@ -242,7 +242,7 @@ pub(super) fn text_field(body: &[u8], field: &str) -> Option<String> {
 
 /// `POST /v1/users/status`.
 pub(super) async fn users_status(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
-    let body = body(request, worker.node.config.header_timeout).await?;
+    let body = body(request, worker.node.config.limits.header_timeout).await?;
     let users: Option<Vec<String>> = json::Reader::default().read(&body, |value| {
         let users = value?.get("users")?.as_array()?;
         users.iter().map(|user| user.into_string().map(str::to_owned)).collect()

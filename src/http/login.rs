@@ -31,7 +31,7 @@ pub(super) async fn login(worker: &Rc<Worker>, request: Request<Incoming>) -> Re
     let logins = logins(worker)?;
     let before = find_login(logins, request.headers(), worker.node.now());
     check_origin(request.headers())?;
-    let body = body(request, worker.node.config.header_timeout).await?;
+    let body = body(request, worker.node.config.limits.header_timeout).await?;
     let user = text_field(&body, "user").ok_or_else(|| {
         Reply::bad_request("send user as JSON or as a form field: {\"user\":\"alice\"} or user=alice")
     })?;
@@ -83,7 +83,7 @@ pub(super) fn users(worker: &Worker) -> Result<Reply, Reply> {
 
 /// `POST /v1/users/{user}/kick`: the user goes at once, whatever it speaks. Nothing keeps it from coming back.
 pub(super) async fn kick(worker: &Rc<Worker>, user: &str, headers: &HeaderMap) -> Result<Reply, Reply> {
-    let token = worker.node.config.admin_token.as_ref().ok_or_else(|| {
+    let token = worker.node.config.login.admin_token.as_ref().ok_or_else(|| {
         Reply::error(StatusCode::NOT_FOUND, "not_found", "users can be removed when the server has an --admin-token")
     })?;
     let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes).unwrap_or_default();

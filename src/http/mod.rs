@@ -74,7 +74,7 @@ async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgrad
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(worker.node.config.header_timeout)
+        .header_read_timeout(worker.node.config.limits.header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
     let mut connection = builder.serve_connection(CorkedStream::new(stream, held), router);

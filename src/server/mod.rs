@@ -52,14 +52,15 @@ struct WorkerHandle {
 impl Server {
     /// Binds the listeners.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
-        let main =
-            listen::bind(config.listen, config.workers).context("choose another address with --listen HOST:PORT")?;
+        let main = listen::bind(config.listen.address, config.limits.workers)
+            .context("choose another address with --listen HOST:PORT")?;
         let address = main[0].local_addr()?;
         let mut listeners: Vec<_> = main.into_iter().map(|listener| vec![listener]).collect();
         let mut status_address = None;
-        if let Some(port) = config.status_port {
+        if let Some(port) = config.listen.status_port {
             let status = SocketAddr::new(address.ip(), port);
-            let second = listen::bind(status, config.workers).context("choose another port with --status-port PORT")?;
+            let second =
+                listen::bind(status, config.limits.workers).context("choose another port with --status-port PORT")?;
             status_address = Some(second[0].local_addr()?);
             listeners.iter_mut().zip(second).for_each(|(of_worker, listener)| of_worker.push(listener));
         }
@@ -95,7 +96,7 @@ impl Server {
         let incarnation = new_incarnation(unix_ms(), 16);
         let config = &self.config;
         let id = config.node_id.clone().unwrap_or_else(|| format!("node-{incarnation:x}"));
-        let settings = Settings { ttl: config.ticks(config.ttl), workers: config.workers, incarnation };
+        let settings = Settings { ttl: config.ticks(config.presence.ttl), workers: config.limits.workers, incarnation };
         let (registry, store): (_, Box<dyn Store>) = match config.redis.clone() {
             None => (Arc::new(Registry::new(settings)), Box::new(Memory)),
             Some(options) => {
@@ -123,7 +124,7 @@ impl ReadyServer {
     /// If a worker thread cannot be started or dies.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let node = self.node;
-        if node.config.dev_login {
+        if node.config.login.dev_login {
             warn!("--dev-login: anybody may sign in under any name; it is for development only");
         }
         let mut workers = Vec::new();
@@ -150,8 +151,8 @@ impl ReadyServer {
 /// Sends the clients away in waves and waits for the workers to end.
 async fn drain(node: &Node, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>) -> anyhow::Result<()> {
     let open = node.connections.load(Ordering::Relaxed);
-    info!(connections = open, within = %humantime::format_duration(node.config.drain), "stopping: clients are told to come back");
-    let deadline = tokio::time::Instant::now() + node.config.drain + Duration::from_secs(1);
+    info!(connections = open, within = %humantime::format_duration(node.config.limits.drain), "stopping: clients are told to come back");
+    let deadline = tokio::time::Instant::now() + node.config.limits.drain + Duration::from_secs(1);
     for worker in &workers {
         // A worker that has ended needs no message.
         let _ = worker.mailbox.send(Signal::Drain).await;
@@ -201,7 +202,7 @@ fn new_node(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn 
     Node {
         registry,
         store,
-        metrics: Metrics::new(config.workers),
+        metrics: Metrics::new(config.limits.workers),
         id,
         started: Instant::now(),
         tick: AtomicU64::new(0),
@@ -212,7 +213,10 @@ fn new_node(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn 
         room_list: tokio::sync::Mutex::default(),
         answer_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
         status_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
-        logins: config.dev_login.then(|| Logins::new(config.session_key.as_ref().map(Secret::as_str), unix_ms())),
+        logins: config
+            .login
+            .dev_login
+            .then(|| Logins::new(config.login.session_key.as_ref().map(Secret::as_str), unix_ms())),
         kicks: Kicks::default(),
         config,
     }

@@ -28,12 +28,13 @@ pub(super) struct Ticker {
 
 impl Ticker {
     pub(super) fn new(node: Arc<Node>) -> Self {
-        let tick = node.config.tick;
+        let tick = node.config.presence.tick;
         let mut interval = tokio::time::interval(tick);
         // A late tick is not made up for: what it would have told, the next one tells.
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let config = &node.config;
-        let broadcaster = Broadcaster::new(Arc::clone(&node.registry), config.workers, tick, config.history);
+        let broadcaster =
+            Broadcaster::new(Arc::clone(&node.registry), config.limits.workers, tick, config.chat.history);
         Self { node, broadcaster, degraded_since: None, interval }
     }
 

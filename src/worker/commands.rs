@@ -25,14 +25,14 @@ impl Worker {
             Protocol::Native => {
                 let config = &self.node.config;
                 let name = format!("{}-{:x}", self.number, connection.id.serial);
-                let ttl_ms = config.ttl.as_millis() as u64;
+                let ttl_ms = config.presence.ttl.as_millis() as u64;
                 let welcome = Welcome {
                     user,
                     connection: &name,
                     node: &self.node.id,
                     ttl_ms,
                     heartbeat_ms: ttl_ms / 2,
-                    tick_ms: config.tick.as_millis() as u64,
+                    tick_ms: config.presence.tick.as_millis() as u64,
                 };
                 native::put_welcome(answers, &welcome);
                 if let Some(since) = self.node.store.degraded_since() {

@@ -34,14 +34,14 @@ pub(super) struct Times {
 
 impl Times {
     pub(super) fn new(config: &Config) -> Self {
-        let half = config.ticks(config.ttl / 2);
+        let half = config.ticks(config.presence.ttl / 2);
         Self {
-            ttl: config.ticks(config.ttl),
-            grace: config.ticks(config.grace),
+            ttl: config.ticks(config.presence.ttl),
+            grace: config.ticks(config.presence.grace),
             ping_after: half + (half / 10).max(1),
             close_wait: config.ticks(CLOSE_WAIT),
-            ping_interval: config.ticks(config.ping_interval),
-            join_wait: config.ticks(config.header_timeout),
+            ping_interval: config.ticks(config.presence.ping_interval),
+            join_wait: config.ticks(config.limits.header_timeout),
             second: config.ticks(Duration::from_secs(1)),
         }
     }
@@ -121,7 +121,7 @@ impl Worker {
 
     /// Whether any sign of life renews the lease of such a connection; otherwise only heartbeats do.
     pub(super) fn any_counts(&self, protocol: Protocol) -> bool {
-        match self.node.config.liveness {
+        match self.node.config.presence.liveness {
             _ if !protocol.has_lease() => false,
             Some(rule) => rule == Liveness::Any,
             None => protocol != Protocol::OnlineUsers,

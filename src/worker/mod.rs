@@ -232,7 +232,7 @@ impl Worker {
 
     /// Whether no further connection may be taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.node.connections.load(Ordering::Relaxed) >= self.node.config.max_connections
+        self.node.connections.load(Ordering::Relaxed) >= self.node.config.limits.max_connections
     }
 
     /// Tells all native clients whether other nodes are seen.

@@ -222,7 +222,7 @@ fn variables_are_flags_and_empty_ones_are_none() {
     for value in ["1", "true", "yes", "on"] {
         for flag in ["REDIS_CLUSTER", "REDIS_OPTIONAL"] {
             let said = said(&format!("ROLLCALL_{flag}"), value);
-            assert!(said.contains("does not say which"), "{flag}={value}: {said}");
+            assert!(said.contains("without --redis URL"), "{flag}={value}: {said}");
         }
     }
     assert!(said("ROLLCALL_TTL", "soon").contains("write it like"));
