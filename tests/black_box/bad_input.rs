@@ -16,11 +16,11 @@ const FLAT_BYTES: u64 = 12 << 20;
 /// How long a full socket may refuse bytes before the sender takes it as a no.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A server in a process of its own, with a witness whose service must not suffer.
+/// A server in a process of its own, with a observer whose service must not suffer.
 struct Watched {
     process: Process,
     address: SocketAddr,
-    witness: Mirror,
+    observer: Mirror,
     resident_before: u64,
 }
 
@@ -29,14 +29,14 @@ impl Watched {
         let mut process =
             Process::start(&[&["--ttl", "600s", "--header-timeout", "600s", "--tick", "20ms"], flags].concat());
         let address = process.address();
-        let mut witness = Mirror::connect(address, "witness", &["lobby"]).await;
-        witness.wait_until("herself", |witness| witness.has("lobby", "witness")).await;
+        let mut observer = Mirror::connect(address, "observer", &["lobby"]).await;
+        observer.wait_until("herself", |observer| observer.has("lobby", "observer")).await;
         let resident_before = process.resident_bytes();
-        Self { process, address, witness, resident_before }
+        Self { process, address, observer, resident_before }
     }
 
     async fn raw(&self, user: &str) -> RawClient {
-        let mut client = RawClient::narrow(self.address).await;
+        let mut client = RawClient::with_small_buffer(self.address).await;
         client.upgrade(&format!("/v1/connect?user={user}")).await;
         client
     }
@@ -44,9 +44,9 @@ impl Watched {
     /// Others come and go as ever, and the memory is what it was.
     async fn check(&mut self) {
         let visitor = Mirror::connect(self.address, "visitor", &["lobby"]).await;
-        self.witness.wait_until("a visitor", |witness| witness.has("lobby", "visitor")).await;
+        self.observer.wait_until("a visitor", |observer| observer.has("lobby", "visitor")).await;
         visitor.close(1000);
-        self.witness.wait_until("no visitor", |witness| !witness.has("lobby", "visitor")).await;
+        self.observer.wait_until("no visitor", |observer| !observer.has("lobby", "visitor")).await;
         let grown = self.process.resident_bytes().saturating_sub(self.resident_before);
         assert!(grown < FLAT_BYTES, "grown by {} KiB", grown >> 10);
     }
@@ -54,7 +54,7 @@ impl Watched {
     async fn stop(mut self) {
         self.check().await;
         self.process.signal("TERM");
-        assert!(self.process.ended().success());
+        assert!(self.process.wait_for_exit().success());
     }
 }
 
@@ -199,10 +199,10 @@ async fn a_body_that_never_comes_is_cut_off() {
 async fn nul_and_other_control_characters_in_ids_reach_no_room() {
     let server = TestServer::start(&[]);
     for path in ["/v1/connect?user=a%00", "/v1/connect?user=a&room=%1F", "/ws/%00", "/ws/a%7F"] {
-        crate::common::raw::refused(server.address(), path, &[]).await.error(400);
+        crate::common::raw::refused_upgrade(server.address(), path, &[]).await.error(400);
     }
-    let mut alice = server.enter("alice", "lobby").await;
-    let error = alice.error_of(r#"{"type":"join","room":"a\u0000b"}"#).await;
+    let mut alice = server.connect_to("alice", "lobby").await;
+    let error = alice.expect_error(r#"{"type":"join","room":"a\u0000b"}"#).await;
     assert_eq!(error["code"], "bad_field");
     let answer = server.post_json("/heartbeat", &json!({"user_id": "a\u{0}b"})).await;
     answer.error(422);
@@ -214,11 +214,11 @@ async fn nul_and_other_control_characters_in_ids_reach_no_room() {
 #[tokio::test]
 async fn five_thousand_brackets_wherever_json_is_read() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let headers = [("content-type", "application/json")];
     for unit in ["[", "{\"a\":"] {
         let deep = unit.repeat(5000 / unit.len());
-        assert_eq!(alice.error_of(&deep).await["code"], "bad_json");
+        assert_eq!(alice.expect_error(&deep).await["code"], "bad_json");
         for (path, status) in [("/heartbeat", 422), ("/v1/users/status", 400)] {
             http::request(server.address(), "POST", path, &headers, deep.as_bytes()).await.error(status);
         }

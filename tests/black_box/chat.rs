@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::common::frame::{BINARY, CLOSE, PING, TEXT};
-use crate::common::{DEADLINE, Feed, Frame, RawClient, TestServer};
+use crate::common::{DEADLINE, EventClient, Frame, RawClient, TestServer};
 
 fn join(user: &str) -> Value {
     json!({"type": "join", "payload": {"user": user}})
@@ -28,16 +28,16 @@ fn short(message: &Value) -> Option<String> {
 }
 
 /// A log in short.
-fn told(feed: &Feed) -> Vec<String> {
-    feed.log.iter().filter_map(short).collect()
+fn told(client: &EventClient) -> Vec<String> {
+    client.log.iter().filter_map(short).collect()
 }
 
-fn ends_with(feed: &Feed, what: &str) -> bool {
-    feed.log.iter().rev().find_map(short).is_some_and(|last| last == what)
+fn ends_with(client: &EventClient, what: &str) -> bool {
+    client.log.iter().rev().find_map(short).is_some_and(|last| last == what)
 }
 
-fn errors(feed: &Feed) -> Vec<&str> {
-    feed.of("error").iter().map(|error| error["message"].as_str().expect("a message")).collect()
+fn errors(client: &EventClient) -> Vec<&str> {
+    client.of("error").iter().map(|error| error["message"].as_str().expect("a message")).collect()
 }
 
 fn seconds_now() -> f64 {
@@ -51,15 +51,15 @@ async fn what_is_said_goes_to_all_and_to_the_sender() {
     let mut bob = server.chat("bob").await;
     alice.wait_until("bob", |alice| ends_with(alice, "+bob")).await;
     alice.send(&say("Hello \"everyone\" 😀"));
-    for feed in [&mut alice, &mut bob] {
-        feed.wait_until("the message", |feed| ends_with(feed, "alice: Hello \"everyone\" 😀")).await;
-        assert_eq!(told(feed), ["+alice", "+bob", "alice: Hello \"everyone\" 😀"]);
-        for message in &feed.log {
+    for client in [&mut alice, &mut bob] {
+        client.wait_until("the message", |client| ends_with(client, "alice: Hello \"everyone\" 😀")).await;
+        assert_eq!(told(client), ["+alice", "+bob", "alice: Hello \"everyone\" 😀"]);
+        for message in &client.log {
             let ts = message["payload"]["ts"].as_f64().expect("ts is a number");
             assert!((ts - seconds_now()).abs() < 60.0, "seconds: {message}");
         }
-        let keys: Vec<&String> = feed.log[2]["payload"].as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["text", "ts", "user"], "{}", feed.log[2]);
+        let keys: Vec<&String> = client.log[2]["payload"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["text", "ts", "user"], "{}", client.log[2]);
     }
     assert_eq!(alice.log[2], bob.log[2], "the same for all");
     server.stop().await;
@@ -242,11 +242,11 @@ async fn first_is_gone(server: &TestServer) {
 async fn all_dialects_meet_in_the_lobby() {
     let server = TestServer::start(&[]);
     let mut chat = server.chat("chatter").await;
-    let mut status = server.status("1").await;
+    let mut status = server.online_status("1").await;
     chat.wait_until("status", |chat| ends_with(chat, "+1")).await;
-    let native = server.enter("native", "lobby").await;
+    let native = server.connect_to("native", "lobby").await;
     chat.wait_until("native", |chat| ends_with(chat, "+native")).await;
-    let mut list = server.list("list").await;
+    let mut list = server.online_users("list").await;
     chat.wait_until("online users", |chat| ends_with(chat, "+list")).await;
     let expected = ["\"chatter\"", "\"list\"", "\"native\""];
     status.wait_until("all", |status| status.shows(&expected)).await;
@@ -267,7 +267,7 @@ async fn nobody_is_heard_before_coming_or_after_going() {
     // All of it within one tick, and in one segment.
     let server = TestServer::start(&["--tick", "300ms"]);
     let mut watcher = server.chat("watcher").await;
-    let hasty = Feed::connect(server.address(), "/ws").await;
+    let hasty = EventClient::connect(server.address(), "/ws").await;
     hasty.send_all(&[join("hasty"), say("one"), say("two")]);
     watcher.wait_until("it", |watcher| ends_with(watcher, "hasty: two")).await;
     hasty.send(&say("three"));
@@ -301,7 +301,7 @@ async fn one_tick_of_a_room_is_bounded_whoever_speaks() {
     for round in 0..100 {
         let mut speakers = Vec::new();
         for n in 0..4 {
-            speakers.push(Feed::connect(server.address(), "/ws").await);
+            speakers.push(EventClient::connect(server.address(), "/ws").await);
             speakers[n].send(&join(&format!("speaker-{round}-{n}")));
         }
         let ticks = server.ticks().await;
@@ -329,22 +329,22 @@ async fn one_tick_of_a_room_is_bounded_whoever_speaks() {
 async fn a_slow_client_misses_nothing_or_is_dropped() {
     let server = TestServer::start(&["--tick", "20ms"]);
     let mut speaker = server.chat("speaker").await;
-    let mut slow = Feed::connect_narrow(server.address(), "/ws").await;
+    let mut slow = EventClient::connect_with_small_buffer(server.address(), "/ws").await;
     slow.send(&join("slow"));
     speaker.wait_until("slow", |speaker| ends_with(speaker, "+slow")).await;
-    let hung = Feed::connect_narrow(server.address(), "/ws").await;
+    let hung = EventClient::connect_with_small_buffer(server.address(), "/ws").await;
     hung.send(&join("hung"));
     speaker.wait_until("hung", |speaker| ends_with(speaker, "+hung")).await;
     slow.wait_until("hung", |slow| ends_with(slow, "+hung")).await;
-    slow.read(false);
-    hung.read(false);
+    slow.set_reading(false);
+    hung.set_reading(false);
     // Some 40 KB in names that come and go, which are not rate limited: joins and leaves of long names.
     let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
     let mut guests = Vec::new();
     for name in &names {
         guests.push(server.connect(name).await);
     }
-    let churn = async |speaker: &mut Feed, rounds: usize| {
+    let churn = async |speaker: &mut EventClient, rounds: usize| {
         for _ in 0..rounds {
             let before = speaker.log.len();
             guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
@@ -354,7 +354,7 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
         }
     };
     churn(&mut speaker, 6).await;
-    slow.read(true);
+    slow.set_reading(true);
     speaker.send(&say("end"));
     speaker.wait_until("the end", |speaker| ends_with(speaker, "speaker: end")).await;
     slow.wait_until("the end", |slow| ends_with(slow, "speaker: end")).await;
@@ -391,7 +391,7 @@ async fn whoever_does_not_join_in_time_is_sent_away() {
     let started = Instant::now();
     let mut silent = RawClient::open(server.address(), "/ws").await;
     let mut alive = RawClient::open(server.address(), "/ws").await;
-    let mut late = Feed::connect(server.address(), "/ws").await;
+    let mut late = EventClient::connect(server.address(), "/ws").await;
     // Frames that are no message do not make it last longer.
     for _ in 0..3 {
         sleep(Duration::from_millis(100)).await;
@@ -419,12 +419,12 @@ async fn whoever_does_not_join_in_time_is_sent_away() {
 #[tokio::test]
 async fn a_stop_closes_with_1012_and_tells_of_no_leaves() {
     let server = TestServer::start(&[]);
-    let mut feeds = vec![server.chat("a").await, server.chat("b").await];
-    feeds.push(Feed::connect(server.address(), "/ws").await);
+    let mut clients = vec![server.chat("a").await, server.chat("b").await];
+    clients.push(EventClient::connect(server.address(), "/ws").await);
     let run = server.begin_stop();
-    for feed in &mut feeds {
-        assert_eq!(feed.wait_for_close().await, Some(1012));
-        assert!(feed.of("leave").is_empty());
+    for client in &mut clients {
+        assert_eq!(client.wait_for_close().await, Some(1012));
+        assert!(client.of("leave").is_empty());
     }
     run.await.expect("no panic").expect("a stop is no error");
 }

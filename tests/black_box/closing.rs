@@ -69,7 +69,7 @@ async fn a_client_that_reads_slowly_but_reads_is_not_taken_for_dead() {
         member.barrier().await;
         crowd.push(member);
     }
-    let mut slow = RawClient::narrow(server.address()).await;
+    let mut slow = RawClient::with_small_buffer(server.address()).await;
     slow.upgrade("/v1/connect?user=slow&room=other").await;
     slow.send_json(&json!({"type": "observe", "room": "big"})).await;
     // It never sends anything, and takes what it is sent over several leases.

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::common::process::{Process, command, finish};
+use crate::common::process::{Process, command, run_to_exit};
 use crate::common::{DEADLINE, Mirror, UserList};
 
 /// EX_USAGE would be 64 in sysexits.h: what bad configuration ends with.
 const BAD_CONFIGURATION: i32 = 64;
 
 fn run(arguments: &[&str]) -> Output {
-    finish(command(arguments))
+    run_to_exit(command(arguments))
 }
 
 fn text(output: &Output) -> String {
@@ -118,7 +118,7 @@ fn the_environment_sets_what_flags_do_not() {
         let (_taken, address) = taken_port();
         let mut command = command(&["--listen", &address]);
         command.env(name, value);
-        let output = finish(command);
+        let output = run_to_exit(command);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{name}={value}: {said}");
         assert!(said.to_lowercase().contains(&name["ROLLCALL_".len()..].to_lowercase()), "{said}");
@@ -188,7 +188,7 @@ async fn signals_close_with_1012_and_exit_0() {
         assert_eq!(alice.wait_for_close().await, Some(1012), "{signal}");
         list.wait_until("the end", |list| list.ended).await;
         assert_eq!(list.closed, Some(Some(1012)), "{signal}");
-        let status = process.ended();
+        let status = process.wait_for_exit();
         assert_eq!(status.code(), Some(0), "{signal}: {:?}", process.output());
     }
 }
@@ -202,7 +202,7 @@ async fn json_logs_are_json() {
     alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
     let _ = crate::common::http::request(address, "GET", "/nothing", &[], b"").await;
     process.signal("TERM");
-    assert!(process.ended().success());
+    assert!(process.wait_for_exit().success());
     // The line for people with the URL goes to standard output when logs go to standard error.
     let logs = if process.stderr().is_empty() { process.stdout() } else { process.stderr() };
     assert!(!logs.is_empty(), "something is logged");
@@ -217,7 +217,7 @@ fn variables_are_flags_and_empty_ones_are_none() {
     let said = |name: &str, value: &str| {
         let mut command = command(&["--listen", "127.0.0.1:0", "--workers", "1"]);
         command.env(name, value);
-        text(&finish(command))
+        text(&run_to_exit(command))
     };
     for value in ["1", "true", "yes", "on"] {
         for flag in ["REDIS_CLUSTER", "REDIS_OPTIONAL"] {
@@ -227,11 +227,11 @@ fn variables_are_flags_and_empty_ones_are_none() {
     }
     assert!(said("ROLLCALL_TTL", "soon").contains("write it like"));
     let mut with_empty = command(&["--listen", "127.0.0.1:0", "--workers", "1"]);
-    with_empty.envs(["REDIS", "TTL", "DEV_LOGIN", "ADMIN_TOKEN"].map(|flag| (format!("ROLLCALL_{flag}"), "")));
+    with_empty.envs(["REDIS", "SHORT_TTL", "DEV_LOGIN", "ADMIN_TOKEN"].map(|flag| (format!("ROLLCALL_{flag}"), "")));
     let mut process = Process::spawn(with_empty);
     process.address();
     process.signal("TERM");
-    assert!(process.ended().success(), "{:?}", process.output());
+    assert!(process.wait_for_exit().success(), "{:?}", process.output());
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn health_asks_the_server_and_says_why_not() {
     from_environment.env("ROLLCALL_LISTEN", address.replace("127.0.0.1", "0.0.0.0"));
     // A variable that the server's flags go with is no fault of this command, which has not got them.
     from_environment.env("ROLLCALL_SESSION_KEY", "k".repeat(40)).env("ROLLCALL_GRACE", "1h");
-    let output = finish(from_environment);
+    let output = run_to_exit(from_environment);
     assert!(output.status.code() == Some(0) || text(&output).contains("no answer"), "{}", text(&output));
 
     let (code, said) = answered(&["health", &format!("{url}/nothing")]);
@@ -272,7 +272,7 @@ fn health_asks_the_server_and_says_why_not() {
     let (code, said) = healthy(&["health", &format!("http://{silent}")]);
     assert!(code == Some(1) && said.contains("no answer"), "{code:?} {said}");
     process.signal("TERM");
-    assert!(process.ended().success());
+    assert!(process.wait_for_exit().success());
     let (code, said) = healthy(&["health", &url]);
     assert!(code == Some(1) && said.contains("refused"), "{code:?} {said}");
     assert_eq!(healthy(&["health", &url, "more"]).0, Some(BAD_CONFIGURATION));

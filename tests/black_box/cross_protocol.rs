@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::common::{DEADLINE, Feed, Mirror, TestServer, UserList};
+use crate::common::{DEADLINE, EventClient, Mirror, TestServer, UserList};
 
 /// Somebody who looks at the lobby in each way there is.
 struct Observers {
@@ -13,17 +13,17 @@ struct Observers {
     counting: Mirror,
     watching: Mirror,
     list: UserList,
-    status: Feed,
-    chat: Feed,
+    status: EventClient,
+    chat: EventClient,
 }
 
 impl Observers {
     /// The chat comes first, when nobody is there: it is told of everybody who comes.
     async fn start(server: &TestServer, users: &[String]) -> Self {
         let chat = server.chat("chat").await;
-        let list = server.list("list").await;
-        let status = server.status("status").await;
-        let native = server.watch("native", "lobby").await;
+        let list = server.online_users("list").await;
+        let status = server.online_status("status").await;
+        let native = server.observe("native", "lobby").await;
         let counting = server.connect("counting").await;
         counting.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
         let watching = server.connect("watching").await;
@@ -51,7 +51,7 @@ impl Observers {
 }
 
 /// Who is there by the joins and leaves that a chat was told.
-fn there(chat: &Feed) -> BTreeSet<String> {
+fn there(chat: &EventClient) -> BTreeSet<String> {
     let mut there = BTreeSet::new();
     for message in &chat.log {
         let user = message["payload"]["user"].as_str().unwrap_or_default().to_owned();
@@ -69,18 +69,18 @@ fn there(chat: &Feed) -> BTreeSet<String> {
 enum Guest {
     Native(Mirror),
     List(UserList),
-    Status(Feed),
-    Chat(Feed),
+    Status(EventClient),
+    Chat(EventClient),
 }
 
 impl Guest {
     async fn come(server: &TestServer, user: &str, dialect: usize) -> Self {
         match dialect {
             0 => Self::Native(Mirror::connect(server.address(), user, &["lobby"]).await),
-            1 => Self::List(server.list(user).await),
-            2 => Self::Status(server.status(user).await),
+            1 => Self::List(server.online_users(user).await),
+            2 => Self::Status(server.online_status(user).await),
             _ => {
-                let chat = Feed::connect(server.address(), "/ws").await;
+                let chat = EventClient::connect(server.address(), "/ws").await;
                 chat.send(&json!({"type": "join", "payload": {"user": user}}));
                 Self::Chat(chat)
             }
@@ -99,7 +99,7 @@ impl Guest {
         match self {
             Self::Native(native) => native.close(1000),
             Self::List(list) => list.close(1000),
-            Self::Status(feed) | Self::Chat(feed) => feed.close(1000),
+            Self::Status(client) | Self::Chat(client) => client.close(1000),
         }
     }
 }
@@ -128,7 +128,7 @@ async fn the_same_room_seen_through_all_dialects_at_once_agrees() {
         let at = random.below(users.len());
         match random.below(8) {
             0..3 if guests[at].len() < 3 => guests[at].push(Guest::come(&server, &users[at], random.below(4)).await),
-            3 => server.beat(&users[at]).await,
+            3 => server.rest_heartbeat(&users[at]).await,
             4..6 => {
                 guests[at].iter().for_each(|guest| guest.say(&format!("message {step}")));
                 said += guests[at].len();
@@ -139,7 +139,7 @@ async fn the_same_room_seen_through_all_dialects_at_once_agrees() {
             }
             _ => {}
         }
-        observers.list.beat().await;
+        observers.list.heartbeat().await;
     }
     // Those who stay, stay by any dialect but that of heartbeats; the others are gone when their leases are.
     let mut members: BTreeSet<String> = ["chat", "list", "status"].map(str::to_owned).into();
@@ -152,9 +152,9 @@ async fn the_same_room_seen_through_all_dialects_at_once_agrees() {
     let deadline = Instant::now() + DEADLINE;
     while server.count("lobby").await != members.len() as u64 {
         assert!(Instant::now() < deadline, "{:?} and not {members:?}", server.members("lobby").await);
-        observers.list.beat().await;
+        observers.list.heartbeat().await;
     }
-    observers.list.beat().await;
+    observers.list.heartbeat().await;
     observers.agree(&members, &users).await;
     assert!(server.members("lobby").await.into_keys().eq(members.iter().cloned()));
     let names = server.get("/online_users").await.json();

@@ -9,7 +9,7 @@ async fn members_carry_state_and_where_the_room_stands() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect("alice").await;
     alice.send(&json!({"type": "join", "room": "lobby", "state": {"k": [1, "ü"]}}));
-    let _bob = server.enter("bob", "lobby").await;
+    let _bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("both", |alice| alice.members("lobby").len() == 2).await;
     let answer = server.get("/v1/rooms/lobby/members").await.json();
     room::assert_keys(&answer, &["room", "epoch", "seq", "count", "members"], &[]);
@@ -27,7 +27,7 @@ async fn members_are_paged_by_limit_and_after() {
     let server = TestServer::start(&[]);
     let users: Vec<String> = (0..25).map(|n| format!("user {n:02} ü")).collect();
     for user in users.iter().rev() {
-        server.beat(user).await;
+        server.rest_heartbeat(user).await;
     }
     for limit in [1, 7, 24, 25, 26, 1000] {
         let mut seen = Vec::new();
@@ -78,7 +78,7 @@ async fn bad_limits_rooms_and_cursors_are_400() {
 async fn rooms_with_odd_names_are_reached_through_percent_encoding() {
     let server = TestServer::start(&[]);
     for name in ["a/b", "..", "ü 😀", "%2F", "?x=1#y", "count", "members"] {
-        let _alice = server.enter("alice", name).await;
+        let _alice = server.connect_to("alice", name).await;
         assert_eq!(server.count(name).await, 1, "{name}");
         assert!(server.members(name).await.contains_key("alice"), "{name}");
         let answer = server.get(&format!("/v1/rooms/{}/count", encoded(name))).await.json();
@@ -128,7 +128,7 @@ async fn users_are_told_online_or_not_in_the_order_asked() {
     let server = TestServer::start(&[]);
     let mut alice = Mirror::connect(server.address(), "alice", &["b", "a"]).await;
     alice.wait_until("both", |alice| alice.has("a", "alice") && alice.has("b", "alice")).await;
-    server.beat("rest ü").await;
+    server.rest_heartbeat("rest ü").await;
     let asked = json!({"users": ["nobody", "alice", "rest ü"]});
     let answer = server.post_json("/v1/users/status", &asked).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -183,7 +183,7 @@ async fn bad_status_requests_are_400() {
 async fn stats_count_what_is_there() {
     let server = TestServer::start(&[]);
     let _alice = Mirror::connect(server.address(), "alice", &["a", "b"]).await;
-    let mut bob = server.enter("bob", "a").await;
+    let mut bob = server.connect_to("bob", "a").await;
     bob.send_text("heartbeat");
     bob.send_text("heartbeat");
     bob.heartbeat().await;

@@ -7,9 +7,9 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::common::frame::{CLOSE, PING};
-use crate::common::{Frame, Mirror, SHORT_LEASE, TestServer};
+use crate::common::{Frame, Mirror, ONE_SECOND_TTL_FLAG, TestServer};
 
-/// Long enough for several leases of `SHORT_LEASE`.
+/// Long enough for several leases of `ONE_SECOND_TTL_FLAG`.
 const THREE_LEASES: Duration = Duration::from_secs(3);
 
 async fn reason_of_leaving(watcher: &mut Mirror, user: &str) -> String {
@@ -19,10 +19,10 @@ async fn reason_of_leaving(watcher: &mut Mirror, user: &str) -> String {
 
 #[tokio::test]
 async fn whoever_answers_pings_stays_online() {
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
     // Both say nothing from here on; the library answers pings.
-    let _alice = server.enter("alice", "lobby").await;
+    let _alice = server.connect_to("alice", "lobby").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     sleep(THREE_LEASES).await;
     watcher.barrier().await;
@@ -32,8 +32,8 @@ async fn whoever_answers_pings_stays_online() {
 
 #[tokio::test]
 async fn a_silent_client_is_pinged_then_times_out_and_is_dropped() {
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
     let mut silent = server.raw("silent").await;
     silent.send_json(&json!({"type": "join", "room": "lobby"})).await;
     watcher.wait_until("silent", |watcher| watcher.has("lobby", "silent")).await;
@@ -48,7 +48,7 @@ async fn a_silent_client_is_pinged_then_times_out_and_is_dropped() {
 
 #[tokio::test]
 async fn a_silent_client_of_the_online_users_dialect_is_dropped_too() {
-    let server = TestServer::start(&SHORT_LEASE);
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
     let mut silent = crate::common::RawClient::open(server.address(), "/ws/silent").await;
     let mut pings = 0;
     while let Some(frame) = silent.frame().await {
@@ -61,8 +61,8 @@ async fn a_silent_client_of_the_online_users_dialect_is_dropped_too() {
 
 #[tokio::test]
 async fn any_frame_is_a_sign_of_life() {
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
     let frames = [
         ("bare", Frame::text("heartbeat")),
         ("json", Frame::text(r#"{"type":"heartbeat"}"#)),
@@ -93,7 +93,7 @@ async fn any_frame_is_a_sign_of_life() {
 #[tokio::test]
 async fn a_clean_close_leaves_at_once() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
     // Without a code is how `close()` of a browser closes.
     for (user, frame) in [("1000", Frame::close(1000, b"bye")), ("no code", Frame::new(CLOSE, ""))] {
         let mut client = server.raw(user).await;
@@ -110,7 +110,7 @@ async fn a_clean_close_leaves_at_once() {
 #[tokio::test]
 async fn a_clean_close_leaves_every_room() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
     watcher.send(&json!({"type": "observe", "room": "other"}));
     let alice = Mirror::connect(server.address(), "alice", &["lobby", "other"]).await;
     watcher.wait_until("alice", |w| w.has("lobby", "alice") && w.has("other", "alice")).await;
@@ -138,7 +138,7 @@ const WAYS: [&str; 4] = ["going away", "own code", "violation", "dropped"];
 #[tokio::test]
 async fn any_other_end_keeps_the_member_for_its_lease() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
     for how in WAYS {
         go(&server, &mut watcher, how).await;
     }
@@ -152,8 +152,8 @@ async fn any_other_end_keeps_the_member_for_its_lease() {
 
 #[tokio::test]
 async fn any_other_end_is_a_timeout_when_the_lease_is_over() {
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
     for how in WAYS {
         go(&server, &mut watcher, how).await;
     }
@@ -167,8 +167,8 @@ async fn any_other_end_is_a_timeout_when_the_lease_is_over() {
 async fn grace_shortens_the_lingering() {
     // The lease is longer than a test waits, so it is the grace that ends it.
     let server = TestServer::start(&["--ttl", "600s", "--grace", "300ms"]);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let staying = server.enter("staying", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let staying = server.connect_to("staying", "lobby").await;
     for how in WAYS {
         go(&server, &mut watcher, how).await;
     }
@@ -183,13 +183,13 @@ async fn grace_shortens_the_lingering() {
 #[tokio::test]
 async fn a_reconnect_within_the_lease_shows_nobody_anything() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
     for round in 0..10 {
-        let alice = server.enter("alice", "lobby").await;
+        let alice = server.connect_to("alice", "lobby").await;
         watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
-        if round % 2 == 0 { alice.vanish() } else { alice.close(1001) }
+        if round % 2 == 0 { alice.drop_connection() } else { alice.close(1001) }
     }
-    let _alice = server.enter("alice", "lobby").await;
+    let _alice = server.connect_to("alice", "lobby").await;
     watcher.barrier().await;
     assert_eq!(watcher.room("lobby").diffs, 1, "joined once, whatever the reloads");
     server.stop().await;
@@ -198,14 +198,14 @@ async fn a_reconnect_within_the_lease_shows_nobody_anything() {
 #[tokio::test]
 async fn a_reconnected_member_outlives_its_first_connection() {
     let server = TestServer::start(&["--ttl", "60s", "--grace", "200ms"]);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let first = server.enter("alice", "lobby").await;
-    let _second = server.enter("alice", "lobby").await;
-    let other = server.enter("other", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let first = server.connect_to("alice", "lobby").await;
+    let _second = server.connect_to("alice", "lobby").await;
+    let other = server.connect_to("other", "lobby").await;
     watcher.wait_until("both", |w| w.has("lobby", "alice") && w.has("lobby", "other")).await;
-    first.vanish();
+    first.drop_connection();
     // The other goes after alice's first connection, so its grace ends no earlier.
-    other.vanish();
+    other.drop_connection();
     assert_eq!(reason_of_leaving(&mut watcher, "other").await, "timeout");
     sleep(Duration::from_millis(200)).await;
     watcher.barrier().await;
@@ -216,8 +216,8 @@ async fn a_reconnected_member_outlives_its_first_connection() {
 #[tokio::test]
 async fn strict_liveness_counts_only_heartbeats_for_native_clients_too() {
     let server = TestServer::start(&["--ttl", "1s", "--liveness", "strict"]);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let _alice = server.enter("alice", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let _alice = server.connect_to("alice", "lobby").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     assert_eq!(reason_of_leaving(&mut watcher, "alice").await, "timeout");
     server.stop().await;
@@ -226,8 +226,8 @@ async fn strict_liveness_counts_only_heartbeats_for_native_clients_too() {
 #[tokio::test]
 async fn any_liveness_counts_pongs_for_the_online_users_dialect_too() {
     let server = TestServer::start(&["--ttl", "1s", "--liveness", "any"]);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let _alice = server.list("alice").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let _alice = server.online_users("alice").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     sleep(THREE_LEASES).await;
     watcher.barrier().await;
@@ -238,7 +238,7 @@ async fn any_liveness_counts_pongs_for_the_online_users_dialect_too() {
 #[tokio::test]
 async fn an_open_member_that_timed_out_comes_back_with_its_next_heartbeat() {
     let server = TestServer::start(&["--ttl", "1s", "--liveness", "strict"]);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
     let mut alice = server.connect("alice").await;
     alice.send(&json!({"type": "join", "room": "lobby", "state": {"n": 1}}));
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;

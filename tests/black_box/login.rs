@@ -56,7 +56,7 @@ impl<'a> Browser<'a> {
 
 /// A client that watches these, and has been told.
 async fn watcher(server: &TestServer, users: &[&str]) -> Mirror {
-    let mut mirror = server.watch("watcher", "lobby").await;
+    let mut mirror = server.observe("watcher", "lobby").await;
     mirror.send(&json!({"type": "watch", "users": users}));
     mirror.wait_until("the status", |mirror| mirror.watched.len() == users.len()).await;
     mirror
@@ -91,7 +91,7 @@ async fn who_signs_in_is_online_and_who_signs_out_is_not() {
     }
     assert_eq!(browser.user().await, json!(null));
     // The cookie is worth nothing any more, whoever has kept it.
-    let refused = raw::refused(server.address(), "/v1/connect", &[("cookie", &old_cookie)]).await;
+    let refused = raw::refused_upgrade(server.address(), "/v1/connect", &[("cookie", &old_cookie)]).await;
     assert!(refused.error(401).contains("/login"));
     browser.sign_out().await;
     server.stop().await;
@@ -144,7 +144,7 @@ async fn a_cookie_is_kept_from_scripts_and_other_pages() {
     let mut named = named.0;
     assert_eq!(named.json().await["user"], "eve");
     let other_page = [("cookie", cookie), ("origin", "http://evil.example")];
-    raw::refused(server.address(), "/v1/connect", &other_page).await.error(401);
+    raw::refused_upgrade(server.address(), "/v1/connect", &other_page).await.error(401);
     for path in ["/login", "/logout"] {
         let body = br#"{"user":"eve"}"#;
         let own = [("cookie", cookie), ("content-type", "application/json"), ("origin", "http://localhost")];
@@ -165,7 +165,7 @@ async fn forged_cookies_are_no_login() {
     for bad in
         [good.replace("alice", "admin"), good[..good.len() - 2].into(), "rollcall_session=alice".into(), "x".into()]
     {
-        let refused = raw::refused(server.address(), "/v1/connect", &[("cookie", &bad)]).await;
+        let refused = raw::refused_upgrade(server.address(), "/v1/connect", &[("cookie", &bad)]).await;
         refused.error(401);
         browser.cookie = Some(bad);
         assert_eq!(browser.user().await, json!(null));
@@ -223,7 +223,7 @@ async fn without_the_flags_there_is_nothing_and_the_flag_is_named() {
         assert!(response.error(404).contains(flag), "{path}");
     }
     assert_eq!(server.get("/login/session").await.json(), json!({"user": null, "enabled": false}));
-    raw::refused(server.address(), "/v1/connect", &[]).await.error(400);
+    raw::refused_upgrade(server.address(), "/v1/connect", &[]).await.error(400);
     server.stop().await;
 }
 
@@ -238,13 +238,13 @@ async fn an_application_removes_a_user_whatever_it_speaks() {
     let bearer = format!("Bearer {TOKEN}");
     let mut watching = watcher(&server, &["7", "8"]).await;
     let mut chat = server.chat("7").await;
-    let mut native = server.enter("7", "lobby").await;
-    let mut list = server.list("7").await;
-    let mut status = server.status("7").await;
-    server.beat("7").await;
-    server.enter("7", "kitchen").await.vanish();
-    drop(server.list("7").await);
-    let mut other = server.enter("8", "lobby").await;
+    let mut native = server.connect_to("7", "lobby").await;
+    let mut list = server.online_users("7").await;
+    let mut status = server.online_status("7").await;
+    server.rest_heartbeat("7").await;
+    server.connect_to("7", "kitchen").await.drop_connection();
+    drop(server.online_users("7").await);
+    let mut other = server.connect_to("8", "lobby").await;
     watching.wait_until("both", |mirror| is("7", true)(mirror) && is("8", true)(mirror)).await;
     for wrong in
         [None, Some("Bearer"), Some("Bearer "), Some("Bearer wrong"), Some(TOKEN), Some(&bearer[..bearer.len() - 1])]
@@ -268,8 +268,8 @@ async fn an_application_removes_a_user_whatever_it_speaks() {
     assert!(is("8", true)(&watching));
     // Nothing keeps it from coming back, and who is not there can be removed.
     assert_eq!(kick(&server, "nobody", Some(&bearer)).await.status, 200);
-    let _again = server.enter("7", "lobby").await;
-    server.beat("7").await;
+    let _again = server.connect_to("7", "lobby").await;
+    server.rest_heartbeat("7").await;
     watching.wait_until("it again", is("7", true)).await;
     server.stop().await;
 }
@@ -277,18 +277,18 @@ async fn an_application_removes_a_user_whatever_it_speaks() {
 #[tokio::test]
 async fn who_is_removed_says_nothing_more() {
     let server = TestServer::start(&["--admin-token", TOKEN, "--workers", "1"]);
-    let mut witness = server.watch("witness", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let mut removed = server.raw("removed").await;
     removed.send_json(&json!({"type": "join", "room": "lobby"})).await;
-    witness.wait_until("it", |witness| witness.has("lobby", "removed")).await;
+    observer.wait_until("it", |observer| observer.has("lobby", "removed")).await;
     assert_eq!(kick(&server, "removed", Some(&format!("bearer {TOKEN}"))).await.status, 200);
     // It does not answer the close frame, and goes on.
     removed.send_frame(&Frame::text("heartbeat")).await;
     removed.send_json(&json!({"type": "join", "room": "lobby"})).await;
     removed.send_json(&json!({"type": "message", "room": "lobby", "data": "I am still here"})).await;
-    witness.barrier().await;
-    witness.barrier().await;
-    assert!(!witness.has("lobby", "removed") && witness.since(0, "message", "").is_empty());
+    observer.barrier().await;
+    observer.barrier().await;
+    assert!(!observer.has("lobby", "removed") && observer.since(0, "message", "").is_empty());
     assert_eq!(removed.closed().await, Some(1008));
     server.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Feed, Mirror, TestServer};
+use crate::common::{EventClient, Mirror, TestServer};
 
 fn say(room: &str, data: &Value) -> Value {
     json!({"type": "message", "room": room, "data": data})
@@ -17,13 +17,13 @@ fn heard(mirror: &Mirror, room: &str) -> Vec<(String, Value)> {
 #[tokio::test]
 async fn what_is_said_goes_to_all_who_look_and_to_the_sender() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
-    let mut bob = server.enter("bob", "lobby").await;
-    let mut unseen = server.watch("unseen", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
+    let mut bob = server.connect_to("bob", "lobby").await;
+    let mut unseen = server.observe("unseen", "lobby").await;
     let mut counting = server.connect("counting").await;
     counting.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
-    counting.wait_until("the count", |counting| counting.sees("lobby")).await;
-    let mut elsewhere = server.enter("elsewhere", "kitchen").await;
+    counting.wait_until("the count", |counting| counting.observes("lobby")).await;
+    let mut elsewhere = server.connect_to("elsewhere", "kitchen").await;
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
     let seq = alice.room("lobby").seq;
     let all = [json!({"text": "Hi \"all\" 😀", "n": [1, 2.5, -3]}), json!("plain"), json!(null), json!(7), json!([[]])];
@@ -46,34 +46,34 @@ async fn what_is_said_goes_to_all_who_look_and_to_the_sender() {
 #[tokio::test]
 async fn only_members_speak_and_only_observers_hear() {
     let server = TestServer::start(&[]);
-    let mut witness = server.watch("witness", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     for (what, error) in [("observe", "not_joined"), ("nothing", "not_joined")] {
         let mut client = server.connect(what).await;
         if what == "observe" {
             client.send(&json!({"type": "observe", "room": "lobby"}));
         }
-        assert_eq!(client.error_of(&say("lobby", &json!(1)).to_string()).await["code"], error);
+        assert_eq!(client.expect_error(&say("lobby", &json!(1)).to_string()).await["code"], error);
     }
     let mut deaf = server.connect("deaf").await;
     deaf.send(&json!({"type": "join", "room": "lobby", "observe": false}));
     deaf.send(&say("lobby", &json!("I do not listen")));
-    witness.wait_until("it", |witness| heard(witness, "lobby").len() == 1).await;
+    observer.wait_until("it", |observer| heard(observer, "lobby").len() == 1).await;
     deaf.barrier().await;
     assert!(deaf.since(0, "message", "").is_empty());
     deaf.send(&json!({"type": "leave", "room": "lobby"}));
-    assert_eq!(deaf.error_of(&say("lobby", &json!(2)).to_string()).await["code"], "not_joined");
-    witness.barrier().await;
-    assert_eq!(heard(&witness, "lobby"), [("deaf".into(), json!("I do not listen"))]);
+    assert_eq!(deaf.expect_error(&say("lobby", &json!(2)).to_string()).await["code"], "not_joined");
+    observer.barrier().await;
+    assert_eq!(heard(&observer, "lobby"), [("deaf".into(), json!("I do not listen"))]);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn data_of_more_than_four_kibibytes_is_too_large() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let data = |bytes: usize| json!("x".repeat(bytes - 2));
     for bytes in [4097, 12_000] {
-        let error = alice.error_of(&say("lobby", &data(bytes)).to_string()).await;
+        let error = alice.expect_error(&say("lobby", &data(bytes)).to_string()).await;
         assert_eq!(error["code"], "too_large");
         assert!(error["message"].as_str().unwrap().contains("4096"), "the limit is stated: {error}");
     }
@@ -89,8 +89,8 @@ async fn data_of_more_than_four_kibibytes_is_too_large() {
 #[tokio::test]
 async fn a_flood_is_rate_limited_and_hurts_nobody() {
     let server = TestServer::start(&["--tick", "500ms"]);
-    let mut flood = server.enter("flood", "lobby").await;
-    let mut calm = server.enter("calm", "lobby").await;
+    let mut flood = server.connect_to("flood", "lobby").await;
+    let mut calm = server.connect_to("calm", "lobby").await;
     flood.send_all(&(0..200).map(|n| say("lobby", &json!(n))).collect::<Vec<_>>());
     calm.send(&say("lobby", &json!("peace")));
     let peace = ("calm".to_owned(), json!("peace"));
@@ -146,30 +146,30 @@ async fn one_tick_of_a_room_is_bounded_whoever_speaks() {
 async fn nobody_is_heard_before_the_join_or_after_the_leave() {
     // Each within one tick, and in one segment. The mirrors assert that they know whoever speaks.
     let server = TestServer::start(&["--tick", "300ms"]);
-    let mut witness = server.watch("witness", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let mut hasty = server.connect("hasty").await;
-    let other = server.enter("other", "lobby").await;
+    let other = server.connect_to("other", "lobby").await;
     let (join, leave) = (json!({"type": "join", "room": "lobby"}), json!({"type": "leave", "room": "lobby"}));
     hasty.send_all(&[join.clone(), say("lobby", &json!("one"))]);
-    witness.wait_until("it", |witness| heard(witness, "lobby").len() == 1).await;
+    observer.wait_until("it", |observer| heard(observer, "lobby").len() == 1).await;
     hasty.send_all(&[say("lobby", &json!("two")), leave.clone()]);
     other.send_all(&[say("lobby", &json!("meanwhile"))]);
-    witness.wait_until("all", |witness| !witness.has("lobby", "hasty") && heard(witness, "lobby").len() == 3).await;
+    observer.wait_until("all", |observer| !observer.has("lobby", "hasty") && heard(observer, "lobby").len() == 3).await;
     // Who comes and goes within a tick is not seen, and so not heard.
     let (mut round, mut unheard) = (0, None);
     while unheard.is_none() {
         round += 1;
         assert!(round < 100, "a tick fell between each time");
-        witness.barrier().await;
+        observer.barrier().await;
         let (text, ticks) = (format!("three {round}"), server.ticks().await);
         hasty.send_all(&[join.clone(), say("lobby", &json!(text)), leave.clone()]);
         hasty.heartbeat().await;
         unheard = (server.ticks().await == ticks).then_some(text);
     }
     let unheard = format!("hasty: {}", unheard.unwrap());
-    witness.barrier().await;
-    witness.barrier().await;
-    let told: Vec<String> = witness.log.iter().filter(|message| message["room"] == "lobby").map(short).collect();
+    observer.barrier().await;
+    observer.barrier().await;
+    let told: Vec<String> = observer.log.iter().filter(|message| message["room"] == "lobby").map(short).collect();
     let after: Vec<&str> = told.iter().map(String::as_str).skip_while(|told| *told != "hasty: one").collect();
     // The two of the second round may have met different ticks; each is in its place to what concerns its sender.
     assert_eq!(after[0], "hasty: one");
@@ -196,11 +196,11 @@ fn short(message: &Value) -> String {
 #[tokio::test]
 async fn chat_and_messages_meet_in_the_lobby() {
     let server = TestServer::start(&[]);
-    let mut native = server.enter("native", "lobby").await;
+    let mut native = server.connect_to("native", "lobby").await;
     let mut chat = server.chat("chatter").await;
-    let in_chat = |feed: &Feed| -> Vec<String> {
+    let in_chat = |client: &EventClient| -> Vec<String> {
         let of = |message: &&Value| format!("{}: {}", message["payload"]["user"], message["payload"]["text"]);
-        feed.of("msg").iter().map(of).collect()
+        client.of("msg").iter().map(of).collect()
     };
     chat.send(&json!({"type": "msg", "payload": {"text": "Hi \"you\""}}));
     native.wait_until("the text", |native| heard(native, "lobby").len() == 1).await;
@@ -227,8 +227,8 @@ async fn chat_and_messages_meet_in_the_lobby() {
 #[tokio::test]
 async fn a_resumed_room_has_its_diffs_and_no_old_messages() {
     let server = TestServer::start(&[]);
-    let mut speaker = server.enter("speaker", "lobby").await;
-    let first = server.watch("again", "lobby").await;
+    let mut speaker = server.connect_to("speaker", "lobby").await;
+    let first = server.observe("again", "lobby").await;
     let (epoch, seq) = (first.room("lobby").epoch.clone(), first.room("lobby").seq);
     first.close(1000);
     speaker.send(&say("lobby", &json!("missed")));
@@ -280,14 +280,14 @@ impl Crowd {
 #[tokio::test]
 async fn a_slow_client_loses_messages_but_not_its_place() {
     let server = TestServer::start(&["--tick", "10ms"]);
-    let mut fast = server.watch("fast", "lobby").await;
+    let mut fast = server.observe("fast", "lobby").await;
     let crowd = Crowd::start(&server).await;
-    let mut slow = Mirror::connect_narrow(server.address(), "slow", &["lobby"]).await;
+    let mut slow = Mirror::connect_with_small_buffer(server.address(), "slow", &["lobby"]).await;
     slow.wait_until("the snapshot", |slow| slow.has("lobby", "slow")).await;
     let (seq, snapshots) = (slow.room("lobby").seq, slow.room("lobby").snapshots);
-    slow.read(false);
+    slow.set_reading(false);
     crowd.talk(&mut fast).await;
-    slow.read(true);
+    slow.set_reading(true);
     slow.barrier().await;
     let got = heard(&slow, "lobby").len();
     assert!(got < 600, "{got} of 600: it was skipped");
@@ -305,13 +305,13 @@ async fn a_slow_client_loses_messages_but_not_its_place() {
 async fn messages_among_diffs_make_no_gaps() {
     // Observers who fall behind and catch up while states change and much is said. Every mirror asserts contiguity.
     let server = TestServer::start(&["--tick", "10ms", "--workers", "1"]);
-    let mut fast = server.watch("fast", "lobby").await;
+    let mut fast = server.observe("fast", "lobby").await;
     let crowd = Crowd::start(&server).await;
     let mut hovering = Vec::new();
     for n in 0..20 {
-        let mut client = Mirror::connect_narrow(server.address(), &format!("hovering-{n}"), &[]).await;
+        let mut client = Mirror::connect_with_small_buffer(server.address(), &format!("hovering-{n}"), &[]).await;
         client.send(&json!({"type": "observe", "room": "lobby"}));
-        client.wait_until("the snapshot", |client| client.sees("lobby")).await;
+        client.wait_until("the snapshot", |client| client.observes("lobby")).await;
         client.logging = false;
         hovering.push(client);
     }
@@ -326,12 +326,12 @@ async fn messages_among_diffs_make_no_gaps() {
         let speaker = &crowd.0[round % 8].user;
         fast.wait_until("the round", |fast| fast.state("lobby", speaker) == Some(&state)).await;
         for (n, client) in hovering.iter_mut().enumerate() {
-            client.read(!(n + round).is_multiple_of(3));
-            client.pump();
+            client.set_reading(!(n + round).is_multiple_of(3));
+            client.apply_pending();
         }
     }
-    hovering.iter().for_each(|client| client.read(true));
+    hovering.iter().for_each(|client| client.set_reading(true));
     hovering.push(fast);
-    server.agreement("lobby", &mut hovering).await;
+    server.wait_for_agreement("lobby", &mut hovering).await;
     server.stop().await;
 }

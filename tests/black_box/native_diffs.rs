@@ -34,8 +34,8 @@ async fn within_one_tick(
 #[tokio::test]
 async fn changes_of_one_tick_are_one_diff_and_the_last_state_wins() {
     let server = TestServer::start(&SLOW_TICK);
-    let mut alice = server.enter("alice", "lobby").await;
-    let mut bob = server.enter("bob", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
+    let mut bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
     let state = |round: u64, n: u64| json!({"round": round, "n": n});
     let states = |round| {
@@ -54,7 +54,7 @@ async fn changes_of_one_tick_are_one_diff_and_the_last_state_wins() {
 #[tokio::test]
 async fn a_join_and_a_leave_within_one_tick_show_nothing() {
     let server = TestServer::start(&SLOW_TICK);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect("bob").await;
     let come_and_go = vec![
         json!({"type": "join", "room": "lobby", "state": {"n": 1}}),
@@ -63,7 +63,7 @@ async fn a_join_and_a_leave_within_one_tick_show_nothing() {
     ];
     let (_, mark) = within_one_tick(&server, &mut bob, &mut alice, |_| come_and_go.clone()).await;
     bob.barrier().await;
-    let _carol = server.enter("carol", "lobby").await;
+    let _carol = server.connect_to("carol", "lobby").await;
     alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
     let diffs = alice.since(mark, "diff", "lobby");
     assert_eq!(diffs.len(), 1, "only carol was seen: {diffs:?}");
@@ -74,8 +74,8 @@ async fn a_join_and_a_leave_within_one_tick_show_nothing() {
 #[tokio::test]
 async fn a_leave_and_a_join_within_one_tick_are_at_most_an_update() {
     let server = TestServer::start(&SLOW_TICK);
-    let mut alice = server.enter("alice", "lobby").await;
-    let mut bob = server.enter("bob", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
+    let mut bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
     let go_and_come = |round: u64| {
         let join = json!({"type": "join", "room": "lobby", "state": {"back": round}});
@@ -94,7 +94,7 @@ async fn a_leave_and_a_join_within_one_tick_are_at_most_an_update() {
 #[tokio::test]
 async fn diffs_name_who_came_with_what_and_who_went() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let bob = server.connect("bob").await;
     let mark = alice.mark();
     let before = alice.room("lobby").seq;
@@ -119,7 +119,7 @@ async fn rooms_have_their_own_members_and_seq() {
     alice.wait_until("both rooms", |alice| alice.has("a", "alice") && alice.has("b", "alice")).await;
     let in_b = alice.room("b").seq;
     for user in ["u1", "u2", "u3"] {
-        let _ = server.enter(user, "a").await;
+        let _ = server.connect_to(user, "a").await;
         alice.wait_until("the user", |alice| alice.has("a", user)).await;
     }
     alice.barrier().await;
@@ -131,7 +131,7 @@ async fn rooms_have_their_own_members_and_seq() {
 #[tokio::test]
 async fn resync_sends_a_snapshot() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let before = alice.room("lobby").clone();
     let mark = alice.mark();
     alice.send(&json!({"type": "resync", "room": "lobby"}));
@@ -145,12 +145,12 @@ async fn resync_sends_a_snapshot() {
 #[tokio::test]
 async fn count_observers_get_numbers_only_when_they_change() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let mut watcher = server.connect("watcher").await;
     watcher.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
-    watcher.wait_until("the first count", |watcher| watcher.sees("lobby")).await;
+    watcher.wait_until("the first count", |watcher| watcher.observes("lobby")).await;
     assert_eq!(watcher.room("lobby").count, 1);
-    let bob = server.enter("bob", "lobby").await;
+    let bob = server.connect_to("bob", "lobby").await;
     watcher.wait_until("bob", |watcher| watcher.room("lobby").count == 2).await;
     bob.send(&json!({"type": "state", "room": "lobby", "state": {"n": 1}}));
     alice.wait_until("the state", |alice| alice.state("lobby", "bob").is_some()).await;
@@ -180,8 +180,8 @@ fn resume(kind: &str, epoch: &str, seq: u64) -> Value {
 #[tokio::test]
 async fn resume_is_answered_with_the_missed_diffs() {
     let server = TestServer::start(&[]);
-    let watcher = server.watch("watcher", "lobby").await;
-    let mut alice = server.enter("alice", "lobby").await;
+    let watcher = server.observe("watcher", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     for n in 0..5 {
         let state = json!({ "n": n });
         alice.send(&json!({"type": "state", "room": "lobby", "state": state}));
@@ -198,7 +198,7 @@ async fn resume_is_answered_with_the_missed_diffs() {
     let missed = alice.room("lobby").seq - seq;
     assert_eq!(back.since(0, "diff", "lobby").len() as u64, missed);
     // And it goes on from there.
-    let _bob = server.enter("bob", "lobby").await;
+    let _bob = server.connect_to("bob", "lobby").await;
     back.wait_until("bob", |back| back.has("lobby", "bob")).await;
     server.stop().await;
 }
@@ -206,14 +206,14 @@ async fn resume_is_answered_with_the_missed_diffs() {
 #[tokio::test]
 async fn resume_with_nothing_missed_is_answered_with_nothing() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     alice.barrier().await;
     let known = alice.room("lobby").clone();
     let mut back = returning(&server, "watcher", &alice).await;
     back.send(&resume("observe", &known.epoch, known.seq));
     back.barrier().await;
     assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new());
-    let _bob = server.enter("bob", "lobby").await;
+    let _bob = server.connect_to("bob", "lobby").await;
     back.wait_until("bob", |back| back.has("lobby", "bob")).await;
     assert_eq!(back.since(0, "diff", "lobby").len(), 1);
     server.stop().await;
@@ -222,13 +222,13 @@ async fn resume_with_nothing_missed_is_answered_with_nothing() {
 #[tokio::test]
 async fn resume_of_a_join_carries_on_too() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
-    let mut bob = server.enter("bob", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
+    let mut bob = server.connect_to("bob", "lobby").await;
     bob.barrier().await;
     let mut back = returning(&server, "bob", &bob).await;
     let known = back.room("lobby").clone();
-    bob.vanish();
-    let _carol = server.enter("carol", "lobby").await;
+    bob.drop_connection();
+    let _carol = server.connect_to("carol", "lobby").await;
     back.send(&resume("join", &known.epoch, known.seq));
     back.wait_until("carol", |back| back.has("lobby", "carol")).await;
     assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new());
@@ -240,7 +240,7 @@ async fn resume_of_a_join_carries_on_too() {
 #[tokio::test]
 async fn resume_from_another_epoch_or_an_unknown_seq_is_answered_with_a_snapshot() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     alice.barrier().await;
     let known = alice.room("lobby").clone();
     let cases = [("another-epoch", known.seq), (known.epoch.as_str(), known.seq + 1000)];
@@ -256,7 +256,7 @@ async fn resume_from_another_epoch_or_an_unknown_seq_is_answered_with_a_snapshot
 #[tokio::test]
 async fn resume_from_long_ago_is_answered_with_a_snapshot() {
     let server = TestServer::start(&["--tick", "10ms"]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let known = alice.room("lobby").clone();
     // More diffs than a short ring holds, each waited for.
     for n in 0..150 {

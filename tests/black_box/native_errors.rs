@@ -7,7 +7,7 @@ use crate::common::{Frame, Mirror, TestServer, room};
 
 /// Sends a message, expects this error code, and checks that the connection is still in step.
 async fn check(mirror: &mut Mirror, text: &str, code: &str) -> Value {
-    let error = mirror.error_of(text).await;
+    let error = mirror.expect_error(text).await;
     assert_eq!(error["code"], code, "{text:.200} got {error}");
     mirror.heartbeat().await;
     error
@@ -16,7 +16,7 @@ async fn check(mirror: &mut Mirror, text: &str, code: &str) -> Value {
 #[tokio::test]
 async fn what_is_not_json_is_bad_json() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let cases = [
         "",
         "hello",
@@ -53,7 +53,7 @@ async fn what_is_not_json_is_bad_json() {
 #[tokio::test]
 async fn deep_nesting_is_bad_json() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     for brackets in ["[", "[[[[[[[[[[[[", "{\"a\":"] {
         check(&mut alice, &brackets.repeat(5_000 / brackets.len()), "bad_json").await;
     }
@@ -75,7 +75,7 @@ async fn deep_nesting_is_bad_json() {
 #[tokio::test]
 async fn an_unknown_type_is_named() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let cases = [
         ("nonsense", json!({"type": "nonsense"})),
         ("JOIN", json!({"type": "JOIN", "room": "lobby"})),
@@ -93,7 +93,7 @@ async fn an_unknown_type_is_named() {
 #[tokio::test]
 async fn absent_and_wrong_fields_are_bad_field() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let long = "x".repeat(129);
     let wide = "ü".repeat(65);
     let cases = [
@@ -176,7 +176,7 @@ async fn unknown_fields_are_ignored() {
 #[tokio::test]
 async fn a_state_over_one_kibibyte_is_too_large() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let state = |bytes: usize| {
         let state = json!({"k": "x".repeat(bytes - r#"{"k":""}"#.len())});
         assert_eq!(state.to_string().len(), bytes);
@@ -202,13 +202,13 @@ async fn a_state_over_one_kibibyte_is_too_large() {
 #[tokio::test]
 async fn acting_in_a_room_one_is_not_in_is_not_joined() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     for kind in ["state", "leave", "unobserve", "resync", "message"] {
         let message = json!({"type": kind, "room": "elsewhere", "state": {}, "data": 1});
         check(&mut alice, &message.to_string(), "not_joined").await;
     }
     alice.send(&json!({"type": "observe", "room": "seen"}));
-    alice.wait_until("the snapshot", |alice| alice.sees("seen")).await;
+    alice.wait_until("the snapshot", |alice| alice.observes("seen")).await;
     let message = json!({"type": "state", "room": "seen", "state": {}});
     check(&mut alice, &message.to_string(), "not_joined").await;
     alice.send(&json!({"type": "leave", "room": "lobby"}));
@@ -239,7 +239,7 @@ async fn more_than_a_hundred_rooms_are_forbidden() {
 #[tokio::test]
 async fn ten_thousand_joins_by_one_connection_are_a_hundred() {
     let server = TestServer::start(&[]);
-    let mut witness = server.enter("witness", "lobby").await;
+    let mut observer = server.connect_to("observer", "lobby").await;
     let mut greedy = server.raw("greedy").await;
     let join = |n: usize| json!({"type": "join", "room": format!("room-{n:05}")}).to_string();
     let joins: Vec<Frame> = (0..10_000).map(|n| Frame::text(&join(n))).collect();
@@ -247,7 +247,7 @@ async fn ten_thousand_joins_by_one_connection_are_a_hundred() {
         greedy.send(&glued(chunk)).await;
         assert_eq!(greedy.json_of_type("error").await["code"], "forbidden");
         assert!(greedy.is_served().await);
-        witness.heartbeat().await;
+        observer.heartbeat().await;
     }
     let mut listed = server.get("/v1/rooms").await.json();
     let mut rooms = listed["rooms"].as_array().expect("rooms").len();

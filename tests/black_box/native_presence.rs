@@ -51,9 +51,9 @@ async fn room_parameters_join_and_observe() {
     for room in ["lobby", "a/b ü?&"] {
         alice.wait_until("the snapshot", |alice| alice.has(room, "alice")).await;
         assert!(server.members(room).await.contains_key("alice"), "joined {room}");
-        let mut bob = server.enter("bob", room).await;
+        let mut bob = server.connect_to("bob", room).await;
         alice.wait_until("bob", |alice| alice.has(room, "bob")).await;
-        bob.pump();
+        bob.apply_pending();
         assert_eq!(bob.members(room), alice.members(room));
     }
     server.stop().await;
@@ -62,10 +62,10 @@ async fn room_parameters_join_and_observe() {
 #[tokio::test]
 async fn a_newcomer_is_in_its_own_snapshot() {
     let server = TestServer::start(&[]);
-    let _alice = server.enter("alice", "lobby").await;
+    let _alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect("bob").await;
     bob.send(&json!({"type": "join", "room": "lobby", "state": {"mood": "new"}}));
-    bob.wait_until("the snapshot", |bob| bob.sees("lobby")).await;
+    bob.wait_until("the snapshot", |bob| bob.observes("lobby")).await;
     let first = bob.since(0, "snapshot", "lobby")[0];
     let expected = json!([{"user": "alice"}, {"user": "bob", "state": {"mood": "new"}}]);
     assert_eq!(first["members"], expected);
@@ -77,11 +77,11 @@ async fn a_newcomer_is_in_its_own_snapshot() {
 #[tokio::test]
 async fn a_join_without_observing_is_seen_but_sees_nothing() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect("bob").await;
     bob.send(&json!({"type": "join", "room": "lobby", "observe": false}));
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
-    let _carol = server.enter("carol", "lobby").await;
+    let _carol = server.connect_to("carol", "lobby").await;
     alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
     bob.barrier().await;
     assert!(!bob.rooms.contains_key("lobby"), "{}", bob.describe());
@@ -91,9 +91,9 @@ async fn a_join_without_observing_is_seen_but_sees_nothing() {
 #[tokio::test]
 async fn an_observer_sees_and_is_not_seen() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
     assert_eq!(watcher.room("lobby").count, 0, "nobody is there yet");
-    let mut alice = server.enter("alice", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     alice.barrier().await;
     assert_eq!(alice.members("lobby").into_keys().collect::<Vec<_>>(), ["alice"]);
@@ -104,8 +104,8 @@ async fn an_observer_sees_and_is_not_seen() {
 #[tokio::test]
 async fn leave_ends_presence_and_observation() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
-    let mut bob = server.enter("bob", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
+    let mut bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
     bob.send(&json!({"type": "leave", "room": "lobby"}));
     alice.wait_until("bob's leave", |alice| !alice.has("lobby", "bob")).await;
@@ -113,7 +113,7 @@ async fn leave_ends_presence_and_observation() {
     assert!(!server.members("lobby").await.contains_key("bob"));
     bob.barrier().await;
     let mark = bob.mark();
-    let _carol = server.enter("carol", "lobby").await;
+    let _carol = server.connect_to("carol", "lobby").await;
     alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
     bob.barrier().await;
     assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new());
@@ -126,12 +126,12 @@ async fn observation_ends_and_presence_does_not() {
         [json!({"type": "unobserve", "room": "lobby"}), json!({"type": "join", "room": "lobby", "observe": false})]
     {
         let server = TestServer::start(&[]);
-        let mut alice = server.enter("alice", "lobby").await;
-        let mut bob = server.enter("bob", "lobby").await;
+        let mut alice = server.connect_to("alice", "lobby").await;
+        let mut bob = server.connect_to("bob", "lobby").await;
         bob.send(&end);
         bob.barrier().await;
         let mark = bob.mark();
-        let _carol = server.enter("carol", "lobby").await;
+        let _carol = server.connect_to("carol", "lobby").await;
         alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
         bob.barrier().await;
         assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new(), "{end}");
@@ -148,8 +148,8 @@ async fn observation_ends_and_presence_does_not() {
 #[tokio::test]
 async fn a_state_replaces_the_last_one_and_is_an_update() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
-    let bob = server.enter("bob", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
+    let bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
     let mark = alice.mark();
     for state in [json!({"a": 1, "b": {"c": [1, 2.5, null, "x"]}}), json!({"d": true}), json!({})] {
@@ -180,8 +180,8 @@ async fn a_null_state_clears() {
 #[tokio::test]
 async fn a_second_join_updates_state_and_detail_and_sends_a_snapshot() {
     let server = TestServer::start(&[]);
-    let mut alice = server.enter("alice", "lobby").await;
-    let mut bob = server.enter("bob", "lobby").await;
+    let mut alice = server.connect_to("alice", "lobby").await;
+    let mut bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.has("lobby", "bob")).await;
     let (from_alice, from_bob) = (alice.mark(), bob.mark());
     bob.send(&json!({"type": "join", "room": "lobby", "state": {"again": 1}}));
@@ -195,7 +195,7 @@ async fn a_second_join_updates_state_and_detail_and_sends_a_snapshot() {
     bob.send(&json!({"type": "join", "room": "lobby", "detail": "count"}));
     bob.wait_until("a count", |bob| bob.room("lobby").counts > 0).await;
     let mark = bob.mark();
-    let _carol = server.enter("carol", "lobby").await;
+    let _carol = server.connect_to("carol", "lobby").await;
     bob.wait_until("the new count", |bob| bob.room("lobby").count == 3).await;
     assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new(), "counts only from now on");
     server.stop().await;
@@ -204,9 +204,9 @@ async fn a_second_join_updates_state_and_detail_and_sends_a_snapshot() {
 #[tokio::test]
 async fn several_connections_of_a_user_are_one_member() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let mut first = server.enter("alice", "lobby").await;
-    let mut second = server.enter("alice", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut first = server.connect_to("alice", "lobby").await;
+    let mut second = server.connect_to("alice", "lobby").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     assert_eq!(server.count("lobby").await, 1);
     first.send(&json!({"type": "leave", "room": "lobby"}));
@@ -224,9 +224,9 @@ async fn several_connections_of_a_user_are_one_member() {
 #[tokio::test]
 async fn the_last_state_written_wins_over_connections() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let first = server.enter("alice", "lobby").await;
-    let second = server.enter("alice", "lobby").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let first = server.connect_to("alice", "lobby").await;
+    let second = server.connect_to("alice", "lobby").await;
     for (writer, state) in [(&first, 1), (&second, 2), (&first, 3), (&second, 4)] {
         let state = json!({ "n": state });
         writer.send(&json!({"type": "state", "room": "lobby", "state": state}));
@@ -234,7 +234,7 @@ async fn the_last_state_written_wins_over_connections() {
         watcher.wait_until("the state", written).await;
     }
     second.send(&json!({"type": "leave", "room": "lobby"}));
-    let _bob = server.enter("bob", "lobby").await;
+    let _bob = server.connect_to("bob", "lobby").await;
     watcher.wait_until("bob", |watcher| watcher.has("lobby", "bob")).await;
     watcher.barrier().await;
     assert_eq!(watcher.state("lobby", "alice"), Some(&json!({"n": 4})), "the state outlives its writer");
@@ -247,17 +247,17 @@ async fn ids_are_percent_decoded_and_may_be_any_text() {
     let longest = "x".repeat(128);
     let room = "Zimmer \"1\" \\ / 😀";
     let users = ["a", "a b", "ä/ö?ü&=#%", "\"\\\u{2028}</script>", "😀👩‍👩‍👧", "heartbeat", longest.as_str()];
-    let mut watcher = server.watch("watcher", room).await;
+    let mut watcher = server.observe("watcher", room).await;
     let mut all = Vec::new();
     for user in users {
-        let client = server.enter(user, room).await;
+        let client = server.connect_to(user, room).await;
         assert_eq!(client.welcome["user"], user);
         all.push(client);
     }
     let everyone = |watcher: &Mirror| watcher.members(room).len() == users.len();
     watcher.wait_until("everyone", everyone).await;
     all.push(watcher);
-    let members = server.agreement(room, &mut all).await;
+    let members = server.wait_for_agreement(room, &mut all).await;
     let mut sorted = users.to_vec();
     sorted.sort_unstable();
     assert_eq!(members.into_keys().collect::<Vec<_>>(), sorted);
@@ -285,7 +285,7 @@ async fn bad_users_and_rooms_are_refused_before_the_upgrade() {
         format!("/v1/connect?user=alice&room={long}"),
     ];
     for path in cases {
-        crate::common::raw::refused(server.address(), &path, &[]).await.error(400);
+        crate::common::raw::refused_upgrade(server.address(), &path, &[]).await.error(400);
     }
     assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([]), "nobody got in");
     server.stop().await;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::common::frame::{BINARY, CLOSE, PING, PONG};
-use crate::common::{Feed, Frame, Mirror, RawClient, TestServer, raw};
+use crate::common::{EventClient, Frame, Mirror, RawClient, TestServer, raw};
 
 fn path(user: &str) -> String {
     format!("/ws-online-status?userId={user}")
@@ -26,8 +26,8 @@ fn age(message: &Value) -> Duration {
 #[tokio::test]
 async fn a_newcomer_is_greeted_with_its_number_and_a_connection_id() {
     let server = TestServer::start(&[]);
-    let feed = server.status("123").await;
-    let greeting = &feed.log[0];
+    let client = server.online_status("123").await;
+    let greeting = &client.log[0];
     assert_eq!(greeting["type"], "CONNECTION_ESTABLISHED");
     assert_eq!(greeting["userId"], json!(123));
     assert!(age(greeting) < Duration::from_secs(60), "{greeting}");
@@ -35,7 +35,7 @@ async fn a_newcomer_is_greeted_with_its_number_and_a_connection_id() {
     assert_eq!(user, "123");
     assert_eq!(unix_ms.len(), 13, "milliseconds: {greeting}");
     assert_eq!(greeting.as_object().unwrap().len(), 4, "{greeting}");
-    let text = server.status("ann 007").await;
+    let text = server.online_status("ann 007").await;
     assert_eq!(text.log[0]["userId"], json!("ann 007"));
     server.stop().await;
 }
@@ -43,8 +43,8 @@ async fn a_newcomer_is_greeted_with_its_number_and_a_connection_id() {
 #[tokio::test]
 async fn others_are_told_who_comes_and_goes() {
     let server = TestServer::start(&[]);
-    let mut alice = server.status("alice").await;
-    let bob = server.status("7").await;
+    let mut alice = server.online_status("alice").await;
+    let bob = server.online_status("7").await;
     alice.wait_until("7", |alice| alice.shows(&["7"])).await;
     assert_eq!(alice.log[1]["userId"], json!(7), "a number stays one");
     assert!(age(&alice.log[1]) < Duration::from_secs(60));
@@ -61,14 +61,14 @@ async fn others_are_told_who_comes_and_goes() {
 async fn a_newcomer_is_told_who_is_online_and_nobody_of_itself() {
     let server = TestServer::start(&[]);
     let names: Vec<String> = (0..5).map(|n| format!("user-{n}")).collect();
-    let mut feeds = Vec::new();
+    let mut clients = Vec::new();
     for name in &names {
-        feeds.push(server.status(name).await);
+        clients.push(server.online_status(name).await);
     }
-    for (feed, name) in feeds.iter_mut().zip(&names) {
+    for (client, name) in clients.iter_mut().zip(&names) {
         let others: BTreeSet<String> =
             names.iter().filter(|other| *other != name).map(|n| json!(n).to_string()).collect();
-        feed.wait_until("the others", |feed| feed.online == others).await;
+        client.wait_until("the others", |client| client.online == others).await;
     }
     server.stop().await;
 }
@@ -77,15 +77,15 @@ async fn a_newcomer_is_told_who_is_online_and_nobody_of_itself() {
 async fn newcomers_of_one_tick_are_told_of_each_other_only() {
     let server = TestServer::start(&["--tick", "200ms"]);
     let names: Vec<String> = (0..20).map(|n| format!("{n}")).collect();
-    let mut feeds = join_all(names.iter().map(|name| server.status(name))).await;
-    for (feed, name) in feeds.iter_mut().zip(&names) {
+    let mut clients = join_all(names.iter().map(|name| server.online_status(name))).await;
+    for (client, name) in clients.iter_mut().zip(&names) {
         let others: BTreeSet<String> = names.iter().filter(|other| *other != name).cloned().collect();
-        feed.wait_until("the others", |feed| feed.online == others).await;
+        client.wait_until("the others", |client| client.online == others).await;
     }
-    let last = server.status("last").await;
-    for feed in &mut feeds {
-        feed.wait_until("the last", |feed| feed.online.contains("\"last\"")).await;
-        assert_eq!(feed.log.len(), 21, "a greeting, 19 others, the last: {:?}", feed.log);
+    let last = server.online_status("last").await;
+    for client in &mut clients {
+        client.wait_until("the last", |client| client.online.contains("\"last\"")).await;
+        assert_eq!(client.log.len(), 21, "a greeting, 19 others, the last: {:?}", client.log);
     }
     drop(last);
     server.stop().await;
@@ -96,16 +96,16 @@ async fn a_large_room_comes_in_whole_and_without_oneself() {
     let server = TestServer::start(&[]);
     let crowd: Vec<String> = (0..2_500).map(|n| format!("member-{n:04}")).collect();
     for some in crowd.chunks(100) {
-        join_all(some.iter().map(|name| server.beat(name))).await;
+        join_all(some.iter().map(|name| server.rest_heartbeat(name))).await;
     }
     // First, in the middle, last of the roster; and one who was there before.
     for name in ["a", "member-1000", "member-1200x", "z"] {
-        let mut feed = server.status(name).await;
+        let mut client = server.online_status(name).await;
         let others: BTreeSet<String> =
             crowd.iter().filter(|other| *other != name).map(|n| json!(n).to_string()).collect();
-        feed.wait_until("all", |feed| feed.log.len() > others.len()).await;
-        assert!(feed.online == others, "{name}");
-        feed.close(1000);
+        client.wait_until("all", |client| client.log.len() > others.len()).await;
+        assert!(client.online == others, "{name}");
+        client.close(1000);
         server.wait_for_member("lobby", name, crowd.iter().any(|member| member == name)).await;
     }
     server.stop().await;
@@ -114,10 +114,10 @@ async fn a_large_room_comes_in_whole_and_without_oneself() {
 #[tokio::test]
 async fn all_dialects_see_each_other() {
     let server = TestServer::start(&[]);
-    let mut status = server.status("1").await;
-    let mut native = server.enter("native", "lobby").await;
-    let mut list = server.list("list").await;
-    server.beat("rest").await;
+    let mut status = server.online_status("1").await;
+    let mut native = server.connect_to("native", "lobby").await;
+    let mut list = server.online_users("list").await;
+    server.rest_heartbeat("rest").await;
     status.wait_until("all", |status| status.shows(&["\"list\"", "\"native\"", "\"rest\""])).await;
     list.wait_until("all", |list| list.users == ["1", "list", "native", "rest"]).await;
     native.wait_until("status", |native| native.has("lobby", "1")).await;
@@ -132,8 +132,8 @@ async fn all_dialects_see_each_other() {
 async fn offline_comes_with_the_last_connection_whatever_way_it_ends() {
     // The lease of the other dialects is a minute: nothing lingers here.
     let server = TestServer::start(&[]);
-    let mut watcher = server.status("watcher").await;
-    let mut native = server.watch("native", "lobby").await;
+    let mut watcher = server.online_status("watcher").await;
+    let mut native = server.observe("native", "lobby").await;
     let address = server.address();
     for way in ["clean", "going away", "no code", "cut off", "broken"] {
         let mut client = RawClient::open(address, &path("7")).await;
@@ -156,15 +156,15 @@ async fn offline_comes_with_the_last_connection_whatever_way_it_ends() {
 #[tokio::test]
 async fn further_connections_of_a_user_show_nobody_anything() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.status("watcher").await;
-    let first = server.status("7").await;
+    let mut watcher = server.online_status("watcher").await;
+    let first = server.online_status("7").await;
     watcher.wait_until("7", |watcher| watcher.shows(&["7"])).await;
-    let mut second = server.status("7").await;
+    let mut second = server.online_status("7").await;
     second.wait_until("the watcher", |second| second.shows(&["\"watcher\""])).await;
-    let mut elsewhere = server.enter("7", "lobby").await;
+    let mut elsewhere = server.connect_to("7", "lobby").await;
     first.close(1000);
     second.close(1000);
-    let marker = server.status("marker").await;
+    let marker = server.online_status("marker").await;
     watcher.wait_until("the marker", |watcher| watcher.shows(&["\"marker\"", "7"])).await;
     marker.close(1000);
     watcher.wait_until("its going", |watcher| watcher.of("USER_OFFLINE").len() == 1).await;
@@ -179,17 +179,17 @@ async fn further_connections_of_a_user_show_nobody_anything() {
 #[tokio::test]
 async fn a_join_and_a_leave_within_one_tick_show_nothing() {
     let server = TestServer::start(&["--tick", "500ms"]);
-    let mut watcher = server.status("watcher").await;
-    let mut pulse = server.enter("pulse", "lobby").await;
+    let mut watcher = server.online_status("watcher").await;
+    let mut pulse = server.connect_to("pulse", "lobby").await;
     for round in 0..100 {
         // Right after a tick, so that all of it falls before the next one. If that comes too early: once more.
         pulse.barrier().await;
         let (name, ticks) = (format!("brief-{round}"), server.ticks().await);
         let mut brief = RawClient::open(server.address(), &path(&name)).await;
         brief.send_frame(&Frame::close(1000, b"")).await;
-        brief.ended().await;
+        brief.read_to_end().await;
         if server.ticks().await == ticks {
-            let _marker = server.status("marker").await;
+            let _marker = server.online_status("marker").await;
             watcher.wait_until("the marker", |watcher| watcher.online.contains("\"marker\"")).await;
             assert!(!watcher.log.iter().any(|message| message["userId"] == name), "{:?}", watcher.log);
             return server.stop().await;
@@ -208,7 +208,7 @@ async fn without_a_user_it_closes_with_1008() {
         assert_eq!(&frame.payload[2..], b"User ID required", "{path}");
     }
     for id in ["a%00b", "%FF", &"x".repeat(129)] {
-        raw::refused(server.address(), &path(id), &[]).await.error(400);
+        raw::refused_upgrade(server.address(), &path(id), &[]).await.error(400);
     }
     assert_eq!(server.count("lobby").await, 0);
     server.stop().await;
@@ -217,13 +217,13 @@ async fn without_a_user_it_closes_with_1008() {
 #[tokio::test]
 async fn what_clients_send_is_ignored() {
     let server = TestServer::start(&[]);
-    let mut feed = server.status("7").await;
+    let mut client = server.online_status("7").await;
     for text in ["", "heartbeat", "{\"type\":\"leave\",\"room\":\"lobby\"}", "[[[[", "\u{0}", &"x".repeat(16_000)] {
-        feed.send_text(text);
+        client.send_text(text);
     }
-    let _other = server.status("8").await;
-    feed.wait_until("the other", |feed| feed.shows(&["8"])).await;
-    assert_eq!(feed.log.len(), 2, "no answers: {:?}", feed.log);
+    let _other = server.online_status("8").await;
+    client.wait_until("the other", |client| client.shows(&["8"])).await;
+    assert_eq!(client.log.len(), 2, "no answers: {:?}", client.log);
     let mut binary = RawClient::open(server.address(), &path("9")).await;
     binary.send_frame(&Frame::new(BINARY, *b"x")).await;
     assert_eq!(raw_close(&mut binary).await, Some(1003));
@@ -246,7 +246,7 @@ async fn raw_close(client: &mut RawClient) -> Option<u16> {
 #[tokio::test]
 async fn who_does_not_answer_a_ping_is_dropped_by_the_next() {
     let server = TestServer::start(&["--ping-interval", "500ms", "--liveness", "strict", "--ttl", "100ms"]);
-    let mut watcher = server.status("watcher").await;
+    let mut watcher = server.online_status("watcher").await;
     let mut lively = RawClient::open(server.address(), &path("lively")).await;
     let started = Instant::now();
     let mut silent = RawClient::open(server.address(), &path("silent")).await;
@@ -266,7 +266,7 @@ async fn who_does_not_answer_a_ping_is_dropped_by_the_next() {
         while lively.frame().await.expect("it goes on").opcode != PING {}
         lively.send_frame(&Frame::new(PONG, *b"")).await;
     }
-    let _marker = server.status("marker").await;
+    let _marker = server.online_status("marker").await;
     watcher.wait_until("the marker", |watcher| watcher.shows(&["\"lively\"", "\"marker\""])).await;
     server.stop().await;
 }
@@ -274,8 +274,8 @@ async fn who_does_not_answer_a_ping_is_dropped_by_the_next() {
 #[tokio::test]
 async fn pongs_alone_are_enough_for_any_lease() {
     let server = TestServer::start(&["--ping-interval", "300ms", "--ttl", "200ms"]);
-    let mut watcher = server.status("watcher").await;
-    let quiet = server.status("quiet").await;
+    let mut watcher = server.online_status("watcher").await;
+    let quiet = server.online_status("quiet").await;
     sleep(Duration::from_secs(1)).await;
     watcher.wait_until("quiet", |watcher| watcher.shows(&["\"quiet\""])).await;
     assert_eq!(watcher.log.len(), 2, "never gone meanwhile: {:?}", watcher.log);
@@ -288,8 +288,8 @@ async fn the_status_port_serves_it_too() {
     let server = TestServer::start(&["--status-port", "0"]);
     let second: SocketAddr = server.status_address();
     assert_ne!(second, server.address());
-    let mut here = server.status("1").await;
-    let mut there = Feed::connect(second, &path("2")).await;
+    let mut here = server.online_status("1").await;
+    let mut there = EventClient::connect(second, &path("2")).await;
     here.wait_until("the other", |here| here.shows(&["2"])).await;
     there.wait_until("the other", |there| there.shows(&["1"])).await;
     let run = server.begin_stop();
@@ -302,14 +302,14 @@ async fn the_status_port_serves_it_too() {
 #[tokio::test]
 async fn a_stop_closes_with_1012_and_shows_nobody_as_offline() {
     let server = TestServer::start(&["--workers", "1"]);
-    let mut feeds = Vec::new();
+    let mut clients = Vec::new();
     for n in 0..400 {
-        feeds.push(server.status(&format!("{n}")).await);
+        clients.push(server.online_status(&format!("{n}")).await);
     }
     let run = server.begin_stop();
-    for feed in &mut feeds {
-        assert_eq!(feed.wait_for_close().await, Some(1012));
-        assert!(feed.of("USER_OFFLINE").is_empty(), "the server goes, not they: {:?}", feed.log.last());
+    for client in &mut clients {
+        assert_eq!(client.wait_for_close().await, Some(1012));
+        assert!(client.of("USER_OFFLINE").is_empty(), "the server goes, not they: {:?}", client.log.last());
     }
     run.await.expect("no panic").expect("a stop is no error");
 }
@@ -322,7 +322,7 @@ async fn guests(server: &TestServer) -> Vec<Mirror> {
 
 /// They come and go as often; 6 times, 240 KB, are more than all buffers between the two ends of a narrow connection: 64 KB at the
 /// server's, 16 at the other.
-async fn churn(guests: &[Mirror], fast: &mut Feed, rounds: usize) {
+async fn churn(guests: &[Mirror], fast: &mut EventClient, rounds: usize) {
     for _ in 0..rounds {
         guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
         fast.wait_until("all", |fast| fast.online.len() >= 100).await;
@@ -334,17 +334,17 @@ async fn churn(guests: &[Mirror], fast: &mut Feed, rounds: usize) {
 #[tokio::test]
 async fn a_slow_client_misses_nothing_or_is_dropped() {
     let server = TestServer::start(&["--tick", "10ms"]);
-    let mut fast = server.status("fast").await;
-    let mut slow = Feed::connect_narrow(server.address(), &path("slow")).await;
-    let mut hung = Feed::connect_narrow(server.address(), &path("hung")).await;
+    let mut fast = server.online_status("fast").await;
+    let mut slow = EventClient::connect_with_small_buffer(server.address(), &path("slow")).await;
+    let mut hung = EventClient::connect_with_small_buffer(server.address(), &path("hung")).await;
     fast.wait_until("both", |fast| fast.shows(&["\"hung\"", "\"slow\""])).await;
     slow.wait_until("both", |slow| slow.shows(&["\"fast\"", "\"hung\""])).await;
-    slow.read(false);
-    hung.read(false);
+    slow.set_reading(false);
+    hung.set_reading(false);
     let guests = guests(&server).await;
     churn(&guests, &mut fast, 6).await;
-    slow.read(true);
-    let marker = server.status("marker").await;
+    slow.set_reading(true);
+    let marker = server.online_status("marker").await;
     let last = ["\"fast\"", "\"hung\"", "\"marker\""];
     slow.wait_until("the truth of now", |slow| slow.shows(&last)).await;
     // The other never reads: it is dropped while what waits for it is still little.
@@ -354,7 +354,7 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
         churn(&guests, &mut fast, 6).await;
     }
     fast.wait_until("its going", |fast| fast.shows(&["\"marker\"", "\"slow\""])).await;
-    hung.read(true);
+    hung.set_reading(true);
     hung.wait_until("the end", |hung| hung.ended).await;
     drop(marker);
     server.stop().await;
@@ -363,8 +363,8 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
 #[tokio::test]
 async fn a_client_that_reads_slowly_and_steadily_is_not_dropped() {
     let server = TestServer::start(&["--tick", "10ms"]);
-    let mut fast = server.status("fast").await;
-    let mut slow = RawClient::narrow(server.address()).await;
+    let mut fast = server.online_status("fast").await;
+    let mut slow = RawClient::with_small_buffer(server.address()).await;
     slow.upgrade(&path("slow")).await;
     fast.wait_until("it", |fast| fast.shows(&["\"slow\""])).await;
     let guests = guests(&server).await;
@@ -387,7 +387,7 @@ async fn a_client_that_reads_slowly_and_steadily_is_not_dropped() {
             take().await;
         }
     }
-    let _marker = server.status("marker").await;
+    let _marker = server.online_status("marker").await;
     while take().await != "\"marker\"" {}
     assert!(online.iter().eq(["\"fast\"", "\"marker\""]), "{online:?}");
     assert_eq!(server.get("/v1/stats").await.json()["connections_too_slow"], json!(0));

@@ -5,15 +5,15 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::common::{RawClient, SHORT_LEASE, TestServer, frame};
+use crate::common::{ONE_SECOND_TTL_FLAG, RawClient, TestServer, frame};
 
 #[tokio::test]
 async fn the_list_comes_on_connect_and_on_change_to_everyone() {
     let server = TestServer::start(&[]);
-    let mut alice = server.list("alice").await;
+    let mut alice = server.online_users("alice").await;
     alice.wait_until("herself", |alice| alice.users == ["alice"]).await;
-    let mut carol = server.list("carol").await;
-    let mut bob = server.list("bob").await;
+    let mut carol = server.online_users("carol").await;
+    let mut bob = server.online_users("bob").await;
     for list in [&mut alice, &mut bob, &mut carol] {
         list.wait_until("all three", |list| list.users == ["alice", "bob", "carol"]).await;
     }
@@ -23,15 +23,15 @@ async fn the_list_comes_on_connect_and_on_change_to_everyone() {
 #[tokio::test]
 async fn changes_of_one_tick_are_one_list() {
     let server = TestServer::start(&["--tick", "400ms"]);
-    let mut alice = server.list("alice").await;
-    let mut pulse = server.enter("pulse", "lobby").await;
+    let mut alice = server.online_users("alice").await;
+    let mut pulse = server.connect_to("pulse", "lobby").await;
     alice.wait_until("the pulse", |alice| alice.users == ["alice", "pulse"]).await;
     for round in 0..100 {
         // Right after a tick, so that the four fall before the next one, which answers them. If one falls between: once more.
         pulse.barrier().await;
         let (before, ticks) = (alice.lists, server.ticks().await);
         let users: Vec<String> = (0..4).map(|n| format!("user-{round}-{n}")).collect();
-        join_all(users.iter().map(|user| server.beat(user))).await;
+        join_all(users.iter().map(|user| server.rest_heartbeat(user))).await;
         let passed = server.ticks().await - ticks;
         alice.wait_until("all", |alice| users.iter().all(|user| alice.has(user))).await;
         if passed == 1 {
@@ -45,7 +45,7 @@ async fn changes_of_one_tick_are_one_list() {
 #[tokio::test]
 async fn every_heartbeat_is_acknowledged() {
     let server = TestServer::start(&[]);
-    let mut alice = server.list("alice").await;
+    let mut alice = server.online_users("alice").await;
     for _ in 0..5 {
         alice.send("heartbeat");
     }
@@ -57,13 +57,13 @@ async fn every_heartbeat_is_acknowledged() {
 #[tokio::test]
 async fn anything_else_is_an_unknown_message() {
     let server = TestServer::start(&[]);
-    let mut alice = server.list("alice").await;
+    let mut alice = server.online_users("alice").await;
     let cases = ["", "hello", "HEARTBEAT", "heartbeat ", "\"heartbeat\"", "{\"type\":\"heartbeat\"}", "\u{0}", "😀"];
     for (sent, text) in cases.iter().enumerate() {
         alice.send(text);
         alice.wait_until("the error", |alice| alice.errors == sent + 1).await;
     }
-    alice.beat().await;
+    alice.heartbeat().await;
     assert_eq!(alice.acknowledged, 1, "no error was acknowledged as well");
     server.stop().await;
 }
@@ -93,11 +93,11 @@ async fn the_answers_are_written_as_the_seed_writes_them() {
 #[tokio::test]
 async fn the_user_id_is_percent_decoded_and_checked() {
     let server = TestServer::start(&[]);
-    let mut odd = server.list("a/b \"ü\" 😀").await;
+    let mut odd = server.online_users("a/b \"ü\" 😀").await;
     odd.wait_until("itself", |odd| odd.users == ["a/b \"ü\" 😀"]).await;
     let long = "x".repeat(129);
     for path in ["/ws/a%00b", "/ws/a%0Ab", "/ws/%FF", "/ws/", &format!("/ws/{long}")] {
-        let response = crate::common::raw::refused(server.address(), path, &[]).await;
+        let response = crate::common::raw::refused_upgrade(server.address(), path, &[]).await;
         // An empty id is no id: there is nothing at that path, or it is a bad one.
         let status = if path == "/ws/" { response.status } else { 400 };
         assert!(status == 400 || status == 404, "{path}: {response:?}");
@@ -117,18 +117,18 @@ async fn binary_messages_close_with_1003() {
 
 #[tokio::test]
 async fn stopping_heartbeats_disappears_and_a_later_one_comes_back() {
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
     // Its pongs do not count: the seed's documents say that whoever stops heartbeats disappears.
-    let mut alice = server.list("alice").await;
+    let mut alice = server.online_users("alice").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
     assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("timeout"));
     alice.wait_until("the empty list", |alice| alice.users.is_empty()).await;
     // Lists still come while one is away.
-    let bob = server.enter("bob", "lobby").await;
+    let bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.users == ["bob"]).await;
-    alice.beat().await;
+    alice.heartbeat().await;
     alice.wait_until("herself again", |alice| alice.users == ["alice", "bob"]).await;
     drop(bob);
     server.stop().await;
@@ -136,14 +136,14 @@ async fn stopping_heartbeats_disappears_and_a_later_one_comes_back() {
 
 #[tokio::test]
 async fn heartbeats_keep_a_user_online() {
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let mut alice = server.list("alice").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut alice = server.online_users("alice").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     // Three leases long, a beat each fifth of one.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
-        alice.beat().await;
+        alice.heartbeat().await;
         sleep(Duration::from_millis(200)).await;
     }
     watcher.barrier().await;
@@ -155,8 +155,8 @@ async fn heartbeats_keep_a_user_online() {
 async fn closing_leaves_the_user_online_until_the_lease_is_over() {
     // So long a lease that nothing ends by itself: alice is still there although she closed, and properly.
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let mut alice = server.list("alice").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut alice = server.online_users("alice").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     alice.close(1000);
     alice.wait_until("the end", |alice| alice.ended).await;
@@ -164,9 +164,9 @@ async fn closing_leaves_the_user_online_until_the_lease_is_over() {
     assert!(watcher.has("lobby", "alice"));
     server.stop().await;
     // And a short one does end.
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let alice = server.list("alice").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let alice = server.online_users("alice").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     alice.close(1000);
     watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
@@ -197,7 +197,7 @@ async fn online_users_contains_whoever_has_just_been_answered() {
     assert_eq!(server.get("/online_users").await.json(), json!({"online_users": []}));
     for n in (0..8).rev() {
         let user = format!("user-{n:02}");
-        server.beat(&user).await;
+        server.rest_heartbeat(&user).await;
         let users = server.get("/online_users").await.json();
         // The newest is the first in order, and nothing has waited for a tick.
         assert_eq!(users["online_users"][0], user.as_str(), "{users}");
@@ -210,7 +210,7 @@ async fn online_users_contains_whoever_has_just_been_answered_for_the_second_tim
     // Two heartbeats of a new user at once: whichever is answered first, the user is in the list from then on.
     let server = TestServer::start(&["--tick", "200ms"]);
     let beat_and_look = async |user: &str| {
-        server.beat(user).await;
+        server.rest_heartbeat(user).await;
         let users = server.get("/online_users").await.json();
         let listed = users["online_users"].as_array().expect("a list");
         assert!(listed.contains(&json!(user)), "{user} was answered and is not in {users}");
@@ -222,9 +222,9 @@ async fn online_users_contains_whoever_has_just_been_answered_for_the_second_tim
 
 #[tokio::test]
 async fn a_rest_user_disappears_after_the_ttl() {
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    server.beat("alice").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
+    server.rest_heartbeat("alice").await;
     watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
     watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
     assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("timeout"));
@@ -234,11 +234,11 @@ async fn a_rest_user_disappears_after_the_ttl() {
 
 #[tokio::test]
 async fn rest_heartbeats_keep_a_user_online() {
-    let server = TestServer::start(&SHORT_LEASE);
-    let mut watcher = server.watch("watcher", "lobby").await;
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
+    let mut watcher = server.observe("watcher", "lobby").await;
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
-        server.beat("alice").await;
+        server.rest_heartbeat("alice").await;
         sleep(Duration::from_millis(200)).await;
     }
     watcher.barrier().await;
@@ -280,16 +280,16 @@ async fn a_missing_or_bad_user_id_is_422() {
 #[tokio::test]
 async fn all_dialects_meet_in_the_lobby() {
     let server = TestServer::start(&[]);
-    let mut native = server.enter("native", "lobby").await;
-    let mut list = server.list("list").await;
-    server.beat("rest").await;
+    let mut native = server.connect_to("native", "lobby").await;
+    let mut list = server.online_users("list").await;
+    server.rest_heartbeat("rest").await;
     let everyone = ["list", "native", "rest"];
     list.wait_until("everyone", |list| list.users == everyone).await;
     native.wait_until("everyone", |native| native.members("lobby").len() == 3).await;
     assert_eq!(server.get("/online_users").await.json()["online_users"], json!(everyone));
     assert_eq!(server.members("lobby").await, native.members("lobby"));
     // Other rooms are not seen by the dialects without rooms.
-    let _elsewhere = server.enter("elsewhere", "other").await;
+    let _elsewhere = server.connect_to("elsewhere", "other").await;
     native.barrier().await;
     assert_eq!(server.get("/online_users").await.json()["online_users"], json!(everyone));
     assert!(!list.has("elsewhere"));
@@ -299,10 +299,10 @@ async fn all_dialects_meet_in_the_lobby() {
 #[tokio::test]
 async fn a_user_of_several_dialects_is_one_member() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.watch("watcher", "lobby").await;
-    let native = server.enter("alice", "lobby").await;
-    let mut list = server.list("alice").await;
-    server.beat("alice").await;
+    let mut watcher = server.observe("watcher", "lobby").await;
+    let native = server.connect_to("alice", "lobby").await;
+    let mut list = server.online_users("alice").await;
+    server.rest_heartbeat("alice").await;
     watcher.barrier().await;
     list.wait_until("alice once", |list| list.users == ["alice"]).await;
     assert_eq!(server.count("lobby").await, 1);

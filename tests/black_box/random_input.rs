@@ -107,39 +107,39 @@ fn runner() -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }
 
-/// Runs the cases against one server with one witness; the witness is heard after each.
+/// Runs the cases against one server with one observer; the observer is heard after each.
 fn check<S, F>(strategy: &S, mut case: impl FnMut(S::Value, SocketAddr) -> F)
 where
     S: Strategy,
     F: Future<Output = ()>,
 {
     let runtime = Runtime::new().expect("a runtime");
-    let (server, witness) = runtime.block_on(async {
+    let (server, observer) = runtime.block_on(async {
         let server = TestServer::start(&[]);
-        let witness = server.enter("witness", "lobby").await;
-        (server, witness)
+        let observer = server.connect_to("observer", "lobby").await;
+        (server, observer)
     });
     let address = server.address();
-    let witness = RefCell::new(witness);
+    let observer = RefCell::new(observer);
     let case = RefCell::new(&mut case);
     let outcome = runner().run(strategy, |value| {
         runtime.block_on((case.borrow_mut())(value, address));
-        let mut witness = witness.borrow_mut();
-        runtime.block_on(check_witness(&mut witness));
+        let mut observer = observer.borrow_mut();
+        runtime.block_on(check_witness(&mut observer));
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
     runtime.block_on(async {
-        let mut witness = witness.into_inner();
-        let members = server.agreement("lobby", std::slice::from_mut(&mut witness)).await;
-        assert!(members.contains_key("witness"));
+        let mut observer = observer.into_inner();
+        let members = server.wait_for_agreement("lobby", std::slice::from_mut(&mut observer)).await;
+        assert!(members.contains_key("observer"));
         server.stop().await;
     });
 }
 
-async fn check_witness(witness: &mut Mirror) {
-    witness.heartbeat().await;
-    witness.log.clear();
+async fn check_witness(observer: &mut Mirror) {
+    observer.heartbeat().await;
+    observer.log.clear();
 }
 
 #[test]

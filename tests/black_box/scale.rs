@@ -10,7 +10,7 @@ use crate::common::{Mirror, TestServer};
 /// Heartbeats over REST for many users, some hundred at a time: the first of a user is answered at the next tick.
 async fn beat_all(server: &TestServer, users: &[String]) {
     for group in users.chunks(250) {
-        join_all(group.iter().map(|user| server.beat(user))).await;
+        join_all(group.iter().map(|user| server.rest_heartbeat(user))).await;
     }
 }
 
@@ -29,7 +29,7 @@ async fn a_thousand_connections_see_the_same() {
         mirror.logging = false;
         mirror.wait_until("everybody", |mirror| mirror.size("lobby") == CONNECTIONS).await;
     }
-    let members = server.agreement("lobby", &mut mirrors).await;
+    let members = server.wait_for_agreement("lobby", &mut mirrors).await;
     assert!(members.keys().eq(&users));
     // A third leaves, a third changes; all the others and the registry agree again.
     for (n, mirror) in mirrors.iter().enumerate() {
@@ -50,7 +50,7 @@ async fn a_thousand_connections_see_the_same() {
     for mirror in &mut staying {
         mirror.wait_until("the changes", complete).await;
     }
-    server.agreement("lobby", &mut staying).await;
+    server.wait_for_agreement("lobby", &mut staying).await;
     assert_eq!(server.count("lobby").await, staying.len() as u64);
     server.stop().await;
 }
@@ -61,22 +61,22 @@ async fn more_than_a_page_of_members_come_in_pages() {
     let users: Vec<String> = (0..2 * PAGE_LIMIT + 500).map(|n| format!("user-{n:05}")).collect();
     // Exactly a page is one page still.
     beat_all(&server, &users[..PAGE_LIMIT]).await;
-    let full = server.watch("full", "lobby").await;
+    let full = server.observe("full", "lobby").await;
     assert_eq!(full.members("lobby").len(), PAGE_LIMIT);
     let page = full.since(0, "snapshot", "lobby");
     assert_eq!((page.len(), &page[0]["pages"]), (1, &json!(1)));
     // One more makes two.
     beat_all(&server, &users[..=PAGE_LIMIT]).await;
-    let over = server.watch("over", "lobby").await;
+    let over = server.observe("over", "lobby").await;
     assert_eq!(over.members("lobby").len(), PAGE_LIMIT + 1);
     let pages = over.since(0, "snapshot", "lobby");
     assert_eq!(pages.len(), 2);
     assert_eq!(pages[1]["members"], json!([{"user": users[PAGE_LIMIT]}]));
     beat_all(&server, &users).await;
-    let mut late = server.enter("late", "lobby").await;
+    let mut late = server.connect_to("late", "lobby").await;
     assert_eq!(late.since(0, "snapshot", "lobby").len(), 3);
     late.wait_until("all", |late| late.size("lobby") == users.len() + 1).await;
-    let members = server.agreement("lobby", &mut [full, over, late]).await;
+    let members = server.wait_for_agreement("lobby", &mut [full, over, late]).await;
     assert_eq!(members.len(), users.len() + 1);
     server.stop().await;
 }
@@ -87,7 +87,7 @@ async fn pages_and_diffs_go_together() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let users: Vec<String> = (0..3 * PAGE_LIMIT).map(|n| format!("user-{n:05}")).collect();
     beat_all(&server, &users).await;
-    let mut busy = server.enter("busy", "lobby").await;
+    let mut busy = server.connect_to("busy", "lobby").await;
     let mut mirrors = Vec::new();
     for round in 0..10 {
         busy.send(&json!({"type": "state", "room": "lobby", "state": {"round": round}}));
@@ -100,7 +100,7 @@ async fn pages_and_diffs_go_together() {
     let last = json!({"round": 9, "half": true});
     busy.wait_until("the last state", |busy| busy.state("lobby", "busy") == Some(&last)).await;
     mirrors.push(busy);
-    server.agreement("lobby", &mut mirrors).await;
+    server.wait_for_agreement("lobby", &mut mirrors).await;
     server.stop().await;
 }
 
@@ -174,7 +174,7 @@ async fn a_random_schedule_ends_in_agreement() {
                 client.heartbeat().await;
             }
         }
-        watcher.pump();
+        watcher.apply_pending();
     }
     // Those who vanished linger for a lease; after that the registry is what the clients meant.
     for (at, room) in ROOMS.iter().enumerate() {
@@ -182,10 +182,10 @@ async fn a_random_schedule_ends_in_agreement() {
             expected.states[at].map(|step| (client.user.clone(), Some(json!({ "step": step }))))
         });
         let meant: crate::common::Members = meant.collect();
-        watcher.wait_until("what was meant", |watcher| watcher.mirrors(room, &meant)).await;
+        watcher.wait_until("what was meant", |watcher| watcher.has_exactly(room, &meant)).await;
         for (client, expected) in &mut clients {
             if expected.states[at].is_some() {
-                client.wait_until("what was meant", |client| client.mirrors(room, &meant)).await;
+                client.wait_until("what was meant", |client| client.has_exactly(room, &meant)).await;
             }
         }
         assert_eq!(server.members(room).await, meant, "{room} over HTTP");

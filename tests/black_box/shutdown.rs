@@ -14,7 +14,7 @@ async fn every_client_is_told_1012_and_run_returns() {
     let users: Vec<String> = (0..100).map(|n| format!("user-{n}")).collect();
     let connecting = users.iter().map(|user| Mirror::connect(address, user, &["lobby"]));
     let mut mirrors = join_all(connecting).await;
-    let mut list = server.list("list").await;
+    let mut list = server.online_users("list").await;
     let mut raw = server.raw("raw").await;
     let run = server.begin_stop();
     for mirror in &mut mirrors {
@@ -49,7 +49,7 @@ async fn clients_that_do_not_care_cannot_hold_up_the_stop() {
     kept.send(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert_eq!(kept.head().await.status, 200);
     // Upgraded, and never reading, never answering the close.
-    let mut deaf = RawClient::narrow(address).await;
+    let mut deaf = RawClient::with_small_buffer(address).await;
     deaf.upgrade("/v1/connect?user=deaf&room=lobby").await;
     server.stop().await;
     drop((silent, half, unfinished, kept, deaf));
@@ -60,7 +60,7 @@ async fn one_connection_too_many_is_closed_with_1013() {
     let server = TestServer::start(&["--max-connections", "3"]);
     let address = server.address();
     let alice = Mirror::connect(address, "alice", &["lobby"]).await;
-    let mut bob = server.enter("bob", "lobby").await;
+    let mut bob = server.connect_to("bob", "lobby").await;
     let mut carol = UserList::connect(address, "carol").await;
     for path in ["/v1/connect?user=dave&room=lobby", "/ws/dave"] {
         let mut dave = RawClient::open(address, path).await;
@@ -81,6 +81,6 @@ async fn one_connection_too_many_is_closed_with_1013() {
         }
         assert!(tokio::time::Instant::now() < deadline, "the place was not freed");
     }
-    carol.beat().await;
+    carol.heartbeat().await;
     server.stop().await;
 }

@@ -57,18 +57,18 @@ impl Busy {
 #[tokio::test]
 async fn a_slow_client_is_skipped_forward_to_a_snapshot() {
     let server = TestServer::start(&["--tick", "10ms"]);
-    let mut fast = server.watch("fast", "lobby").await;
+    let mut fast = server.observe("fast", "lobby").await;
     fast.logging = false;
-    let mut slow = Mirror::connect_narrow(server.address(), "slow", &["lobby"]).await;
+    let mut slow = Mirror::connect_with_small_buffer(server.address(), "slow", &["lobby"]).await;
     slow.wait_until("the snapshot", |slow| slow.has("lobby", "slow")).await;
     slow.logging = false;
     fast.wait_until("slow", |fast| fast.has("lobby", "slow")).await;
     let before = fast.room("lobby").diffs;
     let busy = Busy::start(&server).await;
-    slow.read(false);
+    slow.set_reading(false);
     busy.outrun(&server, &mut fast).await;
     let (now, all) = (fast.members("lobby"), fast.room("lobby").diffs - before);
-    slow.read(true);
+    slow.set_reading(true);
     slow.wait_until("the truth of now", |slow| slow.room("lobby").members == now).await;
     // The mirror has asserted that seq never jumped except at a snapshot.
     assert!(slow.room("lobby").snapshots >= 2, "skipped forward");
@@ -84,19 +84,19 @@ async fn a_slow_client_is_skipped_forward_to_a_snapshot() {
     }
     assert_eq!(slow.room("lobby").snapshots, snapshots);
     assert_eq!(slow.room("lobby").diffs, diffs + 3);
-    server.agreement("lobby", &mut [fast, slow]).await;
+    server.wait_for_agreement("lobby", &mut [fast, slow]).await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_slow_client_can_still_act() {
     let server = TestServer::start(&["--tick", "10ms"]);
-    let mut fast = server.watch("fast", "lobby").await;
+    let mut fast = server.observe("fast", "lobby").await;
     fast.logging = false;
-    let mut slow = Mirror::connect_narrow(server.address(), "slow", &["lobby"]).await;
+    let mut slow = Mirror::connect_with_small_buffer(server.address(), "slow", &["lobby"]).await;
     slow.wait_until("the snapshot", |slow| slow.has("lobby", "slow")).await;
     let busy = Busy::start(&server).await;
-    slow.read(false);
+    slow.set_reading(false);
     busy.outrun(&server, &mut fast).await;
     slow.send(&json!({"type": "state", "room": "lobby", "state": {"still": "here"}}));
     let still_here = json!({"still": "here"});
@@ -109,21 +109,21 @@ async fn a_slow_client_can_still_act() {
 #[tokio::test]
 async fn a_slow_reader_of_lists_gets_the_newest() {
     let server = TestServer::start(&["--tick", "10ms"]);
-    let mut fast = server.list("fast").await;
-    let mut slow = UserList::connect_narrow(server.address(), "slow").await;
+    let mut fast = server.online_users("fast").await;
+    let mut slow = UserList::connect_with_small_buffer(server.address(), "slow").await;
     // Long names make long lists of some 65 KB. Lists are paced, a few a second: enough to fill the small buffers.
     let names: Vec<String> = (0..500).map(|n| format!("{n:0>128}")).collect();
-    join_all(names.iter().map(|name| server.beat(name))).await;
+    join_all(names.iter().map(|name| server.rest_heartbeat(name))).await;
     fast.wait_until("all", |fast| fast.users.len() == 502).await;
-    slow.read(false);
+    slow.set_reading(false);
     for n in 0..8 {
         let user = format!("new-{n}");
-        server.beat(&user).await;
+        server.rest_heartbeat(&user).await;
         fast.wait_until("the newcomer", |fast| fast.has(&user)).await;
     }
-    slow.read(true);
+    slow.set_reading(true);
     slow.wait_until("the list of now", |slow| slow.users == fast.users).await;
-    slow.beat().await;
+    slow.heartbeat().await;
     server.stop().await;
 }
 
@@ -132,7 +132,7 @@ async fn clients_between_slow_and_fast_never_see_a_gap() {
     // Many observers of one worker, so that a tick's writes take several turns; some of them with small buffers, so that
     // they fall behind and catch up all the time, also in the middle of a tick. Every mirror asserts contiguity.
     let server = TestServer::start(&["--tick", "10ms", "--workers", "1"]);
-    let mut fast = server.watch("fast", "lobby").await;
+    let mut fast = server.observe("fast", "lobby").await;
     fast.logging = false;
     for n in 0..300 {
         let mut client = server.raw(&format!("padding-{n}")).await;
@@ -141,9 +141,9 @@ async fn clients_between_slow_and_fast_never_see_a_gap() {
     }
     let mut hovering = Vec::new();
     for n in 0..40 {
-        let mut client = Mirror::connect_narrow(server.address(), &format!("hovering-{n}"), &[]).await;
+        let mut client = Mirror::connect_with_small_buffer(server.address(), &format!("hovering-{n}"), &[]).await;
         client.send(&json!({"type": "observe", "room": "lobby"}));
-        client.wait_until("the snapshot", |client| client.sees("lobby")).await;
+        client.wait_until("the snapshot", |client| client.observes("lobby")).await;
         client.logging = false;
         hovering.push(client);
     }
@@ -151,14 +151,14 @@ async fn clients_between_slow_and_fast_never_see_a_gap() {
     for round in 0..25 {
         busy.round(round, &mut fast).await;
         for (n, client) in hovering.iter_mut().enumerate() {
-            client.read(!(n as u64 + round).is_multiple_of(5));
-            client.pump();
+            client.set_reading(!(n as u64 + round).is_multiple_of(5));
+            client.apply_pending();
         }
     }
     for client in &hovering {
-        client.read(true);
+        client.set_reading(true);
     }
     hovering.push(fast);
-    server.agreement("lobby", &mut hovering).await;
+    server.wait_for_agreement("lobby", &mut hovering).await;
     server.stop().await;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::common::{DEADLINE, Mirror, SHORT_LEASE, TestServer};
+use crate::common::{DEADLINE, Mirror, ONE_SECOND_TTL_FLAG, TestServer};
 
 fn watch(users: &[&str]) -> Value {
     json!({"type": "watch", "users": users})
@@ -35,7 +35,7 @@ async fn watcher(server: &TestServer, name: &str, users: &[&str]) -> Mirror {
 #[tokio::test]
 async fn the_answer_is_of_all_and_then_comes_every_change() {
     let server = TestServer::start(&[]);
-    let mut bob = server.enter("bob", "kitchen").await;
+    let mut bob = server.connect_to("bob", "kitchen").await;
     bob.send(&json!({"type": "state", "room": "kitchen", "state": {"mood": "fine"}}));
     bob.wait_until("the state", |bob| bob.state("kitchen", "bob").is_some()).await;
     let mut alice = watcher(&server, "alice", &["bob", "carol"]).await;
@@ -47,7 +47,7 @@ async fn the_answer_is_of_all_and_then_comes_every_change() {
     // The same moment as over HTTP.
     let answer = server.post_json("/v1/users/status", &json!({"users": ["bob"]})).await.json();
     assert_eq!(answer["users"][0]["since"], told["since"]);
-    let mut carol = server.enter("carol", "attic").await;
+    let mut carol = server.connect_to("carol", "attic").await;
     alice.wait_until("carol", |alice| online(alice, "carol") == Some(true)).await;
     bob.send(&json!({"type": "state", "room": "kitchen", "state": null}));
     alice.wait_until("no state", |alice| alice.watched["bob"].get("state").is_none()).await;
@@ -101,7 +101,7 @@ async fn online_is_in_any_room() {
 #[tokio::test]
 async fn a_leave_and_a_join_within_a_tick_show_nothing() {
     let server = TestServer::start(&["--tick", "300ms"]);
-    let mut bob = server.enter("bob", "lobby").await;
+    let mut bob = server.connect_to("bob", "lobby").await;
     let mut passer_by = server.connect("passer-by").await;
     let mut alice = watcher(&server, "alice", &["bob", "passer-by"]).await;
     let (join, leave) = (json!({"type": "join", "room": "lobby"}), json!({"type": "leave", "room": "lobby"}));
@@ -145,22 +145,22 @@ async fn changes_of_a_tick_are_one_status() {
 
 #[tokio::test]
 async fn every_dialect_and_every_way_to_go_is_seen() {
-    let server = TestServer::start(&SHORT_LEASE);
+    let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
     let users = ["native", "lister", "7", "chatter", "rest"];
     let mut alice = watcher(&server, "alice", &users).await;
     let is = |user: &'static str, now: bool| move |alice: &Mirror| online(alice, user) == Some(now);
-    let native = server.enter("native", "lobby").await;
+    let native = server.connect_to("native", "lobby").await;
     alice.wait_until("native", is("native", true)).await;
-    let mut lister = server.list("lister").await;
+    let mut lister = server.online_users("lister").await;
     alice.wait_until("lister", is("lister", true)).await;
-    lister.beat().await;
-    let status = server.status("7").await;
+    lister.heartbeat().await;
+    let status = server.online_status("7").await;
     alice.wait_until("status", is("7", true)).await;
     let chat = server.chat("chatter").await;
     alice.wait_until("chat", is("chatter", true)).await;
-    server.beat("rest").await;
+    server.rest_heartbeat("rest").await;
     alice.wait_until("rest", |alice| online(alice, "rest").is_some()).await;
-    native.vanish();
+    native.drop_connection();
     status.close(1000);
     chat.close(1000);
     drop(lister);
@@ -179,8 +179,8 @@ async fn who_is_watched_no_longer_is_not_told_of() {
     alice.send(&unwatch(&["bob", "bob", "stranger"]));
     alice.heartbeat().await;
     let mark = alice.mark();
-    let _bob = server.enter("bob", "lobby").await;
-    let _carol = server.enter("carol", "lobby").await;
+    let _bob = server.connect_to("bob", "lobby").await;
+    let _carol = server.connect_to("carol", "lobby").await;
     bystander.wait_until("bob", |bystander| online(bystander, "bob") == Some(true)).await;
     alice.wait_until("carol", |alice| online(alice, "carol") == Some(true)).await;
     alice.barrier().await;
@@ -209,17 +209,17 @@ async fn a_thousand_names_are_watched_and_no_more() {
     alice.send(&json!({"type": "watch", "users": names(0..600)}));
     alice.send(&json!({"type": "watch", "users": names(500..1000)}));
     alice.wait_until("all", |alice| alice.watched.len() == 1000).await;
-    let error = alice.error_of(&watch(&["one more"]).to_string()).await;
+    let error = alice.expect_error(&watch(&["one more"]).to_string()).await;
     assert_eq!(error["code"], "forbidden");
     assert!(error["message"].as_str().unwrap().contains("1000"), "the limit is stated: {error}");
     // Refused as a whole, and what is watched already is no further one.
-    assert_eq!(alice.error_of(&watch(&["user-1", "another"]).to_string()).await["code"], "forbidden");
+    assert_eq!(alice.expect_error(&watch(&["user-1", "another"]).to_string()).await["code"], "forbidden");
     alice.send(&watch(&["user-1"]));
     alice.send(&unwatch(&["user-0"]));
     alice.send(&watch(&["one more"]));
     alice.wait_until("one more", |alice| alice.watched.len() == 1001).await;
     assert!(!alice.watched.contains_key("another"));
-    let _late = server.enter("user-999", "lobby").await;
+    let _late = server.connect_to("user-999", "lobby").await;
     alice.wait_until("it", |alice| online(alice, "user-999") == Some(true)).await;
     server.stop().await;
 }
@@ -229,7 +229,7 @@ async fn what_nobody_watches_is_forgotten() {
     let server = TestServer::start(&[]);
     let alice = watcher(&server, "alice", &["bob"]).await;
     let mut other = server.connect("other").await;
-    let bob = server.enter("bob", "lobby").await;
+    let bob = server.connect_to("bob", "lobby").await;
     bob.close(1000);
     server.wait_for_member("lobby", "bob", false).await;
     alice.close(1000);
@@ -251,10 +251,10 @@ async fn a_slow_client_is_told_how_everybody_is_when_it_reads_again() {
     let users: Vec<String> = (0..100).map(|n| format!("{n:0>100}")).collect();
     let names: Vec<&str> = users.iter().map(String::as_str).collect();
     let mut fast = watcher(&server, "fast", &names).await;
-    let mut slow = Mirror::connect_narrow(server.address(), "slow", &[]).await;
+    let mut slow = Mirror::connect_with_small_buffer(server.address(), "slow", &[]).await;
     slow.send(&watch(&names));
     slow.wait_until("all", |slow| slow.watched.len() == names.len()).await;
-    slow.read(false);
+    slow.set_reading(false);
     let mut crowd = Vec::new();
     for user in &users {
         crowd.push(server.connect(user).await);
@@ -270,7 +270,7 @@ async fn a_slow_client_is_told_how_everybody_is_when_it_reads_again() {
     // One of them goes, and is seen to have gone.
     crowd[0].send(&json!({"type": "leave", "room": "lobby"}));
     fast.wait_until("it", |fast| online(fast, names[0]) == Some(false)).await;
-    slow.read(true);
+    slow.set_reading(true);
     slow.wait_until("the truth of now", |slow| slow.watched == fast.watched).await;
     let told: usize = slow.since(0, "status", "").iter().map(|status| status["users"].as_array().unwrap().len()).sum();
     assert!(told < rounds * names.len(), "{told}: not everything that was between");
@@ -325,7 +325,7 @@ async fn three_watchers_end_in_agreement_with_the_api() {
                 clients[at] = server.connect(&users[at]).await;
             }
             10 => drop(clients[at].heartbeat().await),
-            _ => clients[at].pump(),
+            _ => clients[at].apply_pending(),
         }
     }
     // Who vanished lingers for a lease. Then all were told what the API says, and the same.

@@ -67,14 +67,14 @@ async fn requests_that_are_no_upgrade_are_refused_with_what_would_be_right() {
         assert!(upgrade.eq_ignore_ascii_case("websocket"), "{plain:?}");
         let address = server.address();
         for version in ["8", "12", "14", "x"] {
-            let old = raw::refused(address, path, &[("sec-websocket-version", version)]).await;
+            let old = raw::refused_upgrade(address, path, &[("sec-websocket-version", version)]).await;
             old.error(426);
             assert_eq!(old.header("sec-websocket-version"), Some("13"), "{old:?}");
         }
-        raw::refused(address, path, &[("upgrade", "h2c")]).await.error(426);
-        raw::refused(address, path, &[("connection", "keep-alive")]).await.error(426);
-        raw::refused(address, path, &[("sec-websocket-key", "")]).await.error(400);
-        raw::refused(address, path, &[("sec-websocket-key", "c2hvcnQ=")]).await.error(400);
+        raw::refused_upgrade(address, path, &[("upgrade", "h2c")]).await.error(426);
+        raw::refused_upgrade(address, path, &[("connection", "keep-alive")]).await.error(426);
+        raw::refused_upgrade(address, path, &[("sec-websocket-key", "")]).await.error(400);
+        raw::refused_upgrade(address, path, &[("sec-websocket-key", "c2hvcnQ=")]).await.error(400);
         let post = server.post_json(path, &json!({})).await;
         post.error(405);
         assert!(post.header("allow").is_some_and(|allow| allow.contains("GET")), "{post:?}");
@@ -146,7 +146,7 @@ async fn a_good_close_is_echoed_and_ends_the_connection() {
     let mut client = server.raw("late").await;
     client.send(&glued(&[Frame::close(1000, b""), Frame::text(ACK), Frame::new(5, "x")])).await;
     assert_eq!(client.frame().await.map(|frame| frame.opcode), Some(CLOSE));
-    client.ended().await;
+    client.read_to_end().await;
     server.stop().await;
 }
 
@@ -297,14 +297,14 @@ async fn odd_but_legal_frames_are_served() {
 #[tokio::test]
 async fn a_frame_cut_off_by_the_end_of_the_connection_harms_nobody() {
     let server = TestServer::start(&[]);
-    let mut witness = server.enter("witness", "lobby").await;
+    let mut observer = server.connect_to("observer", "lobby").await;
     let whole = Frame::text(r#"{"type":"join","room":"lobby"}"#).encode();
     for cut in 1..whole.len() {
         let mut client = server.raw("cut").await;
         client.send(&whole[..cut]).await;
         drop(client);
     }
-    witness.barrier().await;
-    assert_eq!(witness.members("lobby").into_keys().collect::<Vec<_>>(), ["witness"]);
+    observer.barrier().await;
+    assert_eq!(observer.members("lobby").into_keys().collect::<Vec<_>>(), ["observer"]);
     server.stop().await;
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::DEADLINE;
 use super::socket::{Event, Socket};
 
-pub(crate) struct Feed {
+pub(crate) struct EventClient {
     /// Every message in order.
     pub(crate) log: Vec<Value>,
     /// Who is online by the events of online status, ids as JSON.
@@ -21,14 +21,14 @@ pub(crate) struct Feed {
     socket: Socket,
 }
 
-impl Feed {
+impl EventClient {
     pub(crate) async fn connect(address: SocketAddr, path: &str) -> Self {
         Self::over(Socket::connect(address, path).await)
     }
 
     /// The same with a small receive buffer: soon a slow client once it stops reading.
-    pub(crate) async fn connect_narrow(address: SocketAddr, path: &str) -> Self {
-        Self::over(Socket::connect_narrow(address, path).await)
+    pub(crate) async fn connect_with_small_buffer(address: SocketAddr, path: &str) -> Self {
+        Self::over(Socket::connect_with_small_buffer(address, path).await)
     }
 
     fn over(socket: Socket) -> Self {
@@ -53,8 +53,8 @@ impl Feed {
     }
 
     /// Stops or resumes reading from the socket.
-    pub(crate) fn read(&self, on: bool) {
-        self.socket.read(on);
+    pub(crate) fn set_reading(&self, on: bool) {
+        self.socket.set_reading(on);
     }
 
     /// Messages of a type, oldest first.
@@ -93,7 +93,7 @@ impl Feed {
 
     /// Waits for the server to close, and for the end of the connection; returns the code.
     pub(crate) async fn wait_for_close(&mut self) -> Option<u16> {
-        self.wait_until("the end", |feed| feed.ended).await;
+        self.wait_until("the end", |client| client.ended).await;
         self.closed.flatten()
     }
 

@@ -42,8 +42,8 @@ impl Mirror {
     }
 
     /// The same with a small receive buffer: soon a slow client once it stops reading.
-    pub(crate) async fn connect_narrow(address: SocketAddr, user: &str, rooms: &[&str]) -> Self {
-        let socket = Socket::connect_narrow(address, &path(user, rooms)).await;
+    pub(crate) async fn connect_with_small_buffer(address: SocketAddr, user: &str, rooms: &[&str]) -> Self {
+        let socket = Socket::connect_with_small_buffer(address, &path(user, rooms)).await;
         Self::over(socket, user).await
     }
 
@@ -65,8 +65,8 @@ impl Mirror {
     }
 
     /// The same, and it beats by itself from now on.
-    pub(crate) fn beating(self) -> Self {
-        self.socket.beat(Duration::from_millis(number(&self.welcome, "ttl_ms")));
+    pub(crate) fn with_heartbeats(self) -> Self {
+        self.socket.send_heartbeats(Duration::from_millis(number(&self.welcome, "ttl_ms")));
         self
     }
 
@@ -88,16 +88,16 @@ impl Mirror {
     }
 
     /// Breaks the connection off without a close frame.
-    pub(crate) fn vanish(self) {
+    pub(crate) fn drop_connection(self) {
         drop(self);
     }
 
     /// Stops or resumes reading from the socket.
-    pub(crate) fn read(&self, on: bool) {
-        self.socket.read(on);
+    pub(crate) fn set_reading(&self, on: bool) {
+        self.socket.set_reading(on);
     }
 
-    pub(crate) fn sees(&self, room: &str) -> bool {
+    pub(crate) fn observes(&self, room: &str) -> bool {
         self.rooms.get(room).is_some_and(|room| room.attached)
     }
 
@@ -114,7 +114,7 @@ impl Mirror {
     }
 
     /// Whether the room is known and is exactly this; cheaper than comparing `members()`.
-    pub(crate) fn mirrors(&self, room: &str, members: &Members) -> bool {
+    pub(crate) fn has_exactly(&self, room: &str, members: &Members) -> bool {
         self.rooms.get(room).is_some_and(|room| room.members == *members)
     }
 
@@ -165,7 +165,7 @@ impl Mirror {
     }
 
     /// Applies what has come, without waiting.
-    pub(crate) fn pump(&mut self) {
+    pub(crate) fn apply_pending(&mut self) {
         while let Ok(event) = self.socket.events.try_recv() {
             self.apply(event);
         }
@@ -177,12 +177,12 @@ impl Mirror {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let room = format!("barrier-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         self.send(&json!({"type": "observe", "room": room}));
-        self.wait_until("the barrier", |mirror| mirror.sees(&room)).await;
+        self.wait_until("the barrier", |mirror| mirror.observes(&room)).await;
         self.send(&json!({"type": "unobserve", "room": room}));
     }
 
     /// Sends a message that has to be answered with an error, and returns that.
-    pub(crate) async fn error_of(&mut self, text: &str) -> Value {
+    pub(crate) async fn expect_error(&mut self, text: &str) -> Value {
         let mark = self.mark();
         self.send_text(text);
         self.wait_until(&format!("an error for {text:.200}"), |mirror| !mirror.since(mark, "error", "").is_empty())
@@ -246,7 +246,7 @@ impl Mirror {
                 assert_keys(&message, &["type", "room", "user", "data", "ts"], &[]);
                 let (room, user) = (string(&message, "room"), string(&message, "user"));
                 number(&message, "ts");
-                assert!(self.sees(&room), "a message before the room: {message}");
+                assert!(self.observes(&room), "a message before the room: {message}");
                 let known = &self.rooms[&room];
                 let unseen = known.snapshots == 0; // Who sees numbers only knows no names.
                 assert!(unseen || known.members.contains_key(&user), "{user} is not there: {message}");

@@ -23,20 +23,20 @@ pub(crate) mod user_list;
 
 use std::time::Duration;
 
-pub(crate) use event_client::Feed;
+pub(crate) use event_client::EventClient;
 pub(crate) use frame::Frame;
 pub(crate) use mirror::Mirror;
-pub(crate) use node::{LONGER, Node, SHORT, TTL};
+pub(crate) use node::{NODE_LOST_AFTER, Node, SHORT_TTL, SHORT_TTL_FLAG};
 pub(crate) use process::Process;
-pub(crate) use proxy::{Mode, Proxy};
+pub(crate) use proxy::{Proxy, ProxyMode};
 pub(crate) use raw::RawClient;
 pub(crate) use redis::Redis;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use room::Members;
-pub(crate) use room_observer::{Edge, Witnesses};
+pub(crate) use room_observer::{MembershipChange, RoomObservers};
 pub(crate) use server::TestServer;
 pub(crate) use store::Store;
-pub(crate) use tick_deadline::Promise;
+pub(crate) use tick_deadline::TickDeadline;
 pub(crate) use user_list::UserList;
 
 /// How long anything may take before a test gives up. Reached only by failures: it is generous on purpose, so that
@@ -44,7 +44,7 @@ pub(crate) use user_list::UserList;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 
 /// A lease short enough to be waited for.
-pub(crate) const SHORT_LEASE: [&str; 2] = ["--ttl", "1s"];
+pub(crate) const ONE_SECOND_TTL_FLAG: [&str; 2] = ["--ttl", "1s"];
 
 /// A user id or room name as it stands in a path or a query.
 pub(crate) fn encoded(text: &str) -> String {

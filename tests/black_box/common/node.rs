@@ -11,16 +11,16 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::http::{self, Response};
-use super::process::{Process, command, finish};
+use super::process::{Process, command, run_to_exit};
 use super::redis::POLL;
 use super::room::{Members, members_of};
-use super::{DEADLINE, Feed, Mirror, UserList, encoded};
+use super::{DEADLINE, EventClient, Mirror, UserList, encoded};
 
 /// A lease of users and nodes that can be waited for, and leaves room for pauses that a busy machine makes.
-pub(crate) const TTL: Duration = Duration::from_secs(3);
-pub(crate) const SHORT: [&str; 2] = ["--ttl", "3s"];
+pub(crate) const SHORT_TTL: Duration = Duration::from_secs(3);
+pub(crate) const SHORT_TTL_FLAG: [&str; 2] = ["--ttl", "3s"];
 /// When it is over a node that was not heard of since has been declared dead: it needs a lease, and 1.5 s in which others come back.
-pub(crate) const LONGER: Duration = Duration::from_secs(5);
+pub(crate) const NODE_LOST_AFTER: Duration = Duration::from_secs(5);
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// Quick ticks, one worker, and no time that runs out while a test lasts, however slow the machine.
 const DEFAULTS: [[&str; 2]; 6] = [
@@ -47,25 +47,25 @@ pub(crate) fn arguments<'a>(id: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Runs a node that must refuse to start.
-pub(crate) async fn refused(id: &str, flags: &[&str]) -> Output {
+pub(crate) async fn start_refused(id: &str, flags: &[&str]) -> Output {
     let command = command(&arguments(id, flags));
-    spawn_blocking(move || finish(command)).await.expect("it ends by itself")
+    spawn_blocking(move || run_to_exit(command)).await.expect("it ends by itself")
 }
 
 /// Waits until these nodes know that the user of this device is where it is. A user's holds are told in order, so a further
 /// room shows it.
-pub(crate) async fn until_told(device: &Mirror, nodes: &[&Node]) {
+pub(crate) async fn wait_until_known(device: &Mirror, nodes: &[&Node]) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let room = format!("told {}", NEXT.fetch_add(1, Ordering::Relaxed));
     device.send(&json!({"type": "join", "room": room, "observe": false}));
     for node in nodes {
-        node.until("they are told", async || node.members(&room).await.contains_key(&device.user)).await;
+        node.wait_until("they are told", async || node.members(&room).await.contains_key(&device.user)).await;
     }
     device.send(&json!({"type": "leave", "room": room}));
 }
 
 /// Whether a node has not started because Redis was slow.
-pub(crate) fn is_late(said: &str) -> bool {
+pub(crate) fn is_timeout_error(said: &str) -> bool {
     said.contains("no answer within") || said.contains("was not ready within")
 }
 
@@ -94,7 +94,7 @@ impl Node {
             match Self::try_start(id, flags, environment).await {
                 Ok(node) => return node,
                 // A machine that is busy enough keeps even a Redis from answering in time.
-                Err(said) if is_late(&said) && Instant::now() < deadline => {}
+                Err(said) if is_timeout_error(&said) && Instant::now() < deadline => {}
                 Err(said) => panic!("{id} does not start: {said}"),
             }
         }
@@ -113,7 +113,7 @@ impl Node {
                 return Ok(Self { id: id.to_owned(), address, process });
             }
             if !process.running() {
-                return Err(process.last_words().join("\n"));
+                return Err(process.final_output().join("\n"));
             }
             assert!(Instant::now() < deadline, "{id} neither starts nor ends: {:#?}", process.output());
             sleep(POLL).await;
@@ -129,7 +129,7 @@ impl Node {
     pub(crate) async fn terminate(self) -> ExitStatus {
         self.process.signal("TERM");
         let mut process = self.process;
-        spawn_blocking(move || process.ended()).await.expect("it ends")
+        spawn_blocking(move || process.wait_for_exit()).await.expect("it ends")
     }
 
     /// SIGSTOP and SIGCONT.
@@ -148,7 +148,7 @@ impl Node {
     }
 
     /// Waits for a condition.
-    pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
+    pub(crate) async fn wait_until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !done().await {
             assert!(Instant::now() < deadline, "{}: {what}: it did not come: {:#?}", self.id, self.process.output());
@@ -166,7 +166,7 @@ impl Node {
     }
 
     /// A REST heartbeat that has to succeed.
-    pub(crate) async fn beat(&self, user: &str) {
+    pub(crate) async fn rest_heartbeat(&self, user: &str) {
         let headers = [("content-type", "application/x-www-form-urlencoded")];
         let body = format!("user_id={}", encoded(user));
         let answer = http::request(self.address, "POST", "/heartbeat", &headers, body.as_bytes()).await;
@@ -188,9 +188,9 @@ impl Node {
         json["degraded_since"].as_u64()
     }
 
-    pub(crate) async fn until_degraded(&self, degraded: bool) {
+    pub(crate) async fn wait_until_degraded(&self, degraded: bool) {
         let what = if degraded { "degraded" } else { "not degraded" };
-        self.until(what, async || self.degraded().await.is_some() == degraded).await;
+        self.wait_until(what, async || self.degraded().await.is_some() == degraded).await;
     }
 
     /// Everybody in a room of at most 1,000 members.
@@ -201,35 +201,36 @@ impl Node {
     }
 
     /// A native client that is in `room` and has its snapshot.
-    pub(crate) async fn enter(&self, user: &str, room: &str) -> Mirror {
-        let mut mirror = Mirror::connect(self.address, user, &[room]).await.beating();
+    pub(crate) async fn connect_to(&self, user: &str, room: &str) -> Mirror {
+        let mut mirror = Mirror::connect(self.address, user, &[room]).await.with_heartbeats();
         mirror.wait_until("the snapshot with me in it", |mirror| mirror.has(room, user)).await;
         mirror
     }
 
     /// A native client without rooms.
     pub(crate) async fn connect(&self, user: &str) -> Mirror {
-        Mirror::connect(self.address, user, &[]).await.beating()
+        Mirror::connect(self.address, user, &[]).await.with_heartbeats()
     }
 
     /// A client of the online users dialect that has its first list.
-    pub(crate) async fn list(&self, user: &str) -> UserList {
-        UserList::connect(self.address, user).await.beating()
+    pub(crate) async fn online_users(&self, user: &str) -> UserList {
+        UserList::connect(self.address, user).await.with_heartbeats()
     }
 
     /// A client of online status that has been greeted.
-    pub(crate) async fn status(&self, user: &str) -> Feed {
-        let mut feed = Feed::connect(self.address, &format!("/ws-online-status?userId={}", encoded(user))).await;
-        feed.wait_until("the greeting", |feed| !feed.log.is_empty()).await;
-        feed
+    pub(crate) async fn online_status(&self, user: &str) -> EventClient {
+        let mut client =
+            EventClient::connect(self.address, &format!("/ws-online-status?userId={}", encoded(user))).await;
+        client.wait_until("the greeting", |client| !client.log.is_empty()).await;
+        client
     }
 
     /// A chat client that has come in and has seen its own join.
-    pub(crate) async fn chat(&self, user: &str) -> Feed {
-        let mut feed = Feed::connect(self.address, "/ws").await;
-        feed.send(&json!({"type": "join", "payload": {"user": user}}));
+    pub(crate) async fn chat(&self, user: &str) -> EventClient {
+        let mut client = EventClient::connect(self.address, "/ws").await;
+        client.send(&json!({"type": "join", "payload": {"user": user}}));
         let own = |message: &Value| message["type"] == "join" && message["payload"]["user"] == user;
-        feed.wait_until("its join", |feed| feed.log.iter().any(own)).await;
-        feed
+        client.wait_until("its join", |client| client.log.iter().any(own)).await;
+        client
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 }
 
 /// Runs a command that has to end by itself.
-pub(crate) fn finish(mut command: Command) -> Output {
+pub(crate) fn run_to_exit(mut command: Command) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
     let stdout = read_all(child.stdout.take().expect("piped"));
     let stderr = read_all(child.stderr.take().expect("piped"));
@@ -113,7 +113,7 @@ impl Process {
     }
 
     /// Everything that was printed by a process that has ended.
-    pub(crate) fn last_words(&self) -> Vec<String> {
+    pub(crate) fn final_output(&self) -> Vec<String> {
         while !(self.stdout.reader.is_finished() && self.stderr.reader.is_finished()) {
             sleep(POLL);
         }
@@ -128,7 +128,7 @@ impl Process {
     }
 
     /// Waits for the end.
-    pub(crate) fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
         wait(&mut self.child, DEADLINE).unwrap_or_else(|| panic!("still running: {:#?}", self.output()))
     }
 
@@ -157,8 +157,8 @@ fn url_of(line: &str) -> Option<SocketAddr> {
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }
 
-fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + patience;
+fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait().expect("a child can be asked") {
             return Some(status);

@@ -16,53 +16,53 @@ use super::redis::{POLL, free_port};
 use super::resp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Pass,
+pub(crate) enum ProxyMode {
+    Forward,
     /// Every chunk comes this much later.
     Delay(Duration),
-    /// Nothing moves and nothing is closed, as when packets are lost: what was held back comes late with `Pass`, and never
+    /// Nothing moves and nothing is closed, as when packets are dropped: what was held back comes late with `Pass`, and never
     /// if `Cut` comes first.
-    Hold,
+    Stall,
     /// Connections are closed, new ones right after they were accepted.
-    Cut,
+    Disconnect,
     /// Connections are closed, nobody listens.
     Refuse,
 }
 
-impl Mode {
+impl ProxyMode {
     fn closes(self) -> bool {
-        matches!(self, Self::Cut | Self::Refuse)
+        matches!(self, Self::Disconnect | Self::Refuse)
     }
 }
 
 /// What all connections look at.
 #[derive(Clone)]
 struct Control {
-    mode: watch::Receiver<Mode>,
+    mode: watch::Receiver<ProxyMode>,
     /// Whether events are swallowed.
-    losing: Arc<AtomicBool>,
+    dropping: Arc<AtomicBool>,
     /// Connections so far; and how many of them, the oldest, get no event any more.
     opened: Arc<AtomicUsize>,
-    deaf: Arc<AtomicUsize>,
-    lost: Arc<AtomicUsize>,
+    silenced: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
 }
 
 pub(crate) struct Proxy {
     address: SocketAddr,
-    switch: watch::Sender<Mode>,
+    switch: watch::Sender<ProxyMode>,
     control: Control,
     task: JoinHandle<()>,
 }
 
 impl Proxy {
     pub(crate) async fn to(target: SocketAddr) -> Self {
-        let (switch, mode) = watch::channel(Mode::Pass);
+        let (switch, mode) = watch::channel(ProxyMode::Forward);
         let control = Control {
             mode,
-            losing: Arc::default(),
+            dropping: Arc::default(),
             opened: Arc::default(),
-            deaf: Arc::default(),
-            lost: Arc::default(),
+            silenced: Arc::default(),
+            dropped: Arc::default(),
         };
         let listener = loop {
             // Somebody else may have been quicker to take the port.
@@ -83,30 +83,30 @@ impl Proxy {
         self.address
     }
 
-    pub(crate) fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: ProxyMode) {
         self.switch.send_replace(mode);
     }
 
-    /// Whether messages to subscribers are lost, whole ones, while all else passes.
-    pub(crate) fn lose_events(&self, losing: bool) {
-        self.control.losing.store(losing, Ordering::SeqCst);
+    /// Whether messages to subscribers are dropped, whole ones, while all else passes.
+    pub(crate) fn drop_events(&self, dropping: bool) {
+        self.control.dropping.store(dropping, Ordering::SeqCst);
     }
 
     /// Subscriptions that there are bring nothing any more, and look well; new ones do.
-    pub(crate) fn deafen(&self) {
-        self.control.deaf.store(self.control.opened.load(Ordering::SeqCst), Ordering::SeqCst);
+    pub(crate) fn silence_subscriptions(&self) {
+        self.control.silenced.store(self.control.opened.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// How many messages to subscribers were lost so far.
-    pub(crate) fn lost(&self) -> usize {
-        self.control.lost.load(Ordering::SeqCst)
+    /// How many messages to subscribers were dropped so far.
+    pub(crate) fn dropped_events(&self) -> usize {
+        self.control.dropped.load(Ordering::SeqCst)
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.switch.send_replace(Mode::Cut);
+        self.switch.send_replace(ProxyMode::Disconnect);
     }
 }
 
@@ -115,7 +115,7 @@ async fn serve(listener: TcpListener, target: SocketAddr, mut control: Control) 
     let mut listener = Some(listener);
     loop {
         let mode = *control.mode.borrow_and_update();
-        if mode == Mode::Refuse {
+        if mode == ProxyMode::Refuse {
             listener = None;
             if control.mode.changed().await.is_err() {
                 return;
@@ -176,7 +176,7 @@ async fn requests(
         if chunk[..length].to_ascii_lowercase().windows(11).any(|window| window == b"subscribe\r\n") {
             subscribed.store(true, Ordering::SeqCst);
         }
-        control.pass().await;
+        control.wait_until_allowed().await;
         to.write_all(&chunk[..length]).await?;
     }
 }
@@ -193,7 +193,7 @@ async fn replies(
         if from.read_buf(&mut buffer).await? == 0 {
             return Ok(());
         }
-        control.pass().await;
+        control.wait_until_allowed().await;
         if !subscribed.load(Ordering::SeqCst) {
             to.write_all(&std::mem::take(&mut buffer)).await?;
             continue;
@@ -201,9 +201,9 @@ async fn replies(
         // From here on whole values only, so that one can be left out.
         while let Some((value, length)) = resp::parse(&buffer) {
             let bytes: Vec<u8> = buffer.drain(..length).collect();
-            let deaf = control.losing.load(Ordering::SeqCst) || number < control.deaf.load(Ordering::SeqCst);
-            if deaf && value.is_event() {
-                control.lost.fetch_add(1, Ordering::SeqCst);
+            let silenced = control.dropping.load(Ordering::SeqCst) || number < control.silenced.load(Ordering::SeqCst);
+            if silenced && value.is_event() {
+                control.dropped.fetch_add(1, Ordering::SeqCst);
             } else {
                 to.write_all(&bytes).await?;
             }
@@ -213,9 +213,9 @@ async fn replies(
 
 impl Control {
     /// Waits until something may go through.
-    async fn pass(&mut self) {
-        let mode = self.mode.wait_for(|mode| *mode != Mode::Hold).await.map(|mode| *mode);
-        if let Ok(Mode::Delay(delay)) = mode {
+    async fn wait_until_allowed(&mut self) {
+        let mode = self.mode.wait_for(|mode| *mode != ProxyMode::Stall).await.map(|mode| *mode);
+        if let Ok(ProxyMode::Delay(delay)) = mode {
             sleep(delay).await;
         }
     }

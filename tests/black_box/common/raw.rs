@@ -21,7 +21,7 @@ pub(crate) const UPGRADE: [(&str, &str); 4] =
     [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", KEY)];
 
 /// The receive buffer of a narrow connection: little beside what the tests send, and enough to read fast again.
-const NARROW_BYTES: u32 = 16 * 1024;
+const SMALL_BUFFER_BYTES: u32 = 16 * 1024;
 
 pub(crate) struct RawClient {
     stream: TcpStream,
@@ -59,8 +59,8 @@ impl RawClient {
     }
 
     /// Connected with a small receive buffer, so that not reading is soon felt.
-    pub(crate) async fn narrow(address: SocketAddr) -> Self {
-        Self { stream: narrow_stream(address).await, buffer: Vec::new() }
+    pub(crate) async fn with_small_buffer(address: SocketAddr) -> Self {
+        Self { stream: small_buffer_stream(address).await, buffer: Vec::new() }
     }
 
     /// Sends the upgrade on a connection that is there already and reads the 101.
@@ -85,8 +85,8 @@ impl RawClient {
     }
 
     /// Writes what the socket takes; false when it takes nothing more for a while or is gone.
-    pub(crate) async fn send_if_taken(&mut self, bytes: &[u8], patience: Duration) -> bool {
-        matches!(timeout(patience, self.stream.write_all(bytes)).await, Ok(Ok(())))
+    pub(crate) async fn send_if_taken(&mut self, bytes: &[u8], limit: Duration) -> bool {
+        matches!(timeout(limit, self.stream.write_all(bytes)).await, Ok(Ok(())))
     }
 
     /// Reads the head of an HTTP answer; what follows it stays for the frames.
@@ -172,14 +172,14 @@ impl RawClient {
     }
 
     /// Reads on until the server ends the connection, with or without a close frame.
-    pub(crate) async fn ended(&mut self) {
+    pub(crate) async fn read_to_end(&mut self) {
         while self.frame().await.is_some() {}
     }
 
     /// Ends our direction and reads until the server has ended the other, decoding strictly on the way.
     pub(crate) async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;
-        self.ended().await;
+        self.read_to_end().await;
     }
 
     /// Ends our direction and reads, whatever it is, until the server has ended the other.
@@ -190,8 +190,8 @@ impl RawClient {
     }
 
     /// True when the server has ended the connection, waiting for it no longer than this.
-    pub(crate) async fn is_over_within(&mut self, patience: Duration) -> bool {
-        let end = Instant::now() + patience;
+    pub(crate) async fn is_over_within(&mut self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
         loop {
             match timeout_at(end, self.stream.read_buf(&mut self.buffer)).await {
                 Ok(Ok(count)) if count > 0 => {}
@@ -232,7 +232,7 @@ pub(crate) fn upgrade_request(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// What an upgrade request is answered when it is refused.
-pub(crate) async fn refused(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
+pub(crate) async fn refused_upgrade(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut request = upgrade_request(path, headers);
     // The refusal may keep the connection open for another request; a second one closes it.
     request.extend(http::request_text("GET", "/livez", &[], b""));
@@ -244,8 +244,8 @@ pub(crate) async fn refused(address: SocketAddr, path: &str, headers: &[(&str, &
 }
 
 /// A connection with a small receive buffer.
-pub(crate) async fn narrow_stream(address: SocketAddr) -> TcpStream {
+pub(crate) async fn small_buffer_stream(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(NARROW_BYTES).expect("a small receive buffer");
+    socket.set_recv_buffer_size(SMALL_BUFFER_BYTES).expect("a small receive buffer");
     socket.connect(address).await.expect("the server accepts")
 }

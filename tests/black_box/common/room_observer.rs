@@ -9,126 +9,131 @@ use tokio::time::{Duration, Instant, sleep};
 use super::node::Node;
 use super::redis::POLL;
 use super::room::string;
-use super::{DEADLINE, Mirror, Promise};
+use super::{DEADLINE, Mirror, TickDeadline};
 
 /// What somebody who looks was shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Edge {
+pub(crate) enum MembershipChange {
     Joined(String),
     /// With the reason that the diff gave, or `snapshot` if a snapshot just was without the user.
     Left(String, String),
 }
 
-struct Witness {
+struct RoomObserver {
     node: String,
     mirror: Mirror,
-    /// How much of the mirror's log has been looked at, and the members and edges as of there.
+    /// How much of the mirror's log has been looked at, and the members and changes as of there.
     read: usize,
     members: BTreeSet<String>,
     seen: bool,
-    edges: Vec<Edge>,
+    changes: Vec<MembershipChange>,
 }
 
-pub(crate) struct Witnesses {
+pub(crate) struct RoomObservers {
     room: String,
-    list: Vec<Witness>,
+    list: Vec<RoomObserver>,
     /// Who may be seen leaving.
     leavers: BTreeSet<String>,
 }
 
-impl Witnesses {
+impl RoomObservers {
     /// One on each node, unseen itself.
     pub(crate) async fn on(nodes: &[&Node], room: &str) -> Self {
-        let mut witnesses = Self { room: room.to_owned(), list: Vec::new(), leavers: BTreeSet::new() };
+        let mut observers = Self { room: room.to_owned(), list: Vec::new(), leavers: BTreeSet::new() };
         for node in nodes {
-            witnesses.add(node).await;
+            observers.add(node).await;
         }
-        witnesses
+        observers
     }
 
     pub(crate) async fn add(&mut self, node: &Node) {
-        let mut mirror = node.connect("witness").await;
+        let mut mirror = node.connect("observer").await;
         mirror.send(&json!({"type": "observe", "room": self.room}));
-        mirror.wait_until("the snapshot", |mirror| mirror.sees(&self.room)).await;
-        let (members, edges) = (BTreeSet::new(), Vec::new());
-        let mut witness = Witness { node: node.id.clone(), mirror, read: 0, members, seen: false, edges };
-        witness.pump(&self.room);
-        self.list.push(witness);
+        mirror.wait_until("the snapshot", |mirror| mirror.observes(&self.room)).await;
+        let (members, changes) = (BTreeSet::new(), Vec::new());
+        let mut observer = RoomObserver { node: node.id.clone(), mirror, read: 0, members, seen: false, changes };
+        observer.apply_pending(&self.room);
+        self.list.push(observer);
     }
 
     /// No longer looks on a node, because it is about to end.
-    pub(crate) fn forget(&mut self, node: &Node) {
-        self.list.retain(|witness| witness.node != node.id);
+    pub(crate) fn remove(&mut self, node: &Node) {
+        self.list.retain(|observer| observer.node != node.id);
     }
 
     /// From now on these may be seen leaving.
-    pub(crate) fn may_leave(&mut self, users: &[&str]) {
+    pub(crate) fn allow_leaves(&mut self, users: &[&str]) {
         self.leavers.extend(users.iter().map(|&user| user.to_owned()));
     }
 
     /// From now on nobody may be seen leaving.
-    pub(crate) fn all_stay(&mut self) {
-        self.pump();
+    pub(crate) fn forbid_leaves(&mut self) {
+        self.apply_pending();
         self.leavers.clear();
     }
 
     /// Takes in what has come. Fails on leaves that nobody caused and on connections that ended.
-    pub(crate) fn pump(&mut self) {
-        for witness in &mut self.list {
-            let known = witness.edges.len();
-            witness.pump(&self.room);
-            assert!(!witness.mirror.ended, "{} has lost its connection: {}", witness.node, witness.mirror.describe());
-            for edge in &witness.edges[known..] {
-                let Edge::Left(user, reason) = edge else { continue };
+    pub(crate) fn apply_pending(&mut self) {
+        for observer in &mut self.list {
+            let known = observer.changes.len();
+            observer.apply_pending(&self.room);
+            assert!(
+                !observer.mirror.ended,
+                "{} has lost its connection: {}",
+                observer.node,
+                observer.mirror.describe()
+            );
+            for change in &observer.changes[known..] {
+                let MembershipChange::Left(user, reason) = change else { continue };
                 let caused = self.leavers.contains(user);
-                assert!(caused, "{} saw {user} leave ({reason}): {}", witness.node, witness.mirror.describe());
+                assert!(caused, "{} saw {user} leave ({reason}): {}", observer.node, observer.mirror.describe());
             }
         }
     }
 
-    /// Waits until exactly these users are there for every witness, and for whoever asks their nodes over HTTP.
-    pub(crate) async fn agree(&mut self, nodes: &[&Node], users: &[&str]) {
-        self.agree_within(DEADLINE, nodes, users).await;
+    /// Waits until exactly these users are there for every observer, and for whoever asks their nodes over HTTP.
+    pub(crate) async fn wait_for_members(&mut self, nodes: &[&Node], users: &[&str]) {
+        self.wait_for_members_within(DEADLINE, nodes, users).await;
     }
 
     /// The same before the nodes have had so much time.
-    pub(crate) async fn agree_within(&mut self, time: Duration, nodes: &[&Node], users: &[&str]) {
+    pub(crate) async fn wait_for_members_within(&mut self, time: Duration, nodes: &[&Node], users: &[&str]) {
         let wanted: BTreeSet<_> = users.iter().map(|&user| user.to_owned()).collect();
-        let mut promise = Promise::of(nodes, time).await;
+        let mut tick_deadline = TickDeadline::after(nodes, time).await;
         loop {
-            let over = promise.is_over().await;
-            self.pump();
-            let mut differing: Vec<_> = self.list.iter().filter(|witness| witness.members != wanted).collect();
+            let over = tick_deadline.has_passed().await;
+            self.apply_pending();
+            let mut differing: Vec<_> = self.list.iter().filter(|observer| observer.members != wanted).collect();
             if differing.is_empty() && self.states_agree() && same_over_http(nodes, &self.room, &wanted).await {
                 return;
             }
-            let example = differing.pop().map(|witness| format!("{}: {:?}", witness.node, witness.members));
+            let example = differing.pop().map(|observer| format!("{}: {:?}", observer.node, observer.members));
             assert!(!over, "no agreement on {wanted:?}, but {example:?}");
             sleep(POLL).await;
         }
     }
 
     /// Looks on for a while in which nobody may be seen leaving who may not.
-    pub(crate) async fn look_on(&mut self, time: Duration) {
+    pub(crate) async fn observe_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            self.pump();
+            self.apply_pending();
             sleep(POLL).await;
         }
     }
 
-    /// Whether every witness knows the same members with the same states.
+    /// Whether every observer knows the same members with the same states.
     fn states_agree(&self) -> bool {
-        let rosters: Vec<_> = self.list.iter().map(|witness| witness.mirror.members(&self.room)).collect();
+        let rosters: Vec<_> = self.list.iter().map(|observer| observer.mirror.members(&self.room)).collect();
         rosters.windows(2).all(|pair| pair[0] == pair[1])
     }
 
-    /// Waits until every witness knows this state of `user`.
-    pub(crate) async fn see_state(&mut self, user: &str, state: &Value) {
+    /// Waits until every observer knows this state of `user`.
+    pub(crate) async fn wait_for_state(&mut self, user: &str, state: &Value) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            self.pump();
-            let known = |witness: &Witness| witness.mirror.state(&self.room, user) == Some(state);
+            self.apply_pending();
+            let known = |observer: &RoomObserver| observer.mirror.state(&self.room, user) == Some(state);
             if self.list.iter().all(known) {
                 return;
             }
@@ -137,35 +142,35 @@ impl Witnesses {
         }
     }
 
-    /// What the witnesses were shown of `user`, one list for each.
-    pub(crate) fn edges_of(&mut self, user: &str) -> Vec<Vec<Edge>> {
-        self.pump();
-        let about = |edge: &&Edge| matches!(edge, Edge::Joined(of) | Edge::Left(of, _) if of == user);
-        self.list.iter().map(|witness| witness.edges.iter().filter(about).cloned().collect()).collect()
+    /// What the observers were shown of `user`, one list for each.
+    pub(crate) fn changes_of(&mut self, user: &str) -> Vec<Vec<MembershipChange>> {
+        self.apply_pending();
+        let about = |change: &&MembershipChange| matches!(change, MembershipChange::Joined(of) | MembershipChange::Left(of, _) if of == user);
+        self.list.iter().map(|observer| observer.changes.iter().filter(about).cloned().collect()).collect()
     }
 
     /// Nobody was shown more of these than that they came, once.
-    pub(crate) fn assert_still(&mut self, users: &[&str]) {
+    pub(crate) fn assert_stable(&mut self, users: &[&str]) {
         for user in users {
-            let came = |edges: &Vec<Edge>| matches!(&edges[..], [] | [Edge::Joined(_)]);
-            let edges = self.edges_of(user);
-            assert!(edges.iter().all(came), "{user}: {edges:?}");
+            let came = |changes: &Vec<MembershipChange>| matches!(&changes[..], [] | [MembershipChange::Joined(_)]);
+            let changes = self.changes_of(user);
+            assert!(changes.iter().all(came), "{user}: {changes:?}");
         }
     }
 
-    /// Every witness was shown that `user` left exactly once, for one of these reasons.
+    /// Every observer was shown that `user` left exactly once, for one of these reasons.
     pub(crate) fn assert_left_once(&mut self, user: &str, reasons: &[&str]) {
-        for edges in self.edges_of(user) {
-            let left: Vec<_> = edges.iter().filter(|edge| matches!(edge, Edge::Left(..))).collect();
-            let good = |edge: &&&Edge| matches!(edge, Edge::Left(_, reason) if reasons.contains(&reason.as_str()));
-            assert!(left.len() == 1 && left.iter().all(|edge| good(&edge)), "{user}: {edges:?}");
+        for changes in self.changes_of(user) {
+            let left: Vec<_> = changes.iter().filter(|change| matches!(change, MembershipChange::Left(..))).collect();
+            let good = |change: &&&MembershipChange| matches!(change, MembershipChange::Left(_, reason) if reasons.contains(&reason.as_str()));
+            assert!(left.len() == 1 && left.iter().all(|change| good(&change)), "{user}: {changes:?}");
         }
     }
 
-    /// The witness on a node.
+    /// The observer on a node.
     pub(crate) fn mirror(&mut self, node: &Node) -> &mut Mirror {
-        let witness = self.list.iter_mut().find(|witness| witness.node == node.id);
-        &mut witness.expect("somebody looks there").mirror
+        let observer = self.list.iter_mut().find(|observer| observer.node == node.id);
+        &mut observer.expect("somebody looks there").mirror
     }
 }
 
@@ -178,9 +183,9 @@ async fn same_over_http(nodes: &[&Node], room: &str, wanted: &BTreeSet<String>) 
     true
 }
 
-impl Witness {
-    fn pump(&mut self, room: &str) {
-        self.mirror.pump();
+impl RoomObserver {
+    fn apply_pending(&mut self, room: &str) {
+        self.mirror.apply_pending();
         for message in &self.mirror.log[self.read..] {
             if message["room"] != room {
                 continue;
@@ -190,22 +195,22 @@ impl Witness {
                     for entry in message["left"].as_array().into_iter().flatten() {
                         let user = string(entry, "user");
                         self.members.remove(&user);
-                        self.edges.push(Edge::Left(user, string(entry, "reason")));
+                        self.changes.push(MembershipChange::Left(user, string(entry, "reason")));
                     }
                     for entry in message["joined"].as_array().into_iter().flatten() {
                         let user = string(entry, "user");
                         self.members.insert(user.clone());
-                        self.edges.push(Edge::Joined(user));
+                        self.changes.push(MembershipChange::Joined(user));
                     }
                 }
                 Some("snapshot") => {
-                    assert_eq!(message["pages"], 1, "rooms with witnesses are small");
+                    assert_eq!(message["pages"], 1, "rooms with observers are small");
                     let listed = message["members"].as_array().expect("a list").iter();
                     let members: BTreeSet<_> = listed.map(|entry| string(entry, "user")).collect();
                     if self.seen {
                         let gone = self.members.difference(&members).cloned();
-                        self.edges.extend(gone.map(|user| Edge::Left(user, "snapshot".to_owned())));
-                        self.edges.extend(members.difference(&self.members).cloned().map(Edge::Joined));
+                        self.changes.extend(gone.map(|user| MembershipChange::Left(user, "snapshot".to_owned())));
+                        self.changes.extend(members.difference(&self.members).cloned().map(MembershipChange::Joined));
                     }
                     self.seen = true;
                     self.members = members;

@@ -12,7 +12,7 @@ use rollcall::{Config, Server};
 
 use super::http::{self, Response};
 use super::room::{Members, members_of, number};
-use super::{DEADLINE, Feed, Mirror, RawClient, UserList, encoded};
+use super::{DEADLINE, EventClient, Mirror, RawClient, UserList, encoded};
 
 /// What a test gets unless it says otherwise: quick ticks, more than one worker, and no time that runs out while a test lasts, however
 /// slow the machine.
@@ -79,39 +79,40 @@ impl TestServer {
     }
 
     /// A native client that is in `room` and has its snapshot.
-    pub(crate) async fn enter(&self, user: &str, room: &str) -> Mirror {
+    pub(crate) async fn connect_to(&self, user: &str, room: &str) -> Mirror {
         let mut mirror = Mirror::connect(self.address, user, &[room]).await;
         mirror.wait_until("the snapshot with me in it", |mirror| mirror.has(room, user)).await;
         mirror
     }
 
     /// A native client that looks at `room` unseen and has its snapshot.
-    pub(crate) async fn watch(&self, user: &str, room: &str) -> Mirror {
+    pub(crate) async fn observe(&self, user: &str, room: &str) -> Mirror {
         let mut mirror = Mirror::connect(self.address, user, &[]).await;
         mirror.send(&serde_json::json!({"type": "observe", "room": room}));
-        mirror.wait_until("the snapshot", |mirror| mirror.sees(room)).await;
+        mirror.wait_until("the snapshot", |mirror| mirror.observes(room)).await;
         mirror
     }
 
     /// A client of the online users dialect that has its first list.
-    pub(crate) async fn list(&self, user: &str) -> UserList {
+    pub(crate) async fn online_users(&self, user: &str) -> UserList {
         UserList::connect(self.address, user).await
     }
 
     /// A client of online status that has been greeted.
-    pub(crate) async fn status(&self, user: &str) -> Feed {
-        let mut feed = Feed::connect(self.address, &format!("/ws-online-status?userId={}", encoded(user))).await;
-        feed.wait_until("the greeting", |feed| !feed.log.is_empty()).await;
-        feed
+    pub(crate) async fn online_status(&self, user: &str) -> EventClient {
+        let mut client =
+            EventClient::connect(self.address, &format!("/ws-online-status?userId={}", encoded(user))).await;
+        client.wait_until("the greeting", |client| !client.log.is_empty()).await;
+        client
     }
 
     /// A chat client that has come in and has seen its own join, or that it was there already.
-    pub(crate) async fn chat(&self, user: &str) -> Feed {
-        let mut feed = Feed::connect(self.address, "/ws").await;
-        feed.send(&serde_json::json!({"type": "join", "payload": {"user": user}}));
+    pub(crate) async fn chat(&self, user: &str) -> EventClient {
+        let mut client = EventClient::connect(self.address, "/ws").await;
+        client.send(&serde_json::json!({"type": "join", "payload": {"user": user}}));
         let own = |message: &Value| message["type"] == "join" && message["payload"]["user"] == user;
-        feed.wait_until("its join", |feed| feed.log.iter().any(own)).await;
-        feed
+        client.wait_until("its join", |client| client.log.iter().any(own)).await;
+        client
     }
 
     /// A native client that may send any bytes, after its welcome.
@@ -138,7 +139,7 @@ impl TestServer {
     }
 
     /// A REST heartbeat that has to succeed.
-    pub(crate) async fn beat(&self, user: &str) {
+    pub(crate) async fn rest_heartbeat(&self, user: &str) {
         let answer = self.post_form("/heartbeat", &format!("user_id={}", encoded(user))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
@@ -178,13 +179,13 @@ impl TestServer {
     }
 
     /// Waits until every mirror's room is what the registry says over HTTP, and returns that.
-    pub(crate) async fn agreement(&self, room: &str, mirrors: &mut [Mirror]) -> Members {
+    pub(crate) async fn wait_for_agreement(&self, room: &str, mirrors: &mut [Mirror]) -> Members {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let members = self.members(room).await;
             let mut differing = mirrors.iter_mut().filter_map(|mirror| {
-                mirror.pump();
-                (!mirror.mirrors(room, &members)).then(|| mirror.describe())
+                mirror.apply_pending();
+                (!mirror.has_exactly(room, &members)).then(|| mirror.describe())
             });
             let Some(example) = differing.next() else { return members };
             assert!(Instant::now() < deadline, "no agreement on {members:.2000?}: {example}");

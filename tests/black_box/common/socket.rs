@@ -1,5 +1,5 @@
 //! A WebSocket client (tokio-tungstenite) that reads by itself in a task, so that pings are answered whatever the
-//! test is doing, and that can stop reading or vanish when told to.
+//! test is doing, and that can stop reading or drop_connection when told to.
 
 use std::net::SocketAddr;
 
@@ -44,8 +44,8 @@ impl Socket {
     }
 
     /// With a small receive buffer, so that not reading is soon felt by the server.
-    pub(crate) async fn connect_narrow(address: SocketAddr, path: &str) -> Self {
-        Self::over(raw::narrow_stream(address).await, address, path).await
+    pub(crate) async fn connect_with_small_buffer(address: SocketAddr, path: &str) -> Self {
+        Self::over(raw::small_buffer_stream(address).await, address, path).await
     }
 
     async fn over(stream: TcpStream, address: SocketAddr, path: &str) -> Self {
@@ -73,7 +73,7 @@ impl Socket {
     }
 
     /// Sends heartbeats by itself, six for each lease, so that most of one is left for pauses. Else it answers the server's pings only.
-    pub(crate) fn beat(&self, lease: Duration) {
+    pub(crate) fn send_heartbeats(&self, lease: Duration) {
         let _ = self.commands.send(Command::Beat(lease / 6));
     }
 
@@ -83,7 +83,7 @@ impl Socket {
     }
 
     /// Stops or resumes reading; sending goes on.
-    pub(crate) fn read(&self, on: bool) {
+    pub(crate) fn set_reading(&self, on: bool) {
         let _ = self.commands.send(Command::Read(on));
     }
 }

@@ -14,7 +14,7 @@ const SLACK: Duration = Duration::from_secs(15);
 /// they then begin anew, and so does their time.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub(crate) struct Promise<'a> {
+pub(crate) struct TickDeadline<'a> {
     /// The nodes, and their ticks when the time began.
     nodes: Vec<(&'a Node, u64)>,
     ticks: u64,
@@ -22,19 +22,19 @@ pub(crate) struct Promise<'a> {
     deadline: Instant,
 }
 
-impl<'a> Promise<'a> {
+impl<'a> TickDeadline<'a> {
     /// The time begins now.
-    pub(crate) async fn of(nodes: &[&'a Node], time: Duration) -> Self {
+    pub(crate) async fn after(nodes: &[&'a Node], time: Duration) -> Self {
         let ticks = (time + SLACK).as_millis() / TICK.as_millis();
         let now = Instant::now();
-        let mut promise = Self {
+        let mut tick_deadline = Self {
             nodes: nodes.iter().map(|node| (*node, 0)).collect(),
             ticks: u64::try_from(ticks).expect("a short time"),
             looked: now,
             deadline: now + DEADLINE,
         };
-        promise.begin().await;
-        promise
+        tick_deadline.begin().await;
+        tick_deadline
     }
 
     async fn begin(&mut self) {
@@ -46,7 +46,7 @@ impl<'a> Promise<'a> {
 
     /// Whether the time is over for all of them. Asked again and again: what is looked at afterwards and is not there has come
     /// too late.
-    pub(crate) async fn is_over(&mut self) -> bool {
+    pub(crate) async fn has_passed(&mut self) -> bool {
         if self.looked.elapsed() > PAUSE {
             self.begin().await;
         }

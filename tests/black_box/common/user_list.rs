@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::room::assert_keys;
 use super::socket::{Event, Socket};
-use super::{DEADLINE, TTL, encoded};
+use super::{DEADLINE, SHORT_TTL, encoded};
 
 pub(crate) struct UserList {
     /// The last list.
@@ -32,8 +32,8 @@ impl UserList {
     }
 
     /// The same with a small receive buffer: soon a slow client once it stops reading.
-    pub(crate) async fn connect_narrow(address: SocketAddr, user: &str) -> Self {
-        let socket = Socket::connect_narrow(address, &format!("/ws/{}", encoded(user))).await;
+    pub(crate) async fn connect_with_small_buffer(address: SocketAddr, user: &str) -> Self {
+        let socket = Socket::connect_with_small_buffer(address, &format!("/ws/{}", encoded(user))).await;
         Self::over(socket, user).await
     }
 
@@ -53,8 +53,8 @@ impl UserList {
     }
 
     /// The same, and it beats by itself from now on, often enough for the shortest leases of nodes.
-    pub(crate) fn beating(self) -> Self {
-        self.socket.beat(TTL);
+    pub(crate) fn with_heartbeats(self) -> Self {
+        self.socket.send_heartbeats(SHORT_TTL);
         self
     }
 
@@ -67,8 +67,8 @@ impl UserList {
     }
 
     /// Stops or resumes reading from the socket.
-    pub(crate) fn read(&self, on: bool) {
-        self.socket.read(on);
+    pub(crate) fn set_reading(&self, on: bool) {
+        self.socket.set_reading(on);
     }
 
     pub(crate) fn has(&self, user: &str) -> bool {
@@ -76,7 +76,7 @@ impl UserList {
     }
 
     /// Sends a heartbeat and waits for its acknowledgement.
-    pub(crate) async fn beat(&mut self) {
+    pub(crate) async fn heartbeat(&mut self) {
         let before = self.acknowledged;
         self.send("heartbeat");
         self.wait_until("the acknowledgement", |list| list.acknowledged > before).await;

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::common::node::until_told;
-use crate::common::{Edge, Node, SHORT, Store, Witnesses, encoded};
+use crate::common::node::wait_until_known;
+use crate::common::{MembershipChange, Node, RoomObservers, SHORT_TTL_FLAG, Store, encoded};
 
 on_both!(
     comings_and_goings_are_seen_on_every_node,
@@ -23,44 +23,48 @@ fn borrowed(nodes: &[Node; 3]) -> [&Node; 3] {
 async fn comings_and_goings_are_seen_on_every_node(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
-    let mut witnesses = Witnesses::on(&all, "lobby").await;
-    let alice = nodes[0].enter("alice", "lobby").await;
-    let bob = nodes[1].enter("bob", "lobby").await;
-    let _carol = nodes[2].enter("carol", "lobby").await;
-    witnesses.agree(&all, &["alice", "bob", "carol"]).await;
+    let mut observers = RoomObservers::on(&all, "lobby").await;
+    let alice = nodes[0].connect_to("alice", "lobby").await;
+    let bob = nodes[1].connect_to("bob", "lobby").await;
+    let _carol = nodes[2].connect_to("carol", "lobby").await;
+    observers.wait_for_members(&all, &["alice", "bob", "carol"]).await;
     alice.send(&json!({"type": "state", "room": "lobby", "state": {"mood": "ü"}}));
-    witnesses.see_state("alice", &json!({"mood": "ü"})).await;
+    observers.wait_for_state("alice", &json!({"mood": "ü"})).await;
     alice.send(&json!({"type": "state", "room": "lobby", "state": {"mood": "away"}}));
-    witnesses.see_state("alice", &json!({"mood": "away"})).await;
-    assert_eq!(witnesses.edges_of("alice"), vec![vec![Edge::Joined("alice".to_owned())]; 3], "updates are no leaves");
-    witnesses.may_leave(&["alice", "bob"]);
+    observers.wait_for_state("alice", &json!({"mood": "away"})).await;
+    assert_eq!(
+        observers.changes_of("alice"),
+        vec![vec![MembershipChange::Joined("alice".to_owned())]; 3],
+        "updates are no leaves"
+    );
+    observers.allow_leaves(&["alice", "bob"]);
     alice.send(&json!({"type": "leave", "room": "lobby"}));
     bob.close(1000);
-    witnesses.agree(&all, &["carol"]).await;
-    witnesses.assert_left_once("alice", &["left"]);
-    witnesses.assert_left_once("bob", &["closed"]);
+    observers.wait_for_members(&all, &["carol"]).await;
+    observers.assert_left_once("alice", &["left"]);
+    observers.assert_left_once("bob", &["closed"]);
     alice.send(&json!({"type": "join", "room": "lobby"}));
-    witnesses.agree(&all, &["alice", "carol"]).await;
+    observers.wait_for_members(&all, &["alice", "carol"]).await;
 }
 
 async fn http_answers_are_those_of_the_whole_cluster(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
-    let mut witnesses = Witnesses::on(&all, "lobby").await;
+    let mut observers = RoomObservers::on(&all, "lobby").await;
     let alice = nodes[0].connect("alice").await;
     alice.send(&json!({"type": "join", "room": "lobby", "state": {"k": 1}}));
     alice.send(&json!({"type": "join", "room": "attic"}));
-    let _bob = nodes[1].enter("bob", "lobby").await;
-    let _alice_again = nodes[2].enter("alice", "lobby").await;
-    witnesses.agree(&all, &["alice", "bob"]).await;
-    witnesses.see_state("alice", &json!({"k": 1})).await;
+    let _bob = nodes[1].connect_to("bob", "lobby").await;
+    let _alice_again = nodes[2].connect_to("alice", "lobby").await;
+    observers.wait_for_members(&all, &["alice", "bob"]).await;
+    observers.wait_for_state("alice", &json!({"k": 1})).await;
     for node in all {
-        node.until("the attic", async || node.get("/v1/rooms/attic/count").await.json()["count"] == 1).await;
+        node.wait_until("the attic", async || node.get("/v1/rooms/attic/count").await.json()["count"] == 1).await;
         assert_eq!(node.get("/v1/rooms/lobby/count").await.json()["count"], 2);
         let members = node.get("/v1/rooms/lobby/members").await.json();
         assert_eq!(members["members"], json!([{"user": "alice", "state": {"k": 1}}, {"user": "bob"}]));
         let rooms = json!([{"room": "attic", "count": 1}, {"room": "lobby", "count": 2}]);
-        node.until("both rooms", async || node.get("/v1/rooms").await.json()["rooms"] == rooms).await;
+        node.wait_until("both rooms", async || node.get("/v1/rooms").await.json()["rooms"] == rooms).await;
         assert_eq!(node.get("/online_users").await.json(), json!({"online_users": ["alice", "bob"]}));
         let asked = json!({"users": ["alice", "bob", "nobody"]});
         let status = node.post_json("/v1/users/status", &asked).await.json();
@@ -75,12 +79,12 @@ async fn http_answers_are_those_of_the_whole_cluster(store: Store) {
 }
 
 async fn every_protocol_meets_over_nodes(store: Store) {
-    let nodes = store.three_nodes(&SHORT).await;
-    let mut list = nodes[0].list("list").await;
-    let mut status = nodes[1].status("7").await;
+    let nodes = store.three_nodes(&SHORT_TTL_FLAG).await;
+    let mut list = nodes[0].online_users("list").await;
+    let mut status = nodes[1].online_status("7").await;
     let mut chat = nodes[2].chat("chat").await;
     let mut far_chat = nodes[0].chat("far chat").await;
-    let native = nodes[1].enter("native", "lobby").await;
+    let native = nodes[1].connect_to("native", "lobby").await;
     let everybody = ["7", "chat", "far chat", "list", "native"];
     list.wait_until("everybody", |list| list.users == everybody).await;
     status
@@ -90,16 +94,17 @@ async fn every_protocol_meets_over_nodes(store: Store) {
         |name: &'static str| move |message: &Value| message["type"] == "join" && message["payload"]["user"] == name;
     chat.wait_until("a far join", |chat| chat.log.iter().any(joined("native"))).await;
     chat.send(&json!({"type": "msg", "payload": {"text": "hello over there"}}));
-    for feed in [&mut chat, &mut far_chat] {
-        feed.wait_until("what was said", |feed| {
-            feed.of("msg").iter().any(|message| message["payload"]["text"] == "hello over there")
-        })
-        .await;
-        let said = feed.of("msg");
+    for client in [&mut chat, &mut far_chat] {
+        client
+            .wait_until("what was said", |client| {
+                client.of("msg").iter().any(|message| message["payload"]["text"] == "hello over there")
+            })
+            .await;
+        let said = client.of("msg");
         assert_eq!(said.len(), 1, "{said:?}");
         assert_eq!(said[0]["payload"]["user"], "chat");
     }
-    nodes[2].beat("rest").await;
+    nodes[2].rest_heartbeat("rest").await;
     status.wait_until("a REST user", |status| status.online.contains("\"rest\"")).await;
     native.close(1000);
     status.wait_until("a leave", |status| !status.online.contains("\"native\"")).await;
@@ -109,54 +114,54 @@ async fn every_protocol_meets_over_nodes(store: Store) {
 async fn a_second_device_on_another_node_shows_nobody_anything(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
-    let first = nodes[0].enter("alice", "lobby").await;
-    let mut witnesses = Witnesses::on(&all, "lobby").await;
-    witnesses.agree(&all, &["alice"]).await;
-    let before = witnesses.edges_of("alice");
-    let second = nodes[1].enter("alice", "lobby").await;
-    until_told(&second, &all).await;
+    let first = nodes[0].connect_to("alice", "lobby").await;
+    let mut observers = RoomObservers::on(&all, "lobby").await;
+    observers.wait_for_members(&all, &["alice"]).await;
+    let before = observers.changes_of("alice");
+    let second = nodes[1].connect_to("alice", "lobby").await;
+    wait_until_known(&second, &all).await;
     // Whoever comes after it is seen after it: what it would have shown has been shown by then.
-    let bob = nodes[1].enter("bob", "lobby").await;
-    witnesses.agree(&all, &["alice", "bob"]).await;
+    let bob = nodes[1].connect_to("bob", "lobby").await;
+    observers.wait_for_members(&all, &["alice", "bob"]).await;
     first.close(1000);
-    let carol = nodes[0].enter("carol", "lobby").await;
-    witnesses.agree(&all, &["alice", "bob", "carol"]).await;
-    let third = nodes[2].enter("alice", "lobby").await;
-    until_told(&third, &all).await;
+    let carol = nodes[0].connect_to("carol", "lobby").await;
+    observers.wait_for_members(&all, &["alice", "bob", "carol"]).await;
+    let third = nodes[2].connect_to("alice", "lobby").await;
+    wait_until_known(&third, &all).await;
     second.send(&json!({"type": "leave", "room": "lobby"}));
-    let dave = nodes[1].enter("dave", "lobby").await;
-    witnesses.agree(&all, &["alice", "bob", "carol", "dave"]).await;
-    assert_eq!(witnesses.edges_of("alice"), before, "nobody was shown anything");
-    witnesses.may_leave(&["alice"]);
+    let dave = nodes[1].connect_to("dave", "lobby").await;
+    observers.wait_for_members(&all, &["alice", "bob", "carol", "dave"]).await;
+    assert_eq!(observers.changes_of("alice"), before, "nobody was shown anything");
+    observers.allow_leaves(&["alice"]);
     third.close(1000);
-    witnesses.agree(&all, &["bob", "carol", "dave"]).await;
-    witnesses.assert_left_once("alice", &["closed"]);
+    observers.wait_for_members(&all, &["bob", "carol", "dave"]).await;
+    observers.assert_left_once("alice", &["closed"]);
     drop((bob, carol, dave));
 }
 
 async fn the_last_state_wins_everywhere(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
-    let mut witnesses = Witnesses::on(&all, "lobby").await;
-    let here = nodes[0].enter("alice", "lobby").await;
-    let there = nodes[1].enter("alice", "lobby").await;
+    let mut observers = RoomObservers::on(&all, "lobby").await;
+    let here = nodes[0].connect_to("alice", "lobby").await;
+    let there = nodes[1].connect_to("alice", "lobby").await;
     for round in 0..5 {
         for (device, who) in [(&here, "here"), (&there, "there")] {
             let state = json!({"who": who, "round": round});
             device.send(&json!({"type": "state", "room": "lobby", "state": state}));
-            witnesses.see_state("alice", &state).await;
+            observers.wait_for_state("alice", &state).await;
         }
     }
     // The one that wrote last goes. Whatever is shown then, everybody is shown the same.
     there.close(1000);
-    witnesses.agree(&all, &["alice"]).await;
+    observers.wait_for_members(&all, &["alice"]).await;
     here.send(&json!({"type": "state", "room": "lobby", "state": {"who": "here again"}}));
-    witnesses.see_state("alice", &json!({"who": "here again"})).await;
+    observers.wait_for_state("alice", &json!({"who": "here again"})).await;
     here.send(&json!({"type": "state", "room": "lobby", "state": null}));
     for node in all {
-        node.until("no state", async || node.members("lobby").await["alice"].is_none()).await;
+        node.wait_until("no state", async || node.members("lobby").await["alice"].is_none()).await;
     }
-    witnesses.agree(&all, &["alice"]).await;
+    observers.wait_for_members(&all, &["alice"]).await;
 }
 
 async fn the_first_snapshot_of_a_new_node_is_whole(store: Store) {
@@ -172,12 +177,12 @@ async fn the_first_snapshot_of_a_new_node_is_whole(store: Store) {
         store.until_key(&format!("u:{user}")).await;
     }
     let second = store.node("b").await;
-    let mut witnesses = Witnesses::on(&[&second], "lobby").await;
+    let mut observers = RoomObservers::on(&[&second], "lobby").await;
     let names: Vec<_> = users.iter().map(String::as_str).collect();
-    witnesses.agree(&[&first, &second], &names).await;
-    assert_eq!(witnesses.mirror(&second).room("lobby").diffs, 0, "they were in the first snapshot");
+    observers.wait_for_members(&[&first, &second], &names).await;
+    assert_eq!(observers.mirror(&second).room("lobby").diffs, 0, "they were in the first snapshot");
     for user in &users {
-        witnesses.see_state(user, &json!({"of": user})).await;
+        observers.wait_for_state(user, &json!({"of": user})).await;
     }
 }
 
@@ -195,14 +200,14 @@ async fn odd_names_go_through_redis_unharmed(store: Store) {
         let mut wanted: Vec<_> = names.to_vec();
         wanted.sort_unstable();
         let node = &nodes[1];
-        node.until(room, async || node.members(room).await.keys().eq(&wanted)).await;
+        node.wait_until(room, async || node.members(room).await.keys().eq(&wanted)).await;
         for (user, state) in node.members(room).await {
             assert_eq!(state, Some(json!({"of": user})), "in {}", encoded(room));
         }
         // A node that reads it all from Redis, and not from events, knows the same.
         if room == names[0] {
             let late = store.node("late").await;
-            late.until(room, async || late.members(room).await.keys().eq(&wanted)).await;
+            late.wait_until(room, async || late.members(room).await.keys().eq(&wanted)).await;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::common::{Mirror, Mode, Node, Proxy, Redis, Witnesses};
+use crate::common::{Mirror, Node, Proxy, ProxyMode, Redis, RoomObservers};
 
 const TIME: Duration = Duration::from_secs(10);
 /// Each fault is shorter, on a loaded machine too.
@@ -34,7 +34,7 @@ enum Fault {
     Hanging,
     Flushed,
     Killed,
-    Way(usize, Mode),
+    Way(usize, ProxyMode),
     Losing(usize),
     Deaf(usize),
     Stopped(usize),
@@ -58,8 +58,8 @@ impl World {
                 }
             }
             Fault::Way(node, mode) => self.proxies[node].set(mode),
-            Fault::Losing(node) => self.proxies[node].lose_events(true),
-            Fault::Deaf(node) => self.proxies[node].deafen(),
+            Fault::Losing(node) => self.proxies[node].drop_events(true),
+            Fault::Deaf(node) => self.proxies[node].silence_subscriptions(),
             Fault::Stopped(node) => self.nodes[node].signal("STOP"),
         }
     }
@@ -69,8 +69,8 @@ impl World {
             Fault::Away => self.redis.restart().await,
             Fault::Hanging => self.redis.resume(),
             Fault::Flushed | Fault::Killed | Fault::Deaf(_) => {}
-            Fault::Way(node, _) => self.proxies[node].set(Mode::Pass),
-            Fault::Losing(node) => self.proxies[node].lose_events(false),
+            Fault::Way(node, _) => self.proxies[node].set(ProxyMode::Forward),
+            Fault::Losing(node) => self.proxies[node].drop_events(false),
             Fault::Stopped(node) => self.nodes[node].signal("CONT"),
         }
     }
@@ -83,10 +83,10 @@ fn any_fault(random: &mut Random) -> Fault {
         1 => Fault::Hanging,
         2 => Fault::Flushed,
         3 => Fault::Killed,
-        4 => Fault::Way(node, Mode::Cut),
-        5 => Fault::Way(node, Mode::Refuse),
-        6 => Fault::Way(node, Mode::Hold),
-        7 => Fault::Way(node, Mode::Delay(Duration::from_millis(random.below(400) as u64))),
+        4 => Fault::Way(node, ProxyMode::Disconnect),
+        5 => Fault::Way(node, ProxyMode::Refuse),
+        6 => Fault::Way(node, ProxyMode::Stall),
+        7 => Fault::Way(node, ProxyMode::Delay(Duration::from_millis(random.below(400) as u64))),
         8 => Fault::Losing(node),
         9 => Fault::Deaf(node),
         _ => Fault::Stopped(node),
@@ -103,7 +103,7 @@ async fn live_through(seed: u64) {
         proxies.push(proxy);
     }
     let mut world = World { redis, proxies, nodes };
-    let mut witnesses = Witnesses::on(&world.nodes.iter().collect::<Vec<_>>(), "lobby").await;
+    let mut observers = RoomObservers::on(&world.nodes.iter().collect::<Vec<_>>(), "lobby").await;
     let users: Vec<_> =
         (0..STAYING).map(|n| format!("stays {n}")).chain((0..MOVING).map(|n| format!("moves {n}"))).collect();
     let (staying, moving): (Vec<&str>, Vec<&str>) =
@@ -111,10 +111,10 @@ async fn live_through(seed: u64) {
     // Sessions by user and node. The first of a user who stays is never closed.
     let mut sessions: BTreeMap<(usize, usize), Mirror> = BTreeMap::new();
     for (number, user) in staying.iter().enumerate() {
-        sessions.insert((number, number % NODES), world.nodes[number % NODES].enter(user, "lobby").await);
+        sessions.insert((number, number % NODES), world.nodes[number % NODES].connect_to(user, "lobby").await);
     }
-    witnesses.agree(&world.nodes.iter().collect::<Vec<_>>(), &staying).await;
-    witnesses.may_leave(&moving);
+    observers.wait_for_members(&world.nodes.iter().collect::<Vec<_>>(), &staying).await;
+    observers.allow_leaves(&moving);
     let end = Instant::now() + TIME;
     // Shown if it fails.
     let began = Instant::now();
@@ -152,19 +152,19 @@ async fn live_through(seed: u64) {
             }
             None => {}
         }
-        witnesses.pump();
+        observers.apply_pending();
         sleep(Duration::from_millis(20 + random.below(60) as u64)).await;
     }
     let mut there: Vec<_> = sessions.keys().map(|&(user, _)| users[user].as_str()).collect();
     there.sort_unstable();
     there.dedup();
     let nodes: Vec<_> = world.nodes.iter().collect();
-    witnesses.agree(&nodes, &there).await;
+    observers.wait_for_members(&nodes, &there).await;
     for node in &nodes {
-        node.until_degraded(false).await;
+        node.wait_until_degraded(false).await;
     }
-    witnesses.agree(&nodes, &there).await;
-    witnesses.assert_still(&staying);
+    observers.wait_for_members(&nodes, &there).await;
+    observers.assert_stable(&staying);
 }
 
 #[tokio::test]

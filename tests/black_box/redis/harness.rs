@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use crate::common::redis::free_port;
 use crate::common::resp::{Reply, ask, encode, parse};
 use crate::common::tls::Certificates;
-use crate::common::{DEADLINE, Edge, Mode, Node, Proxy, Redis, RedisCluster, Witnesses};
+use crate::common::{DEADLINE, MembershipChange, Node, Proxy, ProxyMode, Redis, RedisCluster, RoomObservers};
 
 /// A client of Redis that keeps its connection.
 struct Client {
@@ -112,16 +112,16 @@ async fn a_proxy_passes_delays_and_holds() {
     client.send(&["SET", "a", "1"]).await;
     assert_eq!(client.next().await, Some(text("OK")));
     let delay = Duration::from_millis(200);
-    proxy.set(Mode::Delay(delay));
+    proxy.set(ProxyMode::Delay(delay));
     let started = Instant::now();
     client.send(&["GET", "a"]).await;
     assert_eq!(client.next().await, Some(text("1")));
     assert!(started.elapsed() >= delay * 2, "both ways are slow");
-    proxy.set(Mode::Hold);
+    proxy.set(ProxyMode::Stall);
     client.send(&["SET", "a", "2"]).await;
     assert!(timeout(delay, client.next()).await.is_err(), "nothing moves");
     assert_eq!(redis.command(&["GET", "a"]).await, text("1"));
-    proxy.set(Mode::Pass);
+    proxy.set(ProxyMode::Forward);
     assert_eq!(client.next().await, Some(text("OK")), "what was held back comes late");
     assert_eq!(redis.command(&["GET", "a"]).await, text("2"));
 }
@@ -130,16 +130,16 @@ async fn a_proxy_passes_delays_and_holds() {
 async fn a_proxy_cuts_and_refuses_and_comes_back() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
-    for mode in [Mode::Cut, Mode::Refuse] {
+    for mode in [ProxyMode::Disconnect, ProxyMode::Refuse] {
         let mut client = Client::through(&proxy).await;
         client.send(&["PING"]).await;
         assert_eq!(client.next().await, Some(text("PONG")));
-        proxy.set(Mode::Hold);
+        proxy.set(ProxyMode::Stall);
         client.send(&["SET", "a", "1"]).await;
         proxy.set(mode);
         assert_eq!(client.next().await, None, "{mode:?}");
         assert!(ask(proxy.address(), &[&["PING"]]).await.is_err(), "{mode:?}");
-        proxy.set(Mode::Pass);
+        proxy.set(ProxyMode::Forward);
         let deadline = Instant::now() + DEADLINE;
         while ask(proxy.address(), &[&["PING"]]).await.is_err() {
             assert!(Instant::now() < deadline, "it comes back after {mode:?}");
@@ -159,12 +159,12 @@ async fn a_proxy_loses_whole_events_and_nothing_else() {
     assert_eq!(subscriber.next().await, Some(subscribed));
     let long = "x".repeat(200_000);
     for (payload, losing) in [("one", false), (&long, false), (&long, true), ("two", true), ("three", false)] {
-        let lost = proxy.lost();
-        proxy.lose_events(losing);
+        let lost = proxy.dropped_events();
+        proxy.drop_events(losing);
         redis.command(&["PUBLISH", "news", payload]).await;
         if losing {
             let deadline = Instant::now() + DEADLINE;
-            while proxy.lost() == lost {
+            while proxy.dropped_events() == lost {
                 assert!(Instant::now() < deadline, "{payload:.10} is lost");
                 tokio::task::yield_now().await;
             }
@@ -174,8 +174,8 @@ async fn a_proxy_loses_whole_events_and_nothing_else() {
         other.send(&["ECHO", "hello"]).await;
         assert_eq!(other.next().await, Some(text("hello")));
     }
-    assert_eq!(proxy.lost(), 2);
-    proxy.lose_events(true);
+    assert_eq!(proxy.dropped_events(), 2);
+    proxy.drop_events(true);
     subscriber.send(&["PING"]).await;
     assert_eq!(subscriber.next().await, Some(Reply::List(vec![text("pong"), text("")])));
 }
@@ -199,27 +199,30 @@ async fn a_redis_cluster_replaces_a_master_by_its_replica() {
 #[should_panic(expected = "saw alice leave (closed)")]
 async fn a_witness_fails_on_a_leave_that_nobody_caused() {
     let node = Node::with_flags("alone", &[]).await;
-    let mut witnesses = Witnesses::on(&[&node], "lobby").await;
-    let alice = node.enter("alice", "lobby").await;
-    witnesses.agree(&[&node], &["alice"]).await;
+    let mut observers = RoomObservers::on(&[&node], "lobby").await;
+    let alice = node.connect_to("alice", "lobby").await;
+    observers.wait_for_members(&[&node], &["alice"]).await;
     alice.close(1000);
-    witnesses.agree(&[&node], &[]).await;
+    observers.wait_for_members(&[&node], &[]).await;
 }
 
 #[tokio::test]
 async fn witnesses_remember_what_they_were_shown() {
     let node = Node::with_flags("alone", &[]).await;
-    let bob = node.enter("bob", "lobby").await;
-    let mut witnesses = Witnesses::on(&[&node, &node], "lobby").await;
-    let alice = node.enter("alice", "lobby").await;
-    witnesses.agree(&[&node], &["alice", "bob"]).await;
-    witnesses.may_leave(&["alice"]);
+    let bob = node.connect_to("bob", "lobby").await;
+    let mut observers = RoomObservers::on(&[&node, &node], "lobby").await;
+    let alice = node.connect_to("alice", "lobby").await;
+    observers.wait_for_members(&[&node], &["alice", "bob"]).await;
+    observers.allow_leaves(&["alice"]);
     alice.close(1000);
-    witnesses.agree(&[&node], &["bob"]).await;
-    witnesses.assert_still(&["bob"]);
-    witnesses.assert_left_once("alice", &["closed"]);
-    let edges = vec![Edge::Joined("alice".to_owned()), Edge::Left("alice".to_owned(), "closed".to_owned())];
-    assert_eq!(witnesses.edges_of("alice"), [edges.clone(), edges]);
+    observers.wait_for_members(&[&node], &["bob"]).await;
+    observers.assert_stable(&["bob"]);
+    observers.assert_left_once("alice", &["closed"]);
+    let changes = vec![
+        MembershipChange::Joined("alice".to_owned()),
+        MembershipChange::Left("alice".to_owned(), "closed".to_owned()),
+    ];
+    assert_eq!(observers.changes_of("alice"), [changes.clone(), changes]);
     drop(bob);
 }
 

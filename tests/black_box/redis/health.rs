@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::common::node::is_late;
+use crate::common::node::is_timeout_error;
 use crate::common::redis::POLL;
 use crate::common::{DEADLINE, Mirror, Node, Redis};
 
@@ -30,17 +30,17 @@ fn of_redis(node: &Node, level: &str) -> Vec<String> {
 /// outage like any other.
 async fn outages_told(node: &Node) -> usize {
     let over = || node.log().iter().filter(|line| line.contains("other nodes are seen again")).count();
-    node.until("each is told to be over", async || over() == of_redis(node, "WARN").len()).await;
-    of_redis(node, "WARN").iter().filter(|line| !is_late(line)).count()
+    node.wait_until("each is told to be over", async || over() == of_redis(node, "WARN").len()).await;
+    of_redis(node, "WARN").iter().filter(|line| !is_timeout_error(line)).count()
 }
 
 #[tokio::test]
 async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
     let mut redis = Redis::start().await;
     let node = Node::start("a", &redis.url(), &[]).await;
-    let mut list = node.list("list").await;
-    let mut status = node.status("7").await;
-    let mut alice = node.enter("alice", "lobby").await;
+    let mut list = node.online_users("list").await;
+    let mut status = node.online_status("7").await;
+    let mut alice = node.connect_to("alice", "lobby").await;
     assert_eq!((alice.degraded, node.degraded().await), (None, None));
     for (path, answer) in answers(&node).await {
         assert!(answer.get("degraded_since").is_none(), "{path}: {answer}");
@@ -61,7 +61,7 @@ async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
         for mirror in [&mut alice, &mut late] {
             mirror.wait_until("health again", |mirror| mirror.degraded.is_none()).await;
         }
-        node.until_degraded(false).await;
+        node.wait_until_degraded(false).await;
         for (path, answer) in answers(&node).await {
             assert!(answer.get("degraded_since").is_none(), "{path}: {answer}");
         }
@@ -69,7 +69,7 @@ async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
         assert_eq!(of_redis(&node, "ERROR").len(), 0, "{:#?}", node.log());
     }
     // Clients of other protocols know nothing of it.
-    list.beat().await;
+    list.heartbeat().await;
     assert_eq!(list.errors, 0);
     status.wait_until("alice", |status| status.online.contains("\"alice\"")).await;
     assert!(status.log.iter().all(|message| message["type"] != "health"));
@@ -83,7 +83,7 @@ async fn a_restart_that_is_over_at_once_is_one_outage() {
     for round in 1..=3 {
         redis.kill();
         redis.restart().await;
-        node.until("it is told", async || outages_told(&node).await >= round).await;
+        node.wait_until("it is told", async || outages_told(&node).await >= round).await;
         sleep(Duration::from_millis(1500)).await;
         assert_eq!(outages_told(&node).await, round, "{:#?}", node.log());
     }
@@ -92,7 +92,7 @@ async fn a_restart_that_is_over_at_once_is_one_outage() {
 #[tokio::test]
 async fn a_node_without_redis_is_never_degraded() {
     let node = Node::with_flags("alone", &[]).await;
-    let alice = node.enter("alice", "lobby").await;
+    let alice = node.connect_to("alice", "lobby").await;
     assert_eq!((alice.degraded, node.degraded().await), (None, None));
     for (path, answer) in answers(&node).await {
         assert!(answer.get("degraded_since").is_none(), "{path}: {answer}");
@@ -110,8 +110,8 @@ async fn the_welcome_names_the_node() {
 #[tokio::test]
 async fn each_half_minute_the_log_says_how_many_are_online() {
     let node = Node::with_flags("alone", &[]).await;
-    let _tabs = (node.enter("alice", "lobby").await, node.enter("alice", "lobby").await);
-    let _bob = node.status("7").await;
+    let _tabs = (node.connect_to("alice", "lobby").await, node.connect_to("alice", "lobby").await);
+    let _bob = node.online_status("7").await;
     let told = |line: &String| line.contains("online") && line.contains("users=2") && line.contains("connections=3");
     let waiting = async {
         while !node.log().iter().any(told) {

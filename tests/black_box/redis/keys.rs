@@ -9,9 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::common::node::until_told;
+use crate::common::node::wait_until_known;
 use crate::common::resp::{Reply, encode};
-use crate::common::{DEADLINE, Node, Redis, SHORT, Witnesses};
+use crate::common::{DEADLINE, Node, Redis, RoomObservers, SHORT_TTL_FLAG};
 
 fn key(user: &str) -> String {
     format!("presence:{{0}}:u:{user}")
@@ -63,7 +63,7 @@ fn writes(seen: &[Executed]) -> BTreeMap<String, u32> {
 async fn a_key_says_where_a_user_is_and_lives_as_long_as_its_lease() {
     let redis = Redis::start().await;
     let node = Node::start("here", &redis.url(), &["--ttl", "10s"]).await;
-    let alice = node.enter("alice", "lobby").await;
+    let alice = node.connect_to("alice", "lobby").await;
     alice.send(&json!({"type": "join", "room": "attic", "state": {"mood": "ü"}}));
     let both = |reply: &Reply| matches!(reply, Reply::Text(text) if text.contains("lobby") && text.contains("attic"));
     let value = redis.until(&["GET", &key("alice")], both).await;
@@ -81,13 +81,13 @@ async fn refreshed_at_most_once_per_half_a_lease_whatever_happens() {
     let mut tabs = Vec::new();
     for number in 0..10 {
         for _ in 0..3 {
-            tabs.push(node.enter(&format!("user {number}"), "lobby").await);
+            tabs.push(node.connect_to(&format!("user {number}"), "lobby").await);
         }
     }
     for number in 0..10 {
         until_there(&redis, &format!("user {number}"), true).await;
     }
-    let beating = async {
+    let with_heartbeats = async {
         loop {
             for tab in &mut tabs {
                 tab.heartbeat().await;
@@ -103,7 +103,7 @@ async fn refreshed_at_most_once_per_half_a_lease_whatever_happens() {
     };
     let commands = tokio::select! {
         commands = watched(&redis, thrice) => commands,
-        _ = beating => unreachable!("it goes on for ever"),
+        _ = with_heartbeats => unreachable!("it goes on for ever"),
     };
     // One for each half of a lease, one for where in the first the watching began, and one that a busy machine made late.
     let most = (span(&commands) / 3.0) as u32 + 2;
@@ -120,7 +120,7 @@ async fn refreshed_at_most_once_per_half_a_lease_whatever_happens() {
 async fn deleted_with_the_last_room_and_not_before() {
     let redis = Redis::start().await;
     let node = Node::start("a", &redis.url(), &["--ttl", "60s"]).await;
-    let alice = node.enter("alice", "lobby").await;
+    let alice = node.connect_to("alice", "lobby").await;
     alice.send(&json!({"type": "join", "room": "attic"}));
     redis.until(&["GET", &key("alice")], |reply| format!("{reply:?}").contains("attic")).await;
     alice.send(&json!({"type": "leave", "room": "lobby"}));
@@ -140,15 +140,15 @@ async fn kept_as_long_as_another_node_holds_the_user() {
     let url = redis.url();
     let flags = ["--ttl", "6s"];
     let (a, b) = tokio::join!(Node::start("a", &url, &flags), Node::start("b", &url, &flags));
-    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
     for round in 0..3 {
-        let first = a.enter("alice", "lobby").await;
-        let second = b.enter("alice", "lobby").await;
-        until_told(&first, &[&b]).await;
-        until_told(&second, &[&a]).await;
-        witnesses.agree(&[&a, &b], &["alice"]).await;
-        witnesses.all_stay();
-        let before = witnesses.edges_of("alice");
+        let first = a.connect_to("alice", "lobby").await;
+        let second = b.connect_to("alice", "lobby").await;
+        wait_until_known(&first, &[&b]).await;
+        wait_until_known(&second, &[&a]).await;
+        observers.wait_for_members(&[&a, &b], &["alice"]).await;
+        observers.forbid_leaves();
+        let before = observers.changes_of("alice");
         let (first, second, second_at) = if round % 2 == 0 { (first, second, &b) } else { (second, first, &a) };
         first.close(1000);
         // For longer than a lease the key is there, and then says the node that is left.
@@ -165,10 +165,10 @@ async fn kept_as_long_as_another_node_holds_the_user() {
         assert!(gone < 20, "it was away for {gone} ticks in round {round}");
         let value = redis.command(&["GET", &key("alice")]).await;
         assert!(value.text().contains(&format!("\"{}\"", second_at.id)), "{value:?}");
-        assert_eq!(witnesses.edges_of("alice"), before);
-        witnesses.may_leave(&["alice"]);
+        assert_eq!(observers.changes_of("alice"), before);
+        observers.allow_leaves(&["alice"]);
         second.close(1000);
-        witnesses.agree(&[&a, &b], &[]).await;
+        observers.wait_for_members(&[&a, &b], &[]).await;
         until_there(&redis, "alice", false).await;
     }
 }
@@ -176,8 +176,8 @@ async fn kept_as_long_as_another_node_holds_the_user() {
 #[tokio::test]
 async fn keys_of_a_killed_node_end_by_themselves() {
     let redis = Redis::start().await;
-    let node = Node::start("a", &redis.url(), &SHORT).await;
-    let _alice = node.enter("alice", "lobby").await;
+    let node = Node::start("a", &redis.url(), &SHORT_TTL_FLAG).await;
+    let _alice = node.connect_to("alice", "lobby").await;
     until_there(&redis, "alice", true).await;
     node.kill();
     // Nobody is there to sweep, so what can tell that somebody is online has to end.
@@ -192,7 +192,7 @@ async fn an_idle_cluster_costs_redis_little() {
     let (a, _b) = tokio::join!(Node::start("a", &url, &["--ttl", "60s"]), Node::start("b", &url, &["--ttl", "60s"]));
     let mut users = Vec::new();
     for number in 0..50 {
-        users.push(a.enter(&format!("user {number}"), "lobby").await);
+        users.push(a.connect_to(&format!("user {number}"), "lobby").await);
     }
     until_there(&redis, "user 49", true).await;
     let mut commands = watched(&redis, |seen| span(seen) > 4.0).await;

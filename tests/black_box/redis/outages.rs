@@ -7,16 +7,18 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::redis::POLL;
 use crate::common::resp::Reply;
-use crate::common::{DEADLINE, LONGER, Mirror, Node, Promise, Redis, SHORT, TTL, Witnesses};
+use crate::common::{
+    DEADLINE, Mirror, NODE_LOST_AFTER, Node, Redis, RoomObservers, SHORT_TTL, SHORT_TTL_FLAG, TickDeadline,
+};
 
 /// After an outage all nodes have to agree within this.
 const AGREEMENT: Duration = Duration::from_secs(2);
 
-/// Two nodes, a user on each and one on both, and witnesses.
+/// Two nodes, a user on each and one on both, and observers.
 struct Scene {
     redis: Redis,
     nodes: [Node; 2],
-    witnesses: Witnesses,
+    observers: RoomObservers,
     mirrors: Vec<Mirror>,
 }
 
@@ -27,34 +29,34 @@ impl Scene {
 
     async fn on(redis: Redis) -> Self {
         let url = redis.url();
-        let (a, b) = tokio::join!(Node::start("a", &url, &SHORT), Node::start("b", &url, &SHORT));
+        let (a, b) = tokio::join!(Node::start("a", &url, &SHORT_TTL_FLAG), Node::start("b", &url, &SHORT_TTL_FLAG));
         let mut mirrors = Vec::new();
         for (node, user) in [(&a, "alice"), (&b, "bob"), (&a, "both"), (&b, "both")] {
-            mirrors.push(node.enter(user, "lobby").await);
+            mirrors.push(node.connect_to(user, "lobby").await);
         }
-        let witnesses = Witnesses::on(&[&a, &b], "lobby").await;
-        let mut scene = Self { redis, nodes: [a, b], witnesses, mirrors };
+        let observers = RoomObservers::on(&[&a, &b], "lobby").await;
+        let mut scene = Self { redis, nodes: [a, b], observers, mirrors };
         scene.agree(&["alice", "bob", "both"]).await;
         scene
     }
 
     async fn agree(&mut self, users: &[&str]) {
-        self.witnesses.agree_within(AGREEMENT, &self.nodes.each_ref(), users).await;
+        self.observers.wait_for_members_within(AGREEMENT, &self.nodes.each_ref(), users).await;
     }
 
     /// What happens during every outage: it is said, life goes on on each node by itself, and nobody is seen leaving
     /// who has not left. Ends with those who should be there afterwards.
     async fn live_through_outage(&mut self) -> [&'static str; 4] {
         let [a, b] = &self.nodes;
-        a.until_degraded(true).await;
-        b.until_degraded(true).await;
-        self.witnesses.may_leave(&["alice"]);
+        a.wait_until_degraded(true).await;
+        b.wait_until_degraded(true).await;
+        self.observers.allow_leaves(&["alice"]);
         self.mirrors[0].close(1000);
-        a.until("a local leave", async || !a.members("lobby").await.contains_key("alice")).await;
-        self.mirrors.push(a.enter("carol", "lobby").await);
-        self.mirrors.push(b.enter("dave", "lobby").await);
+        a.wait_until("a local leave", async || !a.members("lobby").await.contains_key("alice")).await;
+        self.mirrors.push(a.connect_to("carol", "lobby").await);
+        self.mirrors.push(b.connect_to("dave", "lobby").await);
         self.mirrors[1].send(&json!({"type": "state", "room": "lobby", "state": {"during": "outage"}}));
-        self.witnesses.look_on(LONGER).await;
+        self.observers.observe_for(NODE_LOST_AFTER).await;
         for mirror in &mut self.mirrors[1..] {
             mirror.heartbeat().await;
         }
@@ -65,17 +67,17 @@ impl Scene {
     async fn recover(&mut self, users: &[&str]) {
         self.agree(users).await;
         for node in &self.nodes {
-            node.until_degraded(false).await;
+            node.wait_until_degraded(false).await;
         }
-        self.mirrors.push(self.nodes[1].enter("later", "lobby").await);
+        self.mirrors.push(self.nodes[1].connect_to("later", "lobby").await);
         let mut all: Vec<_> = users.iter().copied().chain(["later"]).collect();
         all.sort_unstable();
         self.agree(&all).await;
-        self.witnesses.look_on(LONGER).await;
+        self.observers.observe_for(NODE_LOST_AFTER).await;
         self.agree(&all).await;
         self.keys_are_whole(&all).await;
         for mirror in &mut self.mirrors {
-            mirror.pump();
+            mirror.apply_pending();
         }
         let ended: Vec<_> = self.mirrors.iter().filter(|mirror| mirror.ended).map(|mirror| &mirror.user).collect();
         assert!(ended.iter().all(|user| *user == "alice"), "nobody was disconnected: {ended:?}");
@@ -83,9 +85,9 @@ impl Scene {
 
     /// Waits until these are the keys again, which takes half a lease at most.
     async fn until_written_anew(&self, wanted: &[String]) {
-        let mut promise = Promise::of(&self.nodes.each_ref(), TTL / 2).await;
+        let mut tick_deadline = TickDeadline::after(&self.nodes.each_ref(), SHORT_TTL / 2).await;
         loop {
-            let (over, keys) = (promise.is_over().await, self.redis.keys().await);
+            let (over, keys) = (tick_deadline.has_passed().await, self.redis.keys().await);
             if keys == wanted {
                 return;
             }
@@ -118,7 +120,7 @@ async fn redis_away_for_longer_than_all_leases() {
     assert!(scene.nodes[1].members("lobby").await.contains_key("alice"), "b cannot know, and says nothing");
     scene.redis.restart().await;
     scene.recover(&users).await;
-    assert_eq!(scene.witnesses.edges_of("bob"), vec![vec![]; 2]);
+    assert_eq!(scene.observers.changes_of("bob"), vec![vec![]; 2]);
 }
 
 #[tokio::test]
@@ -129,7 +131,7 @@ async fn redis_that_hangs() {
     assert!(scene.nodes[1].members("lobby").await.contains_key("alice"), "b cannot know, and says nothing");
     scene.redis.resume();
     scene.recover(&users).await;
-    assert_eq!(scene.witnesses.edges_of("bob"), vec![vec![]; 2]);
+    assert_eq!(scene.observers.changes_of("bob"), vec![vec![]; 2]);
 }
 
 #[tokio::test]
@@ -140,8 +142,8 @@ async fn redis_that_restarts_empty() {
         scene.redis.restart().await;
         scene.until_written_anew(&before).await;
     }
-    scene.witnesses.look_on(LONGER).await;
-    scene.witnesses.assert_still(&["alice", "bob", "both"]);
+    scene.observers.observe_for(NODE_LOST_AFTER).await;
+    scene.observers.assert_stable(&["alice", "bob", "both"]);
     scene.recover(&["alice", "bob", "both"]).await;
 }
 
@@ -153,8 +155,8 @@ async fn flushall_loses_nobody() {
         scene.redis.command(&["FLUSHALL"]).await;
         scene.until_written_anew(&before).await;
     }
-    scene.witnesses.look_on(LONGER).await;
-    scene.witnesses.assert_still(&["alice", "bob", "both"]);
+    scene.observers.observe_for(NODE_LOST_AFTER).await;
+    scene.observers.assert_stable(&["alice", "bob", "both"]);
     scene.recover(&["alice", "bob", "both"]).await;
 }
 
@@ -165,36 +167,43 @@ async fn flushall_while_a_node_sleeps_for_less_than_its_lease() {
     let redis = Redis::start().await;
     let (url, flags) = (redis.url(), ["--ttl", "8s"]);
     let (a, b) = tokio::join!(Node::start("a", &url, &flags), Node::start("b", &url, &flags));
-    let (_alice, _bob) = (a.enter("alice", "lobby").await, b.enter("bob", "lobby").await);
-    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
-    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
+    let (_alice, _bob) = (a.connect_to("alice", "lobby").await, b.connect_to("bob", "lobby").await);
+    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
+    observers.wait_for_members(&[&a, &b], &["alice", "bob"]).await;
     // Until a has been in touch for a whole lease, it declares nobody dead anyway.
-    witnesses.look_on(Duration::from_secs(8)).await;
+    observers.observe_for(Duration::from_secs(8)).await;
     b.signal("STOP");
     redis.command(&["FLUSHALL"]).await;
-    witnesses.look_on(Duration::from_secs(4)).await;
+    observers.observe_for(Duration::from_secs(4)).await;
     b.signal("CONT");
-    witnesses.look_on(Duration::from_secs(4)).await;
-    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
-    witnesses.assert_still(&["alice", "bob"]);
+    observers.observe_for(Duration::from_secs(4)).await;
+    observers.wait_for_members(&[&a, &b], &["alice", "bob"]).await;
+    observers.assert_stable(&["alice", "bob"]);
 }
 
 /// With the data gone nobody can tell who is dead: a node that dies then is found out all the same.
 #[tokio::test]
 async fn a_node_dies_while_redis_is_away() {
     let mut scene = Scene::set().await;
-    let third = Node::start("c", &scene.redis.url(), &SHORT).await;
-    let _carol = third.enter("carol", "lobby").await;
-    let _moved = third.enter("moved", "lobby").await;
+    let third = Node::start("c", &scene.redis.url(), &SHORT_TTL_FLAG).await;
+    let _carol = third.connect_to("carol", "lobby").await;
+    let _moved = third.connect_to("moved", "lobby").await;
     scene.agree(&["alice", "bob", "both", "carol", "moved"]).await;
     scene.redis.kill();
     third.kill();
-    scene.mirrors.push(scene.nodes[0].enter("moved", "lobby").await);
-    scene.witnesses.look_on(LONGER).await;
-    scene.witnesses.may_leave(&["carol"]);
+    scene.mirrors.push(scene.nodes[0].connect_to("moved", "lobby").await);
+    scene.observers.observe_for(NODE_LOST_AFTER).await;
+    scene.observers.allow_leaves(&["carol"]);
     scene.redis.restart().await;
-    scene.witnesses.agree_within(TTL + LONGER, &scene.nodes.each_ref(), &["alice", "bob", "both", "moved"]).await;
-    scene.witnesses.assert_left_once("carol", &["node_lost"]);
+    scene
+        .observers
+        .wait_for_members_within(
+            SHORT_TTL + NODE_LOST_AFTER,
+            &scene.nodes.each_ref(),
+            &["alice", "bob", "both", "moved"],
+        )
+        .await;
+    scene.observers.assert_left_once("carol", &["node_lost"]);
     scene.recover(&["alice", "bob", "both", "moved"]).await;
 }
 
@@ -216,9 +225,9 @@ async fn a_wrong_type_under_any_key_is_mended() {
         }
         let right = |reply: &Reply| *reply == kind;
         scene.redis.until(&["TYPE", &key], right).await;
-        scene.witnesses.pump();
+        scene.observers.apply_pending();
     }
-    scene.witnesses.assert_still(&["alice", "bob", "both"]);
+    scene.observers.assert_stable(&["alice", "bob", "both"]);
     scene.recover(&["alice", "bob", "both"]).await;
 }
 
@@ -248,8 +257,8 @@ async fn rubbish_in_our_keys_and_channels_is_survived() {
     for message in messages {
         redis.command(&["PUBLISH", "presence:{0}:events", message]).await;
     }
-    scene.witnesses.look_on(TTL).await;
-    scene.witnesses.assert_still(&["alice", "bob", "both"]);
+    scene.observers.observe_for(SHORT_TTL).await;
+    scene.observers.assert_stable(&["alice", "bob", "both"]);
     scene.recover(&["alice", "bob", "both"]).await;
 }
 
@@ -280,9 +289,9 @@ async fn connections_that_redis_closes_are_made_anew() {
             scene.redis.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await;
         }
         let user = format!("guest {round}");
-        let guest = scene.nodes[round % 2].enter(&user, "lobby").await;
+        let guest = scene.nodes[round % 2].connect_to(&user, "lobby").await;
         scene.agree(&["alice", "bob", "both", &user]).await;
-        scene.witnesses.may_leave(&[&user]);
+        scene.observers.allow_leaves(&[&user]);
         guest.close(1000);
         scene.agree(&["alice", "bob", "both"]).await;
     }
@@ -295,7 +304,7 @@ async fn churn_during_an_outage_is_not_piled_up() {
     let mut scene = Scene::set().await;
     scene.redis.kill();
     let node = &scene.nodes[0];
-    node.until_degraded(true).await;
+    node.wait_until_degraded(true).await;
     let mut most = 0;
     for round in 0..30 {
         let mut guests = Vec::new();
@@ -304,18 +313,18 @@ async fn churn_during_an_outage_is_not_piled_up() {
             guest.send(&json!({"type": "join", "room": "hall", "observe": false}));
             guests.push(guest);
         }
-        node.until("they are in", async || node.members("hall").await.len() == USERS).await;
+        node.wait_until("they are in", async || node.members("hall").await.len() == USERS).await;
         most = most.max(node.stat("redis_pending").await);
         for guest in guests {
             guest.close(1000);
         }
-        node.until("they are out", async || node.members("hall").await.is_empty()).await;
+        node.wait_until("they are out", async || node.members("hall").await.is_empty()).await;
     }
     // A few entries for each user that is there, or was when Redis was last heard of; not for each of the six hundred.
     assert!(most <= 4 * USERS as u64, "{most} were pending");
     scene.redis.restart().await;
     scene.recover(&["alice", "bob", "both"]).await;
     let node = &scene.nodes[0];
-    node.until("nothing is pending", async || node.stat("redis_pending").await == 0).await;
+    node.wait_until("nothing is pending", async || node.stat("redis_pending").await == 0).await;
     assert!(scene.redis.keys().await.iter().all(|key| !key.contains("guest")));
 }

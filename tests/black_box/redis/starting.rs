@@ -4,11 +4,11 @@
 use std::process::Output;
 use std::time::Instant;
 
-use crate::common::node::{is_late, refused};
-use crate::common::proxy::Mode;
+use crate::common::node::{is_timeout_error, start_refused};
+use crate::common::proxy::ProxyMode;
 use crate::common::redis::free_port;
 use crate::common::tls::Certificates;
-use crate::common::{DEADLINE, Node, Proxy, Redis, Witnesses};
+use crate::common::{DEADLINE, Node, Proxy, Redis, RoomObservers};
 
 /// EX_USAGE and EX_UNAVAILABLE of sysexits.h.
 const USAGE: i32 = 64;
@@ -23,11 +23,11 @@ fn said(output: &Output) -> String {
 async fn check_refused(flags: &[&str], code: i32, words: &[&str]) {
     let deadline = Instant::now() + DEADLINE;
     let (output, said) = loop {
-        let output = refused("a", &[flags, &["--log", "trace"]].concat()).await;
+        let output = start_refused("a", &[flags, &["--log", "trace"]].concat()).await;
         let said = said(&output);
         // A machine that is busy enough keeps a Redis from saying what is wrong in time.
         let told = words.iter().all(|word| said.contains(word));
-        if told || !is_late(&said) || Instant::now() >= deadline {
+        if told || !is_timeout_error(&said) || Instant::now() >= deadline {
             break (output, said);
         }
     };
@@ -65,7 +65,7 @@ async fn a_bad_command_line_exits_64() {
 #[tokio::test]
 async fn a_bad_node_id_exits_64() {
     for id in ["", "a b", "a:b", "{a}", "ü", &"x".repeat(300)] {
-        let output = refused(id, &["--redis", "redis://127.0.0.1:1"]).await;
+        let output = start_refused(id, &["--redis", "redis://127.0.0.1:1"]).await;
         let said = said(&output);
         assert_eq!(output.status.code(), Some(USAGE), "{id:?}: {said}");
         assert!(said.contains("node-id"), "{id:?}: {said}");
@@ -120,13 +120,13 @@ async fn logins_are_used_and_never_printed() {
     }
     let url = format!("redis://rollcall:{PASSWORD}@{address}");
     let node = Node::start("a", &url, &["--log", "trace"]).await;
-    let _alice = node.enter("alice", "lobby").await;
+    let _alice = node.connect_to("alice", "lobby").await;
     redis.until(&["EXISTS", "presence:{0}:u:alice"], |reply| reply.number() == 1).await;
     // A reconnect logs in again, and an error is logged.
     redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     redis.command(&["ACL", "SETUSER", "rollcall", "off"]).await;
     let _ = redis.try_command(&["PING"]).await;
-    let _bob = node.enter("bob", "lobby").await;
+    let _bob = node.connect_to("bob", "lobby").await;
     assert!(!node.output().contains(PASSWORD), "{}", node.output());
 }
 
@@ -143,7 +143,7 @@ async fn a_password_with_odd_characters_is_percent_encoded() {
     let redis = Redis::with_login("odd", "p@ss:w/rd%#?", &[]).await;
     let url = format!("redis://odd:p%40ss%3Aw%2Frd%25%23%3F@{}", redis.address());
     let node = Node::start("a", &url, &[]).await;
-    node.until_degraded(false).await;
+    node.wait_until_degraded(false).await;
 }
 
 #[tokio::test]
@@ -153,18 +153,18 @@ async fn an_optional_redis_may_come_later() {
     let url = redis.url();
     let (a, b) =
         tokio::join!(Node::start("a", &url, &["--redis-optional"]), Node::start("b", &url, &["--redis-optional"]));
-    let alice = a.enter("alice", "lobby").await;
+    let alice = a.connect_to("alice", "lobby").await;
     assert!(alice.degraded.is_some(), "said after the welcome: {}", alice.describe());
-    let _bob = b.enter("bob", "lobby").await;
-    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    let _bob = b.connect_to("bob", "lobby").await;
+    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
     for node in [&a, &b] {
         assert!(node.degraded().await.is_some());
         assert_eq!(node.members("lobby").await.len(), 1);
     }
     redis.restart().await;
-    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
+    observers.wait_for_members(&[&a, &b], &["alice", "bob"]).await;
     for node in [&a, &b] {
-        node.until_degraded(false).await;
+        node.wait_until_degraded(false).await;
     }
 }
 
@@ -173,18 +173,18 @@ async fn an_optional_redis_may_hang_or_refuse_the_login_at_first() {
     let redis = Redis::with_login("rollcall", "other", &[]).await;
     let url = format!("redis://rollcall:{PASSWORD}@{}", redis.address());
     let proxy = Proxy::to(redis.address()).await;
-    proxy.set(Mode::Hold);
+    proxy.set(ProxyMode::Stall);
     let proxied = format!("redis://rollcall:other@{}", proxy.address());
     let flags = ["--redis-optional", "--log", "debug"];
     let (a, b) = tokio::join!(Node::start("a", &url, &flags), Node::start("b", &proxied, &flags));
-    let (_alice, _bob) = (a.enter("alice", "lobby").await, b.enter("bob", "lobby").await);
+    let (_alice, _bob) = (a.connect_to("alice", "lobby").await, b.connect_to("bob", "lobby").await);
     assert!(a.degraded().await.is_some() && b.degraded().await.is_some());
-    proxy.set(Mode::Pass);
-    b.until_degraded(false).await;
+    proxy.set(ProxyMode::Forward);
+    b.wait_until_degraded(false).await;
     redis.command(&["ACL", "SETUSER", "rollcall", &format!(">{PASSWORD}")]).await;
-    a.until_degraded(false).await;
-    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
-    witnesses.agree(&[&a, &b], &["alice", "bob"]).await;
+    a.wait_until_degraded(false).await;
+    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
+    observers.wait_for_members(&[&a, &b], &["alice", "bob"]).await;
     assert!(!a.output().contains(PASSWORD), "{}", a.output());
 }
 
@@ -199,7 +199,7 @@ async fn optional_nodes_with_one_id_do_not_both_get_it() {
     redis.restart().await;
     redis.until(&["EXISTS", "presence:{nodes}:id:twin"], |reply| reply.number() == 1).await;
     let told = |node: &Node| node.log().iter().any(|line| line.contains("twin") && line.contains("node-id"));
-    first.until("one of them is told", async || told(&first) || told(&second)).await;
+    first.wait_until("one of them is told", async || told(&first) || told(&second)).await;
 }
 
 #[tokio::test]
@@ -207,9 +207,9 @@ async fn a_unix_socket_will_do() {
     let redis = Redis::start().await;
     let a = Node::start("a", &format!("redis+unix://{}", redis.socket_path()), &[]).await;
     let b = Node::start("b", &redis.url(), &[]).await;
-    let _alice = a.enter("alice", "lobby").await;
-    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
-    witnesses.agree(&[&a, &b], &["alice"]).await;
+    let _alice = a.connect_to("alice", "lobby").await;
+    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
+    observers.wait_for_members(&[&a, &b], &["alice"]).await;
 }
 
 #[tokio::test]
@@ -223,9 +223,9 @@ async fn tls_is_spoken_and_certificates_are_checked() {
     let environment = [("SSL_CERT_FILE", authority.as_str())];
     let a = Node::with_environment("a", &["--redis", &url], &environment).await;
     let b = Node::start("b", &redis.url(), &[]).await;
-    let _alice = a.enter("alice", "lobby").await;
-    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
-    witnesses.agree(&[&a, &b], &["alice"]).await;
+    let _alice = a.connect_to("alice", "lobby").await;
+    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
+    observers.wait_for_members(&[&a, &b], &["alice"]).await;
 }
 
 #[tokio::test]
@@ -235,9 +235,9 @@ async fn variables_set_what_flags_do_not() {
     let environment =
         [("ROLLCALL_REDIS", url.as_str()), ("ROLLCALL_REDIS_PREFIX", "other"), ("ROLLCALL_REDIS_LANES", "3")];
     let node = Node::with_environment("a", &[], &environment).await;
-    let _alice = node.enter("alice", "lobby").await;
+    let _alice = node.connect_to("alice", "lobby").await;
     redis.until(&["EXISTS", "other:{nodes}:id:a"], |reply| reply.number() == 1).await;
-    node.until("its key", async || redis.keys().await.iter().any(|key| key.ends_with("}:u:alice"))).await;
+    node.wait_until("its key", async || redis.keys().await.iter().any(|key| key.ends_with("}:u:alice"))).await;
     assert!(redis.keys().await.iter().all(|key| key.starts_with("other:{")), "{:?}", redis.keys().await);
 }
 
@@ -246,10 +246,10 @@ async fn two_prefixes_on_one_redis_do_not_see_each_other() {
     let redis = Redis::start().await;
     let a = Node::start("a", &redis.url(), &["--redis-prefix", "one"]).await;
     let b = Node::start("a", &redis.url(), &["--redis-prefix", "two"]).await;
-    let _alice = a.enter("alice", "lobby").await;
-    let _bob = b.enter("bob", "lobby").await;
+    let _alice = a.connect_to("alice", "lobby").await;
+    let _bob = b.connect_to("bob", "lobby").await;
     let c = Node::start("c", &redis.url(), &["--redis-prefix", "one"]).await;
-    let mut witnesses = Witnesses::on(&[&a, &c], "lobby").await;
-    witnesses.agree(&[&a, &c], &["alice"]).await;
+    let mut observers = RoomObservers::on(&[&a, &c], "lobby").await;
+    observers.wait_for_members(&[&a, &c], &["alice"]).await;
     assert_eq!(b.members("lobby").await.into_keys().collect::<Vec<_>>(), ["bob"]);
 }

@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::common::http::{self, Response};
-use crate::common::node::until_told;
+use crate::common::node::wait_until_known;
 use crate::common::redis::POLL;
-use crate::common::{LONGER, Mirror, Node, Promise, RawClient, SHORT, Store, Witnesses, raw};
+use crate::common::{
+    Mirror, NODE_LOST_AFTER, Node, RawClient, RoomObservers, SHORT_TTL_FLAG, Store, TickDeadline, raw,
+};
 
 const TOKEN: &str = "a token for tests only";
 const SESSION_KEY: &str = "one key for two nodes, 32 bytes or more";
@@ -33,7 +35,7 @@ async fn watch(watcher: &mut Mirror, users: &[&str]) {
 }
 
 async fn a_watched_user_is_seen_wherever_it_comes_and_goes(store: Store) {
-    let [a, b] = two_nodes(&store, &SHORT).await;
+    let [a, b] = two_nodes(&store, &SHORT_TTL_FLAG).await;
     let mut watcher = b.connect("watcher").await;
     let crowd: Vec<_> = (0..20).map(|number| format!("crowd-{number}")).collect();
     watch(&mut watcher, &["bob", "carol", "dave"]).await;
@@ -50,10 +52,10 @@ async fn a_watched_user_is_seen_wherever_it_comes_and_goes(store: Store) {
     }
     // A second device here, then only that, is no news.
     let mark = watcher.mark();
-    let here = b.enter("bob", "attic").await;
-    until_told(&here, &[&a]).await;
+    let here = b.connect_to("bob", "attic").await;
+    wait_until_known(&here, &[&a]).await;
     bob.close(1000);
-    let carol = a.enter("carol", "kitchen").await;
+    let carol = a.connect_to("carol", "kitchen").await;
     watcher.wait_until("carol, who came later", |watcher| online(watcher, "carol") == Some(true)).await;
     let about_bob = |watcher: &Mirror, mark| {
         let statuses = watcher.since(mark, "status", "");
@@ -82,14 +84,14 @@ async fn a_watched_user_is_seen_wherever_it_comes_and_goes(store: Store) {
         watcher.wait_until("none", |watcher| crowd.iter().all(|user| online(watcher, user) == Some(false))).await;
     }
     // A node that dies takes along whom it held.
-    let _dave = b.enter("dave", "kitchen").await;
+    let _dave = b.connect_to("dave", "kitchen").await;
     watcher.wait_until("dave", |watcher| online(watcher, "dave") == Some(true)).await;
     a.kill();
     drop(carol);
-    let mut promise = Promise::of(&[&b], LONGER).await;
+    let mut tick_deadline = TickDeadline::after(&[&b], NODE_LOST_AFTER).await;
     loop {
-        let over = promise.is_over().await;
-        watcher.pump();
+        let over = tick_deadline.has_passed().await;
+        watcher.apply_pending();
         if online(&watcher, "carol") == Some(false) {
             break;
         }
@@ -107,12 +109,12 @@ fn heard(mirror: &Mirror, room: &str) -> Vec<(String, Value)> {
 
 async fn what_is_said_on_one_node_is_heard_on_the_other(store: Store) {
     let [a, b] = two_nodes(&store, &[]).await;
-    let alice = a.enter("alice", "lobby").await;
-    let mut bob = b.enter("bob", "lobby").await;
+    let alice = a.connect_to("alice", "lobby").await;
+    let mut bob = b.connect_to("bob", "lobby").await;
     let mut chat = b.chat("carol").await;
     let mut counting = b.connect("counting").await;
     counting.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
-    counting.wait_until("a number", |counting| counting.sees("lobby")).await;
+    counting.wait_until("a number", |counting| counting.observes("lobby")).await;
     bob.wait_until("alice", |bob| bob.has("lobby", "alice")).await;
     let said: Vec<_> = [json!({"text": "hello"}), json!([1, {"deep": "ü"}]), json!("a text")].into();
     for data in &said {
@@ -144,19 +146,19 @@ async fn what_is_said_on_one_node_is_heard_on_the_other(store: Store) {
 
 async fn a_removed_user_goes_from_every_node(store: Store) {
     let [a, b] = two_nodes(&store, &["--admin-token", TOKEN, "--grace", "2s", "--ttl", "20s"]).await;
-    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
     // First: who is there already is not told of its coming.
     let mut chat = b.chat("7").await;
-    let mut native_here = a.enter("7", "lobby").await;
-    let mut native = b.enter("7", "lobby").await;
-    let mut list = b.list("7").await;
-    let mut status = b.status("7").await;
-    b.beat("7").await;
-    b.enter("7", "lobby").await.vanish();
-    let mut other = b.enter("8", "lobby").await;
-    witnesses.agree(&[&a, &b], &["7", "8"]).await;
-    until_told(&native, &[&a]).await;
-    witnesses.may_leave(&["7"]);
+    let mut native_here = a.connect_to("7", "lobby").await;
+    let mut native = b.connect_to("7", "lobby").await;
+    let mut list = b.online_users("7").await;
+    let mut status = b.online_status("7").await;
+    b.rest_heartbeat("7").await;
+    b.connect_to("7", "lobby").await.drop_connection();
+    let mut other = b.connect_to("8", "lobby").await;
+    observers.wait_for_members(&[&a, &b], &["7", "8"]).await;
+    wait_until_known(&native, &[&a]).await;
+    observers.allow_leaves(&["7"]);
     let bearer = format!("Bearer {TOKEN}");
     let done = http::request(a.address, "POST", "/v1/users/7/kick", &[("authorization", &bearer)], b"").await;
     assert_eq!((done.status, done.json()), (200, json!({"user": "7"})));
@@ -166,13 +168,13 @@ async fn a_removed_user_goes_from_every_node(store: Store) {
     list.wait_until("the close", |list| list.closed == Some(Some(1008))).await;
     assert_eq!(status.wait_for_close().await, Some(1008));
     assert_eq!(chat.wait_for_close().await, Some(1008));
-    witnesses.agree(&[&a, &b], &["8"]).await;
-    witnesses.assert_left_once("7", &["kicked"]);
-    witnesses.assert_still(&["8"]);
+    observers.wait_for_members(&[&a, &b], &["8"]).await;
+    observers.assert_left_once("7", &["kicked"]);
+    observers.assert_stable(&["8"]);
     other.heartbeat().await;
     // Nothing keeps it from coming back, on either node.
-    let _again = b.enter("7", "lobby").await;
-    witnesses.agree(&[&a, &b], &["7", "8"]).await;
+    let _again = b.connect_to("7", "lobby").await;
+    observers.wait_for_members(&[&a, &b], &["7", "8"]).await;
 }
 
 /// A request of a browser; `cookie` is what it keeps.
@@ -197,29 +199,29 @@ async fn connect(node: &Node, cookie: &str) -> RawClient {
 
 async fn a_logout_ends_that_login_on_every_node(store: Store) {
     let [a, b] = two_nodes(&store, &["--dev-login", "--session-key", SESSION_KEY]).await;
-    let mut witnesses = Witnesses::on(&[&a, &b], "lobby").await;
+    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
     let (first, second) = (sign_in(&a, "alice").await, sign_in(&a, "alice").await);
     let (mut here, mut there) = (connect(&a, &first).await, connect(&b, &first).await);
     let mut other = connect(&b, &second).await;
-    witnesses.agree(&[&a, &b], &["alice"]).await;
+    observers.wait_for_members(&[&a, &b], &["alice"]).await;
     // What she holds on b is told in order: where this is known, her other login is.
     other.send_json(&json!({"type": "join", "room": "told", "observe": false})).await;
-    a.until("it is told", async || a.members("told").await.contains_key("alice")).await;
+    a.wait_until("it is told", async || a.members("told").await.contains_key("alice")).await;
     assert_eq!(send(&a, "POST", "/logout", &first, "").await.status, 200);
     assert_eq!(here.closed().await, Some(1008));
     assert_eq!(there.closed().await, Some(1008));
     assert!(other.is_served().await, "another login of hers");
     // What has ended the connections has made the cookie worthless, there as well.
     for node in [&a, &b] {
-        raw::refused(node.address, "/v1/connect", &[("cookie", &first)]).await.error(401);
+        raw::refused_upgrade(node.address, "/v1/connect", &[("cookie", &first)]).await.error(401);
         assert_eq!(send(node, "GET", "/login/session", &first, "").await.json()["user"], Value::Null);
         assert_eq!(send(node, "GET", "/login/session", &second, "").await.json()["user"], "alice");
     }
-    witnesses.agree(&[&a, &b], &["alice"]).await;
-    witnesses.assert_still(&["alice"]);
-    witnesses.may_leave(&["alice"]);
+    observers.wait_for_members(&[&a, &b], &["alice"]).await;
+    observers.assert_stable(&["alice"]);
+    observers.allow_leaves(&["alice"]);
     assert_eq!(send(&a, "POST", "/logout", &second, "").await.status, 200);
     assert_eq!(other.closed().await, Some(1008));
-    witnesses.agree(&[&a, &b], &[]).await;
-    witnesses.assert_left_once("alice", &["left"]);
+    observers.wait_for_members(&[&a, &b], &[]).await;
+    observers.assert_left_once("alice", &["left"]);
 }
