@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::auth::dev_login::Logins;
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
@@ -45,8 +45,8 @@ pub struct Node {
     pub answer_bytes: MemoryBudget,
     /// And of long statuses of watched users.
     pub status_bytes: MemoryBudget,
-    /// Who is signed in, if that is done here.
-    pub logins: Option<Logins>,
+    /// How it authenticates clients.
+    pub auth: Auth,
     /// Users who are to go with the next tick.
     pub kicks: Kicks,
 }

@@ -4,6 +4,7 @@
 //! cookie library.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +12,13 @@ use cookie::time::Duration;
 use cookie::{Cookie, CookieJar, Key, SameSite};
 use parking_lot::Mutex;
 
+use super::authenticator::{Authentication, Authenticator, Credentials, Headers, Identity};
+use super::origin::is_same_origin;
 use crate::os::new_incarnation;
+use crate::websocket::Refusal;
+
+/// The path where a login may take the place of a user id. At the others the client names its user.
+const LOGIN_PATH: &str = "/v1/connect";
 
 /// The cookie's name.
 const COOKIE: &str = "rollcall_session";
@@ -87,9 +94,10 @@ impl Logins {
         }
     }
 
-    /// The login in the values of `Cookie` headers, if there is a good one.
-    pub fn find<'a>(&self, cookies: impl Iterator<Item = &'a str>, unix_ms: u64) -> Option<Login> {
-        let cookies = cookies.flat_map(|cookies| Cookie::split_parse_encoded(cookies.to_owned())).flatten();
+    /// The login in the `Cookie` headers of a request, if there is a good one.
+    pub fn find(&self, headers: &dyn Headers, unix_ms: u64) -> Option<Login> {
+        let cookies = headers.values("cookie").into_iter().map(|value| String::from_utf8_lossy(value).into_owned());
+        let cookies = cookies.flat_map(Cookie::split_parse_encoded).flatten();
         // Another server on this host may have left one of the same name: the good one counts, wherever it stands.
         cookies.filter(|cookie| cookie.name() == COOKIE).find_map(|cookie| self.read(cookie, unix_ms))
     }
@@ -104,6 +112,23 @@ impl Logins {
         let user = parts.next()?.to_owned();
         let good = unix_ms < since.saturating_add(LIFETIME_MS) && !self.ended.lock().ids.contains(&id);
         good.then_some(Login { id, user })
+    }
+
+    /// The user that a handshake names, or else the one who is signed in.
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, Refusal> {
+        let claimed = credentials.claimed_user.map(str::to_owned);
+        if credentials.path != LOGIN_PATH {
+            return Ok(claimed.map(|user| Identity { user, login: None }));
+        }
+        // A page of another server may not speak for the user who is signed in here.
+        let login = is_same_origin(credentials.headers).then(|| self.find(credentials.headers, credentials.unix_ms));
+        let login = login.flatten();
+        let user = claimed.or_else(|| login.as_ref().map(|login| login.user.clone())).ok_or_else(|| {
+            let message = "nobody is signed in: POST /login, or name a user: /v1/connect?user=NAME";
+            Refusal::http(401, "not_signed_in", message)
+        })?;
+        let login = login.filter(|login| login.user == user).map(|login| login.id);
+        Ok(Some(Identity { user, login }))
     }
 
     /// Ends the login of this id.
@@ -131,6 +156,12 @@ impl Logins {
     }
 }
 
+impl Authenticator for Logins {
+    fn authenticate<'a>(&'a self, credentials: &Credentials<'_>) -> Authentication<'a> {
+        Box::pin(ready(self.identify(credentials)))
+    }
+}
+
 /// Out of reach of scripts, and not sent along by pages of others.
 fn set_cookie(value: String, lifetime: Duration) -> String {
     let cookie = Cookie::build((COOKIE, value)).path("/").http_only(true).same_site(SameSite::Lax).max_age(lifetime);
@@ -140,6 +171,7 @@ fn set_cookie(value: String, lifetime: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::authenticator::tests::Lines;
 
     const NOW: u64 = 1_700_000_000_000;
     const SECRET: &str = "a secret of more than 32 bytes, for tests";
@@ -150,7 +182,7 @@ mod tests {
     }
 
     fn find(logins: &Logins, cookie: &str, now: u64) -> Option<String> {
-        logins.find([cookie].into_iter(), now).map(|login| login.user)
+        logins.find(&Lines(&[("cookie", cookie)]), now).map(|login| login.user)
     }
 
     #[test]
@@ -161,7 +193,7 @@ mod tests {
             assert_eq!(find(&logins, &cookie, NOW).as_deref(), Some(user));
             assert_eq!(find(&logins, &format!("theme=dark; {cookie}; x=y"), NOW).as_deref(), Some(user));
             assert_eq!(find(&logins, &cookie, NOW + LIFETIME_MS), None, "too old");
-            let login = logins.find([&*cookie].into_iter(), NOW).unwrap();
+            let login = logins.find(&Lines(&[("cookie", &cookie)]), NOW).unwrap();
             let again = sent(&logins.sign_in(user, NOW));
             logins.end(login.id);
             assert_eq!(find(&logins, &cookie, NOW), None, "ended");
@@ -191,6 +223,35 @@ mod tests {
         let (kept, again) = (Logins::new(Some(SECRET), NOW), Logins::new(Some(SECRET), NOW + 1));
         let cookie = sent(&kept.sign_in("alice", NOW));
         assert_eq!(find(&again, &cookie, NOW).as_deref(), Some("alice"), "a kept secret outlives the server");
+    }
+
+    #[test]
+    fn a_login_names_the_user_at_one_path_and_for_pages_of_this_server_only() {
+        let logins = Logins::new(None, NOW);
+        let cookie = sent(&logins.sign_in("alice", NOW));
+        let login = logins.find(&Lines(&[("cookie", &cookie)]), NOW).unwrap().id;
+        let check = |path, claimed_user, lines: &[(&str, &str)], want: Result<Option<(&str, Option<u64>)>, u16>| {
+            let credentials = Credentials { path, query: "", claimed_user, headers: &Lines(lines), unix_ms: NOW };
+            let got = logins.identify(&credentials);
+            let got = got.map(|identity| identity.map(|identity| (identity.user, identity.login)));
+            let got = got.map_err(|refusal| match refusal {
+                Refusal::Http { status, .. } => status,
+                Refusal::Close { code, .. } => code,
+            });
+            let want = want.map(|identity| identity.map(|(user, login)| (user.to_owned(), login)));
+            assert_eq!(got, want, "{path} {claimed_user:?} {lines:?}");
+        };
+        let signed_in = [("cookie", &*cookie), ("host", "here")];
+        let from = |origin| [signed_in[0], signed_in[1], ("origin", origin)];
+        check(LOGIN_PATH, None, &signed_in, Ok(Some(("alice", Some(login)))));
+        check(LOGIN_PATH, None, &from("http://here"), Ok(Some(("alice", Some(login)))));
+        check(LOGIN_PATH, None, &from("http://there"), Err(401));
+        check(LOGIN_PATH, None, &[], Err(401));
+        check(LOGIN_PATH, Some("alice"), &signed_in, Ok(Some(("alice", Some(login)))));
+        check(LOGIN_PATH, Some("alice"), &from("http://there"), Ok(Some(("alice", None))));
+        check(LOGIN_PATH, Some("bob"), &signed_in, Ok(Some(("bob", None))));
+        check("/ws", None, &signed_in, Ok(None));
+        check("/ws/alice", Some("alice"), &signed_in, Ok(Some(("alice", None))));
     }
 
     #[test]

@@ -13,9 +13,10 @@ use super::api::{text_field, wait_for_ticks};
 use super::reply::Reply;
 use super::request::{body, id, id_segment};
 use crate::auth::dev_login::{Login, Logins};
+use crate::auth::is_same_origin;
 use crate::json::{put_list, put_string};
+use crate::presence::Reason;
 use crate::presence::kick::Kick;
-use crate::presence::{Now, Reason};
 use crate::worker::Worker;
 
 /// One tick takes the word to all workers, the next tells what they did.
@@ -29,7 +30,7 @@ pub(super) fn knows(segments: &[&str]) -> bool {
 /// `POST /login`: signs a user in. Somebody else who was signed in with this browser is signed out.
 pub(super) async fn login(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let logins = logins(worker)?;
-    let before = find_login(logins, request.headers(), worker.node.now());
+    let before = logins.find(request.headers(), worker.node.now().unix_ms);
     check_origin(request.headers())?;
     let body = body(request, worker.node.config.limits.header_timeout).await?;
     let user = text_field(&body, "user").ok_or_else(|| {
@@ -52,7 +53,7 @@ pub(super) async fn login(worker: &Rc<Worker>, request: Request<Incoming>) -> Re
 pub(super) async fn logout(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
     let logins = logins(worker)?;
     check_origin(request.headers())?;
-    if let Some(login) = find_login(logins, request.headers(), worker.node.now()) {
+    if let Some(login) = logins.find(request.headers(), worker.node.now().unix_ms) {
         end(logins, worker, &login)?;
         wait_for_ticks(worker, TICKS_UNTIL_GONE).await;
     }
@@ -61,10 +62,10 @@ pub(super) async fn logout(worker: &Rc<Worker>, request: Request<Incoming>) -> R
 
 /// `GET /login/session`: who is signed in with this browser, or that the server signs nobody in, which is an answer and no error.
 pub(super) fn session(worker: &Worker, headers: &HeaderMap) -> Reply {
-    let Some(logins) = &worker.node.logins else {
+    let Some(logins) = &worker.node.auth.dev_login else {
         return Reply::json(|buffer| buffer.put_slice(br#"{"user":null,"enabled":false}"#));
     };
-    let login = find_login(logins, headers, worker.node.now());
+    let login = logins.find(headers, worker.node.now().unix_ms);
     if let Some(login) = &login {
         logins.note(login);
     }
@@ -111,31 +112,15 @@ fn remove(worker: &Worker, kick: Kick) -> Result<(), Reply> {
 }
 
 fn logins(worker: &Worker) -> Result<&Logins, Reply> {
-    worker.node.logins.as_ref().ok_or_else(|| {
+    worker.node.auth.dev_login.as_deref().ok_or_else(|| {
         let message = "signing in here is for development: start the server with --dev-login";
         Reply::error(StatusCode::NOT_FOUND, "not_found", message)
     })
 }
 
-/// The login that a request comes with.
-pub(super) fn find_login(logins: &Logins, headers: &HeaderMap, now: Now) -> Option<Login> {
-    let cookies: Vec<_> =
-        headers.get_all(header::COOKIE).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    logins.find(cookies.iter().map(AsRef::as_ref), now.unix_ms)
-}
-
 fn check_origin(headers: &HeaderMap) -> Result<(), Reply> {
     let message = "this may be asked for by pages of this server only";
     is_same_origin(headers).then_some(()).ok_or_else(|| Reply::error(StatusCode::FORBIDDEN, "forbidden", message))
-}
-
-/// Whether a request comes from a page of this server, or from no page: browsers name the origin of those that could do harm
-/// (RFC 6454, 7).
-pub(super) fn is_same_origin(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let Some(origin) = text(header::ORIGIN) else { return true };
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    authority.zip(text(header::HOST)).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
 }
 
 fn put_user(user: Option<&str>) -> Reply {
@@ -147,28 +132,4 @@ fn put_user(user: Option<&str>) -> Reply {
         }
         buffer.put_u8(b'}');
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_of_others_are_told_apart() {
-        let check = |origin: Option<&str>, host: Option<&str>, want: bool| {
-            let mut headers = HeaderMap::new();
-            origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
-            host.map(|host| headers.insert(header::HOST, host.parse().unwrap()));
-            assert_eq!(is_same_origin(&headers), want, "{origin:?} to {host:?}");
-        };
-        check(None, Some("here:8000"), true);
-        check(Some("http://here:8000"), Some("here:8000"), true);
-        check(Some("https://Here"), Some("here"), true);
-        check(Some("http://here:8001"), Some("here:8000"), false);
-        check(Some("http://there"), Some("here"), false);
-        check(Some("http://here.there"), Some("here"), false);
-        check(Some("null"), Some("null"), false);
-        check(Some("http://here"), None, false);
-        check(Some(""), Some(""), false);
-    }
 }

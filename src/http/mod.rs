@@ -12,10 +12,12 @@ mod request;
 mod stats;
 mod upgrade;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -30,8 +32,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::protocol::Protocol;
-use crate::websocket::{close, put_close};
+use crate::websocket::{Refusal, close, put_close};
 use crate::worker::{Upgrade, Worker};
 use corked::{CorkedStream, Held};
 use reply::Reply;
@@ -65,12 +66,16 @@ struct Upgraded {
     answer: BytesMut,
     /// What came behind the request.
     read_ahead: Bytes,
-    upgrade: Upgrade,
+    outcome: Outcome,
 }
+
+/// What the worker takes over, or the close code and reason that refuse it.
+type Outcome = Result<Upgrade, (u16, Cow<'static, str>)>;
 
 async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgraded> {
     let held = Held::default();
-    let router = Router { worker: Rc::clone(worker), upgrade: RefCell::new(None), held: Rc::clone(&held) };
+    let upgrading = Rc::new(Upgrading { held: Rc::clone(&held), outcome: RefCell::new(None) });
+    let router = Router { worker: Rc::clone(worker), upgrading };
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -92,23 +97,24 @@ async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgrad
         }
     }
     let parts = connection.into_parts();
-    let upgrade = parts.service.upgrade.take()?;
+    let outcome = parts.service.upgrading.outcome.take()?;
     let (stream, answer) = parts.io.into_parts();
-    Some(Upgraded { stream, answer, read_ahead: parts.read_buf, upgrade })
+    Some(Upgraded { stream, answer, read_ahead: parts.read_buf, outcome })
 }
 
 /// Gives an upgraded socket to the worker, or tells the client why not.
 async fn hand_over(upgraded: Upgraded, worker: &Rc<Worker>) {
-    let Upgraded { stream, answer, read_ahead, upgrade } = upgraded;
+    let Upgraded { stream, answer, read_ahead, outcome } = upgraded;
     if worker.draining.get() {
         refuse(stream, answer, close::RESTART, close::RESTART_REASON).await;
     } else if worker.is_full() {
         worker.counters.connections_refused.add(1);
         refuse(stream, answer, close::TRY_AGAIN, "too many connections, try again later").await;
-    } else if upgrade.protocol == Protocol::Status && upgrade.user.is_none() {
-        refuse(stream, answer, close::POLICY, "User ID required").await;
     } else {
-        return worker.park(stream, answer, &read_ahead, &upgrade);
+        match outcome {
+            Ok(upgrade) => return worker.park(stream, answer, &read_ahead, &upgrade),
+            Err((code, reason)) => refuse(stream, answer, code, &reason).await,
+        }
     }
     worker.socket_closed();
 }
@@ -129,21 +135,46 @@ async fn refuse(mut stream: TcpStream, mut answer: BytesMut, code: u16, reason: 
 /// Answers the requests of one connection.
 struct Router {
     worker: Rc<Worker>,
-    /// Set by the request that becomes a WebSocket, taken when hyper has let go of the socket.
-    upgrade: RefCell<Option<Upgrade>>,
-    held: Held,
+    upgrading: Rc<Upgrading>,
 }
+
+/// The request of this connection that becomes a WebSocket.
+struct Upgrading {
+    held: Held,
+    /// Set by the answer to that request, taken when hyper has let go of the socket.
+    outcome: RefCell<Option<Outcome>>,
+}
+
+impl Upgrading {
+    /// Ends the handshake: `switch` is its answer unless it is refused over HTTP.
+    fn finish(&self, switch: Reply, upgrade: Result<Upgrade, Refusal>) -> Reply {
+        let outcome = match upgrade {
+            Ok(upgrade) => Ok(upgrade),
+            Err(Refusal::Close { code, reason }) => Err((code, reason)),
+            Err(Refusal::Http { status, code, message }) => return Reply::refusal(status, code, &message),
+        };
+        self.outcome.replace(Some(outcome));
+        self.held.replace(Some(BytesMut::with_capacity(ANSWER_BYTES)));
+        switch
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, std::convert::Infallible>>>>;
 
 impl Service<Request<Incoming>> for Router {
     type Response = Response<Full<Bytes>>;
     type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+    type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Answer {
         self.worker.counters.requests.add(1);
-        if let Some(result) = self.upgrade(&request) {
-            let response = result.unwrap_or_else(|reply| reply).into_response();
-            return Box::pin(std::future::ready(Ok(response)));
+        let target = Target::of(&request);
+        if let Some(accepted) = upgrade::accept(&target, &request) {
+            let handshake = accepted.and_then(|upgrade| Ok((upgrade::switch(&request, upgrade.protocol)?, upgrade)));
+            return match handshake {
+                Ok((switch, upgrade)) => self.upgrade(target, request, switch, upgrade),
+                Err(reply) => Box::pin(ready(Ok(reply.into_response()))),
+            };
         }
         let worker = Rc::clone(&self.worker);
         Box::pin(async move {
@@ -157,16 +188,21 @@ impl Service<Request<Incoming>> for Router {
 }
 
 impl Router {
-    /// Answers the request if its path is a WebSocket's.
-    fn upgrade(&self, request: &Request<Incoming>) -> Option<Result<Reply, Reply>> {
+    /// Ends a sound handshake, after authentication if there is any.
+    fn upgrade(&self, target: Target, request: Request<Incoming>, switch: Reply, upgrade: Upgrade) -> Answer {
         let node = &self.worker.node;
-        let upgrade = upgrade::accept(&Target::of(request), request, node.logins.as_ref(), node.now())?;
-        Some(upgrade.and_then(|upgrade| {
-            let reply = upgrade::switch(request, upgrade.protocol)?;
-            self.upgrade.replace(Some(upgrade));
-            self.held.replace(Some(BytesMut::with_capacity(ANSWER_BYTES)));
-            Ok(reply)
-        }))
+        let Some(authenticator) = node.auth.authenticator.as_ref().map(Arc::clone) else {
+            let reply = self.upgrading.finish(switch, upgrade::require_user(upgrade));
+            return Box::pin(ready(Ok(reply.into_response())));
+        };
+        let (worker, upgrading, unix_ms) = (Rc::clone(&self.worker), Rc::clone(&self.upgrading), node.now().unix_ms);
+        Box::pin(async move {
+            let _busy = Busy::new(&worker);
+            let headers = request.headers();
+            let upgrade = upgrade::authenticate(&*authenticator, &target, headers, unix_ms, upgrade).await;
+            let reply = upgrading.finish(switch, upgrade.and_then(upgrade::require_user));
+            Ok(reply.into_response())
+        })
     }
 }
 
@@ -218,4 +254,57 @@ async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply,
         Some(since) if matches!(segments[..], ["v1", ..]) => reply.and_number("degraded_since", since),
         _ => reply,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Authentication, Authenticator, Credentials, Identity};
+    use crate::protocol::Protocol;
+    use hyper::HeaderMap;
+
+    /// Answers later, as one that asks an application does.
+    #[derive(Debug)]
+    struct Later(Result<Option<Identity>, Refusal>);
+
+    impl Authenticator for Later {
+        fn authenticate<'a>(&'a self, credentials: &Credentials<'_>) -> Authentication<'a> {
+            assert_eq!((credentials.path, credentials.query), ("/v1/connect", "user=eve"));
+            assert_eq!((credentials.claimed_user, credentials.headers.text("cookie")), (Some("eve"), Some("a=b")));
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                self.0.clone()
+            })
+        }
+    }
+
+    async fn connect(answer: Result<Option<Identity>, Refusal>) -> (u16, Option<Outcome>, bool) {
+        let request = Request::get("/v1/connect?user=eve").header("cookie", "a=b").body(()).unwrap();
+        let (target, headers): (_, &HeaderMap) = (Target::of(&request), request.headers());
+        let claimed = Upgrade::new(Protocol::Native, Some("eve".to_owned()));
+        let upgrade = upgrade::authenticate(&Later(answer), &target, headers, 1, claimed).await;
+        let upgrading = Upgrading { held: Held::default(), outcome: RefCell::default() };
+        let switch = Reply::empty(hyper::StatusCode::SWITCHING_PROTOCOLS);
+        let reply = upgrading.finish(switch, upgrade.and_then(upgrade::require_user));
+        let is_held = upgrading.held.take().is_some();
+        (reply.into_response().status().as_u16(), upgrading.outcome.take(), is_held)
+    }
+
+    #[tokio::test]
+    async fn the_authenticator_decides_for_whom_a_connection_speaks() {
+        let (status, outcome, is_held) = connect(Ok(Some(Identity { user: "alice".into(), login: Some(7) }))).await;
+        let upgrade = outcome.unwrap().unwrap();
+        assert_eq!((status, is_held, upgrade.user.as_deref(), upgrade.login), (101, true, Some("alice"), Some(7)));
+        let (status, outcome, _) = connect(Ok(None)).await;
+        assert!(status == 400 && outcome.is_none(), "the claimed user does not count once an authenticator is asked");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_http_error_or_a_close_frame_after_the_handshake() {
+        let (status, outcome, is_held) = connect(Err(Refusal::http(401, "bad_token", "the token is expired"))).await;
+        assert!(status == 401 && outcome.is_none() && !is_held);
+        let (status, outcome, is_held) = connect(Err(Refusal::close(4401, "the token is expired"))).await;
+        assert_eq!((status, is_held), (101, true));
+        assert_eq!(outcome.unwrap().unwrap_err(), (4401, "the token is expired".into()));
+    }
 }

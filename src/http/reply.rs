@@ -58,6 +58,11 @@ impl Reply {
         })
     }
 
+    /// An error with a status that is not hyper's; 500 if it is not a status.
+    pub(super) fn refusal(status: u16, code: &str, message: &str) -> Self {
+        Self::error(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), code, message)
+    }
+
     /// 400: something about the request is wrong; the message says what would be right.
     pub(super) fn bad_request(message: &str) -> Self {
         Self::error(StatusCode::BAD_REQUEST, "bad_request", message)

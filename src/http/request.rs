@@ -5,10 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::reply::Reply;
+use crate::auth::Headers;
 use crate::presence::check_id;
 
 /// Bytes of a body at most: 1,000 names of 128 bytes fit, escaped.
@@ -18,7 +20,13 @@ const MAX_BODY_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) path: String,
-    query: String,
+    pub(super) raw_query: String,
+}
+
+impl Headers for HeaderMap {
+    fn values(&self, name: &'static str) -> Vec<&[u8]> {
+        self.get_all(name).iter().map(HeaderValue::as_bytes).collect()
+    }
 }
 
 /// The parameters of a query, decoded.
@@ -38,12 +46,13 @@ impl Query {
 
 impl Target {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        Self { path: request.uri().path().to_owned(), query: request.uri().query().unwrap_or_default().to_owned() }
+        Self { path: request.uri().path().to_owned(), raw_query: request.uri().query().unwrap_or_default().to_owned() }
     }
 
     /// What stands behind the question mark.
     pub(super) fn query(&self) -> Result<Query, Reply> {
-        let pairs = pairs(&self.query).ok_or_else(|| Reply::bad_request("the query must be percent-encoded UTF-8"))?;
+        let pairs =
+            pairs(&self.raw_query).ok_or_else(|| Reply::bad_request("the query must be percent-encoded UTF-8"))?;
         Ok(Query(pairs))
     }
 

@@ -6,24 +6,20 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode, Version};
 use sha1::{Digest, Sha1};
 
-use super::login::{find_login, is_same_origin};
 use super::reply::Reply;
 use super::request::{Target, id, id_segment};
-use crate::auth::dev_login::{Login, Logins};
-use crate::presence::Now;
+use crate::auth::{Authenticator, Credentials};
 use crate::protocol::{Protocol, native};
+use crate::websocket::{Refusal, close};
 use crate::worker::{MAX_ROOMS_PER_CONNECTION, Upgrade};
 
 /// Appended to the client's key before hashing (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What a WebSocket path asks for; `None` if the path is not one.
-pub(super) fn accept<B>(
-    target: &Target,
-    request: &Request<B>,
-    logins: Option<&Logins>,
-    now: Now,
-) -> Option<Result<Upgrade, Reply>> {
+/// What a WebSocket path asks for, with the user that the client claims; `None` if the path is not one.
+pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<Result<Upgrade, Reply>> {
+    #[cfg(not(feature = "echo"))]
+    let _ = request;
     if let Some(user) = target.path.strip_prefix("/ws/") {
         let whole = !user.contains('/');
         let accept = || Ok(Upgrade::new(Protocol::OnlineUsers, Some(id_segment(user, "the user id")?)));
@@ -34,43 +30,53 @@ pub(super) fn accept<B>(
         return Some(Ok(Upgrade::new(Protocol::Echo, Some("echo".to_owned()))));
     }
     match &*target.path {
-        "/v1/connect" => {
-            // A page of another server may not speak for whoever is signed in here.
-            let headers = Some(request.headers()).filter(|headers| is_same_origin(headers));
-            let login = headers.zip(logins).and_then(|(headers, logins)| find_login(logins, headers, now));
-            Some(accept_native(target, login, logins.is_some()))
-        }
+        "/v1/connect" => Some(accept_native(target)),
         "/ws" => Some(Ok(Upgrade::new(Protocol::Chat, None))),
         "/ws-online-status" => Some(accept_status(target)),
         _ => None,
     }
 }
 
-/// The request names its user; where people sign in (`may_sign_in`), who is signed in need not.
-fn accept_native(target: &Target, login: Option<Login>, may_sign_in: bool) -> Result<Upgrade, Reply> {
+fn accept_native(target: &Target) -> Result<Upgrade, Reply> {
     let query = target.query()?;
-    let named = query.first("user").or(login.as_ref().map(|login| &*login.user));
-    let user = named.ok_or_else(|| match may_sign_in {
-        true => {
-            let message = "nobody is signed in: POST /login, or name a user: /v1/connect?user=NAME";
-            Reply::error(StatusCode::UNAUTHORIZED, "not_signed_in", message)
-        }
-        false => Reply::bad_request("user is missing: /v1/connect?user=NAME"),
-    })?;
-    let user = id(user, "user")?;
-    let login = login.filter(|login| login.user == user).map(|login| login.id);
+    let user = query.first("user").map(|user| id(user, "user")).transpose()?;
     if query.all("room").count() > MAX_ROOMS_PER_CONNECTION {
         return Err(Reply::bad_request(&format!("a connection has at most {MAX_ROOMS_PER_CONNECTION} rooms")));
     }
     let rooms: Result<Vec<_>, _> = query.all("room").map(|room| Ok(id(room, "room")?.into())).collect();
-    Ok(Upgrade { rooms: rooms?, login, ..Upgrade::new(Protocol::Native, Some(user)) })
+    Ok(Upgrade { rooms: rooms?, ..Upgrade::new(Protocol::Native, user) })
 }
 
-/// Without a user, or with an empty one, the handshake succeeds: the close frame says what is missing, as the seed does.
 fn accept_status(target: &Target) -> Result<Upgrade, Reply> {
     let user = target.first("userId")?.filter(|user| !user.is_empty());
     let user = user.map(|user| id(&user, "userId")).transpose()?;
     Ok(Upgrade::new(Protocol::Status, user))
+}
+
+/// Replaces the claimed user by the one that the authenticator says.
+pub(super) async fn authenticate(
+    authenticator: &dyn Authenticator,
+    target: &Target,
+    headers: &HeaderMap,
+    unix_ms: u64,
+    upgrade: Upgrade,
+) -> Result<Upgrade, Refusal> {
+    let (path, query) = (&*target.path, &*target.raw_query);
+    let credentials = Credentials { path, query, claimed_user: upgrade.user.as_deref(), headers, unix_ms };
+    let identity = authenticator.authenticate(&credentials).await?;
+    let login = identity.as_ref().and_then(|identity| identity.login);
+    Ok(Upgrade { user: identity.map(|identity| identity.user.into()), login, ..upgrade })
+}
+
+/// Refuses a connection without a user if its protocol cannot do without one.
+pub(super) fn require_user(upgrade: Upgrade) -> Result<Upgrade, Refusal> {
+    match upgrade.protocol {
+        _ if upgrade.user.is_some() => Ok(upgrade),
+        Protocol::Native => Err(Refusal::http(400, "bad_request", "user is missing: /v1/connect?user=NAME")),
+        // The close frame says what is missing: clients of this protocol expect the handshake to succeed.
+        Protocol::Status => Err(Refusal::close(close::POLICY, "User ID required")),
+        _ => Ok(upgrade),
+    }
 }
 
 /// The answer that makes the connection a WebSocket, if the request is a sound handshake.

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::acceptor::{self, Signal};
-use crate::auth::dev_login::Logins;
-use crate::config::{Config, Secret};
+use crate::auth::Auth;
+use crate::config::Config;
 use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -213,10 +213,7 @@ fn new_node(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn 
         room_list: tokio::sync::Mutex::default(),
         answer_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
         status_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
-        logins: config
-            .login
-            .dev_login
-            .then(|| Logins::new(config.login.session_key.as_ref().map(Secret::as_str), unix_ms())),
+        auth: Auth::new(&config, unix_ms()),
         kicks: Kicks::default(),
         config,
     }

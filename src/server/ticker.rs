@@ -92,7 +92,7 @@ fn take_kicks(node: &Node, news: &mut Vec<StoreEvent>) -> Arc<[Kick]> {
     if asked_elsewhere.is_empty() {
         return asked_here;
     }
-    if let Some(logins) = &node.logins {
+    if let Some(logins) = &node.auth.dev_login {
         // Nodes that share a key take each other's cookies, so what ended there has ended here.
         asked_elsewhere.iter().filter_map(|kick| kick.login).for_each(|id| logins.end(id));
     }

@@ -3,9 +3,12 @@
 pub mod decoder;
 pub mod frame;
 pub mod outbox;
+mod refusal;
 
 use bytes::{BufMut, BytesMut};
 use fastwebsockets::{CloseCode, Frame, OpCode, Payload};
+
+pub use refusal::Refusal;
 
 /// A ping without payload, as a finished frame.
 pub const PING: &[u8] = &[0x89, 0];
