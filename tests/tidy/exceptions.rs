@@ -1,0 +1,128 @@
+//! What breaks a rule today. Entries are removed, never added: an entry that is no longer needed is named by
+//! `cargo test --test tidy -- --ignored`.
+
+use std::collections::BTreeSet;
+
+use super::{layers, lengths, protocols, text};
+
+/// Modules that the order in ARCHITECTURE.md leaves out.
+const UNORDERED: &[&str] = &["acceptor"];
+
+/// An import against the dependency order, or one that closes a cycle of files: who imports, and from where.
+pub(crate) const IMPORTS: &[&str] = &[
+    "src/broadcast/batch.rs → src/protocol/online_status.rs",
+    "src/broadcast/mod.rs → src/protocol/chat.rs",
+    "src/broadcast/mod.rs → src/protocol/native.rs",
+    "src/broadcast/mod.rs → src/protocol/online_status.rs",
+    "src/broadcast/mod.rs → src/protocol/online_users.rs",
+    "src/connection/mod.rs → src/worker/mod.rs",
+    "src/connection/outbound.rs → src/worker/mod.rs",
+    "src/fanout/deliveries.rs → src/worker/mod.rs",
+    "src/fanout/mod.rs → src/worker/mod.rs",
+    "src/fanout/watchers.rs → src/worker/mod.rs",
+    "src/presence/grace.rs → src/presence/registry.rs",
+    "src/presence/leases.rs → src/presence/registry.rs",
+    "src/presence/membership.rs → src/presence/registry.rs",
+    "src/presence/remote.rs → src/presence/registry.rs",
+    "src/presence/rest_sessions.rs → src/presence/registry.rs",
+    "src/presence/watchlist.rs → src/presence/registry.rs",
+    "src/presence/remote.rs → src/presence/membership.rs",
+    "src/presence/roster.rs → src/presence/room.rs",
+    "loadtest/src/engine.rs → loadtest/src/connection.rs",
+    "loadtest/src/page/many.rs → loadtest/src/report.rs",
+    "loadtest/src/page/one.rs → loadtest/src/report.rs",
+];
+
+/// Files outside `src/protocol/` that name a protocol.
+const NAME_A_PROTOCOL: &[&str] = &[
+    "src/broadcast/batch.rs",
+    "src/broadcast/mod.rs",
+    "src/fanout/watchers.rs",
+    "src/http/upgrade.rs",
+    "src/server/ticker.rs",
+    "src/worker/commands.rs",
+    "src/worker/liveness.rs",
+    "src/worker/mod.rs",
+    "src/worker/rate_limit.rs",
+    "src/worker/reader.rs",
+];
+
+const LONG_FILES: &[&str] = &["benches/registry.rs", "tests/black_box/chat.rs"];
+
+/// Each with its file.
+const LONG_FUNCTIONS: &[&str] = &[
+    "tests/black_box/native_errors.rs absent_and_wrong_fields_are_bad_field",
+    "tests/black_box/redis/chaos.rs live_through",
+    "tests/model/presence.rs act",
+];
+
+const WIDE_DOCUMENTS: &[&str] = &[
+    "docs/django.md",
+    "docs/embed.md",
+    "docs/presence-js.md",
+    "docs/redis.md",
+    "docs/testing.md",
+    "loadtest/README.md",
+    "loadtest/peers/channels/README.md",
+    "loadtest/peers/fastapi/README.md",
+    "loadtest/peers/fastwebsockets/README.md",
+    "loadtest/peers/node-ws/README.md",
+    "loadtest/peers/uwebsockets/README.md",
+    "src/web/client/README.md",
+];
+
+/// Files that refer to documents that are not in the project.
+const OLD_WORDS: &[&str] = &[
+    "loadtest/src/engine.rs",
+    "src/connection/mod.rs",
+    "src/protocol/mod.rs",
+    "src/protocol/online_users.rs",
+    "src/store/redis/link.rs",
+    "tests/black_box/chat.rs",
+    "tests/black_box/http_api.rs",
+    "tests/black_box/login.rs",
+    "tests/black_box/messages.rs",
+    "tests/black_box/native_diffs.rs",
+    "tests/black_box/native_errors.rs",
+    "tests/black_box/native_presence.rs",
+    "tests/black_box/online_status.rs",
+    "tests/black_box/online_users.rs",
+    "tests/black_box/watch.rs",
+    "tests/clients/test_seeds.py",
+];
+
+/// A violation of a rule: what an exception would name, and what there is to read.
+pub(crate) type Violation = (String, String);
+
+/// A rule: its name, today's exceptions, and how to find what violates it.
+type Rule = (&'static str, &'static [&'static str], fn() -> Vec<Violation>);
+
+const RULES: [Rule; 7] = [
+    ("modules without a place", UNORDERED, layers::unordered),
+    ("imports", IMPORTS, layers::violations),
+    ("names of protocols", NAME_A_PROTOCOL, protocols::violations),
+    ("long files", LONG_FILES, lengths::long_files),
+    ("long functions", LONG_FUNCTIONS, lengths::long_functions),
+    ("wide documents", WIDE_DOCUMENTS, text::wide_lines),
+    ("old words", OLD_WORDS, text::old_words),
+];
+
+/// Fails unless each violation of this rule is a known exception.
+pub(crate) fn check(rule: &str) {
+    let (_, exceptions, violations) = RULES.iter().find(|(name, ..)| *name == rule).expect("a rule");
+    let wrong = violations().into_iter().filter(|(key, _)| !exceptions.contains(&key.as_str()));
+    let wrong: BTreeSet<_> = wrong.map(|(_, text)| text).collect();
+    let wrong: Vec<_> = wrong.into_iter().collect();
+    assert!(wrong.is_empty(), "{rule}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "run it to see which exceptions to remove"]
+fn every_exception_is_needed() {
+    let mut unneeded = Vec::new();
+    for (rule, exceptions, violations) in RULES {
+        let found: BTreeSet<_> = violations().into_iter().map(|(key, _)| key).collect();
+        unneeded.extend(exceptions.iter().filter(|key| !found.contains(**key)).map(|key| format!("{rule}: {key}")));
+    }
+    assert!(unneeded.is_empty(), "remove from tests/tidy/exceptions.rs:\n{}", unneeded.join("\n"));
+}

@@ -1,0 +1,44 @@
+//! Only one module knows each outside library, so replacing one edits few files.
+
+use super::scanner;
+use super::sources;
+
+/// Only these may name the library (ARCHITECTURE.md, the table of the parts).
+const OWNERS: [(&str, &[&str]); 10] = [
+    ("redis", &["src/store/redis/link.rs", "src/config/", "src/server/mod.rs"]),
+    ("hyper", &["src/http/"]),
+    ("fastwebsockets", &["src/websocket/"]),
+    ("simd_json", &["src/json.rs", "src/protocol/", "src/http/"]),
+    ("dashmap", &["src/presence/"]),
+    ("cookie", &["src/auth/dev_login.rs"]),
+    ("subtle", &["src/http/login.rs"]),
+    ("clap", &["src/config/"]),
+    ("humantime", &["src/config/", "src/server/mod.rs", "src/protocol/online_status.rs"]),
+    ("rustix", &["src/os.rs"]),
+];
+
+#[test]
+fn each_library_is_known_to_one_module() {
+    for file in sources::rust(&["src"]) {
+        let code = scanner::code(&file.text);
+        for (library, owners) in OWNERS {
+            let names = code.match_indices(&format!("{library}::")).any(|(at, _)| begins_a_path(&code[..at]));
+            let owner = owners.iter().any(|owner| file.path.starts_with(owner));
+            assert!(!names || owner, "{} must not know {library}", file.path);
+        }
+    }
+}
+
+/// Whether a name after this code is that of a library: `store::redis::` and `own_redis::` are others.
+fn begins_a_path(before: &str) -> bool {
+    !before.ends_with(|char: char| char.is_alphanumeric() || char == '_' || char == ':')
+}
+
+#[test]
+fn owners_exist() {
+    for (library, owners) in OWNERS {
+        for owner in owners {
+            assert!(std::path::Path::new(owner).exists(), "{owner} knows {library} and does not exist");
+        }
+    }
+}
