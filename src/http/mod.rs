@@ -1,14 +1,19 @@
-//! HTTP: pages, the API, and the upgrade to WebSocket. It alone knows hyper.
+//! HTTP: pages, the API, and the upgrade to WebSocket. Only this module knows hyper.
 //!
-//! A connection starts here. If a request becomes a WebSocket, the bare socket goes to the worker with what hyper has read ahead,
-//! and hyper's buffers go away.
+//! Every connection starts here. When a request becomes a WebSocket, the worker takes over the bare socket with the bytes that
+//! hyper has read ahead, and hyper's buffers are freed.
 
 mod api;
+mod context;
 mod corked;
+mod kick;
 mod login;
 mod pages;
+mod probes;
 mod reply;
 mod request;
+mod rest;
+mod router;
 mod stats;
 mod upgrade;
 
@@ -34,21 +39,21 @@ use tracing::debug;
 
 use crate::websocket::{Refusal, close, put_close};
 use crate::worker::{Upgrade, Worker};
-use corked::{CorkedStream, Held};
+use corked::{Cork, CorkedStream};
 use reply::Reply;
 use request::Target;
 
-/// Headers of one request at most. Browsers send some 20.
+/// The most headers of a request. Browsers send some 20.
 const MAX_HEADERS: usize = 64;
-/// Bytes of a request's line and headers at most.
+/// The longest request line and headers.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// How long a connection may serve requests before the client has to open another: also the end of those that do not read.
+/// The longest time that a connection serves requests; then the client opens another. It also ends connections that do not read.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// How long a request that is under way may take when its connection has come of age.
+/// The longest time for the request under way when its connection reaches that age.
 const LAST_REQUEST: Duration = Duration::from_secs(10);
-/// The answer to an upgrade and a greeting fit.
+/// The answer to an upgrade fits, together with a greeting.
 const ANSWER_BYTES: usize = 512;
-/// How long a client that is refused may take to answer the close frame.
+/// The longest time for a refused client to answer the close frame.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 
 /// Serves a new connection until it ends or becomes a WebSocket.
@@ -62,36 +67,36 @@ pub async fn serve(stream: TcpStream, worker: Rc<Worker>) {
 /// A connection that has become a WebSocket.
 struct Upgraded {
     stream: TcpStream,
-    /// The answer to its request, which is not sent yet.
+    /// The answer to the upgrade, which is not sent yet.
     answer: BytesMut,
-    /// What came behind the request.
+    /// Bytes that the client sent after the request.
     read_ahead: Bytes,
     outcome: Outcome,
 }
 
-/// What the worker takes over, or the close code and reason that refuse it.
+/// What the worker takes over, or the close code and reason that refuse the client.
 type Outcome = Result<Upgrade, (u16, Cow<'static, str>)>;
 
 async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgraded> {
-    let held = Held::default();
-    let upgrading = Rc::new(Upgrading { held: Rc::clone(&held), outcome: RefCell::new(None) });
-    let router = Router { worker: Rc::clone(worker), upgrading };
+    let cork = Cork::default();
+    let upgrading = Rc::new(Upgrading { cork: Rc::clone(&cork), outcome: RefCell::new(None) });
+    let requests = Requests { worker: Rc::clone(worker), upgrading };
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(worker.node.config.limits.header_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    let mut connection = builder.serve_connection(CorkedStream::new(stream, held), router);
+    let mut connection = builder.serve_connection(CorkedStream::new(stream, cork), requests);
     match timeout(MAX_AGE, poll_fn(|context| connection.poll_without_shutdown(context))).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            debug!(%error, "a request could not be served");
+            debug!(%error, "a request failed");
             return None;
         }
         Err(_) => {
             Pin::new(&mut connection).graceful_shutdown();
-            // Whatever comes of the last request, the connection ends.
+            // The connection ends, whether the last request succeeds or not.
             let _ = timeout(LAST_REQUEST, connection).await;
             return None;
         }
@@ -102,7 +107,7 @@ async fn serve_requests(stream: TcpStream, worker: &Rc<Worker>) -> Option<Upgrad
     Some(Upgraded { stream, answer, read_ahead: parts.read_buf, outcome })
 }
 
-/// Gives an upgraded socket to the worker, or tells the client why not.
+/// Gives an upgraded socket to the worker, or refuses the client with a close frame.
 async fn hand_over(upgraded: Upgraded, worker: &Rc<Worker>) {
     let Upgraded { stream, answer, read_ahead, outcome } = upgraded;
     if worker.draining.get() {
@@ -124,24 +129,25 @@ async fn refuse(mut stream: TcpStream, mut answer: BytesMut, code: u16, reason: 
     let goodbye = async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
-        // Until the client has closed too: closing with unread bytes would reset the connection under the close frame.
+        // Wait until the client has closed too: closing with unread bytes would reset the connection before the client has read
+        // the close frame.
         while stream.read(&mut [0; 1024]).await? > 0 {}
         std::io::Result::Ok(())
     };
-    // It is being refused: how that ends is the client's affair.
+    // The client is refused either way, whether it reads the reason or not.
     let _ = timeout(REFUSED_WAIT, goodbye).await;
 }
 
 /// Answers the requests of one connection.
-struct Router {
+struct Requests {
     worker: Rc<Worker>,
     upgrading: Rc<Upgrading>,
 }
 
 /// The request of this connection that becomes a WebSocket.
 struct Upgrading {
-    held: Held,
-    /// Set by the answer to that request, taken when hyper has let go of the socket.
+    cork: Cork,
+    /// Set by the answer to that request, taken when hyper has released the socket.
     outcome: RefCell<Option<Outcome>>,
 }
 
@@ -154,19 +160,19 @@ impl Upgrading {
             Err(Refusal::Http { status, code, message }) => return Reply::refusal(status, code, &message),
         };
         self.outcome.replace(Some(outcome));
-        self.held.replace(Some(BytesMut::with_capacity(ANSWER_BYTES)));
+        self.cork.replace(Some(BytesMut::with_capacity(ANSWER_BYTES)));
         switch
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, std::convert::Infallible>>>>;
+type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, std::convert::Infallible>>>>;
 
-impl Service<Request<Incoming>> for Router {
+impl Service<Request<Incoming>> for Requests {
     type Response = Response<Full<Bytes>>;
     type Error = std::convert::Infallible;
-    type Future = Answer;
+    type Future = ResponseFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         self.worker.counters.requests.add(1);
         let target = Target::of(&request);
         if let Some(accepted) = upgrade::accept(&target, &request) {
@@ -179,17 +185,17 @@ impl Service<Request<Incoming>> for Router {
         let worker = Rc::clone(&self.worker);
         Box::pin(async move {
             let _busy = Busy::new(&worker);
-            let head = request.method() == Method::HEAD;
-            let reply = route(&worker, request).await.unwrap_or_else(|refusal| refusal);
+            let is_head = request.method() == Method::HEAD;
+            let reply = router::answer(Rc::clone(&worker), target, request).await.unwrap_or_else(|refusal| refusal);
             let reply = reply.account(&worker.node.answer_bytes);
-            Ok(if head { reply.without_body() } else { reply.into_response() })
+            Ok(if is_head { reply.without_body() } else { reply.into_response() })
         })
     }
 }
 
-impl Router {
+impl Requests {
     /// Ends a sound handshake, after authentication if there is any.
-    fn upgrade(&self, target: Target, request: Request<Incoming>, switch: Reply, upgrade: Upgrade) -> Answer {
+    fn upgrade(&self, target: Target, request: Request<Incoming>, switch: Reply, upgrade: Upgrade) -> ResponseFuture {
         let node = &self.worker.node;
         let Some(authenticator) = node.auth.authenticator.as_ref().map(Arc::clone) else {
             let reply = self.upgrading.finish(switch, upgrade::require_user(upgrade));
@@ -206,7 +212,7 @@ impl Router {
     }
 }
 
-/// Counts a request in as long as it is being answered, for a stop that waits for it.
+/// Counts a request while it is being answered: a server that stops waits for it.
 struct Busy<'a>(&'a Worker);
 
 impl<'a> Busy<'a> {
@@ -220,40 +226,6 @@ impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get() - 1);
     }
-}
-
-async fn route(worker: &Rc<Worker>, request: Request<Incoming>) -> Result<Reply, Reply> {
-    let target = Target::of(&request);
-    let segments: Vec<&str> = target.path.split('/').skip(1).collect();
-    let methods: &[Method] = match segments[..] {
-        ["heartbeat" | "logout"] | ["v1", "users", "status"] | ["v1", "users", _, "kick"] => &[Method::POST],
-        ["login"] if pages::find("/login").is_none() => &[Method::POST],
-        ["login"] => &[Method::GET, Method::HEAD, Method::POST],
-        _ => &[Method::GET, Method::HEAD],
-    };
-    let known = pages::find(&target.path).is_some() || api::knows(&segments) || login::knows(&segments);
-    if !known {
-        return Err(Reply::not_found(&target.path));
-    }
-    if !methods.contains(request.method()) {
-        return Err(Reply::method_not_allowed(methods));
-    }
-    let reply = match segments[..] {
-        ["heartbeat"] => api::heartbeat(worker, request).await,
-        ["login"] if request.method() == Method::POST => login::login(worker, request).await,
-        ["login", "session"] => Ok(login::session(worker, request.headers())),
-        ["login", "users"] => login::users(worker),
-        ["logout"] => login::logout(worker, request).await,
-        ["v1", "users", user, "kick"] => login::kick(worker, user, request.headers()).await,
-        ["v1", "users", "status"] => api::users_status(worker, request).await,
-        ["v1", "rooms"] => api::rooms(worker, &target).await,
-        _ => pages::find(&target.path).map_or_else(|| api::answer(worker, &segments, &target), Ok),
-    }?;
-    // What other nodes hold is shown as it was: whoever asks is to know that.
-    Ok(match worker.node.store.degraded_since() {
-        Some(since) if matches!(segments[..], ["v1", ..]) => reply.and_number("degraded_since", since),
-        _ => reply,
-    })
 }
 
 #[cfg(test)]
@@ -283,10 +255,10 @@ mod tests {
         let (target, headers): (_, &HeaderMap) = (Target::of(&request), request.headers());
         let claimed = Upgrade::new(Protocol::Native, Some("eve".to_owned()));
         let upgrade = upgrade::authenticate(&Later(answer), &target, headers, 1, claimed).await;
-        let upgrading = Upgrading { held: Held::default(), outcome: RefCell::default() };
+        let upgrading = Upgrading { cork: Cork::default(), outcome: RefCell::default() };
         let switch = Reply::empty(hyper::StatusCode::SWITCHING_PROTOCOLS);
         let reply = upgrading.finish(switch, upgrade.and_then(upgrade::require_user));
-        let is_held = upgrading.held.take().is_some();
+        let is_held = upgrading.cork.take().is_some();
         (reply.into_response().status().as_u16(), upgrading.outcome.take(), is_held)
     }
 

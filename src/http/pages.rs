@@ -1,11 +1,13 @@
-//! The files of the pages, embedded in the binary. What all pages share is put into them once, at the first request.
+//! The files of the pages, embedded in the binary. Fragments that all pages share are inserted once, at the first request.
 
 use std::sync::LazyLock;
 
-use super::reply::Reply;
 use hyper::header;
 
-/// Nothing from another host, nothing inline: what a page may do is what its own files do.
+use super::context::Context;
+use super::reply::Reply;
+
+/// Pages load nothing from other hosts and run nothing inline, only their own files.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
@@ -29,7 +31,7 @@ const PAGES: [(&str, &str); 5] = [
     ("/dashboard", web!("pages/dashboard.html")),
 ];
 
-/// What stands in the pages as `{{name}}`.
+/// Fragments that replace `{{name}}` in the pages.
 const FRAGMENTS: [(&str, &str); 5] = [
     ("{{head}}", web!("pages/head.html")),
     ("{{header}}", web!("pages/header.html")),
@@ -74,13 +76,22 @@ const FILES: &[(&str, &str, &str)] = &[
 static WHOLE_PAGES: LazyLock<Vec<(&str, String)>> =
     LazyLock::new(|| PAGES.iter().map(|(path, source)| (*path, whole(path, source))).collect());
 
-/// The file at a path.
-pub(super) fn find(path: &str) -> Option<Reply> {
+/// The paths of all files; each answers GET.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    PAGES.iter().map(|(path, _)| *path).chain(FILES.iter().map(|(path, ..)| *path))
+}
+
+/// `GET` of one of [`paths`].
+pub(super) async fn file(context: Context) -> Result<Reply, Reply> {
+    find(&context.target.path).ok_or_else(|| Reply::not_found(&context.target.path))
+}
+
+fn find(path: &str) -> Option<Reply> {
     if let Some((_, page)) = WHOLE_PAGES.iter().find(|(known, _)| *known == path) {
         return Some(reply(HTML, page));
     }
     let (_, media_type, body) = FILES.iter().find(|(known, ..)| *known == path)?;
-    // Modules are fetched with CORS: without this the pages of others could not import them.
+    // Browsers fetch modules with CORS: with this header, pages of other sites can import them.
     Some(reply(media_type, body).and(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
 }
 
@@ -89,7 +100,7 @@ fn reply(media_type: &'static str, body: &'static str) -> Reply {
     reply.and(header::REFERRER_POLICY, "no-referrer")
 }
 
-/// A page with the shared parts in it, and the link to itself marked.
+/// A page with its fragments, and the link to itself marked.
 fn whole(path: &str, source: &str) -> String {
     let link = format!("<a href=\"{path}\">");
     let marked = format!("<a href=\"{path}\" aria-current=\"page\">");
@@ -103,19 +114,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_whole_and_know_where_they_are() {
+    fn pages_have_all_fragments_and_mark_the_link_to_themselves() {
         for (path, page) in WHOLE_PAGES.iter() {
-            assert!(!page.contains("{{") && !page.contains("}}"), "{path} has a part that is not known");
+            assert!(!page.contains("{{") && !page.contains("}}"), "{path} has an unknown fragment");
             assert_eq!(page.matches("aria-current=\"page\"").count(), 1, "{path}");
             assert!(page.contains(&format!("<a href=\"{path}\" aria-current=\"page\">")), "{path}");
         }
     }
 
-    /// What a page names is served here, and nothing comes from elsewhere.
     #[test]
-    fn every_file_that_is_named_is_there() {
+    fn pages_load_only_files_that_this_server_has() {
         let is_file = |path: &str| find(path).is_some();
         for (path, page) in WHOLE_PAGES.iter() {
+            assert!(is_file(path), "{path}");
             let named = page.split('"').filter(|word| word.starts_with('/') && word.contains('.'));
             named.for_each(|word| assert!(is_file(word), "{path} names {word}"));
         }

@@ -1,4 +1,4 @@
-//! Answers: status, JSON, and the one form of every error.
+//! Answers: status, headers and body. Every error has the same form.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
@@ -6,14 +6,14 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
 use crate::json::put_string;
-use crate::memory_budget::{COUNTED_BYTES, MemoryBudget};
+use crate::memory_budget::{COUNTED_BYTES, MAX_UNREAD_BYTES, MemoryBudget};
 
-/// An answer that is not sent yet. Refusals have the same form: handlers return them as errors.
+/// An answer that is not sent yet. Handlers return refusals as errors of this type.
 #[derive(Debug)]
 pub(super) struct Reply {
     head: Box<Response<()>>,
     body: Bytes,
-    /// Many answers hold the same body, which is memory only once.
+    /// Many answers share the body, so it takes memory once.
     shared: bool,
 }
 
@@ -23,7 +23,7 @@ impl Reply {
         Self::with_json(StatusCode::OK, write)
     }
 
-    /// 200 with JSON that others get too.
+    /// 200 with JSON that several answers share.
     pub(super) fn shared(body: Bytes) -> Self {
         let reply = Self::new(StatusCode::OK, "application/json", body).and(header::CACHE_CONTROL, "no-store");
         Self { shared: true, ..reply }
@@ -63,29 +63,34 @@ impl Reply {
         Self::error(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), code, message)
     }
 
-    /// 400: something about the request is wrong; the message says what would be right.
+    /// 400: the request is wrong; the message says what would be right.
     pub(super) fn bad_request(message: &str) -> Self {
         Self::error(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    /// 503: too much waits for clients that do not read.
+    /// 503: clients do not read their answers.
     pub(super) fn busy() -> Self {
-        let message = "too many answers wait to be read, try again later";
+        const MAX_MIB: usize = MAX_UNREAD_BYTES / (1024 * 1024);
+        Self::retry_later(&format!("answers that clients do not read fill the limit of {MAX_MIB} MiB; try again later"))
+    }
+
+    /// 503 that goes away by itself.
+    pub(super) fn retry_later(message: &str) -> Self {
         Self::error(StatusCode::SERVICE_UNAVAILABLE, "busy", message).and(header::RETRY_AFTER, "5")
     }
 
     /// 404.
     pub(super) fn not_found(path: &str) -> Self {
         let short: String = path.chars().take(100).collect();
-        Self::error(StatusCode::NOT_FOUND, "not_found", &format!("there is nothing at {short}"))
+        Self::error(StatusCode::NOT_FOUND, "not_found", &format!("there is nothing at {short}; check the path"))
     }
 
-    /// 405 with what is allowed.
+    /// 405 with the methods that the path allows.
     pub(super) fn method_not_allowed(allowed: &[Method]) -> Self {
         let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-        let allowed = allowed.join(", ");
-        let reply = Self::error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &format!("use {allowed}"));
-        reply.and(header::ALLOW, &allowed)
+        let message = format!("this path does not allow the method; use {}", allowed.join(" or "));
+        let reply = Self::error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message);
+        reply.and(header::ALLOW, &allowed.join(", "))
     }
 
     /// Adds a number to a JSON object.
@@ -97,7 +102,7 @@ impl Reply {
         self
     }
 
-    /// Adds a header. A value that cannot be one is left out: all of them are ours.
+    /// Adds a header. An invalid value is left out; all values are the server's own.
     pub(super) fn and(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.head.headers_mut().insert(name, value);
@@ -105,16 +110,16 @@ impl Reply {
         self
     }
 
-    /// Counts a long body of its own against what may wait for slow clients, until it has been written or given up; 503 when that
-    /// is too much.
-    pub(super) fn account(self, waiting: &MemoryBudget) -> Self {
+    /// Counts a long body that is not shared against the budget of unread answers, until it is written or dropped. 503 if it
+    /// exceeds the budget.
+    pub(super) fn account(self, unread: &MemoryBudget) -> Self {
         if self.shared || self.body.len() < COUNTED_BYTES {
             return self;
         }
-        if waiting.is_full(self.body.len()) {
+        if unread.is_full(self.body.len()) {
             return Self::busy();
         }
-        Self { body: waiting.count(self.body), ..self }
+        Self { body: unread.count(self.body), ..self }
     }
 
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
@@ -122,7 +127,7 @@ impl Reply {
         self.head.map(|()| Full::new(body))
     }
 
-    /// The answer to HEAD: what GET would publish, without its body.
+    /// The answer to HEAD: that to GET without its body.
     pub(super) fn without_body(self) -> Response<Full<Bytes>> {
         let length = self.body.len().to_string();
         let reply = self.and(header::CONTENT_LENGTH, &length);
@@ -141,23 +146,36 @@ impl Reply {
     }
 }
 
+/// A number for people, in groups of three digits: `1,000`.
+pub(super) fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn numbers_are_shown_in_groups_of_three_digits() {
+        let check = |number, want| assert_eq!(thousands(number), want);
+        check(0, "0");
+        check(999, "999");
+        check(1000, "1,000");
+        check(1_234_567, "1,234,567");
+    }
+
     const MAX_BYTES: usize = 100 * COUNTED_BYTES;
 
     #[test]
-    fn long_answers_are_counted_until_they_are_dropped_and_refused_beyond_the_limit() {
-        let waiting = MemoryBudget::new(MAX_BYTES);
-        let long = || Reply::json(|body| body.resize(MAX_BYTES / 2 + 1, b'x')).account(&waiting);
+    fn long_answers_count_until_they_are_dropped_and_are_refused_beyond_the_limit() {
+        let unread = MemoryBudget::new(MAX_BYTES);
+        let long = || Reply::json(|body| body.resize(MAX_BYTES / 2 + 1, b'x')).account(&unread);
         let first = long().into_response();
-        assert!(waiting.is_full(MAX_BYTES / 2));
+        assert!(unread.is_full(MAX_BYTES / 2));
         assert_eq!(long().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(
-            Reply::json(|body| body.resize(10, b'x')).account(&waiting).into_response().status(),
-            StatusCode::OK
-        );
+        assert_eq!(Reply::json(|body| body.resize(10, b'x')).account(&unread).into_response().status(), StatusCode::OK);
         drop(first);
         assert_eq!(long().into_response().status(), StatusCode::OK);
     }

@@ -1,4 +1,4 @@
-//! RestSessions: path, query and body, decoded and bounded.
+//! The parts of a request, decoded and bounded: path, query and body.
 
 use std::time::Duration;
 
@@ -8,12 +8,14 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use percent_encoding::percent_decode_str;
+use simd_json::prelude::ValueAsScalar;
 
-use super::reply::Reply;
+use super::reply::{Reply, thousands};
 use crate::auth::Headers;
+use crate::json;
 use crate::presence::check_id;
 
-/// Bytes of a body at most: 1,000 names of 128 bytes fit, escaped.
+/// The longest body. 1,000 user ids of 128 bytes fit, escaped.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
 /// Path and query of a request, as they were sent.
@@ -49,10 +51,10 @@ impl Target {
         Self { path: request.uri().path().to_owned(), raw_query: request.uri().query().unwrap_or_default().to_owned() }
     }
 
-    /// What stands behind the question mark.
+    /// The parameters of the query.
     pub(super) fn query(&self) -> Result<Query, Reply> {
         let pairs =
-            pairs(&self.raw_query).ok_or_else(|| Reply::bad_request("the query must be percent-encoded UTF-8"))?;
+            pairs(&self.raw_query).ok_or_else(|| Reply::bad_request("the query is not percent-encoded UTF-8"))?;
         Ok(Query(pairs))
     }
 
@@ -61,7 +63,7 @@ impl Target {
         Ok(self.query()?.first(name).map(str::to_owned))
     }
 
-    /// A whole number in a range, or its default.
+    /// A whole number in a range, or its default if the query has none.
     pub(super) fn number(
         &self,
         name: &str,
@@ -72,19 +74,22 @@ impl Target {
         let digits = Some(&text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let number = digits.and_then(|text| text.parse().ok()).filter(|number| range.contains(number));
         number.ok_or_else(|| {
-            Reply::bad_request(&format!("{name} must be a whole number from {} to {}", range.start(), range.end()))
+            let (least, most) = (thousands(*range.start()), thousands(*range.end()));
+            Reply::bad_request(&format!(
+                "{name} must be a whole number from {least} to {most}; this one is {text:.32?}"
+            ))
         })
     }
 }
 
-/// Decodes a segment of a path and checks that it may be an id.
+/// Decodes a segment of a path and checks that it is a valid id.
 pub(super) fn id_segment(segment: &str, what: &str) -> Result<String, Reply> {
     let text = percent_decode_str(segment).decode_utf8();
-    let text = text.map_err(|_| Reply::bad_request(&format!("{what} must be percent-encoded UTF-8")))?;
+    let text = text.map_err(|_| Reply::bad_request(&format!("{what} is not percent-encoded UTF-8")))?;
     id(&text, what)
 }
 
-/// Checks that a text may be an id.
+/// Checks that a text is a valid id.
 pub(super) fn id(text: &str, what: &str) -> Result<String, Reply> {
     let checked = check_id(text).map_err(|error| Reply::bad_request(&format!("{what} {error}")))?;
     Ok(checked.to_owned())
@@ -102,18 +107,39 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
         .collect()
 }
 
-/// The whole body, if it is not too long and comes in time.
-pub(super) async fn body(request: Request<Incoming>, time: Duration) -> Result<Bytes, Reply> {
-    let collect = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+/// A name in a body: a field of a JSON object, or else of a form. A whole number in JSON is taken as its digits.
+pub(super) fn text_field(body: &[u8], field: &str) -> Option<String> {
+    if body.trim_ascii_start().starts_with(b"{") {
+        return json::Reader::default().read(body, |value| {
+            let value = value?.get(field)?;
+            let number = || {
+                value
+                    .as_u64()
+                    .map(|number| number.to_string())
+                    .or_else(|| value.as_i64().map(|number| number.to_string()))
+            };
+            value.as_str().map(str::to_owned).or_else(number)
+        });
+    }
+    let pairs = pairs(std::str::from_utf8(body).ok()?)?;
+    pairs.into_iter().find(|(name, _)| name == field).map(|(_, value)| value)
+}
+
+/// The whole body, within its limits of bytes and time.
+pub(super) async fn body(body: &mut Incoming, time: Duration) -> Result<Bytes, Reply> {
+    let collect = Limited::new(body, MAX_BODY_BYTES).collect();
     match tokio::time::timeout(time, collect).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Reply::error(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too_large",
-            &format!("a body has at most {MAX_BODY_BYTES} bytes"),
+            &format!("the body is too large; the limit is {} bytes", thousands(MAX_BODY_BYTES)),
         )),
-        Ok(Err(error)) => Err(Reply::bad_request(&format!("the body could not be read: {error}"))),
-        Err(_) => Err(Reply::error(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")),
+        Ok(Err(error)) => Err(Reply::bad_request(&format!("the body cannot be read: {error}"))),
+        Err(_) => {
+            let message = format!("the body did not arrive in time; the limit is {time:?}");
+            Err(Reply::error(StatusCode::REQUEST_TIMEOUT, "timeout", &message))
+        }
     }
 }
 

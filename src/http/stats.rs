@@ -1,51 +1,55 @@
-//! The server's numbers: `/v1/stats` as JSON, `/metrics` in the text format of Prometheus (exposition format 0.0.4).
+//! The metrics of the server: `/v1/stats` as JSON, `/metrics` in the text format of Prometheus (exposition format 0.0.4).
 //!
-//! Prometheus would have seconds; microseconds and nanoseconds are kept, so that a number has one name in both.
+//! Prometheus recommends seconds; the units are microseconds and nanoseconds, so that a metric has one name in both.
 
 use std::fmt::Write as _;
 
 use bytes::BufMut;
 
+use super::context::Context;
 use super::reply::Reply;
 use crate::json::{put_number, put_string};
+use crate::node::Node;
 use crate::os;
-use crate::worker::Worker;
 
-/// Of the counters, those that are no sums since the start.
+/// The counters that are present values instead of sums since the start.
 const GAUGES: [&str; 5] = ["connections", "sockets", "tick_us_max", "redis_pending", "redis_nodes"];
 
-struct Number {
+struct Metric {
     name: &'static str,
     help: &'static str,
     value: u64,
     is_gauge: bool,
 }
 
-pub(super) fn json(worker: &Worker) -> Reply {
-    Reply::json(|buffer| {
+/// `GET /v1/stats`.
+pub(super) async fn stats(context: Context) -> Result<Reply, Reply> {
+    let node = context.node();
+    Ok(Reply::json(|buffer| {
         buffer.put_slice(br#"{"node":"#);
-        put_string(buffer, &worker.node.id);
-        for Number { name, value, .. } in numbers(worker) {
+        put_string(buffer, &node.id);
+        for Metric { name, value, .. } in read_all(node) {
             buffer.put_u8(b',');
             put_string(buffer, name);
             buffer.put_u8(b':');
             put_number(buffer, value);
         }
         buffer.put_u8(b'}');
-    })
+    }))
 }
 
-pub(super) fn prometheus(worker: &Worker) -> Reply {
+/// `GET /metrics`.
+pub(super) async fn metrics(context: Context) -> Result<Reply, Reply> {
     let mut text = String::with_capacity(4096);
-    for number in numbers(worker) {
-        put_metric(&mut text, &number);
+    for metric in read_all(context.node()) {
+        put_metric(&mut text, &metric);
     }
-    Reply::text("text/plain; version=0.0.4; charset=utf-8", text)
+    Ok(Reply::text("text/plain; version=0.0.4; charset=utf-8", text))
 }
 
 /// Counters end in `_total` (Prometheus, "Metric and label naming").
-fn put_metric(text: &mut String, number: &Number) {
-    let Number { name, help, value, is_gauge } = number;
+fn put_metric(text: &mut String, metric: &Metric) {
+    let Metric { name, help, value, is_gauge } = metric;
     let (kind, suffix) = if *is_gauge { ("gauge", "") } else { ("counter", "_total") };
     let _ = write!(
         text,
@@ -53,20 +57,20 @@ fn put_metric(text: &mut String, number: &Number) {
     );
 }
 
-fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
-    let node = &*worker.node;
-    let gauge = |name, help, value| Number { name, help, value, is_gauge: true };
+fn read_all(node: &Node) -> impl Iterator<Item = Metric> {
+    let gauge = |name, help, value| Metric { name, help, value, is_gauge: true };
     let degraded = node.store.degraded_since().is_some();
     let gauges = [
-        gauge("degraded", "1 while this node does not see what other nodes hold.", degraded.into()),
-        gauge("uptime_ms", "Milliseconds since the start.", node.started.elapsed().as_millis() as u64),
+        gauge("degraded", "1 while this node has no contact with other nodes.", degraded.into()),
+        gauge("uptime_ms", "Milliseconds since the server started.", node.started.elapsed().as_millis() as u64),
         gauge("users", "Users online.", node.registry.users_online() as u64),
         gauge("rooms", "Rooms with members or observers.", node.registry.rooms_open() as u64),
-        gauge("watched_users", "Users whom somebody watches by name.", node.registry.watchlist.watched() as u64),
+        gauge("watched_users", "Users that clients watch by name.", node.registry.watchlist.watched() as u64),
     ];
-    // Left out where it is not known: a zero would be a measurement.
-    let memory = os::memory_bytes().map(|bytes| gauge("memory_bytes", "Memory that no file backs.", bytes));
-    let cpu = Number {
+    // Left out where the system does not report it: zero would be a measurement.
+    let memory = os::memory_bytes()
+        .map(|bytes| gauge("memory_bytes", "Memory of the process that no file backs, in bytes.", bytes));
+    let cpu = Metric {
         name: "cpu_ns",
         help: "CPU time of all threads, user and kernel, in nanoseconds.",
         value: os::cpu_ns(),
@@ -74,7 +78,7 @@ fn numbers(worker: &Worker) -> impl Iterator<Item = Number> {
     };
     let counters = node.metrics.worker_totals().fields().chain(node.metrics.tick_totals().fields());
     let counters = counters.chain(node.store.totals().into_iter().flat_map(|totals| totals.fields()));
-    let counters = counters.map(|(name, help, value)| Number { name, help, value, is_gauge: GAUGES.contains(&name) });
+    let counters = counters.map(|(name, help, value)| Metric { name, help, value, is_gauge: GAUGES.contains(&name) });
     gauges.into_iter().chain(memory).chain([cpu]).chain(counters)
 }
 
@@ -83,17 +87,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_totals_and_gauges_are_not() {
+    fn only_counters_end_in_total() {
         let mut text = String::new();
-        put_metric(&mut text, &Number { name: "ticks", help: "Ticks done.", value: 7, is_gauge: false });
-        put_metric(&mut text, &Number { name: "users", help: "Users online.", value: 3, is_gauge: true });
+        put_metric(&mut text, &Metric { name: "ticks", help: "Ticks done.", value: 7, is_gauge: false });
+        put_metric(&mut text, &Metric { name: "users", help: "Users online.", value: 3, is_gauge: true });
         let expected = "# HELP rollcall_ticks_total Ticks done.\n# TYPE rollcall_ticks_total counter\nrollcall_ticks_total 7\n\
                         # HELP rollcall_users Users online.\n# TYPE rollcall_users gauge\nrollcall_users 3\n";
         assert_eq!(text, expected);
     }
 
     #[test]
-    fn every_gauge_is_a_counter_of_that_name() {
+    fn every_gauge_exists_and_every_metric_has_a_help_text() {
         let metrics = crate::metrics::Metrics::new(1);
         let names = metrics.worker_totals().fields().chain(metrics.tick_totals().fields());
         let names: Vec<_> = names.chain(crate::metrics::StoreTotals::default().fields()).collect();
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn no_counter_is_a_total_before_it_is_written() {
+    fn names_of_counters_do_not_end_in_total_already() {
         let metrics = crate::metrics::Metrics::new(1);
         for (name, _, _) in metrics.worker_totals().fields().chain(metrics.tick_totals().fields()) {
             assert!(!name.ends_with("_total"), "{name}");

@@ -11,7 +11,7 @@ const OWNERS: [(&str, &[&str]); 10] = [
     ("simd_json", &["src/json.rs", "src/protocol/", "src/http/"]),
     ("dashmap", &["src/presence/"]),
     ("cookie", &["src/auth/dev_login.rs"]),
-    ("subtle", &["src/http/login.rs"]),
+    ("subtle", &["src/http/kick.rs"]),
     ("clap", &["src/config/"]),
     ("humantime", &["src/config/", "src/server/mod.rs", "src/protocol/online_status.rs"]),
     ("rustix", &["src/os.rs"]),

@@ -1,0 +1,87 @@
+//! What a handler works with: the worker, the request, and the parameters in its path.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
+
+use super::reply::Reply;
+use super::request::{Target, body, id_segment};
+use crate::deadline::timeout;
+use crate::node::Node;
+use crate::worker::Worker;
+
+/// The longest time an answer waits for the tick that announces what the request did. Normally that takes one tick.
+const MAX_ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(2);
+
+/// What a handler returns. A refusal is an error.
+pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Reply, Reply>>>>;
+
+/// A request that a handler answers.
+pub(super) struct Context {
+    pub(super) worker: Rc<Worker>,
+    pub(super) target: Target,
+    request: Request<Incoming>,
+    /// The path of the route, with its parameters in braces.
+    pattern: &'static str,
+}
+
+impl Context {
+    pub(super) fn new(worker: Rc<Worker>, target: Target, request: Request<Incoming>, pattern: &'static str) -> Self {
+        Self { worker, target, request, pattern }
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.worker.node
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
+    /// The user or room in place of a parameter of the path, decoded and checked. `what` names it in errors.
+    pub(super) fn id(&self, parameter: &str, what: &str) -> Result<String, Reply> {
+        id_segment(parameter_segment(self.pattern, &self.target.path, parameter), what)
+    }
+
+    /// The whole body. The limits are 256 KiB and `--header-timeout`.
+    pub(super) async fn body(&mut self) -> Result<Bytes, Reply> {
+        let time = self.worker.node.config.limits.header_timeout;
+        body(self.request.body_mut(), time).await
+    }
+
+    /// Waits until that many ticks are done; the first of them includes everything that was done before the call.
+    pub(super) async fn wait_for_ticks(&self, ticks: u64) {
+        let last = self.node().now().tick + ticks;
+        let mut done = self.worker.done.subscribe();
+        // A server that is too busy to tick in time has still done what was asked: only the answer comes early.
+        let _ = timeout(MAX_ANNOUNCEMENT_WAIT, done.wait_for(|tick| *tick >= last)).await;
+    }
+}
+
+/// The segment of `path` where `pattern` has the parameter. `pattern` matches `path` and has the parameter.
+fn parameter_segment<'a>(pattern: &str, path: &'a str, parameter: &str) -> &'a str {
+    let is_it =
+        |segment: &str| segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}')) == Some(parameter);
+    let mut segments = pattern.split('/').zip(path.split('/'));
+    segments.find(|(name, _)| is_it(name)).map(|(_, segment)| segment).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_the_segment_at_its_place() {
+        let check = |pattern, path, parameter, want| assert_eq!(parameter_segment(pattern, path, parameter), want);
+        check("/v1/rooms/{room}/count", "/v1/rooms/lobby/count", "room", "lobby");
+        check("/v1/rooms/{room}/count", "/v1/rooms//count", "room", "");
+        check("/v1/rooms/{room}/users/{user}", "/v1/rooms/a%2Fb/users/7", "room", "a%2Fb");
+        check("/v1/rooms/{room}/users/{user}", "/v1/rooms/a%2Fb/users/7", "user", "7");
+    }
+}
