@@ -1,7 +1,7 @@
-//! Logins for development (`--dev-login`): anybody may sign in under any name. Applications have accounts of their own.
+//! Logins for development (`--dev-login`): any visitor signs in under any name. Applications use their own accounts.
 //!
-//! A login is a signed cookie. The server keeps who has signed in since its start, and which logins were ended. It alone knows the
-//! cookie library.
+//! A login is a signed cookie. The server remembers which users signed in since its start and which logins have ended. Only this
+//! file knows the cookie library.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::ready;
@@ -20,30 +20,31 @@ use crate::websocket::Refusal;
 /// The path where a login may take the place of a user id. At the others the client names its user.
 const LOGIN_PATH: &str = "/v1/connect";
 
-/// The cookie's name.
+/// The name of the cookie.
 const COOKIE: &str = "rollcall_session";
-/// How long a login is good: a week.
+/// A login is valid for a week.
 const LIFETIME_MS: u64 = 7 * 24 * 3600 * 1000;
-/// Users of whom it is remembered that they have signed in; who has not for the longest goes first.
+/// The most users that are remembered. The user whose last login is oldest is forgotten first.
 const MAX_KNOWN_USERS: usize = 10_000;
-/// Ended logins that are remembered, the last ones; their browsers have forgotten them anyway.
+/// The most ended logins that are remembered. The oldest is forgotten first; its browser has deleted the cookie long ago.
 const MAX_ENDED_LOGINS: usize = 100_000;
 
-/// Somebody who is signed in.
+/// A user who is signed in with one browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
-    /// Distinguishes it from every other login, also those of this user.
+    /// Differs from that of every other login, also of the same user.
     pub id: u64,
-    /// Who.
+    /// The user id.
     pub user: String,
 }
 
-/// Who has signed in and out.
+/// The logins of this server.
 pub struct Logins {
+    /// Signs the cookies.
     key: Key,
-    next: AtomicU64,
+    next_id: AtomicU64,
     ended: Mutex<Ended>,
-    /// Each user with the number of its last login.
+    /// Each user who signed in since the start, with the id of its last login.
     known: Mutex<BTreeMap<Arc<str>, u64>>,
 }
 
@@ -60,14 +61,14 @@ impl std::fmt::Debug for Logins {
 }
 
 impl Logins {
-    /// Nobody has signed in. Without a secret, which has at least 32 bytes, logins are good for this run of the server.
+    /// No user is signed in. `secret` signs the cookies; without one, logins end when the server stops.
     #[must_use]
     pub fn new(secret: Option<&str>, unix_ms: u64) -> Self {
         let key = secret.map_or_else(Key::generate, |secret| Key::derive_from(secret.as_bytes()));
-        // Numbers of an earlier run, which a kept secret makes good still, are smaller, and those of another node are others.
+        // A secret keeps logins of earlier runs valid: their ids are smaller. Other nodes have other ids.
         Self {
             key,
-            next: AtomicU64::new(new_incarnation(unix_ms, 20)),
+            next_id: AtomicU64::new(new_incarnation(unix_ms, 20)),
             ended: Mutex::default(),
             known: Mutex::default(),
         }
@@ -75,16 +76,16 @@ impl Logins {
 
     /// Signs a user in. Returns the value of `Set-Cookie`.
     pub fn sign_in(&self, user: &str, unix_ms: u64) -> String {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.note(&Login { id, user: user.to_owned() });
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.record(&Login { id, user: user.to_owned() });
         let mut jar = CookieJar::new();
         jar.signed_mut(&self.key).add((COOKIE, format!("{id:x}.{unix_ms:x}.{user}")));
         let signed = jar.get(COOKIE).map(|signed| signed.value().to_owned()).unwrap_or_default();
         set_cookie(signed, Duration::milliseconds(LIFETIME_MS as i64))
     }
 
-    /// Remembers that somebody has signed in.
-    pub fn note(&self, login: &Login) {
+    /// Remembers the user of a login.
+    pub fn record(&self, login: &Login) {
         let mut known = self.known.lock();
         known.insert(login.user.as_str().into(), login.id);
         if known.len() > MAX_KNOWN_USERS
@@ -94,11 +95,11 @@ impl Logins {
         }
     }
 
-    /// The login in the `Cookie` headers of a request, if there is a good one.
+    /// The login in the `Cookie` headers of a request, if there is a valid one.
     pub fn find(&self, headers: &dyn Headers, unix_ms: u64) -> Option<Login> {
         let cookies = headers.values("cookie").into_iter().map(|value| String::from_utf8_lossy(value).into_owned());
         let cookies = cookies.flat_map(Cookie::split_parse_encoded).flatten();
-        // Another server on this host may have left one of the same name: the good one counts, wherever it stands.
+        // Another server on this host may have set a cookie of the same name: the valid one counts, wherever it stands.
         cookies.filter(|cookie| cookie.name() == COOKIE).find_map(|cookie| self.read(cookie, unix_ms))
     }
 
@@ -110,8 +111,8 @@ impl Logins {
         let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
         let (id, since) = (number()?, number()?);
         let user = parts.next()?.to_owned();
-        let good = unix_ms < since.saturating_add(LIFETIME_MS) && !self.ended.lock().ids.contains(&id);
-        good.then_some(Login { id, user })
+        let is_valid = unix_ms < since.saturating_add(LIFETIME_MS) && !self.ended.lock().ids.contains(&id);
+        is_valid.then_some(Login { id, user })
     }
 
     /// The user that a handshake names, or else the one who is signed in.
@@ -144,14 +145,14 @@ impl Logins {
         }
     }
 
-    /// The value of `Set-Cookie` that has a browser forget its login.
+    /// The value of `Set-Cookie` that makes a browser delete its login.
     #[must_use]
-    pub fn forget() -> String {
+    pub fn clear_cookie() -> String {
         set_cookie(String::new(), Duration::ZERO)
     }
 
-    /// Who has signed in since the start, sorted.
-    pub fn known(&self) -> Vec<Arc<str>> {
+    /// The users who signed in since the start, sorted.
+    pub fn known_users(&self) -> Vec<Arc<str>> {
         self.known.lock().keys().cloned().collect()
     }
 }
@@ -162,7 +163,7 @@ impl Authenticator for Logins {
     }
 }
 
-/// Out of reach of scripts, and not sent along by pages of others.
+/// Scripts cannot read the cookie, and requests from pages of other sites do not carry it.
 fn set_cookie(value: String, lifetime: Duration) -> String {
     let cookie = Cookie::build((COOKIE, value)).path("/").http_only(true).same_site(SameSite::Lax).max_age(lifetime);
     cookie.build().encoded().to_string()
@@ -176,7 +177,7 @@ mod tests {
     const NOW: u64 = 1_700_000_000_000;
     const SECRET: &str = "a secret of more than 32 bytes, for tests";
 
-    /// What a browser sends back.
+    /// The `Cookie` header that a browser sends back.
     fn sent(set_cookie: &str) -> String {
         set_cookie.split(';').next().unwrap().to_owned()
     }
@@ -186,13 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_good_until_it_is_ended_or_too_old() {
+    fn a_login_is_valid_until_it_ends_or_expires() {
         let logins = Logins::new(None, NOW);
         for user in ["alice", "a.b=c; d", "Ünïcode \"quoted\" 😀"] {
             let cookie = sent(&logins.sign_in(user, NOW));
             assert_eq!(find(&logins, &cookie, NOW).as_deref(), Some(user));
             assert_eq!(find(&logins, &format!("theme=dark; {cookie}; x=y"), NOW).as_deref(), Some(user));
-            assert_eq!(find(&logins, &cookie, NOW + LIFETIME_MS), None, "too old");
+            assert_eq!(find(&logins, &cookie, NOW + LIFETIME_MS), None, "expired");
             let login = logins.find(&Lines(&[("cookie", &cookie)]), NOW).unwrap();
             let again = sent(&logins.sign_in(user, NOW));
             logins.end(login.id);
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_signed_here_is_no_login() {
+    fn cookies_of_other_keys_and_changed_cookies_are_not_logins() {
         let (logins, others) = (Logins::new(None, NOW), Logins::new(None, NOW));
         let cookie = sent(&logins.sign_in("alice", NOW));
         let foreign = sent(&others.sign_in("alice", NOW));
@@ -222,7 +223,7 @@ mod tests {
         }
         let (kept, again) = (Logins::new(Some(SECRET), NOW), Logins::new(Some(SECRET), NOW + 1));
         let cookie = sent(&kept.sign_in("alice", NOW));
-        assert_eq!(find(&again, &cookie, NOW).as_deref(), Some("alice"), "a kept secret outlives the server");
+        assert_eq!(find(&again, &cookie, NOW).as_deref(), Some("alice"), "with a secret, a login survives a restart");
     }
 
     #[test]
@@ -255,15 +256,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
+    fn remembered_users_and_ended_logins_are_bounded() {
         let logins = Logins::new(None, NOW);
         for n in 0..MAX_KNOWN_USERS + 5 {
             logins.sign_in(&format!("user-{n}"), NOW);
             logins.sign_in("regular", NOW);
         }
-        let known = logins.known();
+        let known = logins.known_users();
         assert_eq!(known.len(), MAX_KNOWN_USERS);
-        assert!(known.is_sorted() && known.iter().any(|user| **user == *"regular"), "and not the first to come");
+        assert!(
+            known.is_sorted() && known.iter().any(|user| **user == *"regular"),
+            "the users whose last login is oldest are forgotten, not the first who signed in"
+        );
         for id in 0..MAX_ENDED_LOGINS as u64 + 5 {
             logins.end(id);
         }

@@ -28,7 +28,7 @@ pub(super) async fn login(mut context: Context) -> Result<Reply, Reply> {
     let (logins, now) = (require_logins(node)?, node.now());
     match logins.find(context.headers(), now.unix_ms) {
         Some(login) if login.user == user => {
-            logins.note(&login);
+            logins.record(&login);
             return Ok(reply);
         }
         // The other user's pages find the new login when they reconnect: the answer does not wait for them to close.
@@ -47,7 +47,7 @@ pub(super) async fn logout(context: Context) -> Result<Reply, Reply> {
         end(logins, node, &login)?;
         context.wait_for_ticks(TICKS_UNTIL_GONE).await;
     }
-    Ok(put_user(None).and(header::SET_COOKIE, &Logins::forget()))
+    Ok(put_user(None).and(header::SET_COOKIE, &Logins::clear_cookie()))
 }
 
 /// `GET /login/session`: the user who is signed in with this browser. A server without logins says so; that is not an error.
@@ -58,14 +58,14 @@ pub(super) async fn session(context: Context) -> Result<Reply, Reply> {
     };
     let login = logins.find(context.headers(), node.now().unix_ms);
     if let Some(login) = &login {
-        logins.note(login);
+        logins.record(login);
     }
     Ok(put_user(login.as_ref().map(|login| &*login.user)))
 }
 
 /// `GET /login/users`: the users who have signed in since the start.
 pub(super) async fn users(context: Context) -> Result<Reply, Reply> {
-    let known = require_logins(context.node())?.known();
+    let known = require_logins(context.node())?.known_users();
     Ok(Reply::json(|buffer| {
         buffer.put_slice(br#"{"users":["#);
         put_list(buffer, &known, |buffer, user| put_string(buffer, user));

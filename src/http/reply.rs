@@ -8,6 +8,9 @@ use hyper::{Method, Response, StatusCode};
 use crate::json::put_string;
 use crate::memory_budget::{COUNTED_BYTES, MAX_UNREAD_BYTES, MemoryBudget};
 
+/// The most characters of an unknown path that a message repeats.
+const MAX_SHOWN_CHARS: usize = 100;
+
 /// An answer that is not sent yet. Handlers return refusals as errors of this type.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -81,7 +84,7 @@ impl Reply {
 
     /// 404.
     pub(super) fn not_found(path: &str) -> Self {
-        let short: String = path.chars().take(100).collect();
+        let short: String = path.chars().take(MAX_SHOWN_CHARS).collect();
         Self::error(StatusCode::NOT_FOUND, "not_found", &format!("there is nothing at {short}; check the path"))
     }
 

@@ -18,6 +18,9 @@ use crate::presence::check_id;
 /// The longest body. 1,000 user ids of 128 bytes fit, escaped.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
+/// The most characters of a wrong value that a message repeats.
+const MAX_SHOWN_CHARS: usize = 32;
+
 /// Path and query of a request, as they were sent.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -75,9 +78,8 @@ impl Target {
         let number = digits.and_then(|text| text.parse().ok()).filter(|number| range.contains(number));
         number.ok_or_else(|| {
             let (least, most) = (thousands(*range.start()), thousands(*range.end()));
-            Reply::bad_request(&format!(
-                "{name} must be a whole number from {least} to {most}; this one is {text:.32?}"
-            ))
+            let short: String = text.chars().take(MAX_SHOWN_CHARS).collect();
+            Reply::bad_request(&format!("{name} must be a whole number from {least} to {most}; this one is {short:?}"))
         })
     }
 }
@@ -96,7 +98,7 @@ pub(super) fn id(text: &str, what: &str) -> Result<String, Reply> {
 }
 
 /// Names and values of a query or a form (application/x-www-form-urlencoded); `None` if it is not UTF-8.
-pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let decode = |part: &str| Some(percent_decode_str(&part.replace('+', " ")).decode_utf8().ok()?.into_owned());
     let parts = text.split('&').filter(|part| !part.is_empty());
     parts
@@ -166,13 +168,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_comes_through(name in any::<String>()) {
+        fn every_name_survives_encoding(name in any::<String>()) {
             let encoded = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC).to_string();
             prop_assert_eq!(pairs(&format!("user={encoded}")), Some(vec![("user".to_owned(), name)]));
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in any::<String>()) {
+        fn every_text_is_read_or_refused(text in any::<String>()) {
             let _ = pairs(&text);
             let _ = id_segment(&text, "room");
         }

@@ -1,11 +1,11 @@
-//! PROTOCOLS section 7 and the common rules about HTTP: answers, errors, limits. One test a rule.
+//! The HTTP API and the common rules of HTTP: answers, errors and limits. One test per rule.
 
 use serde_json::{Value, json};
 
 use crate::common::{Mirror, TestServer, encoded, http, room};
 
 #[tokio::test]
-async fn members_carry_state_and_where_the_room_stands() {
+async fn members_carry_states_and_the_epoch_and_seq_of_the_room() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect("alice").await;
     alice.send(&json!({"type": "join", "room": "lobby", "state": {"k": [1, "ü"]}}));
@@ -34,7 +34,7 @@ async fn members_are_paged_by_limit_and_after() {
         let mut path = format!("/v1/rooms/lobby/members?limit={limit}");
         loop {
             let page = server.get(&path).await.json();
-            assert_eq!(page["count"], 25, "the count is that of the room");
+            assert_eq!(page["count"], 25, "the count is that of the whole room");
             let members = page["members"].as_array().expect("members");
             assert!(members.len() <= limit, "{limit}: {page}");
             seen.extend(members.iter().map(|member| room::string(member, "user")));
@@ -47,7 +47,7 @@ async fn members_are_paged_by_limit_and_after() {
         assert_eq!(seen, users, "limit {limit}");
     }
     let after = server.get("/v1/rooms/lobby/members?after=user+10+%C3%BCx").await.json();
-    assert_eq!(after["members"][0]["user"], "user 11 ü", "after need not be somebody: {after}");
+    assert_eq!(after["members"][0]["user"], "user 11 ü", "`after` need not be a member: {after}");
     let none = server.get("/v1/rooms/lobby/members?after=zzz").await.json();
     assert_eq!((&none["members"], none.get("next")), (&json!([]), None));
     server.stop().await;
@@ -88,14 +88,14 @@ async fn rooms_with_odd_names_are_reached_through_percent_encoding() {
 }
 
 #[tokio::test]
-async fn a_room_nobody_is_in_is_empty() {
+async fn a_room_without_members_is_empty() {
     let server = TestServer::start(&[]);
     let count = server.get("/v1/rooms/nobody/count").await;
     assert_eq!((count.status, count.json()), (200, json!({"room": "nobody", "count": 0})));
     let members = server.get("/v1/rooms/nobody/members").await;
     assert_eq!(members.status, 200);
     assert_eq!((&members.json()["count"], &members.json()["members"]), (&json!(0), &json!([])));
-    assert_eq!(server.get("/v1/rooms").await.json(), json!({"rooms": []}), "asking makes no room");
+    assert_eq!(server.get("/v1/rooms").await.json(), json!({"rooms": []}), "a request does not create the room");
     server.stop().await;
 }
 
@@ -115,7 +115,7 @@ async fn rooms_are_listed_with_their_counts() {
         {"room": "a", "count": 1}, {"room": "b", "count": 2}, {"room": "c", "count": 3}
     ]);
     assert_eq!(Value::from(rooms), expected);
-    // A room everybody has left is gone from the list.
+    // A room without members is not in the list.
     clients[0].send(&json!({"type": "leave", "room": "a"}));
     clients[0].barrier().await;
     let answer = server.get("/v1/rooms").await.json();
@@ -124,7 +124,7 @@ async fn rooms_are_listed_with_their_counts() {
 }
 
 #[tokio::test]
-async fn users_are_told_online_or_not_in_the_order_asked() {
+async fn status_answers_list_users_in_the_order_of_the_request() {
     let server = TestServer::start(&[]);
     let mut alice = Mirror::connect(server.address(), "alice", &["b", "a"]).await;
     alice.wait_until("both", |alice| alice.has("a", "alice") && alice.has("b", "alice")).await;
@@ -180,7 +180,7 @@ async fn bad_status_requests_are_400() {
 }
 
 #[tokio::test]
-async fn stats_count_what_is_there() {
+async fn stats_count_connections_rooms_users_and_heartbeats() {
     let server = TestServer::start(&[]);
     let _alice = Mirror::connect(server.address(), "alice", &["a", "b"]).await;
     let mut bob = server.connect_to("bob", "a").await;
@@ -202,7 +202,7 @@ async fn stats_count_what_is_there() {
 }
 
 #[tokio::test]
-async fn health_is_two_hundred() {
+async fn health_probes_answer_200() {
     let server = TestServer::start(&[]);
     for path in ["/livez", "/readyz"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");
@@ -211,12 +211,12 @@ async fn health_is_two_hundred() {
 }
 
 #[tokio::test]
-async fn the_page_is_html() {
+async fn the_start_page_is_html() {
     let server = TestServer::start(&[]);
     let page = server.get("/").await;
     assert_eq!(page.status, 200);
     assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
-    assert!(page.body.starts_with(b"<!") || page.body.starts_with(b"<html"), "a whole page");
+    assert!(page.body.starts_with(b"<!") || page.body.starts_with(b"<html"), "a complete page");
     server.stop().await;
 }
 
@@ -241,7 +241,7 @@ async fn unknown_paths_are_404() {
 }
 
 #[tokio::test]
-async fn metrics_are_what_prometheus_reads() {
+async fn metrics_have_the_format_of_prometheus() {
     let server = TestServer::start(&[]);
     let _alice = Mirror::connect(server.address(), "alice", &["a"]).await;
     let response = server.get("/metrics").await;
@@ -258,7 +258,7 @@ async fn metrics_are_what_prometheus_reads() {
 }
 
 #[tokio::test]
-async fn wrong_methods_are_405_and_name_the_right_ones() {
+async fn wrong_methods_are_405_and_allow_names_the_right_ones() {
     let server = TestServer::start(&[]);
     let cases = [
         ("POST", "/v1/rooms", "GET"),
@@ -306,7 +306,7 @@ async fn large_bodies_are_413() {
         let response = http::request(server.address(), "POST", path, &headers, &large).await;
         response.error(413);
     }
-    // The same without a length said beforehand.
+    // The same body without a content-length.
     let mut chunked = b"POST /heartbeat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         .to_vec();
@@ -336,7 +336,7 @@ async fn large_headers_are_431() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_400() {
+async fn bytes_that_are_not_http_are_400() {
     let server = TestServer::start(&[]);
     for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 tls?\r\n\r\n"[..], b"nonsense\r\n\r\n"] {
         let answer = http::exchange(server.address(), bytes).await;

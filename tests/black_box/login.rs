@@ -1,4 +1,4 @@
-//! PROTOCOLS section 6: signing in and out with `--dev-login`, and `POST /v1/users/{user}/kick` with `--admin-token`.
+//! Signing in and out with `--dev-login`, and `POST /v1/users/{user}/kick` with `--admin-token`.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::common::{Frame, Mirror, RawClient, TestServer, raw};
 const DEV: [&str; 1] = ["--dev-login"];
 const TOKEN: &str = "a token for tests only";
 
-/// A browser: it keeps its cookie.
+/// A browser, which keeps its cookie.
 struct Browser<'a> {
     server: &'a TestServer,
     cookie: Option<String>,
@@ -44,7 +44,7 @@ impl<'a> Browser<'a> {
         self.send("GET", "/login/session", "").await.json()["user"].clone()
     }
 
-    /// A native connection of whoever is signed in, in the lobby.
+    /// A native connection of the user who is signed in, in the lobby.
     async fn connect(&self) -> RawClient {
         let cookie = self.cookie.as_deref().expect("signed in");
         let path = "/v1/connect?room=lobby";
@@ -54,7 +54,7 @@ impl<'a> Browser<'a> {
     }
 }
 
-/// A client that watches these, and has been told.
+/// A client that watches these users and has received their status.
 async fn watcher(server: &TestServer, users: &[&str]) -> Mirror {
     let mut mirror = server.observe("watcher", "lobby").await;
     mirror.send(&json!({"type": "watch", "users": users}));
@@ -68,29 +68,29 @@ fn is(user: &str, online: bool) -> impl Fn(&Mirror) -> bool {
 }
 
 #[tokio::test]
-async fn who_signs_in_is_online_and_who_signs_out_is_not() {
+async fn signing_out_takes_the_connections_of_a_login_offline() {
     let server = TestServer::start(&DEV);
     let mut watching = watcher(&server, &["alice"]).await;
     let mut browser = Browser::new(&server);
     assert_eq!(browser.user().await, json!(null));
     browser.sign_in("alice").await;
     assert_eq!(browser.user().await, "alice");
-    assert_eq!(server.count("lobby").await, 0, "a login is no presence");
+    assert_eq!(server.count("lobby").await, 0, "a login alone does not make a user online");
     let mut tabs = [browser.connect().await, browser.connect().await];
     watching.wait_until("alice", is("alice", true)).await;
-    // A tab that was lost a moment ago lingers, and goes with the others.
+    // A tab that was lost a moment ago is in its grace period, which ends with the others.
     drop(browser.connect().await);
     let old_cookie = browser.cookie.clone().unwrap();
     browser.sign_out().await;
-    // It is told when the answer comes.
+    // The answer comes after the leave is announced.
     assert!(!server.members("lobby").await.contains_key("alice"));
-    watching.wait_until("her going", is("alice", false)).await;
+    watching.wait_until("alice offline", is("alice", false)).await;
     assert_eq!(watching.reason("lobby", "alice").as_deref(), Some("left"));
     for tab in &mut tabs {
         assert_eq!(tab.closed().await, Some(1008));
     }
     assert_eq!(browser.user().await, json!(null));
-    // The cookie is worth nothing any more, whoever has kept it.
+    // A copy of the cookie is no longer valid.
     let refused = raw::refused_upgrade(server.address(), "/v1/connect", &[("cookie", &old_cookie)]).await;
     assert!(refused.error(401).contains("/login"));
     browser.sign_out().await;
@@ -105,7 +105,7 @@ async fn each_browser_has_its_own_login() {
     here.sign_in("alice").await;
     there.sign_in("alice").await;
     let (mut first, mut second) = (here.connect().await, there.connect().await);
-    // Named like her, but not by this login: it stays.
+    // A connection of the same user that does not come from this login stays.
     let mut named = server.raw("alice").await;
     watching.wait_until("alice", is("alice", true)).await;
     here.sign_out().await;
@@ -113,13 +113,13 @@ async fn each_browser_has_its_own_login() {
     assert!(second.is_served().await && named.is_served().await);
     assert_eq!(there.user().await, "alice");
     watching.barrier().await;
-    assert!(is("alice", true)(&watching), "still there");
-    // Somebody else signs in with that browser, so she is signed out.
+    assert!(is("alice", true)(&watching), "alice is still online");
+    // Another user signs in with that browser, so alice is signed out.
     there.sign_in("bob").await;
     assert_eq!(second.closed().await, Some(1008));
-    watching.wait_until("her going", is("alice", false)).await;
+    watching.wait_until("alice offline", is("alice", false)).await;
     assert_eq!(there.user().await, "bob");
-    // The same again is no other login: what is open stays open.
+    // Signing in as the same user keeps the login, and its connections stay open.
     let mut open = there.connect().await;
     there.sign_in("bob").await;
     assert!(open.is_served().await);
@@ -128,7 +128,7 @@ async fn each_browser_has_its_own_login() {
 }
 
 #[tokio::test]
-async fn a_cookie_is_kept_from_scripts_and_other_pages() {
+async fn scripts_and_pages_of_other_origins_cannot_use_the_cookie() {
     let server = TestServer::start(&DEV);
     let response = server.post_form("/login", "user=M%C3%BCller+%26+S%C3%B6hne").await;
     assert_eq!(response.json(), json!({"user": "Müller & Söhne"}));
@@ -139,7 +139,7 @@ async fn a_cookie_is_kept_from_scripts_and_other_pages() {
     let cookie = set.split(';').next().unwrap();
     let (mut client, _) = RawClient::open_with(server.address(), "/v1/connect", &[("cookie", cookie)], b"").await;
     assert_eq!(client.json().await["user"], "Müller & Söhne");
-    // Another user may be named all the same: there is no authentication.
+    // The query may still name another user: there is no authentication.
     let named = RawClient::open_with(server.address(), "/v1/connect?user=eve", &[("cookie", cookie)], b"").await;
     let mut named = named.0;
     assert_eq!(named.json().await["user"], "eve");
@@ -157,7 +157,7 @@ async fn a_cookie_is_kept_from_scripts_and_other_pages() {
 }
 
 #[tokio::test]
-async fn forged_cookies_are_no_login() {
+async fn forged_cookies_are_ignored() {
     let server = TestServer::start(&DEV);
     let mut browser = Browser::new(&server);
     browser.sign_in("alice").await;
@@ -170,7 +170,7 @@ async fn forged_cookies_are_no_login() {
         browser.cookie = Some(bad);
         assert_eq!(browser.user().await, json!(null));
     }
-    // Another server's, unless both have the key.
+    // Cookies of another server are ignored unless both servers have the same key.
     let key = "one key for two servers, 32 bytes or more";
     let keyed = [
         TestServer::start(&["--dev-login", "--session-key", key]),
@@ -189,7 +189,7 @@ async fn forged_cookies_are_no_login() {
 }
 
 #[tokio::test]
-async fn bad_logins_are_refused_and_named() {
+async fn bad_logins_are_refused_and_the_message_names_the_field() {
     let server = TestServer::start(&DEV);
     let long = "x".repeat(129);
     let bodies =
@@ -211,7 +211,7 @@ async fn bad_logins_are_refused_and_named() {
 }
 
 #[tokio::test]
-async fn without_the_flags_there_is_nothing_and_the_flag_is_named() {
+async fn without_the_flags_the_paths_are_404_and_the_message_names_the_flag() {
     let server = TestServer::start(&[]);
     for (method, path, flag) in [
         ("POST", "/login", "--dev-login"),
@@ -233,7 +233,7 @@ async fn kick(server: &TestServer, user: &str, authorization: Option<&str>) -> R
 }
 
 #[tokio::test]
-async fn an_application_removes_a_user_whatever_it_speaks() {
+async fn a_kick_closes_the_connections_of_a_user_in_every_protocol() {
     let server = TestServer::start(&["--admin-token", TOKEN]);
     let bearer = format!("Bearer {TOKEN}");
     let mut watching = watcher(&server, &["7", "8"]).await;
@@ -258,7 +258,7 @@ async fn an_application_removes_a_user_whatever_it_speaks() {
     assert_eq!((done.status, done.json()), (200, json!({"user": "7"})));
     let known = server.post_json("/v1/users/status", &json!({"users": ["7", "8"]})).await.json();
     assert_eq!((&known["users"][0]["online"], &known["users"][1]["online"]), (&json!(false), &json!(true)));
-    watching.wait_until("its going", is("7", false)).await;
+    watching.wait_until("7 offline", is("7", false)).await;
     assert_eq!(watching.reason("lobby", "7").as_deref(), Some("kicked"));
     assert_eq!(native.wait_for_close().await, Some(1008));
     list.wait_until("the close", |list| list.closed == Some(Some(1008))).await;
@@ -266,29 +266,29 @@ async fn an_application_removes_a_user_whatever_it_speaks() {
     assert_eq!(chat.wait_for_close().await, Some(1008));
     other.heartbeat().await;
     assert!(is("8", true)(&watching));
-    // Nothing keeps it from coming back, and who is not there can be removed.
+    // The user can connect again at once, and kicking an unknown user succeeds.
     assert_eq!(kick(&server, "nobody", Some(&bearer)).await.status, 200);
     let _again = server.connect_to("7", "lobby").await;
     server.rest_heartbeat("7").await;
-    watching.wait_until("it again", is("7", true)).await;
+    watching.wait_until("7 again", is("7", true)).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn who_is_removed_says_nothing_more() {
+async fn a_kicked_client_that_stays_connected_is_ignored() {
     let server = TestServer::start(&["--admin-token", TOKEN, "--workers", "1"]);
     let mut observer = server.observe("observer", "lobby").await;
-    let mut removed = server.raw("removed").await;
-    removed.send_json(&json!({"type": "join", "room": "lobby"})).await;
-    observer.wait_until("it", |observer| observer.has("lobby", "removed")).await;
-    assert_eq!(kick(&server, "removed", Some(&format!("bearer {TOKEN}"))).await.status, 200);
-    // It does not answer the close frame, and goes on.
-    removed.send_frame(&Frame::text("heartbeat")).await;
-    removed.send_json(&json!({"type": "join", "room": "lobby"})).await;
-    removed.send_json(&json!({"type": "message", "room": "lobby", "data": "I am still here"})).await;
+    let mut kicked = server.raw("kicked").await;
+    kicked.send_json(&json!({"type": "join", "room": "lobby"})).await;
+    observer.wait_until("the join", |observer| observer.has("lobby", "kicked")).await;
+    assert_eq!(kick(&server, "kicked", Some(&format!("bearer {TOKEN}"))).await.status, 200);
+    // The client does not answer the close frame and continues.
+    kicked.send_frame(&Frame::text("heartbeat")).await;
+    kicked.send_json(&json!({"type": "join", "room": "lobby"})).await;
+    kicked.send_json(&json!({"type": "message", "room": "lobby", "data": "I am still here"})).await;
     observer.barrier().await;
     observer.barrier().await;
-    assert!(!observer.has("lobby", "removed") && observer.since(0, "message", "").is_empty());
-    assert_eq!(removed.closed().await, Some(1008));
+    assert!(!observer.has("lobby", "kicked") && observer.since(0, "message", "").is_empty());
+    assert_eq!(kicked.closed().await, Some(1008));
     server.stop().await;
 }

@@ -79,8 +79,6 @@ const OLD_WORDS: &[&str] = &[
     "src/protocol/online_users.rs",
     "src/store/redis/link.rs",
     "tests/black_box/chat.rs",
-    "tests/black_box/http_api.rs",
-    "tests/black_box/login.rs",
     "tests/black_box/messages.rs",
     "tests/black_box/native_diffs.rs",
     "tests/black_box/native_errors.rs",
