@@ -23,7 +23,7 @@ START_SECONDS, STOP_SECONDS, RUN_SECONDS, ANSWER_SECONDS = 120, 60, 600, 60
 PORTS = range(20_000, 32_000)
 # Of generators, where figures mean nothing: who gets no CPU is late and not gone.
 PATIENT = ["--connect-timeout", "2m"]
-PATIENT_OBSERVERS = [*PATIENT, "--patience", "2m"]
+PATIENT_OBSERVERS = [*PATIENT, "--settle-timeout", "2m"]
 # Far more users than a generator has.
 USERS_APART = 1_000_000
 EXIT_USAGE = 64
@@ -49,7 +49,7 @@ SEEN_P50 = Figure("join_to_seen_p50_us", "join → seen, p50", "ms", 1000)
 SEEN_P99 = Figure("join_to_seen_p99_us", "join → seen, p99", "ms", 1000)
 DELIVERIES = Figure("deliveries_per_s", "deliveries", "1/s")
 BUSY = Figure("server_cpu_cores", "busy", "cores")
-ALL_IN = Figure("all_in_s", "until all are in", "s")
+ALL_IN = Figure("all_rejoined_s", "until all have rejoined", "s")
 IDLE_MEMORY = Figure("server_rss_per_connection_bytes", "memory per connection", "B")
 IDLE_CPU = Figure("server_cpu_per_connection_ns_per_s", "CPU per connection and second", "ns")
 

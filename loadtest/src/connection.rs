@@ -1,8 +1,9 @@
-//! One client connection: handshake, frames in, frames out. Idle it owns a socket and empty vectors.
+//! One client connection: handshake, frames in both directions, callbacks to the scenario. An idle connection owns a
+//! socket and empty vectors.
 //!
-//! Bytes are read into the engine's shared buffer and handled in place; only an incomplete frame is kept.
-//! A message longer than the run keeps is shown by its beginning and the rest is skipped, so that a server
-//! that sends long lists costs the generator no memory.
+//! Bytes are read into the engine's shared buffer and handled in place; only an incomplete frame is kept. Of a message
+//! longer than `keep_bytes` the client gets the beginning and the rest is skipped, so long lists cost the generator no
+//! memory.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::Duration;
@@ -10,31 +11,44 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::net::TcpStream;
 use socket2::SockRef;
+use wire::frame::{self, Header, Violation};
 
-use crate::engine::Client;
-use crate::frame::{self, Header, Violation};
+use crate::disconnect::Disconnect;
 use crate::handshake::{Answer, Handshake};
-use crate::loss::Loss;
 
-/// Enough of a long message to tell what it is.
+/// The shortest beginning of a long message that a client gets; enough to tell its kind.
 pub(crate) const HEAD_BYTES: usize = 256;
-/// A peer that sends pings and reads no pongs is not owed more than this.
+/// Frames beyond this are dropped: the server sends pings and does not read the pongs.
 const MAX_OUTBOX_BYTES: usize = 64 * 1024;
 
-/// See the module's description.
+/// What a scenario implements to follow its connections. It may answer through `connection`.
+pub(crate) trait Client {
+    /// The handshake is complete.
+    fn opened(&mut self, _connection: &mut Connection) {}
+    fn message(&mut self, _connection: &mut Connection, _message: &Message<'_>) {}
+    /// The connection is over; its index may be opened again.
+    fn closed(&mut self, _index: usize, _disconnect: Disconnect) {}
+}
+
+/// Ignores everything.
+pub(crate) struct NullClient;
+
+impl Client for NullClient {}
+
+/// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// Which client this is; also its token in the engine.
     index: usize,
     stream: TcpStream,
     stage: Stage,
-    /// Bytes after the last whole frame, or of the answer to the handshake.
+    /// Received bytes of an incomplete frame or handshake.
     tail: Vec<u8>,
-    /// Bytes of a long message that are still to be thrown away.
+    /// Bytes of a long message that are still to be skipped.
     skip_bytes: u64,
-    /// What there is of a message that comes in several frames.
+    /// The fragments so far of a message in several frames.
     fragments: Option<Vec<u8>>,
-    /// The rest of a short write, and what came after it; starts with the request.
+    /// Bytes that the socket did not take yet. At first it holds the handshake request.
     outbox: Vec<u8>,
 }
 
@@ -45,26 +59,26 @@ enum Stage {
     Open,
 }
 
-/// What became of a frame that was offered.
+/// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Offer {
-    /// It is in the kernel, or its rest goes out as soon as there is room.
-    Taken,
-    /// The peer does not read: nothing was written.
+pub(crate) enum SendOutcome {
+    /// The kernel has it, or its rest waits in the outbox.
+    Sent,
+    /// The socket is full: nothing was written.
     Blocked,
-    /// The connection is not open, or no longer.
-    Gone,
+    /// The connection is not open.
+    Closed,
 }
 
-/// A text or binary message, whatever the number of its frames.
+/// A text or binary message, from one frame or several.
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
-    /// All of it, or the beginning of one that is longer than the run keeps.
+    /// Only the beginning if the message is longer than `keep_bytes`.
     pub(crate) payload: &'a [u8],
     pub(crate) is_whole: bool,
 }
 
-/// What has come in on all connections together.
+/// What all connections together have received.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) messages: u64,
@@ -72,17 +86,17 @@ pub(crate) struct Traffic {
     pub(crate) pings: u64,
 }
 
-/// What all connections of an engine share while they read.
-pub(crate) struct Shared<'a> {
+/// What the engine lends to each connection that reads.
+pub(crate) struct ReadContext<'a> {
     pub(crate) handshake: &'a Handshake,
     pub(crate) buffer: &'a mut [u8],
     pub(crate) traffic: &'a mut Traffic,
-    /// Longer messages are not kept.
+    /// Of longer messages the client gets only the beginning.
     pub(crate) keep_bytes: usize,
 }
 
 impl Connection {
-    /// Takes a socket that is still connecting; the request goes out when it is writable.
+    /// Takes a socket that is still connecting. The request goes out when the socket is writable.
     pub(crate) fn new(index: usize, stream: TcpStream, request: Vec<u8>) -> Self {
         Self {
             index,
@@ -99,49 +113,49 @@ impl Connection {
         self.index
     }
 
-    /// Writes a finished frame now or not at all: one system call, no copy.
+    /// Writes a complete frame now or not at all: one system call, no copy.
     #[inline]
-    pub(crate) fn offer(&mut self, frame: &[u8]) -> Offer {
+    pub(crate) fn try_send(&mut self, frame: &[u8]) -> SendOutcome {
         if self.stage != Stage::Open {
-            return Offer::Gone;
+            return SendOutcome::Closed;
         }
         if !self.outbox.is_empty() {
-            return Offer::Blocked;
+            return SendOutcome::Blocked;
         }
         match self.stream.write(frame) {
             Ok(written) => {
                 self.outbox.extend_from_slice(&frame[written..]);
-                Offer::Taken
+                SendOutcome::Sent
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Offer::Blocked,
-            // The event that follows tells why.
-            Err(_) => Offer::Gone,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => SendOutcome::Blocked,
+            // The next event reports the reason.
+            Err(_) => SendOutcome::Closed,
         }
     }
 
-    /// Writes a finished frame now or as soon as there is room.
-    pub(crate) fn push(&mut self, frame: &[u8]) {
-        if self.offer(frame) == Offer::Blocked && self.outbox.len() + frame.len() <= MAX_OUTBOX_BYTES {
+    /// Writes a complete frame now or as soon as the socket has room.
+    pub(crate) fn send(&mut self, frame: &[u8]) {
+        if self.try_send(frame) == SendOutcome::Blocked && self.outbox.len() + frame.len() <= MAX_OUTBOX_BYTES {
             self.outbox.extend_from_slice(frame);
         }
     }
 
-    /// The peer is to see a reset, whatever is still on its way.
+    /// Closes with a reset instead of a clean end of the stream.
     pub(crate) fn reset_on_drop(&self) {
-        // A socket that cannot be reset any more is gone already.
+        // It fails only if the connection is already gone.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
-    /// Handles what epoll reports. An error means the connection is over.
+    /// Handles what epoll reports. An error means that the connection is over.
     pub(crate) fn on_event(
         &mut self,
         event: &Event,
-        shared: &mut Shared<'_>,
+        context: &mut ReadContext<'_>,
         client: &mut impl Client,
-    ) -> Result<(), Loss> {
+    ) -> Result<(), Disconnect> {
         if self.stage == Stage::Connecting {
-            if let Some(error) = self.stream.take_error().map_err(Loss::Connect)? {
-                return Err(Loss::Connect(error));
+            if let Some(error) = self.stream.take_error().map_err(Disconnect::Connect)? {
+                return Err(Disconnect::Connect(error));
             }
             if !event.is_writable() {
                 return Ok(());
@@ -152,52 +166,62 @@ impl Connection {
             self.flush()?;
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            return self.read(event.is_read_closed(), shared, client);
+            return self.read(event.is_read_closed(), context, client);
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Loss> {
+    fn flush(&mut self) -> Result<(), Disconnect> {
         match self.stream.write(&self.outbox) {
             Ok(written) if written == self.outbox.len() => self.outbox = Vec::new(),
             Ok(written) => drop(self.outbox.drain(..written)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(Loss::Broken(error)),
+            Err(error) => return Err(Disconnect::Broken(error)),
         }
         Ok(())
     }
 
-    /// Events are edge-triggered. A short read has emptied the socket, unless its end has come as well.
-    fn read(&mut self, to_the_end: bool, shared: &mut Shared<'_>, client: &mut impl Client) -> Result<(), Loss> {
+    /// Events are edge-triggered. A short read means that the socket is empty, unless its end was reported as well.
+    fn read(
+        &mut self,
+        to_the_end: bool,
+        context: &mut ReadContext<'_>,
+        client: &mut impl Client,
+    ) -> Result<(), Disconnect> {
         loop {
             let carried = self.tail.len();
-            match self.stream.read(&mut shared.buffer[carried..]) {
-                Ok(0) => return Err(Loss::Ended),
+            match self.stream.read(&mut context.buffer[carried..]) {
+                Ok(0) => return Err(Disconnect::Ended),
                 Ok(received) => {
                     let filled = carried + received;
-                    let emptied = filled < shared.buffer.len() && !to_the_end;
-                    self.take(filled, shared, client)?;
+                    let emptied = filled < context.buffer.len() && !to_the_end;
+                    self.handle_bytes(filled, context, client)?;
                     if emptied {
                         return Ok(());
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Loss::Broken(error)),
+                Err(error) => return Err(Disconnect::Broken(error)),
             }
         }
     }
 
-    /// Handles the tail and what was read behind its place in the buffer; keeps what is incomplete.
-    fn take(&mut self, filled: usize, shared: &mut Shared<'_>, client: &mut impl Client) -> Result<(), Loss> {
-        shared.buffer[..self.tail.len()].copy_from_slice(&self.tail);
+    /// Puts the tail in front of the bytes just read, handles all of it and keeps what is incomplete.
+    fn handle_bytes(
+        &mut self,
+        filled: usize,
+        context: &mut ReadContext<'_>,
+        client: &mut impl Client,
+    ) -> Result<(), Disconnect> {
+        context.buffer[..self.tail.len()].copy_from_slice(&self.tail);
         self.tail = Vec::new();
-        let bytes = &shared.buffer[..filled];
+        let bytes = &context.buffer[..filled];
         let mut start = 0;
         if self.stage == Stage::Upgrading {
-            match shared.handshake.judge(bytes) {
+            match context.handshake.check(bytes) {
                 Answer::Switched(head_bytes) => start = head_bytes,
-                Answer::Refused(message) => return Err(Loss::Refused(message)),
+                Answer::Refused(message) => return Err(Disconnect::Refused(message)),
                 Answer::Incomplete => {
                     self.tail = bytes.to_vec();
                     return Ok(());
@@ -206,26 +230,26 @@ impl Connection {
             self.stage = Stage::Open;
             client.opened(self);
         }
-        let rest = self.take_frames(&bytes[start..], shared.keep_bytes, shared.traffic, client)?;
+        let rest = self.handle_frames(&bytes[start..], context.keep_bytes, context.traffic, client)?;
         self.tail = rest.to_vec();
         Ok(())
     }
 
-    /// Handles all whole frames and returns what is left.
-    fn take_frames<'a>(
+    /// Handles all complete frames and returns the rest.
+    fn handle_frames<'a>(
         &mut self,
         mut bytes: &'a [u8],
         keep_bytes: usize,
         traffic: &mut Traffic,
         client: &mut impl Client,
-    ) -> Result<&'a [u8], Loss> {
+    ) -> Result<&'a [u8], Disconnect> {
         loop {
             bytes = self.skip(bytes);
-            let Some(header) = frame::parse_header(bytes).map_err(Loss::Violation)? else {
+            let Some(header) = frame::parse_header(bytes).map_err(Disconnect::Violation)? else {
                 return Ok(bytes);
             };
             if header.mask.is_some() {
-                return Err(Loss::Violation(Violation("a server frame is masked")));
+                return Err(Disconnect::Violation(Violation("a server frame is masked")));
             }
             let payload = &bytes[header.header_bytes..];
             let whole = usize::try_from(header.payload_bytes).ok().and_then(|length| payload.get(..length));
@@ -236,7 +260,7 @@ impl Connection {
             };
             self.skip_bytes = header.payload_bytes - shown.len() as u64;
             bytes = &payload[shown.len()..];
-            self.take_frame(header, shown, keep_bytes, traffic, client)?;
+            self.handle_frame(header, shown, keep_bytes, traffic, client)?;
         }
     }
 
@@ -246,25 +270,25 @@ impl Connection {
         &bytes[skipped..]
     }
 
-    fn take_frame(
+    fn handle_frame(
         &mut self,
         header: Header,
         payload: &[u8],
         keep_bytes: usize,
         traffic: &mut Traffic,
         client: &mut impl Client,
-    ) -> Result<(), Loss> {
+    ) -> Result<(), Disconnect> {
         match header.opcode {
             frame::PING => {
                 traffic.pings += 1;
-                self.push(&frame::masked(frame::PONG, payload));
+                self.send(&frame::masked(frame::PONG, payload));
             }
             frame::PONG => {}
             frame::CLOSE => {
-                self.push(&frame::masked(frame::CLOSE, &payload[..payload.len().min(2)]));
+                self.send(&frame::masked(frame::CLOSE, &payload[..payload.len().min(2)]));
                 let code = payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code));
                 let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
-                return Err(Loss::Closed { code, reason });
+                return Err(Disconnect::Closed { code, reason });
             }
             frame::TEXT | frame::BINARY | frame::CONTINUATION => {
                 traffic.bytes += header.payload_bytes;
@@ -272,32 +296,37 @@ impl Connection {
                 if header.opcode != frame::CONTINUATION && header.is_final && self.fragments.is_none() {
                     traffic.messages += 1;
                     client.message(self, &Message { payload, is_whole });
-                } else if let Some((payload, is_whole)) = self.gather(header, payload, keep_bytes)? {
+                } else if let Some((payload, is_whole)) = self.add_fragment(header, payload, keep_bytes)? {
                     traffic.messages += 1;
                     client.message(self, &Message { payload: &payload, is_whole });
                 }
             }
-            _ => return Err(Loss::Violation(Violation("an opcode is unknown"))),
+            _ => return Err(Disconnect::Violation(Violation("an opcode is unknown"))),
         }
         Ok(())
     }
 
-    /// Puts a fragment to those that came before (RFC 6455 §5.4); the message when it was the last, and whether
-    /// that is all of it.
-    fn gather(&mut self, header: Header, payload: &[u8], keep_bytes: usize) -> Result<Option<(Vec<u8>, bool)>, Loss> {
-        let begins = header.opcode != frame::CONTINUATION;
-        if begins == self.fragments.is_some() {
-            return Err(Loss::Violation(Violation("a message begins within another, or goes on without a beginning")));
+    /// Adds a frame to the fragments of its message (RFC 6455 section 5.4). With the last one it returns the message,
+    /// and whether that is all of it.
+    fn add_fragment(
+        &mut self,
+        header: Header,
+        payload: &[u8],
+        keep_bytes: usize,
+    ) -> Result<Option<(Vec<u8>, bool)>, Disconnect> {
+        let is_first = header.opcode != frame::CONTINUATION;
+        if is_first == self.fragments.is_some() {
+            return Err(Disconnect::Violation(Violation("a message starts within another one, or continues none")));
         }
-        let mut gathered = self.fragments.take().unwrap_or_default();
-        // One byte more than is kept tells that the message was longer.
-        let room = (keep_bytes + 1).saturating_sub(gathered.len());
-        gathered.extend_from_slice(&payload[..payload.len().min(room)]);
+        let mut message = self.fragments.take().unwrap_or_default();
+        // One byte more than `keep_bytes` shows that the message was longer.
+        let room = (keep_bytes + 1).saturating_sub(message.len());
+        message.extend_from_slice(&payload[..payload.len().min(room)]);
         if !header.is_final {
-            self.fragments = Some(gathered);
+            self.fragments = Some(message);
             return Ok(None);
         }
-        let is_whole = gathered.len() <= keep_bytes && payload.len() as u64 == header.payload_bytes;
-        Ok(Some((gathered, is_whole)))
+        let is_whole = message.len() <= keep_bytes && payload.len() as u64 == header.payload_bytes;
+        Ok(Some((message, is_whole)))
     }
 }

@@ -1,5 +1,5 @@
-//! All clients on one thread and one epoll. The scenario decides when something is sent; the engine moves
-//! bytes and tells the scenario what came. No timers, no threads, no buffers per client.
+//! All clients on one thread and one epoll instance. The scenario decides when to send; the engine moves bytes and
+//! hands what arrives to the scenario's [`Client`]. No timers, threads or buffers per client.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -9,58 +9,43 @@ use anyhow::{Context, Result};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
+use wire::frame;
 
-use crate::alarm::Alarm;
-use crate::connection::{Connection, HEAD_BYTES, Message, Offer, Shared, Traffic};
-use crate::frame;
+use crate::connection::{Client, Connection, HEAD_BYTES, NullClient, ReadContext, SendOutcome, Traffic};
 use crate::handshake::Handshake;
-use crate::loss::Loss;
 use crate::target::Target;
+use crate::timerfd::TimerFd;
 
-const ALARM: Token = Token(usize::MAX);
-/// Events taken at once; more only delays the sends that wait behind them.
+const TIMER: Token = Token(usize::MAX);
+/// Events per turn; more would only delay the sends that come after them.
 const EVENTS_PER_TURN: usize = 1024;
-/// One read takes what a server sends in a tick to one client, and often more.
+/// More than a server usually sends to one client per tick, so one read is enough.
 const MIN_BUFFER_BYTES: usize = 256 * 1024;
-/// What a non-blocking connect says at first; `ErrorKind` has no stable name for it.
+/// The first result of a non-blocking connect; `ErrorKind` has no stable name for it.
 const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
-/// RFC 6455 §7.4.1: normal closure.
+/// RFC 6455 section 7.4.1: normal closure.
 const CLOSE_NORMAL: u16 = 1000;
 
-/// How a client leaves.
+/// How a client ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Close {
     /// A close frame, then the end of the stream.
-    Goodbye,
-    /// A reset, as when a middlebox forgets the connection. It leaves no port waiting (TIME_WAIT), so storms
-    /// can follow each other.
-    Abrupt,
+    Clean,
+    /// A reset, as when a middlebox drops the connection. It leaves no port in TIME_WAIT, so storms can follow each
+    /// other.
+    Reset,
 }
-
-/// What a scenario hears. A connection may be answered through the reference that comes along.
-pub(crate) trait Client {
-    /// The handshake is done.
-    fn opened(&mut self, _connection: &mut Connection) {}
-    fn message(&mut self, _connection: &mut Connection, _message: &Message<'_>) {}
-    /// The connection is over; its index may be opened again.
-    fn closed(&mut self, _index: usize, _loss: Loss) {}
-}
-
-/// A client that does not care, for the time before and after the figures are taken.
-pub(crate) struct Deaf;
-
-impl Client for Deaf {}
 
 pub(crate) struct Engine {
     poll: Poll,
     events: Events,
-    alarm: Alarm,
-    server: Place,
-    /// Where clients below this index connect instead.
-    observed: Option<(usize, Place)>,
-    /// Local addresses in turn; empty: the kernel's choice.
+    timer: TimerFd,
+    server: Endpoint,
+    /// Clients below this index are observers and connect there instead of to `server`.
+    observer_endpoint: Option<(usize, Endpoint)>,
+    /// Local addresses, used in turn. Empty: the kernel chooses.
     sources: Vec<IpAddr>,
-    /// By client index. `None` before `open` and after the end.
+    /// By client index. `None` before `open` and after the connection ended.
     connections: Vec<Option<Connection>>,
     live: usize,
     buffer: Vec<u8>,
@@ -68,30 +53,30 @@ pub(crate) struct Engine {
     traffic: Traffic,
 }
 
-/// Where to connect, and what to say there.
-struct Place {
+/// Where to connect, and the handshake for it.
+struct Endpoint {
     address: SocketAddr,
     handshake: Handshake,
 }
 
-impl Place {
+impl Endpoint {
     fn new(target: &Target, seed: u64) -> Self {
         Self { address: target.address, handshake: Handshake::new(&target.authority, seed) }
     }
 }
 
 impl Engine {
-    /// Messages longer than `keep_bytes` are shown to clients by their beginning only.
+    /// Of messages longer than `keep_bytes` clients get only the beginning.
     pub(crate) fn new(target: &Target, sources: Vec<IpAddr>, seed: u64, keep_bytes: usize) -> Result<Self> {
-        let poll = Poll::new().context("cannot make an epoll instance")?;
-        let alarm = Alarm::register(poll.registry(), ALARM)?;
+        let poll = Poll::new().context("cannot create an epoll instance")?;
+        let timer = TimerFd::register(poll.registry(), TIMER)?;
         let keep_bytes = keep_bytes.max(HEAD_BYTES);
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            alarm,
-            server: Place::new(target, seed),
-            observed: None,
+            timer,
+            server: Endpoint::new(target, seed),
+            observer_endpoint: None,
             sources,
             connections: Vec::new(),
             live: 0,
@@ -101,12 +86,13 @@ impl Engine {
         })
     }
 
-    /// Has clients below `observers` connect there. With the seed of `new`: one key is in all requests, so one answer is right.
-    pub(crate) fn observe(&mut self, target: &Target, observers: usize, seed: u64) {
-        self.observed = Some((observers, Place::new(target, seed)));
+    /// Makes clients below `observers` connect to `target`. `seed` must be that of `new`: all requests carry the same
+    /// key, so the expected answer is the same.
+    pub(crate) fn set_observer_target(&mut self, target: &Target, observers: usize, seed: u64) {
+        self.observer_endpoint = Some((observers, Endpoint::new(target, seed)));
     }
 
-    /// Connections that are open or on their way.
+    /// Connections that are open or connecting.
     pub(crate) fn live(&self) -> usize {
         self.live
     }
@@ -115,16 +101,16 @@ impl Engine {
         self.traffic
     }
 
-    /// Starts a connection; the client hears `opened` or `closed`.
+    /// Starts a connection; [`Client::opened`] or [`Client::closed`] follows.
     pub(crate) fn open(&mut self, index: usize, path: &str) -> Result<()> {
-        let place = self.place_of(index);
-        let request = place.handshake.request(path);
-        let mut stream = self.connect(index).with_context(|| format!("cannot connect to {}", place.address))?;
-        // Both at once and for good: edge-triggered, writability costs nothing until a write was refused.
+        let endpoint = self.endpoint_of(index);
+        let request = endpoint.handshake.request(path);
+        let mut stream = self.connect(index).with_context(|| format!("cannot connect to {}", endpoint.address))?;
+        // Registered once for both: with edge triggering, writability costs nothing until a write is refused.
         self.poll
             .registry()
             .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-            .context("cannot watch a socket")?;
+            .context("cannot register a socket with epoll")?;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
         }
@@ -133,33 +119,33 @@ impl Engine {
         Ok(())
     }
 
-    /// Offers a finished frame to one client's connection.
+    /// See [`Connection::try_send`].
     #[inline]
-    pub(crate) fn offer(&mut self, index: usize, frame: &[u8]) -> Offer {
+    pub(crate) fn try_send(&mut self, index: usize, frame: &[u8]) -> SendOutcome {
         match self.connections.get_mut(index) {
-            Some(Some(connection)) => connection.offer(frame),
-            _ => Offer::Gone,
+            Some(Some(connection)) => connection.try_send(frame),
+            _ => SendOutcome::Closed,
         }
     }
 
-    /// Ends a connection from this side; its client hears nothing of it.
+    /// Ends a connection from this side; [`Client::closed`] is not called.
     pub(crate) fn close(&mut self, index: usize, how: Close) {
         let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else {
             return;
         };
         self.live -= 1;
         match how {
-            Close::Goodbye => connection.push(&frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes())),
-            Close::Abrupt => connection.reset_on_drop(),
+            Close::Clean => connection.send(&frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes())),
+            Close::Reset => connection.reset_on_drop(),
         }
     }
 
-    /// Waits up to `wait` for events and handles those that are there. Returns early on a signal.
+    /// Waits up to `wait` for events and handles them. Returns early on a signal.
     pub(crate) fn turn(&mut self, wait: Duration, client: &mut impl Client) -> Result<()> {
         let timeout = if wait.is_zero() {
             Some(Duration::ZERO)
         } else {
-            self.alarm.set(wait)?;
+            self.timer.arm(wait)?;
             None
         };
         match self.poll.poll(&mut self.events, timeout) {
@@ -167,28 +153,28 @@ impl Engine {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error).context("epoll failed"),
         }
-        let mut shared = Shared {
+        let mut context = ReadContext {
             handshake: &self.server.handshake,
             buffer: &mut self.buffer,
             traffic: &mut self.traffic,
             keep_bytes: self.keep_bytes,
         };
         for event in &self.events {
-            // The alarm has no slot, and neither has a connection that ended earlier in this turn.
+            // The timer has no slot, and a connection that ended earlier in this turn has an empty one.
             let Some(slot) = self.connections.get_mut(event.token().0) else {
                 continue;
             };
             let Some(connection) = slot else { continue };
-            if let Err(loss) = connection.on_event(event, &mut shared, client) {
+            if let Err(disconnect) = connection.on_event(event, &mut context, client) {
                 *slot = None;
                 self.live -= 1;
-                client.closed(event.token().0, loss);
+                client.closed(event.token().0, disconnect);
             }
         }
         Ok(())
     }
 
-    /// Handles events for this long, or until nobody is left.
+    /// Handles events for this long, or until no connection is left.
     pub(crate) fn turn_for(&mut self, length: Duration, client: &mut impl Client) -> Result<()> {
         let started = Instant::now();
         while self.live > 0 {
@@ -201,24 +187,25 @@ impl Engine {
         Ok(())
     }
 
-    /// Says goodbye on every connection and gives the server `patience` to answer.
-    pub(crate) fn farewell(&mut self, patience: Duration) -> Result<()> {
-        let goodbye = frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes());
+    /// Sends a close frame on every connection and gives the server `timeout` to answer.
+    pub(crate) fn close_all(&mut self, timeout: Duration) -> Result<()> {
+        let close = frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes());
         for connection in self.connections.iter_mut().flatten() {
-            connection.push(&goodbye);
+            connection.send(&close);
         }
-        self.turn_for(patience, &mut Deaf)?;
+        self.turn_for(timeout, &mut NullClient)?;
         self.connections.clear();
         self.live = 0;
         Ok(())
     }
 
-    fn place_of(&self, index: usize) -> &Place {
-        self.observed.as_ref().filter(|(observers, _)| index < *observers).map_or(&self.server, |(_, place)| place)
+    fn endpoint_of(&self, index: usize) -> &Endpoint {
+        let observer_endpoint = self.observer_endpoint.as_ref().filter(|(observers, _)| index < *observers);
+        observer_endpoint.map_or(&self.server, |(_, endpoint)| endpoint)
     }
 
     fn connect(&self, index: usize) -> std::io::Result<TcpStream> {
-        let server = self.place_of(index).address;
+        let server = self.endpoint_of(index).address;
         let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if !self.sources.is_empty() {

@@ -1,5 +1,5 @@
-//! The opening handshake (RFC 6455 §4), both sides: the client's request and its check of the answer, the
-//! floor's accept key.
+//! The opening handshake (RFC 6455 section 4), both sides: the client's request and its check of the answer, and the
+//! accept key that the floor computes.
 
 use std::fmt::Write as _;
 
@@ -7,15 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-/// RFC 6455 §1.3.
+/// RFC 6455 section 1.3.
 const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// A longer answer is not a handshake.
+/// The limit of the answer's header.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
-/// How much of a refusal's body is worth showing.
+/// How much of the body of an error answer is shown.
 const MAX_SHOWN_BYTES: usize = 200;
 
-/// One key for all connections of a run: it proves that the server speaks WebSocket, it is no secret, and
-/// its accept value is computed once.
+/// All connections of a run send the same key, so its accept value is computed once. The key is not a secret; it only
+/// proves that the server speaks WebSocket.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     key: String,
@@ -23,14 +23,14 @@ pub(crate) struct Handshake {
     authority: String,
 }
 
-/// What the server said so far.
+/// The server's answer so far.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The head is not all there yet.
+    /// The header is incomplete.
     Incomplete,
-    /// 101 and the right key; frames start at this byte.
+    /// 101 with the right accept key. Frames start at this byte.
     Switched(usize),
-    /// Anything else, for people to read.
+    /// Anything else, as a sentence.
     Refused(String),
 }
 
@@ -52,11 +52,11 @@ impl Handshake {
         .into_bytes()
     }
 
-    /// Judges what the server has sent since the request.
-    pub(crate) fn judge(&self, bytes: &[u8]) -> Answer {
+    /// Checks what the server has sent since the request.
+    pub(crate) fn check(&self, bytes: &[u8]) -> Answer {
         let Some(head_bytes) = head_end(bytes) else {
             if bytes.len() > MAX_ANSWER_BYTES {
-                return Answer::Refused("it answered with more than 16 KiB that are not an HTTP head".to_owned());
+                return Answer::Refused("it answered with more than 16 KiB that are not an HTTP header".to_owned());
             }
             return Answer::Incomplete;
         };
@@ -77,12 +77,12 @@ pub(crate) fn accept_key(key: &str) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_SUFFIX).finalize())
 }
 
-/// The length of an HTTP head with its empty line.
+/// The length of an HTTP header with its empty line.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
 }
 
-/// The value of a header whose name is given in lower case.
+/// The value of the header field `name`.
 pub(crate) fn header_value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines()
         .filter_map(|line| line.split_once(':'))
@@ -104,23 +104,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_of_the_rfc() {
+    fn the_accept_key_of_the_rfc_is_computed() {
         assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn a_right_answer_is_taken_and_says_where_frames_start() {
+    fn an_accepted_handshake_says_where_frames_start() {
         let handshake = Handshake::new("localhost", 1);
         let head = format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept:  {}\r\n\r\n", handshake.accept);
         let with_frame = format!("{head}\u{1}");
-        assert_eq!(handshake.judge(with_frame.as_bytes()), Answer::Switched(head.len()));
-        assert_eq!(handshake.judge(&head.as_bytes()[..head.len() - 1]), Answer::Incomplete);
+        assert_eq!(handshake.check(with_frame.as_bytes()), Answer::Switched(head.len()));
+        assert_eq!(handshake.check(&head.as_bytes()[..head.len() - 1]), Answer::Incomplete);
     }
 
     #[test]
-    fn wrong_answers_are_told() {
+    fn other_answers_are_refused_with_the_reason() {
         let handshake = Handshake::new("localhost", 1);
-        let refused = |bytes: &[u8]| match handshake.judge(bytes) {
+        let refused = |bytes: &[u8]| match handshake.check(bytes) {
             Answer::Refused(message) => message,
             other => panic!("not refused: {other:?}"),
         };

@@ -1,5 +1,5 @@
-//! One blocking GET for JSON at a time, before and after a measured window. Not a general client: no
-//! redirects, no chunked bodies, no keep-alive.
+//! Blocking GET requests before and after a measured window. Not a general client: no redirects, no chunked bodies, no
+//! keep-alive.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,24 +11,24 @@ use serde_json::Value;
 use crate::handshake::{head_end, header_value};
 use crate::target::Target;
 
-/// Far more than a living server takes, however little CPU there is.
+/// Far more than a working server needs, even with little CPU.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The JSON at `path`; an error if there is none, whatever the reason.
+/// The JSON document at `path`.
 pub(crate) fn get_json(target: &Target, path: &str) -> Result<Value> {
     let body = get_body(target, path)?;
     serde_json::from_slice(&body).with_context(|| format!("GET {path}: the answer is not JSON"))
 }
 
-/// What is at `path`; an error unless the status is 200.
+/// The body at `path`. An error unless the status is 200.
 pub(crate) fn get_body(target: &Target, path: &str) -> Result<Vec<u8>> {
     let path = format!("{}{path}", target.base_path);
     let answer = get(target, &path).with_context(|| format!("GET {path}"))?;
     body(answer).with_context(|| format!("GET {path}"))
 }
 
-/// For a name in a query (RFC 3986 §2.1).
+/// For a name in a path or a query (RFC 3986 section 2.1).
 pub(crate) fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read() {
+    fn the_body_ends_after_its_content_length() {
         let read = |answer: &[u8]| body(answer.to_vec());
         assert_eq!(read(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}rest").unwrap(), br#"{"a":1}"#);
         assert!(read(b"HTTP/1.1 404 Not Found\r\n\r\n{}").unwrap_err().to_string().contains("404"));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_encoded_for_a_query() {
+    fn names_are_percent_encoded() {
         assert_eq!(percent_encode("user-000.001"), "user-000.001");
         assert_eq!(percent_encode("a b&ü"), "a%20b%26%C3%BC");
     }

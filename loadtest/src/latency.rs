@@ -1,5 +1,5 @@
-//! Latencies in an HDR histogram, and the percentiles that are reported of them. The histogram travels in
-//! the JSON report, so that several processes' reports can be merged without averaging percentiles.
+//! Latencies in an HDR histogram, and the percentiles of it that a report shows. The JSON report contains the
+//! histogram, so reports of several processes can be merged without averaging percentiles.
 
 use anyhow::{Context as _, Result, anyhow};
 use base64::Engine as _;
@@ -8,20 +8,20 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 use serde::Serialize;
 
-use crate::probe::NANOS_PER_MICRO;
+use crate::procfs::NANOS_PER_MICRO;
 
-/// Beyond a minute it is an outage, not a latency; such values are recorded as this.
+/// Longer latencies are recorded as this: beyond a minute it is an outage.
 const MAX_NS: u64 = 60_000_000_000;
-/// Three digits: 0.1 % exact at every size.
+/// Values are exact to 0.1 %.
 const SIGNIFICANT_DIGITS: u8 = 3;
-/// Points of a curve each time the rest is halved.
+/// Points of a percentile curve per halving of the remaining share.
 const TICKS_PER_HALVING: u32 = 5;
 
 /// Values in nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Latency(Histogram<u64>);
 
-/// What a report shows of a histogram; times in microseconds.
+/// What a report shows of a histogram. Times are in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) count: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Summary {
     pub(crate) p99_us: f64,
     pub(crate) p99_9_us: f64,
     pub(crate) max_us: f64,
-    /// The histogram itself, in nanoseconds: HdrHistogram's V2 encoding in base64.
+    /// The histogram itself in nanoseconds: HdrHistogram's V2 encoding in base64.
     pub(crate) histogram_v2: String,
 }
 
@@ -44,7 +44,7 @@ impl Latency {
         self.0.saturating_record(latency_ns);
     }
 
-    /// Adds an encoded histogram of another report.
+    /// Adds the encoded histogram of another report.
     pub(crate) fn add(&mut self, encoded: &str) -> Result<()> {
         self.0.add(decode(encoded)?).context("the histogram has other bounds")
     }
@@ -70,7 +70,7 @@ impl Latency {
     }
 }
 
-/// Percentiles of an encoded histogram: (quantile, microseconds) from 0 towards 1, as far as its values tell them apart.
+/// Percentiles of an encoded histogram as (quantile, microseconds), from 0 towards 1, as far as its values differ.
 pub(crate) fn curve(encoded: &str) -> Result<Vec<(f64, f64)>> {
     let histogram = decode(encoded)?;
     let steps = histogram.iter_quantiles(TICKS_PER_HALVING);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_right_to_three_digits() {
+    fn percentiles_are_exact_to_three_digits() {
         let summary = thousand().summary();
         assert_eq!(summary.count, 1000);
         for (found, expected) in [
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_recorded_at_the_bound_and_nothing_is_lost() {
+    fn values_above_the_limit_are_recorded_as_the_limit() {
         let mut latency = thousand();
         latency.record_ns(u64::MAX);
         let summary = latency.summary();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_encoded_histogram_can_be_read_back() {
+    fn an_encoded_histogram_can_be_decoded_and_added() {
         let latency = thousand();
         let encoded = latency.summary().histogram_v2;
         assert_eq!(decode(&encoded).unwrap(), latency.0);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_rises_to_the_slowest() {
+    fn a_percentile_curve_rises_to_the_slowest_value() {
         let curve = curve(&thousand().summary().histogram_v2).unwrap();
         assert!(curve.len() > 10 && curve.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1), "{curve:?}");
         assert!((curve[curve.len() - 1].1 / 1000.0 - 1.0).abs() < 0.01, "{curve:?}");

@@ -1,40 +1,39 @@
-//! `loadtest`: measures a presence server over real sockets, and brings the floor to measure it against.
+//! `loadtest`: measures a presence server over real sockets, and contains the floor to compare servers with.
 //!
 //! ```text
-//! cli ─► scenarios/{idle, heartbeat, churn, storm, …}   what to do, which figures, what must hold
-//!          │  crowd      N clients connected and joined
-//!          │  engine     one thread, one epoll, all sockets ── connection ── frame, handshake, protocol
+//! cli ─► scenarios/{idle, heartbeat, churn, storm}   what to do, which figures to report, what to check
+//!          │  clients    N clients, connected and in their roles
+//!          │  engine     one thread, one epoll, all sockets ── connection ── wire::frame, handshake, protocol
 //!          │  schedule   open loop: when each operation is due, whatever the server does
-//!          │  mirror     what each observer knows from what it was told, to be compared with the server's word
-//!          │  meter      the server's CPU and memory, by probe from /proc or from its /v1/stats
-//!          └► report     figures, percentiles, problems: text and JSON
+//!          │  mirror     what each observer knows, to be compared with the server's lists
+//!          │  meter      CPU time and memory of the server, from /proc (procfs) or /v1/stats
+//!          └► report     figures, percentiles, problems ── output ── text, JSON, html
 //! series                 sweep and compare: many runs of a scenario, medians and ratios
-//! merge                  reports of several processes as one
-//! page                   a report or a series as HTML with plots
-//! floor                  the bare epoll server that nothing can beat
+//! merge                  combines reports of several processes
+//! floor                  the bare epoll server that others are compared with
 //! ```
 //!
-//! Exit codes: 0 the figures hold, 1 the run could not be made, 2 it was made and its figures are invalid,
-//! 64 the command line makes no sense.
+//! Exit codes: 0 the figures are valid, 1 the run failed, 2 the run is complete and its figures are invalid, 64 the
+//! command line is wrong.
 
-mod alarm;
 mod cli;
+mod clients;
 mod connection;
-mod crowd;
+mod disconnect;
 mod engine;
+mod error_log;
 mod floor;
-mod frame;
 mod handshake;
+mod html;
 mod http;
 mod interrupt;
 mod latency;
 mod limits;
-mod loss;
 mod merge;
 mod meter;
 mod mirror;
-mod page;
-mod probe;
+mod output;
+mod procfs;
 mod progress;
 mod protocol;
 mod report;
@@ -42,6 +41,7 @@ mod scenarios;
 mod schedule;
 mod series;
 mod target;
+mod timerfd;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -58,14 +58,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_INVALID: u8 = 2;
-/// `EX_USAGE` of sysexits.h: nothing was connected or bound.
+/// `EX_USAGE` of sysexits.h. Nothing was connected or bound.
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // A failing write to a closed terminal leaves nobody to tell.
+            // If the terminal is closed, there is nowhere left to report that.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
@@ -91,8 +91,8 @@ fn run(args: &Args) -> Result<ExitCode> {
             floor::run(floor_args, &interrupt)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Scenario::Sweep(sweep_args) => of_series(series::sweep(sweep_args, &interrupt)?, &mut failure),
-        Scenario::Compare(compare_args) => of_series(series::compare(compare_args, &interrupt)?, &mut failure),
+        Scenario::Sweep(sweep_args) => split_outcome(series::sweep(sweep_args, &interrupt)?, &mut failure),
+        Scenario::Compare(compare_args) => split_outcome(series::compare(compare_args, &interrupt)?, &mut failure),
         Scenario::Merge(merge_args) => {
             let merged = merge::read(&merge_args.files)?;
             let text = if merged.get("runs").is_some() { series::text(&merged) } else { report::text(&merged) };
@@ -103,8 +103,8 @@ fn run(args: &Args) -> Result<ExitCode> {
             (report.to_json(), report.to_string())
         }
     };
-    // Files first: what a run has found is not lost with the terminal.
-    let saved = args.scenario.output().map_or(Ok(()), |output| report::save(&json, output));
+    // Files first, so that the result survives a closed terminal.
+    let saved = args.scenario.output().map_or(Ok(()), |output| output::save(&json, output));
     std::io::stdout().write_all(text.as_bytes()).context("cannot print the report")?;
     saved?;
     match failure {
@@ -114,7 +114,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-fn of_series(outcome: series::Outcome, failure: &mut Option<anyhow::Error>) -> (Value, String) {
+fn split_outcome(outcome: series::SeriesOutcome, failure: &mut Option<anyhow::Error>) -> (Value, String) {
     *failure = outcome.failure;
     let text = series::text(&outcome.series);
     (outcome.series, text)

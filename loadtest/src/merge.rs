@@ -1,10 +1,10 @@
-//! `merge`: reports of several generator processes that loaded one server at the same time, as one report.
+//! `merge`: combines the reports of several generator processes that loaded one server at the same time.
 //!
-//! Counts and rates add up. Histograms are added, percentiles come from the sum. What was measured once and seen by all
-//! (the server's CPU, the machine) is the mean. The server's cost for each unit of work was found by each process with
-//! its own share of the work only: the work adds up, so the inverses of the costs do.
+//! Counts and rates are added. Histograms are added, and percentiles are computed from the sum. Figures that all
+//! processes measured on the same object (the server's CPU, the machine) are averaged. For costs per unit of work, each
+//! process divided the server's cost by its own share of the work. The shares add up, so the inverses of the costs do.
 //!
-//! Series (`sweep`, `compare`) were made one after the other: their runs stand beside each other in one series.
+//! Series (`sweep`, `compare`) were run one after the other. Their runs are put into one series.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::latency::Latency;
 use crate::report::command_line;
 use crate::series;
 
-/// How figures of one name become one figure.
+/// How figures of the same name are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     Sum,
@@ -25,7 +25,7 @@ enum Rule {
     Share,
 }
 
-/// Reads the files and merges them, if there are several.
+/// Reads the files and merges them if there are several.
 pub(crate) fn read(files: &[PathBuf]) -> Result<Value> {
     let mut reports = Vec::new();
     for file in files {
@@ -44,7 +44,7 @@ fn merge(reports: &[Value]) -> Result<Value> {
     let first = &reports[0];
     for field in ["scenario", "loadtest"] {
         if reports.iter().any(|report| report[field] != first[field]) {
-            bail!("the reports differ in {field:?}: only runs of one kind, made at the same time, can be merged");
+            bail!("the reports differ in {field:?}: only runs of one scenario at the same time can be merged");
         }
     }
     if first.get("runs").is_some() {
@@ -52,7 +52,7 @@ fn merge(reports: &[Value]) -> Result<Value> {
     }
     let users: Vec<&Value> = reports.iter().map(|report| &report["settings"]["first_user"]).collect();
     if (1..users.len()).any(|index| users[..index].contains(&users[index])) {
-        bail!("two reports have the same first_user: they were the same users, not others beside them");
+        bail!("two reports have the same first_user: generators of one server must not share users");
     }
     let mut merged = first.clone();
     merged["command"] = json!(command_line());
@@ -69,16 +69,16 @@ fn merge(reports: &[Value]) -> Result<Value> {
     Ok(merged)
 }
 
-/// Costs hold only if all loaded the server during the same time.
+/// Costs per unit of work are exact only if all runs have the same window.
 fn note_windows(reports: &[Value], merged: &mut Value) {
     let started = reports.iter().filter_map(|report| report["started_unix_ms"].as_f64());
-    let (least, most) = started.fold((f64::INFINITY, 0.0_f64), |(least, most), at| (least.min(at), most.max(at)));
+    let (min, max) = started.fold((f64::INFINITY, 0.0_f64), |(min, max), at| (min.min(at), max.max(at)));
     let window_ms = reports[0]["window_s"].as_f64().unwrap_or(0.0) * 1000.0;
-    if most - least > window_ms / 10.0
+    if max - min > window_ms / 10.0
         && let Some(notes) = merged["notes"].as_array_mut()
     {
-        let apart = (most - least) / 1000.0;
-        notes.push(json!(format!("the runs began up to {apart:.1} s apart: costs per unit of work are not exact")));
+        let apart = (max - min) / 1000.0;
+        notes.push(json!(format!("the runs started up to {apart:.1} s apart: costs per unit of work are not exact")));
     }
 }
 
@@ -86,7 +86,7 @@ fn merge_figures(reports: &[Value]) -> Value {
     let mut merged = Map::new();
     for name in reports[0]["figures"].as_object().into_iter().flat_map(Map::keys) {
         let values: Option<Vec<f64>> = reports.iter().map(|report| report["figures"][name].as_f64()).collect();
-        // A figure that only some have would be wrong for all.
+        // A figure that some reports lack cannot be combined.
         if let Some(values) = values {
             merged.insert(name.clone(), json!(rule(name).apply(&values)));
         }
@@ -114,7 +114,7 @@ fn rule(name: &str) -> Rule {
         "server_cpu_per_connection_ns_per_s" => Rule::Share,
         _ if name.starts_with("kernel_") && per_unit => Rule::Share,
         _ if name.starts_with("server_") || name == "stolen_cpu_cores" || per_unit => Rule::Mean,
-        "all_in_s" | "all_in_min_s" | "all_in_max_s" | "gathering_s" | "rounds" => Rule::Max,
+        "all_rejoined_s" | "all_rejoined_min_s" | "all_rejoined_max_s" | "connecting_s" | "rounds" => Rule::Max,
         _ => Rule::Sum,
     }
 }
@@ -147,8 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn work_adds_up_and_costs_are_shared() {
-        // 0.5 cores for 10 s over 1 million and 3 million heartbeats: 5 µs and 1.67 µs each, 1.25 µs in truth.
+    fn work_is_added_and_costs_are_divided_by_the_total_work() {
+        // 0.5 cores for 10 s over 1 million and 3 million heartbeats: 5 µs and 1.67 µs each, 1.25 µs per heartbeat of
+        // either.
         let merged = merge(&[report(0, 1e6, 5.0, 1000), report(7, 3e6, 5.0 / 3.0, 9000)]).unwrap();
         let figure = |name: &str| merged["figures"][name].as_f64().unwrap();
         assert_eq!((figure("sent"), figure("sent_per_s"), figure("server_cpu_cores")), (4e6, 4e5, 0.5));
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_together_is_not_merged() {
+    fn reports_of_different_runs_are_not_merged() {
         let message = merge(&[report(0, 1.0, 1.0, 1), report(0, 1.0, 1.0, 1)]).unwrap_err().to_string();
         assert!(message.contains("same first_user"), "{message}");
         let mut other = report(1, 1.0, 1.0, 1);

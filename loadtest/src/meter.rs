@@ -1,11 +1,11 @@
-//! Where the server's cost is read: from /proc when its processes are named with --pid, else from `/v1/stats` of a server
-//! that tells it there, else nowhere.
+//! Reads the server's CPU time and memory: from /proc if its processes are given with --pid, otherwise from the
+//! server's `/v1/stats` if it reports them there.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::http::get_json;
-use crate::probe::{self, Anonymous, CpuTime};
+use crate::procfs::{self, AnonymousMemory, CpuTime};
 use crate::target::Target;
 
 const STATS: &str = "/v1/stats";
@@ -15,14 +15,14 @@ const MEMORY: &str = "memory_bytes";
 pub(crate) enum Meter {
     Processes(Vec<u32>),
     Stats(Target),
-    Nothing,
+    Unknown,
 }
 
 /// CPU time of a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerTime {
     pub(crate) ran_ns: u64,
-    /// Ready to run while others had the core; `None` if nobody tells it.
+    /// Ready to run while another process had the core; `None` if it is not known.
     pub(crate) waited_ns: Option<u64>,
 }
 
@@ -46,40 +46,43 @@ impl Meter {
         if !pids.is_empty() {
             return Self::Processes(pids.to_vec());
         }
-        let told = get_json(target, STATS).ok().filter(|stats| [CPU, MEMORY].iter().all(|name| stats[name].is_u64()));
-        told.map_or(Self::Nothing, |_| Self::Stats(target.clone()))
+        let is_complete = |stats: &Value| [CPU, MEMORY].iter().all(|name| stats[name].is_u64());
+        match get_json(target, STATS) {
+            Ok(stats) if is_complete(&stats) => Self::Stats(target.clone()),
+            _ => Self::Unknown,
+        }
     }
 
-    /// CPU time of the server so far; a server does not tell how long it waited for its cores.
+    /// CPU time of the server so far. `/v1/stats` does not report how long it waited for its cores.
     pub(crate) fn cpu_time(&self) -> Result<Option<ServerTime>> {
         match self {
-            Self::Processes(pids) => Ok(Some(probe::cpu_time(pids)?.into())),
-            Self::Stats(target) => Ok(Some(ServerTime { ran_ns: told(target, CPU)?, waited_ns: None })),
-            Self::Nothing => Ok(None),
+            Self::Processes(pids) => Ok(Some(procfs::cpu_time(pids)?.into())),
+            Self::Stats(target) => Ok(Some(ServerTime { ran_ns: read_stat(target, CPU)?, waited_ns: None })),
+            Self::Unknown => Ok(None),
         }
     }
 
-    /// Memory of the server that no file backs; a server does not tell what of it is in huge pages.
-    pub(crate) fn anonymous(&self) -> Result<Option<Anonymous>> {
+    /// Anonymous memory of the server. `/v1/stats` does not report the share in huge pages.
+    pub(crate) fn anonymous(&self) -> Result<Option<AnonymousMemory>> {
         match self {
-            Self::Processes(pids) => probe::anonymous(pids).map(Some),
-            Self::Stats(target) => Ok(Some(Anonymous { bytes: told(target, MEMORY)?, huge_bytes: None })),
-            Self::Nothing => Ok(None),
+            Self::Processes(pids) => procfs::anonymous(pids).map(Some),
+            Self::Stats(target) => Ok(Some(AnonymousMemory { bytes: read_stat(target, MEMORY)?, huge_bytes: None })),
+            Self::Unknown => Ok(None),
         }
     }
 
-    /// What a reader of the figures must know about where they come from.
+    /// A note for the report about the source of the figures.
     pub(crate) fn note(&self) -> Option<&'static str> {
         match self {
             Self::Processes(_) => None,
             Self::Stats(_) => {
-                Some("the server's cost is what it says of itself in /v1/stats; --pid reads it from /proc")
+                Some("the server's CPU and memory are its own figures from /v1/stats; with --pid they come from /proc")
             }
-            Self::Nothing => Some("the server's cost is not measured: give its process with --pid"),
+            Self::Unknown => Some("the server's CPU and memory are not measured: pass its process id with --pid"),
         }
     }
 }
 
-fn told(target: &Target, name: &str) -> Result<u64> {
+fn read_stat(target: &Target, name: &str) -> Result<u64> {
     get_json(target, STATS)?.get(name).and_then(Value::as_u64).with_context(|| format!("GET {STATS} has no {name}"))
 }

@@ -1,17 +1,17 @@
-//! How far a phase is: a bar on a terminal, else a plain line now and then. On stderr, so that the report
-//! alone is on stdout.
+//! Progress of a phase on stderr: a bar on a terminal, otherwise a line every two seconds. Only the report goes to
+//! stdout.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A line in a log is for people who look later.
+/// When stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
-/// Fast enough for the eye; drawing costs a write.
+/// Each redraw of the bar costs a write.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
-/// One phase.
+/// Progress of one phase.
 pub(crate) struct Progress {
     label: &'static str,
     total: u64,
@@ -31,7 +31,7 @@ impl Progress {
         Self { label, total, bar, shown: Instant::now() }
     }
 
-    /// Cheap enough for every turn of a loop.
+    /// Cheap enough to call in every turn of a loop.
     pub(crate) fn set(&mut self, position: u64) {
         let now = Instant::now();
         let every = if self.bar.is_some() { DRAW_EVERY } else { LINE_EVERY };

@@ -1,9 +1,9 @@
-//! What is particular to each dialect: the path, the words of joining, the heartbeat. No sockets.
+//! The client's side of each protocol: path, handshake messages, heartbeat. No sockets.
 //!
 //! ```text
 //! native        GET /v1/connect?user=NAME   ◄ welcome   ► join | observe   [◄ count | snapshot]   ► heartbeat, leave
 //! online-users  GET /ws/NAME                ◄ online_users                              ► heartbeat ◄ heartbeat_ack
-//! status        GET /ws-online-status?userId=NAME   ◄ CONNECTION_ESTABLISHED                (its server pings)
+//! status        GET /ws-online-status?userId=NAME   ◄ CONNECTION_ESTABLISHED                (the server sends pings)
 //! chat          GET /ws                     ► join, ping  ◄ pong                        ► ping ◄ pong
 //! floor         GET /                                                                   ► heartbeat
 //! ```
@@ -12,63 +12,62 @@ use std::str;
 
 use clap::ValueEnum;
 use serde_json::json;
-
-use crate::frame;
+use wire::frame;
 
 const USER_PREFIX: &str = "user-";
 
-/// The dialects of docs/protocols.md that can be loaded (its headings Native, Online users, Online status, Chat), and the floor.
+/// The protocols of docs/protocols.md that can be loaded (Native, Online users, Online status, Chat), and the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
-    /// presence.v1 at /v1/connect
+    /// presence.v1 at /v1/connect: snapshots and diffs
     Native,
-    /// The list of online users at /ws/{user}
+    /// /ws/{user}: the list of online users
     OnlineUsers,
-    /// Single events of who comes and goes at /ws-online-status
-    Status,
-    /// A chat room at /ws
+    /// /ws-online-status: an event per user who comes online or goes offline
+    OnlineStatus,
+    /// /ws: a chat room with an event per join and leave
     Chat,
-    /// Bare WebSocket at any path: nothing is said but heartbeats
+    /// Bare WebSocket at any path: heartbeats only
     Floor,
 }
 
-/// What a client is told about its room.
+/// What a client observes in its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Observe {
-    /// Join without looking
+    /// Nothing
     None,
-    /// Numbers only
+    /// The number of members
     Count,
-    /// Everybody
+    /// The members
     Members,
 }
 
-/// What a client is in its room once it is in.
+/// What a client does after it has connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Present, and told this much.
+    /// Joins its room.
     Member(Observe),
-    /// Told everything, and not present.
-    Onlooker,
-    /// Connected, and in no room yet.
-    Visitor,
+    /// Observes the members of its room without joining it.
+    Observer,
+    /// Enters no room.
+    NoRoom,
 }
 
-/// A dialect with the choices of one run.
+/// A protocol with the settings of one run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Dialect {
-    pub(crate) protocol: Protocol,
+pub(crate) struct ClientProtocol {
+    pub(crate) kind: Protocol,
     pub(crate) rooms: u32,
     pub(crate) first_user: u32,
 }
 
-/// What a client does on its way in.
+/// How a client that is not ready yet reacts to a message.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Step {
-    /// A finished frame.
+pub(crate) struct Reaction {
+    /// A complete frame.
     pub(crate) send: Option<Vec<u8>>,
-    /// The client is in.
-    pub(crate) joined: bool,
+    /// The client has reached its role.
+    pub(crate) is_ready: bool,
 }
 
 impl Protocol {
@@ -76,29 +75,29 @@ impl Protocol {
         match self {
             Self::Native => "native",
             Self::OnlineUsers => "online-users",
-            Self::Status => "status",
+            Self::OnlineStatus => "online-status",
             Self::Chat => "chat",
             Self::Floor => "floor",
         }
     }
 
-    /// Whether to be connected is to be present: then everybody is also told of everybody.
+    /// Whether a connected user is present. Then every client also receives the presence of every other.
     pub(crate) fn joins_by_connecting(self) -> bool {
-        matches!(self, Self::OnlineUsers | Self::Status | Self::Chat)
+        matches!(self, Self::OnlineUsers | Self::OnlineStatus | Self::Chat)
     }
 
-    /// Whether a user is gone as soon as its connection is closed.
+    /// Whether a user leaves as soon as its connection closes.
     pub(crate) fn leaves_by_closing(self) -> bool {
-        matches!(self, Self::Status | Self::Chat)
+        matches!(self, Self::OnlineStatus | Self::Chat)
     }
 }
 
-impl Dialect {
+impl ClientProtocol {
     pub(crate) fn user(&self, index: usize) -> String {
         format!("{USER_PREFIX}{:06}", self.first_user as usize + index)
     }
 
-    /// The index of the client with this name, if it is a name that `user` gives.
+    /// The inverse of `user`. `None`: the name does not belong to this generator.
     pub(crate) fn index_of(&self, user: &str) -> Option<usize> {
         let number: usize = user.strip_prefix(USER_PREFIX)?.parse().ok()?;
         number.checked_sub(self.first_user as usize)
@@ -112,81 +111,81 @@ impl Dialect {
         if self.rooms == 1 { "lobby".to_owned() } else { format!("room-{number:05}") }
     }
 
-    /// Names are plain ASCII, so nothing needs percent-encoding.
+    /// Names are plain ASCII, so they need no percent-encoding.
     pub(crate) fn path(&self, base_path: &str, index: usize, role: Role) -> String {
         let user = self.user(index);
-        match self.protocol {
+        match self.kind {
             Protocol::Native if role == Role::Member(Observe::Members) => {
                 format!("{base_path}/v1/connect?user={user}&room={}", self.room(index))
             }
             Protocol::Native => format!("{base_path}/v1/connect?user={user}"),
             Protocol::OnlineUsers => format!("{base_path}/ws/{user}"),
-            Protocol::Status => format!("{base_path}/ws-online-status?userId={user}"),
+            Protocol::OnlineStatus => format!("{base_path}/ws-online-status?userId={user}"),
             Protocol::Chat => format!("{base_path}/ws"),
             Protocol::Floor => format!("{base_path}/"),
         }
     }
 
-    pub(crate) fn on_open(&self, index: usize) -> Step {
-        Step {
-            send: (self.protocol == Protocol::Chat).then(|| self.enter_chat(index)),
-            joined: self.protocol == Protocol::Floor,
+    pub(crate) fn on_open(&self, index: usize) -> Reaction {
+        Reaction {
+            send: (self.kind == Protocol::Chat).then(|| self.join_chat(index)),
+            is_ready: self.kind == Protocol::Floor,
         }
     }
 
-    /// A chat tells nobody of a user who was there already, so the answer to a ping says that one is in.
-    fn enter_chat(&self, index: usize) -> Vec<u8> {
+    /// The join of a user who is present already is not broadcast, so the answer to a ping shows that the join is done.
+    fn join_chat(&self, index: usize) -> Vec<u8> {
         let join = json!({ "type": "join", "payload": { "user": self.user(index) } });
         [frame::masked(frame::TEXT, join.to_string().as_bytes()), self.heartbeat(true)].concat()
     }
 
-    /// What follows from a message while the client is not in yet.
-    pub(crate) fn on_message(&self, index: usize, role: Role, payload: &[u8]) -> Step {
+    /// The reaction to a message while the client is not ready.
+    pub(crate) fn on_message(&self, index: usize, role: Role, payload: &[u8]) -> Reaction {
         let kind = message_kind(payload).unwrap_or_default();
-        match (self.protocol, role, kind) {
-            (Protocol::Native, Role::Visitor, "welcome") => Step { send: None, joined: true },
+        match (self.kind, role, kind) {
+            (Protocol::Native, Role::NoRoom, "welcome") => Reaction { send: None, is_ready: true },
             (Protocol::Native, Role::Member(Observe::None), "welcome") => {
-                Step { send: Some(self.join(index)), joined: true }
+                Reaction { send: Some(self.join(index)), is_ready: true }
             }
             (Protocol::Native, Role::Member(Observe::Count), "welcome") => {
                 let join = self.room_message(index, &json!({ "type": "join", "detail": "count" }));
-                Step { send: Some(join), joined: false }
+                Reaction { send: Some(join), is_ready: false }
             }
-            (Protocol::Native, Role::Onlooker, "welcome") => {
-                Step { send: Some(self.room_message(index, &json!({ "type": "observe" }))), joined: false }
+            (Protocol::Native, Role::Observer, "welcome") => {
+                Reaction { send: Some(self.room_message(index, &json!({ "type": "observe" }))), is_ready: false }
             }
             (Protocol::Native, Role::Member(Observe::Count), "count")
-            | (Protocol::Native, Role::Member(Observe::Members) | Role::Onlooker, "snapshot")
+            | (Protocol::Native, Role::Member(Observe::Members) | Role::Observer, "snapshot")
             | (Protocol::OnlineUsers, _, "online_users")
-            | (Protocol::Status, _, "CONNECTION_ESTABLISHED")
-            | (Protocol::Chat, _, "pong") => Step { send: None, joined: true },
-            _ => Step::default(),
+            | (Protocol::OnlineStatus, _, "CONNECTION_ESTABLISHED")
+            | (Protocol::Chat, _, "pong") => Reaction { send: None, is_ready: true },
+            _ => Reaction::default(),
         }
     }
 
-    /// Become present in one's room without looking at it (native).
+    /// Joins the client's room without observing it (native).
     pub(crate) fn join(&self, index: usize) -> Vec<u8> {
         self.room_message(index, &json!({ "type": "join", "observe": false }))
     }
 
-    /// The same with a state.
+    /// Joins with a state (native).
     pub(crate) fn join_with(&self, index: usize, state: &serde_json::Value) -> Vec<u8> {
         self.room_message(index, &json!({ "type": "join", "observe": false, "state": state }))
     }
 
-    /// Replaces one's state (native).
+    /// Replaces the client's state (native).
     pub(crate) fn set_state(&self, index: usize, state: &serde_json::Value) -> Vec<u8> {
         self.room_message(index, &json!({ "type": "state", "state": state }))
     }
 
-    /// The opposite of `join`.
+    /// Leaves the client's room (native).
     pub(crate) fn leave(&self, index: usize) -> Vec<u8> {
         self.room_message(index, &json!({ "type": "leave" }))
     }
 
-    /// The finished heartbeat frame, the same for all clients.
+    /// The complete heartbeat frame, the same for all clients.
     pub(crate) fn heartbeat(&self, ask_ack: bool) -> Vec<u8> {
-        let text: &[u8] = match self.protocol {
+        let text: &[u8] = match self.kind {
             Protocol::Native if ask_ack => br#"{"type":"heartbeat","ack":true}"#,
             Protocol::Chat => br#"{"type":"ping"}"#,
             _ => b"heartbeat",
@@ -194,17 +193,17 @@ impl Dialect {
         frame::masked(frame::TEXT, text)
     }
 
-    /// Whether heartbeats are answered. The floor does it when it was told to.
+    /// Whether the server answers heartbeats. The floor does if it was started with --ack.
     pub(crate) fn answers(&self, ask_ack: bool) -> bool {
-        ask_ack || matches!(self.protocol, Protocol::OnlineUsers | Protocol::Chat)
+        ask_ack || matches!(self.kind, Protocol::OnlineUsers | Protocol::Chat)
     }
 
-    /// The kind of message in which they are.
+    /// The kind of message that answers a heartbeat.
     pub(crate) fn answer_kind(&self) -> &'static str {
-        if self.protocol == Protocol::Chat { "pong" } else { "heartbeat_ack" }
+        if self.kind == Protocol::Chat { "pong" } else { "heartbeat_ack" }
     }
 
-    /// A finished frame about the client's room.
+    /// A complete frame about the client's room.
     fn room_message(&self, index: usize, message: &serde_json::Value) -> Vec<u8> {
         let mut message = message.clone();
         message["room"] = self.room(index).into();
@@ -212,7 +211,7 @@ impl Dialect {
     }
 }
 
-/// The value of `type` when it is the first field, as it is in all dialects; does not parse the rest.
+/// The value of `type` if it is the first field, as it is in all protocols. The rest is not parsed.
 pub(crate) fn message_kind(payload: &[u8]) -> Option<&str> {
     let rest = after(payload, b"{")?;
     let rest = after(rest, br#""type""#)?;
@@ -230,67 +229,70 @@ fn after<'a>(bytes: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    const NATIVE: Dialect = Dialect { protocol: Protocol::Native, rooms: 1, first_user: 0 };
-    const UNSEEING: Role = Role::Member(Observe::None);
-    const SEEING: Role = Role::Member(Observe::Members);
+    const NATIVE: ClientProtocol = ClientProtocol { kind: Protocol::Native, rooms: 1, first_user: 0 };
+    const JOINS_ONLY: Role = Role::Member(Observe::None);
+    const OBSERVES: Role = Role::Member(Observe::Members);
 
     #[test]
-    fn paths() {
-        assert_eq!(NATIVE.path("", 7, UNSEEING), "/v1/connect?user=user-000007");
-        assert_eq!(NATIVE.path("/p", 7, SEEING), "/p/v1/connect?user=user-000007&room=lobby");
-        let online = Dialect { protocol: Protocol::OnlineUsers, first_user: 5000, ..NATIVE };
-        assert_eq!(online.path("", 7, UNSEEING), "/ws/user-005007");
-        let status = Dialect { protocol: Protocol::Status, ..NATIVE };
-        assert_eq!(status.path("", 7, SEEING), "/ws-online-status?userId=user-000007");
-        let rooms = Dialect { rooms: 3, ..NATIVE };
-        assert_eq!(rooms.path("", 7, SEEING), "/v1/connect?user=user-000007&room=room-00001");
+    fn paths_carry_the_user_and_the_room_to_join() {
+        assert_eq!(NATIVE.path("", 7, JOINS_ONLY), "/v1/connect?user=user-000007");
+        assert_eq!(NATIVE.path("/p", 7, OBSERVES), "/p/v1/connect?user=user-000007&room=lobby");
+        let online = ClientProtocol { kind: Protocol::OnlineUsers, first_user: 5000, ..NATIVE };
+        assert_eq!(online.path("", 7, JOINS_ONLY), "/ws/user-005007");
+        let status = ClientProtocol { kind: Protocol::OnlineStatus, ..NATIVE };
+        assert_eq!(status.path("", 7, OBSERVES), "/ws-online-status?userId=user-000007");
+        let rooms = ClientProtocol { rooms: 3, ..NATIVE };
+        assert_eq!(rooms.path("", 7, OBSERVES), "/v1/connect?user=user-000007&room=room-00001");
     }
 
     #[test]
-    fn names_lead_back_to_their_clients() {
-        let dialect = Dialect { first_user: 5000, ..NATIVE };
-        assert_eq!(dialect.index_of(&dialect.user(1_234_567)), Some(1_234_567));
-        assert_eq!(dialect.index_of("user-004999"), None, "another generator's");
-        assert_eq!(dialect.index_of("alice"), None);
+    fn a_user_name_leads_back_to_its_client() {
+        let protocol = ClientProtocol { first_user: 5000, ..NATIVE };
+        assert_eq!(protocol.index_of(&protocol.user(1_234_567)), Some(1_234_567));
+        assert_eq!(protocol.index_of("user-004999"), None, "the user of another generator");
+        assert_eq!(protocol.index_of("alice"), None);
     }
 
     #[test]
-    fn joining_without_looking_takes_a_welcome() {
-        assert_eq!(NATIVE.on_message(0, UNSEEING, br#"{"type":"diff","room":"lobby"}"#), Step::default());
-        let step = NATIVE.on_message(0, UNSEEING, br#"{"type":"welcome","user":"user-000000"}"#);
-        assert!(step.joined);
+    fn joining_without_observing_waits_for_the_welcome() {
+        assert_eq!(NATIVE.on_message(0, JOINS_ONLY, br#"{"type":"diff","room":"lobby"}"#), Reaction::default());
+        let step = NATIVE.on_message(0, JOINS_ONLY, br#"{"type":"welcome","user":"user-000000"}"#);
+        assert!(step.is_ready);
         let expected = frame::masked(frame::TEXT, br#"{"observe":false,"room":"lobby","type":"join"}"#);
         assert_eq!(step.send, Some(expected));
     }
 
     #[test]
-    fn those_who_look_are_in_when_they_see_the_room() {
-        assert!(NATIVE.on_message(0, SEEING, br#"{"type":"snapshot","seq":1}"#).joined);
-        assert!(NATIVE.on_message(0, Role::Onlooker, br#"{"type":"snapshot","seq":1}"#).joined);
-        assert!(!NATIVE.on_message(0, SEEING, br#"{"type":"welcome"}"#).joined);
-        assert!(NATIVE.on_message(0, Role::Member(Observe::Count), br#"{"type":"count","count":1}"#).joined);
-        let step = NATIVE.on_message(0, Role::Onlooker, br#"{"type":"welcome"}"#);
+    fn observing_clients_are_ready_with_their_first_snapshot_or_count() {
+        assert!(NATIVE.on_message(0, OBSERVES, br#"{"type":"snapshot","seq":1}"#).is_ready);
+        assert!(NATIVE.on_message(0, Role::Observer, br#"{"type":"snapshot","seq":1}"#).is_ready);
+        assert!(!NATIVE.on_message(0, OBSERVES, br#"{"type":"welcome"}"#).is_ready);
+        assert!(NATIVE.on_message(0, Role::Member(Observe::Count), br#"{"type":"count","count":1}"#).is_ready);
+        let step = NATIVE.on_message(0, Role::Observer, br#"{"type":"welcome"}"#);
         assert_eq!(step.send, Some(frame::masked(frame::TEXT, br#"{"room":"lobby","type":"observe"}"#)));
     }
 
     #[test]
-    fn visitors_go_no_further_than_the_door() {
-        assert_eq!(NATIVE.on_message(0, Role::Visitor, br#"{"type":"welcome"}"#), Step { send: None, joined: true });
+    fn clients_without_a_room_are_ready_with_the_welcome() {
+        assert_eq!(
+            NATIVE.on_message(0, Role::NoRoom, br#"{"type":"welcome"}"#),
+            Reaction { send: None, is_ready: true }
+        );
     }
 
     #[test]
-    fn in_a_chat_one_is_in_when_it_answers() {
-        let chat = Dialect { protocol: Protocol::Chat, ..NATIVE };
-        let join = frame::masked(frame::TEXT, br#"{"payload":{"user":"user-000003"},"type":"join"}"#);
+    fn chat_clients_are_ready_with_the_answer_to_their_ping() {
+        let chat = ClientProtocol { kind: Protocol::Chat, ..NATIVE };
+        let join_frame = frame::masked(frame::TEXT, br#"{"payload":{"user":"user-000003"},"type":"join"}"#);
         let ping = frame::masked(frame::TEXT, br#"{"type":"ping"}"#);
-        assert_eq!(chat.on_open(3), Step { send: Some([join, ping].concat()), joined: false });
-        let told = br#"{"type":"join","payload":{"user":"user-000003","ts":1.5}}"#;
-        assert!(!chat.on_message(3, SEEING, told).joined, "it may be the history");
-        assert!(chat.on_message(3, SEEING, br#"{"type":"pong","ts":1.5}"#).joined);
+        assert_eq!(chat.on_open(3), Reaction { send: Some([join_frame, ping].concat()), is_ready: false });
+        let join = br#"{"type":"join","payload":{"user":"user-000003","ts":1.5}}"#;
+        assert!(!chat.on_message(3, OBSERVES, join).is_ready, "it may come from the history");
+        assert!(chat.on_message(3, OBSERVES, br#"{"type":"pong","ts":1.5}"#).is_ready);
     }
 
     #[test]
-    fn kinds_are_found_with_and_without_spaces() {
+    fn the_kind_is_found_with_and_without_spaces() {
         for (payload, kind) in [
             (r#"{"type":"heartbeat_ack","ts":1}"#, Some("heartbeat_ack")),
             (r#" { "type" : "online_users", "users": ["a"]}"#, Some("online_users")),

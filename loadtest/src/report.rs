@@ -1,38 +1,35 @@
-//! What a run found: figures whose names carry their unit, percentiles, and what did not hold. As text for
-//! people and as JSON for `compare`, `sweep` and `merge`.
+//! The result of a run: figures whose names end in their unit, percentiles of latencies, and failed checks. Printed as
+//! text, written as JSON; `compare`, `sweep` and `merge` read the JSON.
 
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use crate::cli::OutputArgs;
 use crate::latency::Summary;
-use crate::page;
 
-/// See the module's description.
+/// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Report {
     scenario: &'static str,
-    /// To run it again.
+    /// The command that repeats the run.
     pub(crate) command: String,
     started: SystemTime,
     settings: Map<String, Value>,
     pub(crate) window: Duration,
     pub(crate) ended_early: bool,
-    /// Any of these makes the figures invalid.
+    /// Failed checks. Any of them makes the figures invalid.
     pub(crate) problems: Vec<String>,
-    /// What the reader must know to read the figures right.
+    /// What the reader must know to interpret the figures.
     pub(crate) notes: Vec<String>,
-    figures: Vec<Figure>,
+    figures: Vec<ReportFigure>,
     latencies: Vec<(&'static str, Summary)>,
-    /// Seconds since the start of the load, and a value whose unit the name carries.
+    /// (seconds since the start of the load, value); the name ends in the unit.
     series: Vec<(&'static str, Vec<[f64; 2]>)>,
 }
 
 #[derive(Debug)]
-struct Figure {
+struct ReportFigure {
     name: &'static str,
     value: f64,
     meaning: &'static str,
@@ -64,14 +61,14 @@ impl Report {
     }
 
     pub(crate) fn figure(&mut self, name: &'static str, value: f64, meaning: &'static str) {
-        self.figures.push(Figure { name, value, meaning });
+        self.figures.push(ReportFigure { name, value, meaning });
     }
 
     pub(crate) fn latency(&mut self, name: &'static str, summary: Summary) {
         self.latencies.push((name, summary));
     }
 
-    /// Something over time.
+    /// Records a value over time.
     pub(crate) fn series(&mut self, name: &'static str, points: Vec<[f64; 2]>) {
         self.series.push((name, points));
     }
@@ -106,7 +103,7 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let early = if self.ended_early { ", ended early" } else { "" };
         writeln!(formatter, "{}: window {:.1} s{early}", self.scenario, self.window.as_secs_f64())?;
-        for Figure { name, value, meaning } in &self.figures {
+        for ReportFigure { name, value, meaning } in &self.figures {
             writeln!(formatter, "  {name:<34} {:>14}  {meaning}", readable(*value))?;
         }
         for (name, summary) in &self.latencies {
@@ -126,7 +123,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A report from its JSON, for people: the figures' names say what they are.
+/// Formats the JSON of a report as text.
 pub(crate) fn text(report: &Value) -> String {
     let mut text = format!("{}\n", report["scenario"].as_str().unwrap_or_default());
     for (name, value) in report["figures"].as_object().into_iter().flatten() {
@@ -148,26 +145,13 @@ pub(crate) fn text(report: &Value) -> String {
     text
 }
 
-/// Writes a report, or a series of them, where it was asked for.
-pub(crate) fn save(report: &Value, output: &OutputArgs) -> Result<()> {
-    if let Some(file) = &output.json {
-        let mut text = serde_json::to_string_pretty(report).context("cannot encode the report")?;
-        text.push('\n');
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    if let Some(folder) = &output.report {
-        page::write(report, folder)?;
-    }
-    Ok(())
-}
-
-/// The command to run it again, without the place where the binary lies.
+/// The command that repeats this process, without the path of the binary.
 pub(crate) fn command_line() -> String {
     let words: Vec<String> = std::iter::once("loadtest".to_owned()).chain(std::env::args().skip(1)).collect();
     words.join(" ")
 }
 
-/// Whole numbers without decimals and with thousands apart, others with three.
+/// Whole and large numbers have thousands separators and no decimals; others have three decimals.
 pub(crate) fn readable(value: f64) -> String {
     if value.fract() != 0.0 && value.abs() < 1000.0 {
         return format!("{value:.3}");
@@ -188,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_readable() {
+    fn numbers_have_thousands_separators_or_three_decimals() {
         for (value, text) in [(0.0, "0"), (4.8765, "4.877"), (999.0, "999"), (50_000.0, "50,000"), (-1234.5, "-1,234")]
         {
             assert_eq!(readable(value), text);
@@ -196,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_makes_it_invalid_and_is_shown() {
+    fn a_problem_makes_the_report_invalid_and_is_printed() {
         let mut report = Report::new("heartbeat");
         report.figure("sent", 12.0, "heartbeats");
         assert_eq!(report.to_json()["valid"], true);

@@ -1,4 +1,4 @@
-//! `--url` → where to connect and what to say in the request. Only `ws://`: TLS would measure TLS.
+//! Parses and resolves `--url`. Only `ws://` is supported: with TLS, a run would mostly measure TLS.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -6,14 +6,14 @@ use anyhow::{Context, Result, bail};
 
 const DEFAULT_PORT: u16 = 80;
 
-/// A checked, resolved server address.
+/// A resolved server address.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// What the Host header says.
+    /// For the Host header.
     pub(crate) authority: String,
     /// The first address the name resolves to.
     pub(crate) address: SocketAddr,
-    /// Put before the dialect's path; empty or "/…" without a slash at the end.
+    /// Precedes the protocol's path. Empty, or "/…" without a trailing slash.
     pub(crate) base_path: String,
 }
 
@@ -35,10 +35,10 @@ fn split(url: &str) -> Result<(&str, &str)> {
         bail!("{url}: TLS is not supported; point --url at the plain ws:// port behind it");
     }
     let Some(rest) = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://")) else {
-        bail!("{url}: a URL like ws://127.0.0.1:8000 is needed");
+        bail!("{url}: expected a URL like ws://127.0.0.1:8000");
     };
     if rest.contains(['?', '#']) || rest.chars().any(|c| c.is_control() || c == ' ') {
-        bail!("{url}: give only ws://host:port and a path; the protocol adds its own query");
+        bail!("{url}: expected ws://host:port and a path only; the protocol adds its own query");
     }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if authority.is_empty() {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_urls_say_what_would_be_right() {
+    fn errors_say_what_a_url_must_look_like() {
         for (url, hint) in [
             ("wss://example.org", "TLS is not supported"),
             ("127.0.0.1:8000", "ws://127.0.0.1:8000"),

@@ -28,9 +28,6 @@ pub(crate) const IMPORTS: &[&str] = &[
     "src/presence/watchlist.rs → src/presence/registry.rs",
     "src/presence/remote.rs → src/presence/membership.rs",
     "src/presence/roster.rs → src/presence/room.rs",
-    "loadtest/src/engine.rs → loadtest/src/connection.rs",
-    "loadtest/src/page/many.rs → loadtest/src/report.rs",
-    "loadtest/src/page/one.rs → loadtest/src/report.rs",
 ];
 
 /// Files outside `src/protocol/` that name a protocol.
@@ -62,7 +59,6 @@ const WIDE_DOCUMENTS: &[&str] = &[
     "docs/presence-js.md",
     "docs/redis.md",
     "docs/testing.md",
-    "loadtest/README.md",
     "loadtest/peers/channels/README.md",
     "loadtest/peers/fastapi/README.md",
     "loadtest/peers/fastwebsockets/README.md",
@@ -73,7 +69,6 @@ const WIDE_DOCUMENTS: &[&str] = &[
 
 /// Files that refer to documents that are not in the project.
 const OLD_WORDS: &[&str] = &[
-    "loadtest/src/engine.rs",
     "src/connection/mod.rs",
     "src/protocol/mod.rs",
     "src/protocol/online_users.rs",

@@ -1,73 +1,75 @@
-//! Options of the scenarios in which people come and go before the eyes of others.
+//! Options of `churn` and `rooms`: members join and leave, observers watch.
 
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::{RunArgs, ServerArgs, UsageError};
+use super::clients::{RunArgs, ServerArgs};
+use super::usage::UsageError;
 use crate::protocol::Protocol;
 
-/// A shorter stay may fall within one tick of a server, which then rightly shows nothing.
+/// A server may settle a shorter stay within one tick and then announces nothing.
 pub(crate) const MIN_STAY: Duration = Duration::from_millis(200);
-/// The dialect takes closing for nothing: only heartbeats that stop end a presence there, so they must go on.
+/// In online-users presence ends only when heartbeats stop, so clients must send them.
 const ONLINE_USERS_HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// People who look, and people who come and go.
+/// Observers, and members who join and leave.
 #[derive(ClapArgs, Clone, Debug)]
 pub(crate) struct ChurnArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// Connections that look at a room, each with its own mirror of it
+    /// Number of connections that observe a room, each with its own mirror of the room
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) observers: u32,
-    /// Another node of the same cluster, at which observers are connected; with --pid the cost is that of all processes named,
-    /// without it that of the node at --url
+    /// Connect the observers to this other node of the same cluster. The measured cost is that of all processes in
+    /// --pid, or without --pid that of the node at --url
     #[arg(long, value_name = "URL")]
     pub(crate) observe_url: Option<String>,
-    /// Observers are present as well, as people in a room mostly are (native; with the others always)
+    /// Observers also join their room (native only; in the other protocols they always do)
     #[arg(long)]
     pub(crate) observers_join: bool,
-    /// Those who come and go: so many are present at any time, and as many are away
+    /// Number of joining and leaving users that are present at any time; as many more are absent
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) members: u32,
-    /// Joins a second, and as many leaves; each stay lasts members / rate seconds
+    /// Joins per second, and as many leaves; a stay lasts members / rate seconds
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
-    /// Rooms, to which observers and members are dealt in turn; one room is called "lobby" (native only)
+    /// Number of rooms, assigned to observers and members round-robin; a single room is called "lobby" (native only)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rooms: u32,
-    /// Each connection sends a heartbeat this often, 0s never [default: 5s for online-users, else never: pings are answered]
+    /// Interval of each connection's heartbeats; 0s: none [default: 5s for online-users, otherwise none because pings
+    /// are answered]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) heartbeat_every: Option<Duration>,
-    /// How long a server may take to show the last changes to everybody [default: 5s, online-users 20s]
+    /// How long to wait for the last changes to reach all observers [default: 5s; online-users: 20s]
     #[arg(long, value_parser = humantime::parse_duration)]
-    pub(crate) patience: Option<Duration>,
+    pub(crate) settle_timeout: Option<Duration>,
 }
 
-/// The same people, but in many rooms and, as in most rooms, present while they look.
+/// The same load spread over many rooms, with observers that are members, as users of most applications are.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct RoomsArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// Rooms, to which observers and members are dealt in turn
+    /// Number of rooms, assigned to observers and members round-robin
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rooms: u32,
-    /// Connections that are present in a room and look at it, each with its own mirror of it
+    /// Number of connections that join and observe a room, each with its own mirror of the room
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) observers: u32,
-    /// Those who come and go: so many are present at any time, and as many are away
+    /// Number of joining and leaving users that are present at any time; as many more are absent
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) members: u32,
-    /// Joins a second over all rooms, and as many leaves; each stay lasts members / rate seconds
+    /// Joins per second in all rooms together, and as many leaves; a stay lasts members / rate seconds
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
-    /// How long a server may take to show the last changes to everybody
+    /// How long to wait for the last changes to reach all observers
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) patience: Duration,
+    pub(crate) settle_timeout: Duration,
 }
 
 impl RoomsArgs {
@@ -82,18 +84,18 @@ impl RoomsArgs {
             rate: self.rate,
             rooms: self.rooms,
             heartbeat_every: None,
-            patience: Some(self.patience),
+            settle_timeout: Some(self.settle_timeout),
         }
     }
 }
 
 impl ChurnArgs {
-    /// All connections: those who are away have theirs too.
+    /// All connections. Absent users are connected too.
     pub(crate) fn connections(&self) -> usize {
         self.observers as usize + 2 * self.members as usize
     }
 
-    /// `None` if none are sent.
+    /// `None`: no heartbeats.
     pub(crate) fn heartbeat_interval(&self) -> Option<Duration> {
         let by_protocol = match self.server.protocol {
             Protocol::OnlineUsers => ONLINE_USERS_HEARTBEAT,
@@ -102,17 +104,17 @@ impl ChurnArgs {
         Some(self.heartbeat_every.unwrap_or(by_protocol)).filter(|interval| !interval.is_zero())
     }
 
-    /// In online-users the last leave is seen when its lease has ended.
-    pub(crate) fn patience(&self) -> Duration {
+    /// In online-users the last leave becomes visible only when its lease ends.
+    pub(crate) fn settle_timeout(&self) -> Duration {
         let seconds = if self.server.protocol == Protocol::OnlineUsers { 20 } else { 5 };
-        self.patience.unwrap_or(Duration::from_secs(seconds))
+        self.settle_timeout.unwrap_or(Duration::from_secs(seconds))
     }
 
-    /// Checks what one option says against another.
+    /// Checks options against each other.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
         let protocol = self.server.protocol;
         if protocol == Protocol::Floor {
-            return Err(UsageError("--protocol floor knows no presence: nobody would be seen".to_owned()));
+            return Err(UsageError("--protocol floor has no presence: observers would receive nothing".to_owned()));
         }
         self.server.check_rooms(self.rooms)?;
         for (option, count) in [("--observers", self.observers), ("--members", self.members)] {
@@ -123,12 +125,13 @@ impl ChurnArgs {
                 )));
             }
         }
-        // Joins and leaves are at random moments of their intervals, so a stay may be one interval shorter than on average.
+        // Joins and leaves happen at random moments of their intervals, so a stay may be one interval shorter than the
+        // mean.
         let shortest = Duration::from_secs_f64(f64::from(self.members - 1) / f64::from(self.rate));
         if shortest < MIN_STAY {
             return Err(UsageError(format!(
-                "--members {} at --rate {} may stay for {shortest:.1?} only, less than {MIN_STAY:?}: who comes and goes \
-                 within a tick is rightly never shown. Take more members or a lower rate",
+                "with --members {} and --rate {} the shortest stay is {shortest:.1?}; the limit is {MIN_STAY:?}, \
+                 because a server may not announce a stay within one tick. Use more members or a lower rate",
                 self.members, self.rate
             )));
         }
@@ -140,25 +143,26 @@ impl ChurnArgs {
 mod tests {
     use clap::Parser;
 
-    use super::super::{Args, Scenario};
     use super::*;
 
+    #[derive(Parser)]
+    struct ChurnCommand {
+        #[command(flatten)]
+        churn: ChurnArgs,
+    }
+
     fn churn(line: &str) -> ChurnArgs {
-        let words = ["loadtest", "churn"].into_iter().chain(line.split_whitespace());
-        match Args::try_parse_from(words).expect("parses").scenario {
-            Scenario::Churn(args) => args,
-            other => panic!("not churn: {other:?}"),
-        }
+        ChurnCommand::try_parse_from(["churn"].into_iter().chain(line.split_whitespace())).expect("parses").churn
     }
 
     #[test]
-    fn relations_are_checked_with_the_reason() {
+    fn contradicting_options_are_rejected_with_the_reason() {
         assert!(churn("").check().is_ok());
         for (line, words) in [
-            ("--members 10 --rate 50", "stay for 180.0ms"),
+            ("--members 10 --rate 50", "the shortest stay is 180.0ms"),
             ("--rooms 2000", "more than --observers 1000"),
             ("--rooms 200", "more than --members 100"),
-            ("--protocol floor", "knows no presence"),
+            ("--protocol floor", "has no presence"),
             ("--protocol online-users --rooms 2", "has no rooms"),
         ] {
             let message = churn(line).check().unwrap_err().to_string();
@@ -167,11 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn online_users_need_heartbeats_and_patience() {
+    fn online_users_get_heartbeats_and_a_longer_settle_timeout() {
         assert_eq!(churn("").heartbeat_interval(), None);
         assert_eq!(churn("--heartbeat-every 2s").heartbeat_interval(), Some(Duration::from_secs(2)));
         let online_users = churn("--protocol online-users");
         assert_eq!(online_users.heartbeat_interval(), Some(ONLINE_USERS_HEARTBEAT));
-        assert!(online_users.patience() > churn("").patience());
+        assert!(online_users.settle_timeout() > churn("").settle_timeout());
     }
 }

@@ -1,21 +1,22 @@
-//! The command line as typed. What needs the machine to be judged (fd limit, addresses) is checked in
-//! `limits` and `target`; relations between options are checked by `check` before anything is opened.
+//! The command line as typed. `check` compares options with each other before anything is opened; `limits` and `target`
+//! check what depends on the machine (limit of file descriptors, addresses).
 
 mod churn;
-mod crowd;
+mod clients;
 mod series;
 mod soak;
+mod usage;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub(crate) use churn::{ChurnArgs, MIN_STAY, RoomsArgs};
-pub(crate) use crowd::{CrowdArgs, OutputArgs, RunArgs, ServerArgs};
-pub(crate) use series::{CompareArgs, ManyArgs, MergeArgs, Over, Peer, SweepArgs};
+pub(crate) use clients::{ClientArgs, OutputArgs, RunArgs, ServerArgs};
+pub(crate) use series::{CompareArgs, MergeArgs, OptionValues, SeriesArgs, ServerSpec, SweepArgs};
 pub(crate) use soak::SoakArgs;
+pub(crate) use usage::UsageError;
 
 use crate::protocol::Protocol;
 
@@ -28,7 +29,7 @@ Examples:
 const FLOOR_EXAMPLES: &str = "\
 Examples:
   loadtest floor                                  read, unmask, count
-  loadtest floor --tick 100ms --bytes 200         and send 200 bytes to everybody each 100 ms";
+  loadtest floor --tick 100ms --bytes 200         also send 200 bytes to every connection each 100 ms";
 
 const IDLE_EXAMPLE: &str = "\
 Example:
@@ -70,7 +71,7 @@ Examples:
   loadtest merge a.json b.json --json both.json
   loadtest merge run.json --report page";
 
-/// Load generator and measuring instrument for presence servers
+/// Load generator and benchmark for presence servers
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -80,45 +81,46 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Scenario {
-    /// Run the bare epoll server: handshake, read, unmask, count. Everything else is measured against it
+    /// Run the floor: a bare epoll server that accepts, reads, unmasks and counts. Servers are compared with it
     #[command(after_help = FLOOR_EXAMPLES)]
     Floor(FloorArgs),
-    /// N connections joined, silent but alive: memory and CPU per connection
+    /// N idle connections, each present in a room: memory and CPU time per connection
     #[command(after_help = IDLE_EXAMPLE)]
     Idle(IdleArgs),
-    /// N connections, R heartbeats a second on an open-loop schedule: CPU per heartbeat, ack round trips
+    /// N connections and R heartbeats per second on an open-loop schedule: CPU time per heartbeat, round trips of acks
     #[command(after_help = HEARTBEAT_EXAMPLE)]
     Heartbeat(HeartbeatArgs),
-    /// J joins and leaves a second in a room with O observers: join → seen latency, cost and bytes per delivery
+    /// J joins and leaves per second in a room with O observers: latency join → seen, CPU time and bytes per delivery
     #[command(after_help = CHURN_EXAMPLES)]
     Churn(ChurnArgs),
     /// The same with users spread over many rooms
     #[command(after_help = ROOMS_EXAMPLE)]
     Rooms(RoomsArgs),
-    /// N connections drop at once and come back: handshakes a second, time until all are in, errors, CPU per connection
+    /// N connections are reset at once and reconnect: handshakes per second, time until all have rejoined, CPU time per
+    /// connection
     #[command(after_help = STORM_EXAMPLE)]
     Storm(StormArgs),
-    /// Mixed work for a long time: memory over time, drops that nobody may notice, ghosts
+    /// A mixed load for a long time: memory over time, users that are wrongly shown or missing
     #[command(after_help = SOAK_EXAMPLE)]
     Soak(SoakArgs),
-    /// One of the scenarios over a list of sizes: cost against size
+    /// Run a scenario with a list of sizes: cost by size
     #[command(after_help = SWEEP_EXAMPLE)]
     Sweep(SweepArgs),
-    /// One of the scenarios against several servers in turn, A B A B …: medians and ratios. It starts no server
+    /// Run a scenario against several running servers in turn, A B A B …: medians and ratios
     #[command(after_help = COMPARE_EXAMPLE)]
     Compare(CompareArgs),
-    /// Reports of several generators that loaded one server at the same time, as one; series, as one; or one as a page
+    /// Merge reports of generators that loaded one server at the same time, or join series; or write a report as a page
     #[command(after_help = MERGE_EXAMPLE)]
     Merge(MergeArgs),
 }
 
 impl Scenario {
-    /// Whether it makes one run and one report.
-    pub(crate) fn makes_one_run(&self) -> bool {
+    /// Whether it produces one run with one report.
+    pub(crate) fn is_single_run(&self) -> bool {
         !matches!(self, Self::Floor(_) | Self::Sweep(_) | Self::Compare(_) | Self::Merge(_))
     }
 
-    /// Where the result goes; `None` for the floor.
+    /// Where the report goes; `None` for the floor.
     pub(crate) fn output(&self) -> Option<&OutputArgs> {
         match self {
             Self::Floor(_) => None,
@@ -128,8 +130,8 @@ impl Scenario {
             Self::Rooms(args) => Some(&args.run.output),
             Self::Storm(args) => Some(&args.output),
             Self::Soak(args) => Some(&args.output),
-            Self::Sweep(args) => Some(&args.many.output),
-            Self::Compare(args) => Some(&args.many.output),
+            Self::Sweep(args) => Some(&args.series.output),
+            Self::Compare(args) => Some(&args.series.output),
             Self::Merge(args) => Some(&args.output),
         }
     }
@@ -137,19 +139,19 @@ impl Scenario {
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct FloorArgs {
-    /// Address to listen on; port 0 takes a free one and prints it
+    /// Address to listen on; port 0 chooses a free port, which is printed
     #[arg(long, default_value = "127.0.0.1:9000")]
     pub(crate) listen: SocketAddr,
-    /// Send a frame to every connection this often
+    /// Interval at which a frame is sent to every connection
     #[arg(long, value_parser = humantime::parse_duration, requires = "bytes")]
     pub(crate) tick: Option<Duration>,
-    /// Payload of that frame
+    /// Payload length of that frame
     #[arg(long, requires = "tick", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) bytes: Option<u16>,
     /// Answer every heartbeat with {"type":"heartbeat_ack"}
     #[arg(long)]
     pub(crate) ack: bool,
-    /// Stop after this time, else on Ctrl-C
+    /// Stop after this time [default: on Ctrl-C]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,
 }
@@ -157,7 +159,7 @@ pub(crate) struct FloorArgs {
 #[derive(ClapArgs, Debug)]
 pub(crate) struct IdleArgs {
     #[command(flatten)]
-    pub(crate) crowd: CrowdArgs,
+    pub(crate) clients: ClientArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
@@ -165,34 +167,35 @@ pub(crate) struct IdleArgs {
 #[derive(ClapArgs, Debug)]
 pub(crate) struct HeartbeatArgs {
     #[command(flatten)]
-    pub(crate) crowd: CrowdArgs,
+    pub(crate) clients: ClientArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// Heartbeats a second, over all connections
+    /// Heartbeats per second of all connections together
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub(crate) rate: u64,
-    /// Ask for an answer to each heartbeat and record its round trip from the planned time (online-users always answers)
+    /// Request an ack for each heartbeat and record the round trip from the planned time (online-users and chat always
+    /// answer)
     #[arg(long)]
     pub(crate) ack: bool,
-    /// Plan heartbeats in bursts on this grid; 0s spaces them evenly
+    /// Send the heartbeats of this interval in one burst; 0s spaces them evenly
     #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
-    pub(crate) slot: Duration,
+    pub(crate) burst_interval: Duration,
 }
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct StormArgs {
     #[command(flatten)]
-    pub(crate) crowd: CrowdArgs,
-    /// How often all drop and come back
+    pub(crate) clients: ClientArgs,
+    /// Number of storms
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
-    /// They come back at random moments of this time; 0s: all at once
+    /// Clients reconnect at random moments of this time; 0s: all at once
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) spread: Duration,
-    /// After each round, so that the server can settle
+    /// Pause after each round, so that the server can settle
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) pause: Duration,
-    /// A round that takes longer is given up
+    /// The run fails if a round takes longer
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) deadline: Duration,
     #[command(flatten)]
@@ -200,28 +203,16 @@ pub(crate) struct StormArgs {
 }
 
 impl HeartbeatArgs {
-    /// Checks what one option says against another.
+    /// Checks options against each other.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
-        if self.crowd.server.protocol == Protocol::Status {
+        if self.clients.server.protocol == Protocol::OnlineStatus {
             return Err(UsageError(
-                "--protocol status has no heartbeats: its server pings. Try idle or churn".to_owned(),
+                "--protocol online-status has no heartbeats: the server pings. Use idle or churn".to_owned(),
             ));
         }
-        self.crowd.check()
+        self.clients.check()
     }
 }
-
-/// The command line was understood and makes no sense; nothing was opened.
-#[derive(Debug)]
-pub(crate) struct UsageError(pub(crate) String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
 
 #[cfg(test)]
 mod tests {
@@ -236,27 +227,27 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_well_formed() {
+    fn the_command_line_definition_is_valid() {
         use clap::CommandFactory;
         Args::command().debug_assert();
     }
 
     #[test]
-    fn relations_are_checked_with_the_reason() {
-        assert!(heartbeat("--connections 10 --rooms 10").crowd.check().is_ok());
-        let message = heartbeat("--connections 10 --rooms 11").crowd.check().unwrap_err().to_string();
+    fn contradicting_options_are_rejected_with_the_reason() {
+        assert!(heartbeat("--connections 10 --rooms 10").clients.check().is_ok());
+        let message = heartbeat("--connections 10 --rooms 11").clients.check().unwrap_err().to_string();
         assert!(message.contains("more than --connections"), "{message}");
-        assert!(heartbeat("--protocol floor --rooms 2").crowd.check().is_err());
-        assert!(heartbeat("--protocol online-users --observe count").crowd.check().is_err());
-        let message = heartbeat("--protocol status").check().unwrap_err().to_string();
-        assert!(message.contains("its server pings"), "{message}");
+        assert!(heartbeat("--protocol floor --rooms 2").clients.check().is_err());
+        assert!(heartbeat("--protocol online-users --observe count").clients.check().is_err());
+        let message = heartbeat("--protocol online-status").check().unwrap_err().to_string();
+        assert!(message.contains("the server pings"), "{message}");
     }
 
     #[test]
-    fn lists_take_commas() {
-        let args = heartbeat("--pid 1,2 --source 127.0.0.2,127.0.0.3 --slot 0s");
-        assert_eq!(args.crowd.server.pid, [1, 2]);
-        assert_eq!(args.crowd.server.source.len(), 2);
-        assert_eq!(args.slot, Duration::ZERO);
+    fn lists_are_separated_by_commas() {
+        let args = heartbeat("--pid 1,2 --source 127.0.0.2,127.0.0.3 --burst-interval 0s");
+        assert_eq!(args.clients.server.pid, [1, 2]);
+        assert_eq!(args.clients.server.source.len(), 2);
+        assert_eq!(args.burst_interval, Duration::ZERO);
     }
 }

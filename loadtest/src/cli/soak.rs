@@ -4,56 +4,59 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::{ChurnArgs, OutputArgs, RunArgs, ServerArgs, UsageError};
+use super::churn::ChurnArgs;
+use super::clients::{OutputArgs, RunArgs, ServerArgs};
+use super::usage::UsageError;
 use crate::protocol::Protocol;
 
-/// All kinds of people at once, for long.
+/// Churn, state changes and lost connections at once, for a long time.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct SoakArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
-    /// How long all of it goes on
+    /// Length of the measured window
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
-    /// The same load before, not measured
+    /// Time under the same load before the window; not measured
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) warm_up: Duration,
-    /// Rooms, to which all are dealt in turn
+    /// Number of rooms, assigned to all users round-robin
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rooms: u32,
-    /// Connections that are present in a room and look at it, each with its own mirror of it
+    /// Number of connections that join and observe a room, each with its own mirror of the room
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) observers: u32,
-    /// Those who come and go: so many are present at any time, and as many are away
+    /// Number of joining and leaving users that are present at any time; as many more are absent
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) members: u32,
-    /// Joins a second over all rooms, and as many leaves
+    /// Joins per second in all rooms together, and as many leaves
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
-    /// Those who are always present: they change their state, are cut off and come back
+    /// Number of members who never leave; they change their state, lose their connection and reconnect
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) residents: u32,
-    /// State changes a second
+    pub(crate) permanent_members: u32,
+    /// State changes of permanent members per second
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) states: u32,
-    /// Residents that are cut off a second; each is back a second later, which nobody may notice
+    pub(crate) state_changes: u32,
+    /// Connections of permanent members that are reset per second; each client reconnects a second later, and no
+    /// observer may see it
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) drops: u32,
-    /// Each connection sends a heartbeat this often
+    pub(crate) resets: u32,
+    /// Interval of each connection's heartbeats
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) heartbeat_every: Duration,
-    /// How often the server's memory is looked at
+    /// Interval at which the server's memory is sampled
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub(crate) sample_every: Duration,
-    /// How long a server may take to show the last changes to everybody
+    /// How long to wait for the last changes to reach all observers
     #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
-    pub(crate) patience: Duration,
+    pub(crate) settle_timeout: Duration,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
 impl SoakArgs {
-    /// The part that is a churn.
+    /// The churn that the soak includes.
     pub(crate) fn churn(&self) -> ChurnArgs {
         ChurnArgs {
             server: self.server.clone(),
@@ -65,14 +68,14 @@ impl SoakArgs {
             rate: self.rate,
             rooms: self.rooms,
             heartbeat_every: Some(self.heartbeat_every),
-            patience: Some(self.patience),
+            settle_timeout: Some(self.settle_timeout),
         }
     }
 
-    /// Checks what one option says against another.
+    /// Checks options against each other.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
         if self.server.protocol != Protocol::Native {
-            return Err(UsageError("soak needs --protocol native: the others have no states".to_owned()));
+            return Err(UsageError("soak needs --protocol native: the other protocols have no states".to_owned()));
         }
         if self.sample_every.is_zero() {
             return Err(UsageError("--sample-every must be more than 0s".to_owned()));

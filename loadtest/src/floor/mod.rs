@@ -1,11 +1,12 @@
-//! The floor: what any server on epoll must pay for a WebSocket heartbeat, and nothing else. One thread:
-//! accept, answer the handshake, `read`, unmask, compare, count. With `--tick` and `--bytes` also a plain
-//! `send` loop to all.
+//! The floor: the least work that any epoll server must do for a WebSocket heartbeat. One thread accepts, answers the
+//! handshake, reads, unmasks, compares and counts. With `--tick` and `--bytes` it also sends a frame to every
+//! connection.
 //!
-//! It is no presence server: no users, no rooms, no timeouts, no pings, no fragments, no outbox. What it
-//! leaves out is what the others are measured for.
+//! It is not a presence server: no users, rooms, timeouts, pings, fragments or outbox. The ratio of a server's cost to
+//! the floor's shows what these features cost.
 
-mod socket;
+mod counters;
+mod floor_socket;
 
 use std::io::{self, ErrorKind, Write as _};
 use std::time::{Duration, Instant};
@@ -13,57 +14,36 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
+use wire::frame;
 
 use crate::cli::FloorArgs;
 use crate::interrupt::Interrupt;
-use crate::{frame, limits};
-use socket::{Finished, Socket};
+use crate::limits;
+use counters::FloorCounters;
+use floor_socket::{BUFFER_BYTES, Finished, FloorSocket};
 
 const LISTENER: Token = Token(usize::MAX);
 const EVENTS_PER_TURN: usize = 1024;
-/// Many heartbeats; a client that sends more at once is read twice.
-const BUFFER_BYTES: usize = 16 * 1024;
-/// An fd limit may be absurdly high; beyond this the table grows as it must.
+/// The limit of file descriptors may be absurdly high; beyond this many sockets the table grows on demand.
 const MAX_RESERVED: usize = 1 << 20;
-/// How often Ctrl-C and `--duration` are looked at while nothing happens.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// All the state there is besides the sockets.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Upgraded and not closed.
-    pub(crate) connections: u64,
-    pub(crate) heartbeats: u64,
-    /// Frames of the tick that were sent.
-    pub(crate) deliveries: u64,
-    /// Frames of the tick that a full socket did not take.
-    pub(crate) skipped: u64,
-}
-
-impl Counters {
-    pub(crate) fn json(&self) -> String {
-        let Self { connections, heartbeats, deliveries, skipped } = self;
-        format!(
-            r#"{{"connections":{connections},"heartbeats":{heartbeats},"deliveries":{deliveries},"skipped":{skipped}}}"#
-        )
-    }
-}
+/// How often Ctrl-C and `--duration` are checked while nothing happens.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 struct Floor {
     poll: Poll,
     listener: TcpListener,
     /// By token.
-    sockets: Vec<Option<Socket>>,
-    /// Tokens to use again.
+    sockets: Vec<Option<FloorSocket>>,
+    /// Tokens that are free again.
     free: Vec<usize>,
-    counters: Counters,
+    counters: FloorCounters,
     ack: bool,
 }
 
-/// Serves until `--duration` is over or Ctrl-C; prints the counters.
+/// Serves until `--duration` is over or Ctrl-C, then prints the counters.
 pub(crate) fn run(args: &FloorArgs, interrupt: &Interrupt) -> Result<()> {
-    let most = limits::raise_descriptors()?;
-    let mut floor = Floor::bind(args, most)?;
+    let capacity = limits::raise_descriptors()?;
+    let mut floor = Floor::bind(args, capacity)?;
     let mut stdout = io::stdout();
     writeln!(stdout, "floor listening on ws://{}", floor.listener.local_addr()?)?;
     stdout.flush()?;
@@ -72,18 +52,21 @@ pub(crate) fn run(args: &FloorArgs, interrupt: &Interrupt) -> Result<()> {
 }
 
 impl Floor {
-    /// Reserves slots for as many sockets as there can be: what is not used costs no memory, and growing would.
-    fn bind(args: &FloorArgs, most: u64) -> Result<Self> {
+    /// Reserves a slot for every possible socket: unused slots cost no memory, and growing the table later would cost
+    /// time.
+    fn bind(args: &FloorArgs, capacity: u64) -> Result<Self> {
         let mut listener =
             TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
-        let poll = Poll::new().context("cannot make an epoll instance")?;
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE).context("cannot watch the listener")?;
+        let poll = Poll::new().context("cannot create an epoll instance")?;
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)
+            .context("cannot register the listener with epoll")?;
         Ok(Self {
             poll,
             listener,
-            sockets: Vec::with_capacity(usize::try_from(most)?.min(MAX_RESERVED)),
+            sockets: Vec::with_capacity(usize::try_from(capacity)?.min(MAX_RESERVED)),
             free: Vec::new(),
-            counters: Counters::default(),
+            counters: FloorCounters::default(),
             ack: args.ack,
         })
     }
@@ -95,9 +78,9 @@ impl Floor {
         let mut next_tick = started.checked_add(tick);
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut buffer = vec![0; BUFFER_BYTES];
-        while !interrupt.is_asked() && args.duration.is_none_or(|duration| started.elapsed() < duration) {
-            let to_tick = next_tick.map_or(LOOK_EVERY, |at| at.saturating_duration_since(Instant::now()));
-            match self.poll.poll(&mut events, Some(to_tick.min(LOOK_EVERY))) {
+        while !interrupt.is_requested() && args.duration.is_none_or(|duration| started.elapsed() < duration) {
+            let to_tick = next_tick.map_or(POLL_INTERVAL, |at| at.saturating_duration_since(Instant::now()));
+            match self.poll.poll(&mut events, Some(to_tick.min(POLL_INTERVAL))) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => {
                     return Err(error).context("epoll failed");
                 }
@@ -127,7 +110,7 @@ impl Floor {
                     if index == self.sockets.len() {
                         self.sockets.push(None);
                     }
-                    self.sockets[index] = Some(Socket::new(stream));
+                    self.sockets[index] = Some(FloorSocket::new(stream));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
@@ -137,11 +120,11 @@ impl Floor {
     }
 
     #[inline]
-    fn read(&mut self, index: usize, to_the_end: bool, buffer: &mut [u8]) {
+    fn read(&mut self, index: usize, reads_to_end: bool, buffer: &mut [u8]) {
         let Some(socket) = &mut self.sockets[index] else {
             return;
         };
-        if let Err(Finished) = socket.read(to_the_end, buffer, self.ack, &mut self.counters) {
+        if let Err(Finished) = socket.read(reads_to_end, buffer, self.ack, &mut self.counters) {
             self.counters.connections -= u64::from(socket.is_open());
             self.sockets[index] = None;
             self.free.push(index);

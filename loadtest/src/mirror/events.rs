@@ -1,132 +1,155 @@
-//! The mirrors of those who are told single events, one message for each who comes or goes (status, chat). Each event is
-//! read anew for each observer: nobody is told the same stream as the next, for a status server leaves out oneself.
+//! Mirrors for the online-status and chat protocols: one message per user who comes or goes. Each event is parsed for
+//! each observer, because observers do not receive the same messages: a server of online-status does not tell users
+//! about themselves.
 
-use super::arrivals::{Arrivals, UNPLANNED};
-use super::members::Members;
-use super::wire::{event, is_event};
-use super::{Complaints, Seen, Truth};
+use wire::room::{Members, difference};
+
+use super::delivery::Delivery;
+use super::join_times::{JoinTimes, UNPLANNED};
+use super::messages::{event, is_event};
+use super::room_state::{RoomState, filtered, members_of};
 use crate::connection::Message;
-use crate::protocol::{Dialect, Protocol, message_kind};
+use crate::error_log::ErrorLog;
+use crate::protocol::{ClientProtocol, Protocol, message_kind};
 
 #[derive(Debug)]
 pub(crate) struct Events {
-    dialect: Dialect,
-    /// By observer, then by client number. Others' users are none of our business.
-    known: Vec<Vec<Known>>,
-    pub(crate) complaints: Complaints,
-    /// Client numbers below are in at the start.
-    insiders: usize,
-    /// All are in, and the plan has begun.
-    pub(crate) playing: bool,
-    /// Planned joins, once for each observer that was told.
+    protocol: ClientProtocol,
+    /// By observer, then by client index. Users of other generators are ignored.
+    known: Vec<Vec<KnownStatus>>,
+    pub(crate) errors: ErrorLog,
+    /// Clients with a lower index are present from the start.
+    initial_members: usize,
+    /// All clients are ready, and the load has started.
+    pub(crate) has_started: bool,
+    /// Planned joins that were received, counted per observer.
     pub(crate) joins_seen: u64,
-    /// Events that told what was known. They change nothing, and a server may owe them to two that came at once.
+    /// Events that repeated what the observer knew. They are harmless; a server may send them when two users come at
+    /// once.
     pub(crate) repeated: u64,
 }
 
-/// What an observer was told last of somebody.
+/// The last event that an observer received about a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Known {
+enum KnownStatus {
     #[default]
-    Nothing,
+    Unknown,
     Online,
     Offline,
 }
 
 impl Events {
-    /// Client numbers below `insiders` are in at the start; of these the observers, who come first, never leave.
-    pub(crate) fn new(dialect: Dialect, observers: usize, insiders: usize) -> Self {
-        let known = vec![Vec::new(); observers];
-        Self { dialect, insiders, playing: false, known, complaints: Complaints::default(), repeated: 0, joins_seen: 0 }
+    /// Clients with an index below `initial_members` are present from the start. The observers among them, which have
+    /// the lowest indexes, never leave.
+    pub(crate) fn new(protocol: ClientProtocol, observers: usize, initial_members: usize) -> Self {
+        Self {
+            protocol,
+            known: vec![Vec::new(); observers],
+            errors: ErrorLog::default(),
+            initial_members,
+            has_started: false,
+            joins_seen: 0,
+            repeated: 0,
+        }
     }
 
-    /// What an observer has read. Returns what it saw, if that was an event.
-    pub(crate) fn take(
+    /// Handles a message that an observer received. `None`: it is not an event.
+    pub(crate) fn apply(
         &mut self,
         observer: usize,
         message: &Message<'_>,
-        arrivals: &mut Arrivals,
+        join_times: &mut JoinTimes,
         now_ns: u64,
-    ) -> Option<Seen> {
+    ) -> Option<Delivery> {
         if !is_event(message_kind(message.payload)?) {
             return None;
         }
         let event = match event(message.payload, message.is_whole) {
             Ok(event) => event,
-            Err(complaint) => {
-                self.complain(observer, &complaint);
-                return Some(Seen { changes: 0 });
+            Err(error) => {
+                self.add_error(observer, &error);
+                return Some(Delivery { changes: 0 });
             }
         };
-        if let Some(number) = self.dialect.index_of(&event.user) {
-            if event.came {
-                let planned_ns = arrivals.told(Some(number));
-                arrivals.read(&[planned_ns], now_ns);
+        if let Some(client) = self.protocol.index_of(&event.user) {
+            if event.is_online {
+                let planned_ns = join_times.announced(Some(client));
+                join_times.record(&[planned_ns], now_ns);
                 self.joins_seen += u64::from(planned_ns != UNPLANNED);
             }
-            let now = if event.came { Known::Online } else { Known::Offline };
-            let before = self.note(observer, number, now);
+            let now = if event.is_online { KnownStatus::Online } else { KnownStatus::Offline };
+            let before = self.replace(observer, client, now);
             self.repeated += u64::from(before == now);
-            if let Some(complaint) = self.impossible(observer, number, before, now) {
-                self.complain(observer, &format!("{} {complaint}", event.user));
+            if let Some(error) = self.contradiction(observer, client, before, now) {
+                self.add_error(observer, &format!("{} {error}", event.user));
             }
         }
-        Some(Seen { changes: 1 })
+        Some(Delivery { changes: 1 })
     }
 
-    /// How what the observers were told differs from the truth.
-    pub(crate) fn differences(&self, truth: &Truth) -> Complaints {
-        let online: Vec<usize> = truth.members.names().filter_map(|name| self.dialect.index_of(name)).collect();
-        let mut complaints = Complaints::default();
+    /// How the observers' mirrors differ from the expected users.
+    pub(crate) fn differences(&self, expected: &RoomState) -> ErrorLog {
+        let online: Vec<usize> = expected.members.keys().filter_map(|name| self.protocol.index_of(name)).collect();
+        let mut errors = ErrorLog::default();
         for (observer, known) in self.known.iter().enumerate() {
-            if let Some(difference) = self.mirror(known, &online).difference(&self.seen_by(observer, truth)) {
-                complaints.add(format!("{}: {difference}", self.dialect.user(observer)));
+            let visible = self.visible_to(observer, expected);
+            if let Some(difference) = difference(&self.mirror(known, &online), &visible) {
+                errors.add(format!("{}: {difference}", self.protocol.user(observer)));
             }
         }
-        complaints
+        errors
     }
 
-    /// What no true server tells once all are in, whatever the last word is. Before, an earlier run may still be going.
-    fn impossible(&self, observer: usize, number: usize, before: Known, now: Known) -> Option<&'static str> {
-        if !self.playing {
+    /// What a correct server never sends after all clients are ready. Before that, users of an earlier run may still
+    /// leave.
+    fn contradiction(
+        &self,
+        observer: usize,
+        client: usize,
+        before: KnownStatus,
+        now: KnownStatus,
+    ) -> Option<&'static str> {
+        if !self.has_started {
             return None;
         }
-        let is_status = self.dialect.protocol == Protocol::Status;
+        let is_status = self.protocol.kind == Protocol::OnlineStatus;
         match now {
-            Known::Online if is_status && number == observer => Some("was told of itself"),
-            Known::Offline if number < self.known.len() => Some("was told to be gone and never left"),
-            Known::Offline if is_status && before == Known::Nothing => Some("left without being there"),
+            KnownStatus::Online if is_status && client == observer => Some("received an event about itself"),
+            KnownStatus::Offline if client < self.known.len() => Some("was reported offline and never left"),
+            KnownStatus::Offline if is_status && before == KnownStatus::Unknown => {
+                Some("was reported offline and never online")
+            }
             _ => None,
         }
     }
 
-    /// Those who are online by what an observer was told. A chat tells only who comes and goes while one is there, so those
-    /// of whom nothing was told are taken to be where they are, if they were there from the start.
-    fn mirror(&self, known: &[Known], online: &[usize]) -> Members {
-        let told = |number: &usize| known.get(*number).copied().unwrap_or_default();
-        let told_online = (0..known.len()).filter(|number| told(number) == Known::Online);
-        let insiders = if self.dialect.protocol == Protocol::Chat { self.insiders } else { 0 };
-        let unknown = online.iter().copied().filter(|number| *number < insiders && told(number) == Known::Nothing);
-        let names: Vec<String> = told_online.chain(unknown).map(|number| self.dialect.user(number)).collect();
-        names.iter().map(String::as_str).collect()
+    /// The users that are online according to an observer's events. In a chat, observers receive no events about users
+    /// who were present before them; initial members without an event are therefore assumed to be where they are.
+    fn mirror(&self, known: &[KnownStatus], online: &[usize]) -> Members {
+        let status_of = |client: &usize| known.get(*client).copied().unwrap_or_default();
+        let reported = (0..known.len()).filter(|client| status_of(client) == KnownStatus::Online);
+        let initial = if self.protocol.kind == Protocol::Chat { self.initial_members } else { 0 };
+        let is_unreported = |client: &usize| *client < initial && status_of(client) == KnownStatus::Unknown;
+        let unreported = online.iter().copied().filter(is_unreported);
+        members_of(reported.chain(unreported).map(|client| self.protocol.user(client)))
     }
 
-    /// The truth that an observer is told: in the status dialect that of the others.
-    fn seen_by(&self, observer: usize, truth: &Truth) -> Members {
-        let own = (self.dialect.protocol == Protocol::Status).then(|| self.dialect.user(observer));
-        truth.members.filtered(|name| self.dialect.index_of(name).is_some() && Some(name) != own.as_deref())
+    /// The expected users that an observer receives events about; in online-status all but itself.
+    fn visible_to(&self, observer: usize, expected: &RoomState) -> Members {
+        let own = (self.protocol.kind == Protocol::OnlineStatus).then(|| self.protocol.user(observer));
+        filtered(&expected.members, |name| self.protocol.index_of(name).is_some() && Some(name) != own.as_deref())
     }
 
-    fn note(&mut self, observer: usize, number: usize, now: Known) -> Known {
+    fn replace(&mut self, observer: usize, client: usize, now: KnownStatus) -> KnownStatus {
         let known = &mut self.known[observer];
-        if known.len() <= number {
-            known.resize(number + 1, Known::Nothing);
+        if known.len() <= client {
+            known.resize(client + 1, KnownStatus::Unknown);
         }
-        std::mem::replace(&mut known[number], now)
+        std::mem::replace(&mut known[client], now)
     }
 
-    fn complain(&mut self, observer: usize, complaint: &str) {
-        self.complaints.add(format!("{}: {complaint}", self.dialect.user(observer)));
+    fn add_error(&mut self, observer: usize, error: &str) {
+        self.errors.add(format!("{}: {error}", self.protocol.user(observer)));
     }
 }
 
@@ -134,38 +157,37 @@ impl Events {
 mod tests {
     use super::*;
 
-    const STATUS: Dialect = Dialect { protocol: Protocol::Status, rooms: 1, first_user: 0 };
-    const CHAT: Dialect = Dialect { protocol: Protocol::Chat, rooms: 1, first_user: 0 };
+    const STATUS: ClientProtocol = ClientProtocol { kind: Protocol::OnlineStatus, rooms: 1, first_user: 0 };
+    const CHAT: ClientProtocol = ClientProtocol { kind: Protocol::Chat, rooms: 1, first_user: 0 };
 
-    fn online(number: usize) -> String {
-        format!(r#"{{"type":"USER_ONLINE","userId":"{}","timestamp":"2024-01-01T12:00:00.000Z"}}"#, STATUS.user(number))
+    fn online(client: usize) -> String {
+        format!(r#"{{"type":"USER_ONLINE","userId":"{}","timestamp":"2024-01-01T12:00:00.000Z"}}"#, STATUS.user(client))
     }
 
-    fn offline(number: usize) -> String {
-        online(number).replace("ONLINE", "OFFLINE")
+    fn offline(client: usize) -> String {
+        online(client).replace("ONLINE", "OFFLINE")
     }
 
-    fn chat(kind: &str, number: usize) -> String {
-        format!(r#"{{"type":"{kind}","payload":{{"user":"{}","ts":1700000000.123}}}}"#, CHAT.user(number))
+    fn chat(kind: &str, client: usize) -> String {
+        format!(r#"{{"type":"{kind}","payload":{{"user":"{}","ts":1700000000.123}}}}"#, CHAT.user(client))
     }
 
-    /// Observer 0 is told this; `truth` are the numbers of those who are online at the end.
-    fn check(dialect: Dialect, told: &[String], truth: &[usize], wrong: u64) -> Events {
-        let mut events = Events::new(dialect, 1, 2);
-        let mut arrivals = Arrivals::new();
-        for payload in told {
+    /// Observer 0 receives these events. `online` are the clients that are online at the end.
+    fn check(protocol: ClientProtocol, received: &[String], online: &[usize], wrong: u64) -> Events {
+        let mut events = Events::new(protocol, 1, 2);
+        let mut join_times = JoinTimes::new();
+        for payload in received {
             let message = Message { payload: payload.as_bytes(), is_whole: true };
-            assert!(events.take(0, &message, &mut arrivals, 0).is_some());
+            assert!(events.apply(0, &message, &mut join_times, 0).is_some());
         }
-        let names: Vec<String> = truth.iter().map(|number| dialect.user(*number)).collect();
-        let members = names.iter().map(String::as_str).collect();
-        let truth = Truth { room: "lobby".into(), epoch: String::new(), seq: 0, members };
-        assert_eq!(events.differences(&truth).count, wrong, "{:?}", events.differences(&truth));
+        let members = members_of(online.iter().map(|client| protocol.user(*client)));
+        let expected = RoomState { room: "lobby".into(), epoch: String::new(), seq: 0, members };
+        assert_eq!(events.differences(&expected).count, wrong, "{:?}", events.differences(&expected));
         events
     }
 
     #[test]
-    fn a_status_observer_knows_all_the_others() {
+    fn an_online_status_observer_knows_all_other_users() {
         check(STATUS, &[online(1), online(2), offline(1)], &[0, 2], 0);
         check(STATUS, &[online(1), online(2)], &[0, 2], 1);
         check(STATUS, &[online(1)], &[0, 1, 2], 1);
@@ -173,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_observer_knows_who_came_and_went_while_it_was_there() {
+    fn a_chat_observer_knows_the_users_who_came_or_went_since_it_joined() {
         check(CHAT, &[chat("join", 0), chat("join", 1), chat("leave", 1)], &[0], 0);
         check(CHAT, &[chat("join", 0), chat("join", 2), chat("leave", 2)], &[0, 1], 0);
         check(CHAT, &[chat("join", 0), chat("join", 1)], &[0], 1);
@@ -182,33 +204,33 @@ mod tests {
     }
 
     #[test]
-    fn who_came_late_must_have_been_told_of() {
+    fn a_user_who_joined_after_the_start_must_have_been_announced() {
         check(CHAT, &[chat("join", 0)], &[0, 1], 0);
         check(CHAT, &[chat("join", 0)], &[0, 2], 1);
     }
 
     #[test]
-    fn what_cannot_be_is_wrong_whatever_comes_after() {
-        for (dialect, told) in [
+    fn a_contradiction_is_an_error_even_if_later_events_repair_it() {
+        for (protocol, received) in [
             (STATUS, [online(0), offline(0)]),
             (STATUS, [offline(3), online(1)]),
             (CHAT, [chat("leave", 0), chat("join", 0)]),
         ] {
-            let mut events = Events::new(dialect, 1, 2);
-            events.playing = true;
-            let mut arrivals = Arrivals::new();
-            for payload in &told {
-                events.take(0, &Message { payload: payload.as_bytes(), is_whole: true }, &mut arrivals, 0);
+            let mut events = Events::new(protocol, 1, 2);
+            events.has_started = true;
+            let mut join_times = JoinTimes::new();
+            for payload in &received {
+                events.apply(0, &Message { payload: payload.as_bytes(), is_whole: true }, &mut join_times, 0);
             }
-            assert!(events.complaints.count > 0, "{told:?}");
+            assert!(events.errors.count > 0, "{received:?}");
         }
     }
 
     #[test]
-    fn what_is_told_twice_is_counted_and_what_names_nobody_is_wrong() {
+    fn repeated_events_are_counted_and_events_without_a_user_are_errors() {
         let events = check(STATUS, &[online(1), online(1)], &[0, 1], 0);
-        assert_eq!((events.repeated, events.complaints.count), (1, 0));
+        assert_eq!((events.repeated, events.errors.count), (1, 0));
         let events = check(STATUS, &[r#"{"type":"USER_ONLINE"}"#.to_owned()], &[0], 0);
-        assert_eq!((events.repeated, events.complaints.count), (0, 1));
+        assert_eq!((events.repeated, events.errors.count), (0, 1));
     }
 }

@@ -1,48 +1,27 @@
-//! What observers know of a room from what they were told, to be compared with what the server says of it.
+//! What observers know about rooms from the messages they received, to be compared with the server's lists.
 //!
-//! `diffs` for dialects that tell changes, `lists` for those that tell everybody each time, `events` for those that tell
-//! of one user at a time.
+//! `diffs` for protocols that send changes, `lists` for protocols that send all users each time, `events` for protocols
+//! that send one message per user who comes or goes.
 
-mod arrivals;
-mod chronicle;
+mod delivery;
 mod diffs;
 mod events;
+mod join_times;
 mod lists;
-mod members;
-mod own;
-mod wire;
+mod messages;
+mod room_state;
+mod shared_log;
 
-pub(crate) use arrivals::Arrivals;
-pub(crate) use members::Members;
-pub(crate) use wire::{Snapshot, is_event, read};
+pub(crate) use delivery::Delivery;
+pub(crate) use join_times::JoinTimes;
+pub(crate) use messages::{is_event, read};
+pub(crate) use room_state::{RoomState, filtered, members_of};
 
 use crate::connection::Message;
-use crate::protocol::{Dialect, Protocol};
+use crate::error_log::ErrorLog;
+use crate::protocol::{ClientProtocol, Protocol};
 
-/// One delivery of presence.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
-    /// Members that joined, changed or left in it.
-    pub(crate) changes: u32,
-}
-
-/// A room as the server's HTTP API gives it, or as it must be by what was sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Truth {
-    pub(crate) room: String,
-    pub(crate) epoch: String,
-    pub(crate) seq: u64,
-    pub(crate) members: Members,
-}
-
-/// Things that must not be: how many, and the first few in words.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Complaints {
-    pub(crate) count: u64,
-    pub(crate) examples: Vec<String>,
-}
-
-/// One per observer.
+/// The mirrors of all observers.
 pub(crate) enum Mirrors {
     Diffs(diffs::Diffs),
     Lists(lists::Lists),
@@ -50,28 +29,30 @@ pub(crate) enum Mirrors {
 }
 
 impl Mirrors {
-    /// Client numbers below `insiders` are in at the start; observers come first.
-    pub(crate) fn new(dialect: Dialect, observers: usize, insiders: usize) -> Self {
-        match dialect.protocol {
-            Protocol::OnlineUsers => Self::Lists(lists::Lists::new(dialect, observers)),
-            Protocol::Status | Protocol::Chat => Self::Events(events::Events::new(dialect, observers, insiders)),
-            Protocol::Native | Protocol::Floor => Self::Diffs(diffs::Diffs::new(dialect, observers)),
+    /// Clients with an index below `initial_members` are present from the start. Observers have the lowest indexes.
+    pub(crate) fn new(protocol: ClientProtocol, observers: usize, initial_members: usize) -> Self {
+        match protocol.kind {
+            Protocol::OnlineUsers => Self::Lists(lists::Lists::new(protocol, observers)),
+            Protocol::OnlineStatus | Protocol::Chat => {
+                Self::Events(events::Events::new(protocol, observers, initial_members))
+            }
+            Protocol::Native | Protocol::Floor => Self::Diffs(diffs::Diffs::new(protocol, observers)),
         }
     }
 
-    /// What an observer has read. Returns what it saw, if that was a delivery of presence.
+    /// Handles a message that an observer received. `None`: it is not about presence.
     #[inline]
-    pub(crate) fn take(
+    pub(crate) fn apply(
         &mut self,
         observer: usize,
         message: &Message<'_>,
-        arrivals: &mut Arrivals,
+        join_times: &mut JoinTimes,
         now_ns: u64,
-    ) -> Option<Seen> {
+    ) -> Option<Delivery> {
         match self {
-            Self::Diffs(diffs) => diffs.take(observer, message, arrivals, now_ns),
-            Self::Lists(lists) => lists.take(observer, message, arrivals, now_ns),
-            Self::Events(events) => events.take(observer, message, arrivals, now_ns),
+            Self::Diffs(diffs) => diffs.apply(observer, message, join_times, now_ns),
+            Self::Lists(lists) => lists.apply(observer, message, join_times, now_ns),
+            Self::Events(events) => events.apply(observer, message, join_times, now_ns),
         }
     }
 
@@ -79,37 +60,38 @@ impl Mirrors {
         match self {
             Self::Diffs(diffs) => diffs.closed(observer),
             Self::Lists(lists) => lists.closed(observer),
-            // What it was told stays what it was told; the loss itself is a problem of the run.
+            // Its mirror stays as it is; the lost connection itself is reported as a problem.
             Self::Events(_) => {}
         }
     }
 
-    /// How the observers of a room differ from the truth about it.
-    pub(crate) fn differences(&self, truth: &Truth) -> Complaints {
+    /// How the mirrors of a room differ from its expected state.
+    pub(crate) fn differences(&self, expected: &RoomState) -> ErrorLog {
         match self {
-            Self::Diffs(diffs) => diffs.differences(truth),
-            Self::Lists(lists) => lists.differences(truth),
-            Self::Events(events) => events.differences(truth),
+            Self::Diffs(diffs) => diffs.differences(expected),
+            Self::Lists(lists) => lists.differences(expected),
+            Self::Events(events) => events.differences(expected),
         }
     }
 
-    /// What observers were told that cannot be.
-    pub(crate) fn complaints(&self) -> &Complaints {
+    /// Messages that a correct server cannot send.
+    pub(crate) fn errors(&self) -> &ErrorLog {
         match self {
-            Self::Diffs(diffs) => &diffs.complaints,
-            Self::Lists(lists) => &lists.complaints,
-            Self::Events(events) => &events.complaints,
+            Self::Diffs(diffs) => &diffs.errors,
+            Self::Lists(lists) => &lists.errors,
+            Self::Events(events) => &events.errors,
         }
     }
 
-    /// All are in, and the plan begins.
-    pub(crate) fn begin(&mut self) {
+    /// All clients are ready, and the load starts.
+    pub(crate) fn load_starts(&mut self) {
         if let Self::Events(events) = self {
-            events.playing = true;
+            events.has_started = true;
         }
     }
 
-    /// Planned joins that were read, once for each observer, where nothing else tells that one was left out.
+    /// Planned joins that were received, counted per observer. `None` if missing joins show in another way (`seq`,
+    /// lists).
     pub(crate) fn joins_seen(&self) -> Option<u64> {
         match self {
             Self::Events(events) => Some(events.joins_seen),
@@ -117,35 +99,19 @@ impl Mirrors {
         }
     }
 
-    /// Events that told what was known; `None` where there are no events.
-    pub(crate) fn repeated(&self) -> Option<u64> {
+    /// Events that repeated what the observer knew. `None` if the protocol has no events.
+    pub(crate) fn repeated_events(&self) -> Option<u64> {
         match self {
             Self::Events(events) => Some(events.repeated),
             Self::Diffs(_) | Self::Lists(_) => None,
         }
     }
 
-    /// Snapshots that nobody asked for; `None` where there are no snapshots.
-    pub(crate) fn skipped_forward(&self) -> Option<u64> {
+    /// Snapshots that no client requested. `None` if the protocol has no snapshots.
+    pub(crate) fn unrequested_snapshots(&self) -> Option<u64> {
         match self {
-            Self::Diffs(diffs) => Some(diffs.skipped_forward),
+            Self::Diffs(diffs) => Some(diffs.unrequested_snapshots),
             Self::Lists(_) | Self::Events(_) => None,
         }
-    }
-}
-
-impl Complaints {
-    const SHOWN: usize = 3;
-
-    pub(crate) fn add(&mut self, complaint: String) {
-        self.count += 1;
-        if self.examples.len() < Self::SHOWN {
-            self.examples.push(complaint);
-        }
-    }
-
-    /// A sentence for the report, if there is anything to complain about.
-    pub(crate) fn problem(&self, what: &str) -> Option<String> {
-        (self.count > 0).then(|| format!("{} {what}: {}", self.count, self.examples.join("; ")))
     }
 }

@@ -1,22 +1,23 @@
-//! Heartbeats and their answers: which belong together, how long it took, which never came.
+//! Matches heartbeats with their acks: round trips, and acks that are missing or unexpected.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::latency::Latency;
 use crate::report::Report;
+use crate::schedule::nanos;
 
-/// Answers carry no number, but each connection's come in the order of its heartbeats.
+/// Acks carry no number, but a connection receives them in the order of its heartbeats.
 #[derive(Debug)]
 pub(crate) struct Acks {
-    /// By client index: planned times of what is not answered yet, in nanoseconds since `started`.
+    /// By client index: planned times of heartbeats without an ack, in nanoseconds since `started`.
     unanswered: Vec<VecDeque<u64>>,
     /// The start of the schedule.
     started: Instant,
-    /// Round trips of heartbeats planned before this are counted and not recorded.
+    /// Round trips of heartbeats planned earlier are counted and not recorded.
     window_start_ns: u64,
     answered: u64,
-    /// Answers that no heartbeat was waiting for.
+    /// Acks without a heartbeat that waits for one.
     unexpected: u64,
     round_trip: Latency,
 }
@@ -26,26 +27,26 @@ impl Acks {
         Self {
             unanswered: vec![VecDeque::new(); size],
             started,
-            window_start_ns: u64::try_from(warm_up.as_nanos()).unwrap_or(u64::MAX),
+            window_start_ns: nanos(warm_up),
             answered: 0,
             unexpected: 0,
             round_trip: Latency::new(),
         }
     }
 
-    pub(crate) fn asked(&mut self, index: usize, planned_ns: u64) {
+    pub(crate) fn sent(&mut self, index: usize, planned_ns: u64) {
         self.unanswered[index].push_back(planned_ns);
     }
 
-    /// The round trip counts from the planned time, so a stall hides nothing.
-    pub(crate) fn answer(&mut self, index: usize, now: Instant) {
+    /// The round trip counts from the planned time, so a stall cannot hide it.
+    pub(crate) fn received(&mut self, index: usize, now: Instant) {
         let Some(planned_ns) = self.unanswered[index].pop_front() else {
             self.unexpected += 1;
             return;
         };
         self.answered += 1;
         if planned_ns >= self.window_start_ns {
-            let now_ns = u64::try_from(now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
+            let now_ns = nanos(now.duration_since(self.started));
             self.round_trip.record_ns(now_ns.saturating_sub(planned_ns));
         }
     }
@@ -54,15 +55,15 @@ impl Acks {
         self.answered
     }
 
-    /// Every heartbeat has one answer, or it is a problem.
-    pub(crate) fn describe(&self, sent: u64, report: &mut Report) {
+    /// It is a problem if the number of acks is not the number of heartbeats.
+    pub(crate) fn describe(&self, heartbeats: u64, report: &mut Report) {
         let Self { answered, unexpected, .. } = self;
-        report.figure("acks", *answered as f64, "received, the warm-up's included");
+        report.figure("acks", *answered as f64, "received, including the warm-up");
         report.latency("ack_round_trip", self.round_trip.summary());
-        if *answered != sent || *unexpected > 0 {
+        if *answered != heartbeats || *unexpected > 0 {
             report
                 .problems
-                .push(format!("{sent} heartbeats got {answered} acks, and {unexpected} that nobody waited for"));
+                .push(format!("{heartbeats} heartbeats got {answered} acks, and {unexpected} acks were unexpected"));
         }
     }
 }
@@ -78,15 +79,15 @@ mod tests {
     }
 
     #[test]
-    fn round_trips_count_from_the_plan_and_only_in_the_window() {
+    fn round_trips_of_the_window_count_from_the_planned_time() {
         let started = Instant::now();
         let mut acks = Acks::new(2, started, WARM_UP);
-        acks.asked(0, 9_000_000);
-        acks.asked(0, 10_000_000);
-        acks.asked(1, 11_000_000);
-        acks.answer(0, micros(started, 30_000));
-        acks.answer(1, micros(started, 31_000));
-        acks.answer(0, micros(started, 50_000));
+        acks.sent(0, 9_000_000);
+        acks.sent(0, 10_000_000);
+        acks.sent(1, 11_000_000);
+        acks.received(0, micros(started, 30_000));
+        acks.received(1, micros(started, 31_000));
+        acks.received(0, micros(started, 50_000));
         let summary = acks.round_trip.summary();
         assert_eq!((acks.answered(), summary.count), (3, 2));
         assert!((summary.p50_us / 20_000.0 - 1.0).abs() < 0.001, "{summary:?}");
@@ -94,18 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_surplus_answers_are_problems() {
+    fn missing_and_unexpected_acks_are_problems() {
         let started = Instant::now();
         let mut acks = Acks::new(1, started, WARM_UP);
-        acks.asked(0, 0);
+        acks.sent(0, 0);
         let mut report = Report::new("heartbeat");
         acks.describe(1, &mut report);
         assert!(!report.is_valid(), "one is missing");
-        acks.answer(0, started);
+        acks.received(0, started);
         let mut report = Report::new("heartbeat");
         acks.describe(1, &mut report);
         assert!(report.is_valid());
-        acks.answer(0, started);
+        acks.received(0, started);
         let mut report = Report::new("heartbeat");
         acks.describe(1, &mut report);
         assert!(!report.is_valid(), "one too many");

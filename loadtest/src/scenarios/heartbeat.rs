@@ -1,124 +1,125 @@
-//! `heartbeat`: R heartbeats a second over N clients, on a schedule that does not wait for the server.
+//! `heartbeat`: R heartbeats per second over N clients, on a schedule that does not wait for the server.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::cli::HeartbeatArgs;
-use crate::connection::{Connection, Message, Offer};
-use crate::crowd::{self, Crowd, Losses};
-use crate::engine::Client;
+use crate::clients::{self, Clients, lost_of};
+use crate::connection::{Client, Connection, Message, SendOutcome};
+use crate::disconnect::Disconnect;
+use crate::error_log::ErrorLog;
 use crate::interrupt::Interrupt;
 use crate::latency::Latency;
-use crate::loss::Loss;
-use crate::probe::NANOS_PER_MICRO;
+use crate::procfs::NANOS_PER_MICRO;
 use crate::progress::Progress;
-use crate::protocol::{Dialect, message_kind};
+use crate::protocol::{ClientProtocol, message_kind};
 use crate::report::Report;
 use crate::scenarios::acks::Acks;
-use crate::scenarios::verify::{self, HeartbeatCount};
+use crate::scenarios::server_checks::{self, HeartbeatCount};
 use crate::scenarios::window::{self, Mark, Window};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, nanos};
 
-/// Nothing is read but the kind of a message.
+/// Only the kind of a message is read.
 const KEEP_BYTES: usize = 1024;
-/// A heartbeat that leaves this much after its time is counted as late.
+/// A heartbeat that is sent this much after its planned time counts as late.
 const LATE_AFTER: Duration = Duration::from_millis(1);
-/// Sends between two looks at what came in, when behind.
+/// The limit of sends between two reads, when the generator is behind.
 const SENDS_PER_TURN: u64 = 64;
-/// Of the heartbeats of the window; more than a few milliseconds of them.
-const MAX_OWED_SHARE: f64 = 0.01;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Once no ack has come for this long, none will.
+/// The limit of the backlog, as a share of the window's heartbeats; more than a few milliseconds of them.
+const MAX_BACKLOG_SHARE: f64 = 0.01;
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// If no ack arrives for this long, none will.
 const QUIET_FOR: Duration = Duration::from_secs(5);
 /// How long the server may take to answer the close frames.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What became of the heartbeats of one phase.
-struct Tally {
+/// Counts of heartbeats in one phase.
+struct HeartbeatCounts {
     sent: u64,
-    /// Due, but the connection took nothing: the server does not read, or it is gone.
+    /// Due and not sent: the socket was full or closed.
     blocked: u64,
     late: u64,
-    /// From the planned time to the write.
+    /// From the planned time until the write.
     send_delay: Latency,
 }
 
-/// Who hears the answers.
-struct Listener {
-    dialect: Dialect,
-    losses: Losses,
+/// The receiving side: acks and lost connections.
+struct AckClient {
+    protocol: ClientProtocol,
+    lost: ErrorLog,
     acks: Option<Acks>,
 }
 
 /// The sending side.
 struct Sender {
     schedule: Schedule,
-    /// Client indexes, shuffled: neighbours in time are not neighbours in the server.
+    /// Client indexes in random order, so that heartbeats that follow each other are not of neighbors in the server's
+    /// memory.
     order: Vec<usize>,
     frame: Vec<u8>,
     started: Instant,
-    /// The next heartbeat of the schedule.
+    /// The number of the next heartbeat.
     next: u64,
-    tally: Tally,
+    counts: HeartbeatCounts,
 }
 
 pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report> {
     args.check()?;
-    let target = crowd::check(&args.crowd.server, args.crowd.connections as usize)?;
+    let target = clients::check(&args.clients.server, args.clients.connections as usize)?;
     let mut report = Report::new("heartbeat");
-    window::record_crowd(&args.crowd, &mut report);
+    window::record_clients(&args.clients, &mut report);
     window::record_run(&args.run, &mut report);
     report.set("rate_per_s", args.rate);
     report.set("ack", args.ack);
-    report.set("slot_us", args.slot.as_micros() as u64);
+    report.set("burst_interval_us", args.burst_interval.as_micros() as u64);
 
-    let mut crowd = Crowd::gather_alike(&args.crowd, target, KEEP_BYTES, interrupt)?;
-    let mut listener = Listener { dialect: crowd.dialect, losses: Losses::default(), acks: None };
-    verify::check_rooms(&args.crowd, "at first", &mut crowd, &mut listener, &mut report)?;
-    let counted = HeartbeatCount::start(&args.crowd, &crowd.target, &mut report);
+    let mut clients = Clients::connect_members(&args.clients, target, KEEP_BYTES, interrupt)?;
+    let mut client = AckClient { protocol: clients.protocol, lost: ErrorLog::default(), acks: None };
+    server_checks::check_rooms(&args.clients, "before the load", &mut clients, &mut client, &mut report)?;
+    let counted = HeartbeatCount::start(&args.clients, &clients.target, &mut report);
 
-    let mut sender = Sender::new(args, &crowd);
-    if crowd.dialect.answers(args.ack) {
-        listener.acks = Some(Acks::new(crowd.size, sender.started, args.run.warm_up));
+    let mut sender = Sender::new(args, &clients);
+    if clients.protocol.answers(args.ack) {
+        client.acks = Some(Acks::new(clients.size, sender.started, args.run.warm_up));
     }
-    let (warm_up, window) = drive(args, &mut sender, &mut crowd, &mut listener, interrupt)?;
-    let sent = warm_up.sent + sender.tally.sent;
-    let owed = counted.owed(sent, &crowd.target);
-    report.ended_early = interrupt.is_asked();
-    window.describe(&crowd, &mut report);
+    let (warm_up, window) = drive(args, &mut sender, &mut clients, &mut client, interrupt)?;
+    let sent = warm_up.sent + sender.counts.sent;
+    let backlog = counted.backlog(sent, &clients.target);
+    report.ended_early = interrupt.is_requested();
+    window.describe(&clients, &mut report);
     sender.describe(args, &warm_up, &window, &mut report);
-    describe_owed(owed, sender.tally.sent, &mut report);
+    describe_backlog(backlog, sender.counts.sent, &mut report);
 
-    listener.await_acks(sent, &mut crowd)?;
-    if let Some(acks) = &listener.acks {
+    client.wait_for_acks(sent, &mut clients)?;
+    if let Some(acks) = &client.acks {
         acks.describe(sent, &mut report);
     }
-    counted.check(sent, &mut crowd, &mut listener, &mut report)?;
-    verify::check_rooms(&args.crowd, "at last", &mut crowd, &mut listener, &mut report)?;
-    report.problems.extend(listener.losses.problem(crowd.size));
-    crowd.engine.farewell(FAREWELL)?;
+    counted.check(sent, &mut clients, &mut client, &mut report)?;
+    server_checks::check_rooms(&args.clients, "after the load", &mut clients, &mut client, &mut report)?;
+    report.problems.extend(client.lost.problem(&lost_of(clients.size)));
+    clients.engine.close_all(CLOSE_TIMEOUT)?;
     Ok(report)
 }
 
-/// Warm-up and window. Returns what was sent before the window, and what passed in it.
+/// Runs the warm-up and the window. Returns the counts of the warm-up and what was measured in the window.
 fn drive(
     args: &HeartbeatArgs,
     sender: &mut Sender,
-    crowd: &mut Crowd,
-    listener: &mut Listener,
+    clients: &mut Clients,
+    client: &mut AckClient,
     interrupt: &Interrupt,
-) -> Result<(Tally, Window)> {
-    send_until(args.run.warm_up, "warm-up", sender, crowd, listener, interrupt)?;
-    if interrupt.is_asked() {
-        bail!("interrupted before the measured window began");
+) -> Result<(HeartbeatCounts, Window)> {
+    send_until(args.run.warm_up, "warm-up", sender, clients, client, interrupt)?;
+    if interrupt.is_requested() {
+        bail!("interrupted before the measured window started");
     }
-    // What the warm-up could not send in its time is not owed to the window.
+    // Heartbeats that the warm-up did not send in time are skipped.
     sender.next = sender.next.max(sender.schedule.planned_before(nanos(args.run.warm_up)));
-    let warm_up = std::mem::replace(&mut sender.tally, Tally::new());
-    let start = Mark::now(&crowd.meter, crowd.engine.traffic())?;
-    send_until(args.run.warm_up + args.run.duration, "heartbeats", sender, crowd, listener, interrupt)?;
-    let window = start.until(&Mark::now(&crowd.meter, crowd.engine.traffic())?);
+    let warm_up = std::mem::replace(&mut sender.counts, HeartbeatCounts::new());
+    let start = Mark::now(&clients.meter, clients.engine.traffic())?;
+    send_until(args.run.warm_up + args.run.duration, "heartbeats", sender, clients, client, interrupt)?;
+    let window = start.until(&Mark::now(&clients.meter, clients.engine.traffic())?);
     Ok((warm_up, window))
 }
 
@@ -126,8 +127,8 @@ fn send_until(
     end: Duration,
     label: &'static str,
     sender: &mut Sender,
-    crowd: &mut Crowd,
-    listener: &mut Listener,
+    clients: &mut Clients,
+    client: &mut AckClient,
     interrupt: &Interrupt,
 ) -> Result<()> {
     let end_ns = nanos(end);
@@ -135,15 +136,15 @@ fn send_until(
     let first = sender.next;
     loop {
         let elapsed_ns = nanos(sender.started.elapsed());
-        if elapsed_ns >= end_ns || interrupt.is_asked() {
+        if elapsed_ns >= end_ns || interrupt.is_requested() {
             break;
         }
         let due = sender.schedule.due(elapsed_ns);
-        sender.send_due(due, crowd, listener);
+        sender.send_due(due, clients, client);
         let wait = if sender.next < due { Duration::ZERO } else { sender.until_next(end_ns) };
-        crowd.engine.turn(wait, listener)?;
-        if crowd.engine.live() == 0 {
-            bail!("all {} connections were lost: {}", crowd.size, listener.losses.examples.join("; "));
+        clients.engine.turn(wait, client)?;
+        if clients.engine.live() == 0 {
+            bail!("all {} connections were lost: {}", clients.size, client.lost.examples());
         }
         progress.set(sender.next - first);
     }
@@ -152,123 +153,114 @@ fn send_until(
 }
 
 impl Sender {
-    fn new(args: &HeartbeatArgs, crowd: &Crowd) -> Self {
-        let mut order: Vec<usize> = (0..crowd.size).collect();
-        fastrand::Rng::with_seed(args.crowd.server.seed).shuffle(&mut order);
+    fn new(args: &HeartbeatArgs, clients: &Clients) -> Self {
+        let mut order: Vec<usize> = (0..clients.size).collect();
+        fastrand::Rng::with_seed(args.clients.server.seed).shuffle(&mut order);
         let started = Instant::now();
         Self {
-            schedule: Schedule::new(args.rate, nanos(args.slot)),
+            schedule: Schedule::new(args.rate, nanos(args.burst_interval)),
             order,
-            frame: crowd.dialect.heartbeat(args.ack),
+            frame: clients.protocol.heartbeat(args.ack),
             started,
             next: 0,
-            tally: Tally::new(),
+            counts: HeartbeatCounts::new(),
         }
     }
 
-    /// Sends what is due, but not so much that nobody reads meanwhile.
-    fn send_due(&mut self, due: u64, crowd: &mut Crowd, listener: &mut Listener) {
+    /// Sends what is due, up to SENDS_PER_TURN heartbeats.
+    fn send_due(&mut self, due: u64, clients: &mut Clients, client: &mut AckClient) {
         let end = due.min(self.next + SENDS_PER_TURN);
         while self.next < end {
             let planned_ns = self.schedule.planned_ns(self.next);
             let index = self.order[(self.next % self.order.len() as u64) as usize];
             self.next += 1;
             let delay_ns = nanos(self.started.elapsed()).saturating_sub(planned_ns);
-            if crowd.engine.offer(index, &self.frame) != Offer::Taken {
-                self.tally.blocked += 1;
+            if clients.engine.try_send(index, &self.frame) != SendOutcome::Sent {
+                self.counts.blocked += 1;
                 continue;
             }
-            self.tally.sent += 1;
-            self.tally.late += u64::from(delay_ns > nanos(LATE_AFTER));
-            self.tally.send_delay.record_ns(delay_ns);
-            if let Some(acks) = &mut listener.acks {
-                acks.asked(index, planned_ns);
+            self.counts.sent += 1;
+            self.counts.late += u64::from(delay_ns > nanos(LATE_AFTER));
+            self.counts.send_delay.record_ns(delay_ns);
+            if let Some(acks) = &mut client.acks {
+                acks.sent(index, planned_ns);
             }
         }
     }
 
-    /// How long nothing is due.
+    /// Time until the next heartbeat is due.
     fn until_next(&self, end_ns: u64) -> Duration {
         let next_ns = self.schedule.planned_ns(self.next).min(end_ns);
-        Duration::from_nanos(next_ns.saturating_sub(nanos(self.started.elapsed()))).min(LOOK_EVERY)
+        Duration::from_nanos(next_ns.saturating_sub(nanos(self.started.elapsed()))).min(POLL_INTERVAL)
     }
 
-    fn describe(&self, args: &HeartbeatArgs, warm_up: &Tally, window: &Window, report: &mut Report) {
+    fn describe(&self, args: &HeartbeatArgs, warm_up: &HeartbeatCounts, window: &Window, report: &mut Report) {
         let warm_up_ns = nanos(args.run.warm_up);
         let planned_to = self.schedule.planned_before(warm_up_ns + nanos(window.length)).max(self.next);
-        let asked = planned_to - self.schedule.planned_before(warm_up_ns);
-        let Tally { sent, late, blocked, .. } = self.tally;
+        let planned = planned_to - self.schedule.planned_before(warm_up_ns);
+        let HeartbeatCounts { sent, late, blocked, .. } = self.counts;
         let seconds = window.length.as_secs_f64();
-        report.figure("asked_per_s", args.rate as f64, "heartbeats planned");
-        report.figure("sent_per_s", sent as f64 / seconds, "heartbeats sent");
+        report.figure("planned_per_s", args.rate as f64, "heartbeats that were due");
+        report.figure("sent_per_s", sent as f64 / seconds, "heartbeats that were sent");
         report.figure("sent", sent as f64, "in the window");
-        report.figure("sent_in_warm_up", warm_up.sent as f64, "not in the figures");
-        report.figure("late", late as f64, "sent more than 1 ms after their time");
-        report.figure("unsent", asked.saturating_sub(sent) as f64, "planned in the window and not sent");
-        report.figure("blocked", blocked as f64, "of these: their connection took nothing");
+        report.figure("sent_in_warm_up", warm_up.sent as f64, "not part of the other figures");
+        report.figure("late", late as f64, "sent more than 1 ms after they were due");
+        report.figure("unsent", planned.saturating_sub(sent) as f64, "due in the window and not sent");
+        report.figure("blocked", blocked as f64, "unsent because the socket was full or closed");
         let per_heartbeat_us = |cpu_ns: u64| cpu_ns as f64 / NANOS_PER_MICRO / sent.max(1) as f64;
         if let Some(server) = window.server {
-            report.figure(
-                "server_cpu_per_heartbeat_us",
-                per_heartbeat_us(server.ran_ns),
-                "all threads, user and kernel",
-            );
+            let meaning = "all threads, user and kernel";
+            report.figure("server_cpu_per_heartbeat_us", per_heartbeat_us(server.ran_ns), meaning);
         }
         report.figure("generator_cpu_per_heartbeat_us", per_heartbeat_us(window.own.ran_ns), "");
-        report.latency("send_delay", self.tally.send_delay.summary());
+        report.latency("send_delay", self.counts.send_delay.summary());
     }
 }
 
-/// A server that falls behind looks cheap: what it has not done yet costs nothing.
-fn describe_owed(owed: Option<u64>, sent: u64, report: &mut Report) {
-    let Some(owed) = owed else { return };
-    report.figure("owed", owed as f64, "sent and not yet taken by the server when the window ended");
-    if owed as f64 > sent as f64 * MAX_OWED_SHARE {
-        report
-            .notes
-            .push("the server was behind when the window ended: its cost for each is higher than shown".to_owned());
+/// A server that falls behind looks cheap, because heartbeats that it has not processed cost nothing yet.
+fn describe_backlog(backlog: Option<u64>, sent: u64, report: &mut Report) {
+    let Some(backlog) = backlog else { return };
+    report.figure("backlog", backlog as f64, "sent and not processed by the server when the window ended");
+    if backlog as f64 > sent as f64 * MAX_BACKLOG_SHARE {
+        let note = "the server was behind when the window ended: its cost per heartbeat is higher than shown";
+        report.notes.push(note.to_owned());
     }
 }
 
-impl Tally {
+impl HeartbeatCounts {
     fn new() -> Self {
         Self { sent: 0, blocked: 0, late: 0, send_delay: Latency::new() }
     }
 }
 
-impl Listener {
-    /// Waits for the answers that are still on their way, as long as some come.
-    fn await_acks(&mut self, sent: u64, crowd: &mut Crowd) -> Result<()> {
+impl AckClient {
+    /// Waits for the remaining acks as long as some arrive.
+    fn wait_for_acks(&mut self, sent: u64, clients: &mut Clients) -> Result<()> {
         let mut last = 0;
         let mut changed = Instant::now();
         while let Some(answered) = self.acks.as_ref().map(Acks::answered) {
-            if answered >= sent || changed.elapsed() > QUIET_FOR || crowd.engine.live() == 0 {
+            if answered >= sent || changed.elapsed() > QUIET_FOR || clients.engine.live() == 0 {
                 break;
             }
             if answered != last {
                 last = answered;
                 changed = Instant::now();
             }
-            crowd.engine.turn(LOOK_EVERY, self)?;
+            clients.engine.turn(POLL_INTERVAL, self)?;
         }
         Ok(())
     }
 }
 
-impl Client for Listener {
+impl Client for AckClient {
     fn message(&mut self, connection: &mut Connection, message: &Message<'_>) {
         let Some(acks) = &mut self.acks else { return };
-        if message_kind(message.payload) == Some(self.dialect.answer_kind()) {
-            acks.answer(connection.index(), Instant::now());
+        if message_kind(message.payload) == Some(self.protocol.answer_kind()) {
+            acks.received(connection.index(), Instant::now());
         }
     }
 
-    fn closed(&mut self, index: usize, loss: Loss) {
-        self.losses.add(&self.dialect.user(index), &loss);
+    fn closed(&mut self, index: usize, disconnect: Disconnect) {
+        self.lost.add(format!("{}: {disconnect}", self.protocol.user(index)));
     }
-}
-
-/// 584 years fit.
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,108 +1,119 @@
-//! `idle`: N clients in, saying nothing but pongs. What does it cost to hold them?
+//! `idle`: N clients are present and only answer pings. What do they cost?
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::cli::IdleArgs;
-use crate::crowd::{self, Crowd, Losses};
-use crate::engine::Client;
+use crate::clients::{self, Clients, lost_of};
+use crate::connection::Client;
+use crate::disconnect::Disconnect;
+use crate::error_log::ErrorLog;
 use crate::interrupt::Interrupt;
-use crate::loss::Loss;
-use crate::probe::{self, NANOS_PER_MICRO};
+use crate::procfs::{self, AnonymousMemory, KernelMemory, NANOS_PER_MICRO};
 use crate::progress::Progress;
-use crate::protocol::Dialect;
+use crate::protocol::ClientProtocol;
 use crate::report::Report;
-use crate::scenarios::verify;
-use crate::scenarios::window::{self, Mark};
+use crate::scenarios::server_checks;
+use crate::scenarios::window::{self, Mark, Window};
 
-/// Nothing is read but the kind of a message.
+/// Only the kind of a message is read.
 const KEEP_BYTES: usize = 1024;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the server may take to answer the close frames.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Growth that fits into a huge page that was there before does not show, and the next one shows 2 MiB at once.
-const HUGE_PAGES_NOTE: &str = "the server uses huge pages: its memory is known to 2 MiB only \
-    (a server on mimalloc shows every page when started with MIMALLOC_ALLOW_THP=0)";
+/// Growth within a huge page that existed before is invisible, and the next huge page shows 2 MiB at once.
+const HUGE_PAGES_NOTE: &str = "the server uses huge pages: its memory is known only to 2 MiB \
+    (start a server that uses mimalloc with MIMALLOC_ALLOW_THP=0 to see every page)";
 
-/// Hears only losses.
-struct Idler {
-    dialect: Dialect,
-    losses: Losses,
+/// Records lost connections.
+struct IdleClient {
+    protocol: ClientProtocol,
+    lost: ErrorLog,
 }
 
-impl Client for Idler {
-    fn closed(&mut self, index: usize, loss: Loss) {
-        self.losses.add(&self.dialect.user(index), &loss);
+impl Client for IdleClient {
+    fn closed(&mut self, index: usize, disconnect: Disconnect) {
+        self.lost.add(format!("{}: {disconnect}", self.protocol.user(index)));
     }
 }
 
 pub(crate) fn run(args: &IdleArgs, interrupt: &Interrupt) -> Result<Report> {
-    args.crowd.check()?;
-    let target = crowd::check(&args.crowd.server, args.crowd.connections as usize)?;
+    args.clients.check()?;
+    let target = clients::check(&args.clients.server, args.clients.connections as usize)?;
     let mut report = Report::new("idle");
-    window::record_crowd(&args.crowd, &mut report);
+    window::record_clients(&args.clients, &mut report);
     window::record_run(&args.run, &mut report);
-    let kernel_before = probe::kernel_memory()?;
+    let kernel_before = procfs::kernel_memory()?;
 
-    let mut crowd = Crowd::gather_alike(&args.crowd, target, KEEP_BYTES, interrupt)?;
-    let mut idler = Idler { dialect: crowd.dialect, losses: Losses::default() };
-    verify::check_rooms(&args.crowd, "at first", &mut crowd, &mut idler, &mut report)?;
-    hold("settling", args.run.warm_up, &mut crowd, &mut idler, interrupt)?;
-    if interrupt.is_asked() {
-        bail!("interrupted before the measured window began");
+    let mut clients = Clients::connect_members(&args.clients, target, KEEP_BYTES, interrupt)?;
+    let mut client = IdleClient { protocol: clients.protocol, lost: ErrorLog::default() };
+    server_checks::check_rooms(&args.clients, "before the window", &mut clients, &mut client, &mut report)?;
+    wait("settling", args.run.warm_up, &mut clients, &mut client, interrupt)?;
+    if interrupt.is_requested() {
+        bail!("interrupted before the measured window started");
     }
-    let start = Mark::now(&crowd.meter, crowd.engine.traffic())?;
-    hold("idle", args.run.duration, &mut crowd, &mut idler, interrupt)?;
-    let window = start.until(&Mark::now(&crowd.meter, crowd.engine.traffic())?);
-    report.ended_early = interrupt.is_asked();
+    let start = Mark::now(&clients.meter, clients.engine.traffic())?;
+    wait("idle", args.run.duration, &mut clients, &mut client, interrupt)?;
+    let window = start.until(&Mark::now(&clients.meter, clients.engine.traffic())?);
+    report.ended_early = interrupt.is_requested();
 
-    let size = crowd.size as f64;
-    window.describe(&crowd, &mut report);
-    if let Some((before, memory)) = crowd.memory_before.zip(crowd.meter.anonymous()?) {
-        let grown = memory.bytes as f64 - before.bytes as f64;
-        report.figure("server_rss_per_connection_bytes", grown / size, "user space, not backed by files");
-        if let Some(huge_bytes) = memory.huge_bytes {
-            report.figure("server_huge_pages_bytes", huge_bytes as f64, "of its memory");
-            report.notes.extend((huge_bytes > 0).then(|| HUGE_PAGES_NOTE.to_owned()));
-        }
+    window.describe(&clients, &mut report);
+    if let Some((before, memory)) = clients.memory_before.zip(clients.meter.anonymous()?) {
+        describe_memory(before, memory, clients.size, &mut report);
     }
-    if let Some(server) = window.server {
-        let each_ns = server.ran_ns as f64 / size / window.length.as_secs_f64();
-        report.figure("server_cpu_per_connection_ns_per_s", each_ns, "CPU time per connection and second");
-        if window.messages > 0 {
-            let each_us = server.ran_ns as f64 / NANOS_PER_MICRO / window.messages as f64;
-            report.figure("server_cpu_per_message_us", each_us, "of the messages that came unasked");
-        }
-    }
-    let kernel = probe::kernel_memory()?;
-    let slab_grown = kernel.slab_bytes as f64 - kernel_before.slab_bytes as f64;
-    let tcp_grown = kernel.tcp_bytes as f64 - kernel_before.tcp_bytes as f64;
-    report.figure("kernel_slab_per_connection_bytes", slab_grown / size, "system-wide: both ends on loopback");
-    report.figure("kernel_tcp_per_connection_bytes", tcp_grown / size, "socket buffers, system-wide");
-    verify::check_rooms(&args.crowd, "at last", &mut crowd, &mut idler, &mut report)?;
-    report.problems.extend(idler.losses.problem(crowd.size));
-    crowd.engine.farewell(FAREWELL)?;
+    describe_cpu(&window, clients.size, &mut report);
+    describe_kernel(kernel_before, procfs::kernel_memory()?, clients.size, &mut report);
+    server_checks::check_rooms(&args.clients, "after the window", &mut clients, &mut client, &mut report)?;
+    report.problems.extend(client.lost.problem(&lost_of(clients.size)));
+    clients.engine.close_all(CLOSE_TIMEOUT)?;
     Ok(report)
 }
 
-fn hold(
+fn describe_memory(before: AnonymousMemory, after: AnonymousMemory, size: usize, report: &mut Report) {
+    let grown = after.bytes as f64 - before.bytes as f64;
+    report.figure("server_rss_per_connection_bytes", grown / size as f64, "user space, not backed by files");
+    if let Some(huge_bytes) = after.huge_bytes {
+        report.figure("server_huge_pages_bytes", huge_bytes as f64, "part of the server's memory");
+        report.notes.extend((huge_bytes > 0).then(|| HUGE_PAGES_NOTE.to_owned()));
+    }
+}
+
+fn describe_cpu(window: &Window, size: usize, report: &mut Report) {
+    let Some(server) = window.server else { return };
+    let per_connection_ns = server.ran_ns as f64 / size as f64 / window.length.as_secs_f64();
+    report.figure("server_cpu_per_connection_ns_per_s", per_connection_ns, "CPU time per connection and second");
+    if window.messages > 0 {
+        let per_message_us = server.ran_ns as f64 / NANOS_PER_MICRO / window.messages as f64;
+        report.figure("server_cpu_per_message_us", per_message_us, "per message that the clients received");
+    }
+}
+
+fn describe_kernel(before: KernelMemory, after: KernelMemory, size: usize, report: &mut Report) {
+    let slab_grown = after.slab_bytes as f64 - before.slab_bytes as f64;
+    let tcp_grown = after.tcp_bytes as f64 - before.tcp_bytes as f64;
+    let meaning = "system-wide; on loopback both ends";
+    report.figure("kernel_slab_per_connection_bytes", slab_grown / size as f64, meaning);
+    report.figure("kernel_tcp_per_connection_bytes", tcp_grown / size as f64, "socket buffers, system-wide");
+}
+
+fn wait(
     label: &'static str,
     length: Duration,
-    crowd: &mut Crowd,
-    idler: &mut Idler,
+    clients: &mut Clients,
+    client: &mut IdleClient,
     interrupt: &Interrupt,
 ) -> Result<()> {
     let started = Instant::now();
     let mut progress = Progress::new(label, length.as_secs());
-    while !interrupt.is_asked() {
+    while !interrupt.is_requested() {
         let Some(left) = length.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
             break;
         };
-        crowd.engine.turn(left.min(LOOK_EVERY), idler)?;
-        if crowd.engine.live() == 0 {
-            bail!("all {} connections were lost: {}", crowd.size, idler.losses.examples.join("; "));
+        clients.engine.turn(left.min(POLL_INTERVAL), client)?;
+        if clients.engine.live() == 0 {
+            bail!("all {} connections were lost: {}", clients.size, client.lost.examples());
         }
         progress.set(started.elapsed().as_secs());
     }

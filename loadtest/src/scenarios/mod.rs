@@ -1,13 +1,13 @@
-//! One file per scenario: what it does, which figures it gives, what must hold for them to count.
+//! One module per scenario: what it does, which figures it reports, and which checks must pass for them to be valid.
 
 mod acks;
 pub(crate) mod churn;
 pub(crate) mod heartbeat;
 pub(crate) mod idle;
 mod keepalive;
-mod samples;
+mod memory_samples;
+mod server_checks;
 pub(crate) mod storm;
-mod verify;
 mod window;
 
 use anyhow::{Result, bail};
@@ -16,7 +16,7 @@ use crate::cli::Scenario;
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 
-/// Makes one run.
+/// Executes one run.
 pub(crate) fn run(scenario: &Scenario, interrupt: &Interrupt) -> Result<Report> {
     match scenario {
         Scenario::Idle(args) => idle::run(args, interrupt),
@@ -26,7 +26,7 @@ pub(crate) fn run(scenario: &Scenario, interrupt: &Interrupt) -> Result<Report> 
         Scenario::Storm(args) => storm::run(args, interrupt),
         Scenario::Soak(args) => churn::soak(args, interrupt),
         Scenario::Floor(_) | Scenario::Sweep(_) | Scenario::Compare(_) | Scenario::Merge(_) => {
-            bail!("this is not one run")
+            bail!("this command is not a single run")
         }
     }
 }

@@ -1,38 +1,38 @@
-//! The measured window: CPU time of the server and of this process between two moments.
+//! The measured window: CPU time of the server and of the generator, and traffic, between two moments.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::cli::{CrowdArgs, RunArgs, ServerArgs};
+use crate::cli::{ClientArgs, RunArgs, ServerArgs};
+use crate::clients::Clients;
 use crate::connection::Traffic;
-use crate::crowd::Crowd;
 use crate::meter::{Meter, ServerTime};
-use crate::probe::{self, CpuTime, NANOS_PER_MICRO};
+use crate::procfs::{self, CpuTime, NANOS_PER_MICRO};
 use crate::report::Report;
 
 const NANOS_PER_SECOND: f64 = 1e9;
-/// Running or waiting for its core more than this, the generator is what limits the run.
+/// If the generator runs or waits for its core for more than this share, it is the bottleneck.
 const SATURATED_SHARE: f64 = 0.95;
-/// Above this many cores others, not the server, make the slow percentiles.
+/// If other processes take more than this many cores, the slow percentiles are theirs, not the server's.
 const DISTURBED_CORES: f64 = 0.02;
 
-/// One moment.
+/// All counters at one moment.
 #[derive(Debug)]
 pub(crate) struct Mark {
     at: Instant,
-    /// `None` if nobody tells it.
+    /// `None` if it is not known.
     server: Option<ServerTime>,
     own: CpuTime,
     stolen_ns: u64,
     traffic: Traffic,
 }
 
-/// What passed between two moments.
+/// The difference between two moments.
 #[derive(Debug)]
 pub(crate) struct Window {
     pub(crate) length: Duration,
-    /// `None` if nobody tells it.
+    /// `None` if it is not known.
     pub(crate) server: Option<ServerTime>,
     pub(crate) own: CpuTime,
     stolen_ns: u64,
@@ -45,8 +45,8 @@ impl Mark {
         Ok(Self {
             at: Instant::now(),
             server: meter.cpu_time()?,
-            own: probe::own_cpu_time()?,
-            stolen_ns: probe::stolen_ns()?,
+            own: procfs::own_cpu_time()?,
+            stolen_ns: procfs::stolen_ns()?,
             traffic,
         })
     }
@@ -64,47 +64,47 @@ impl Mark {
 }
 
 impl Window {
-    /// The figures that every scenario has.
-    pub(crate) fn describe(&self, crowd: &Crowd, report: &mut Report) {
+    /// The figures that all scenarios have.
+    pub(crate) fn describe(&self, clients: &Clients, report: &mut Report) {
         report.window = self.length;
-        report.figure("connections", crowd.size as f64, "joined");
-        let gathering_s = crowd.gathered_in.as_secs_f64();
-        report.figure("gathering_s", gathering_s, "from the first connect to the last join");
-        if let Some(gathering) = crowd.gathering_cpu {
-            let each_us = gathering.ran_ns as f64 / NANOS_PER_MICRO / crowd.size as f64;
+        report.figure("connections", clients.size as f64, "with a client in its role");
+        let connecting_s = clients.connected_in.as_secs_f64();
+        report.figure("connecting_s", connecting_s, "from the first connect until the last client was ready");
+        if let Some(connect) = clients.connect_cpu {
+            let per_arrival_us = connect.ran_ns as f64 / NANOS_PER_MICRO / clients.size as f64;
             report.figure(
                 "server_cpu_per_arrival_us",
-                each_us,
-                "handshake and join, of those that came before the window",
+                per_arrival_us,
+                "handshake and join, per client that connected before the window",
             );
         }
         if let Some(server) = self.server {
-            let meaning = "of the server's processes, all threads";
+            let meaning = "all threads of the server's processes";
             report.figure("server_cpu_cores", self.cores(server.ran_ns), meaning);
             if let Some(waited_ns) = server.waited_ns {
-                report.figure("server_waited_cores", self.cores(waited_ns), "ready while others had its core");
+                report.figure("server_waited_cores", self.cores(waited_ns), "ready to run while others had its core");
             }
         }
-        report.notes.extend(crowd.meter.note().map(str::to_owned));
+        report.notes.extend(clients.meter.note().map(str::to_owned));
         let own_cores = self.cores(self.own.ran_ns);
-        report.figure("generator_cpu_cores", own_cores, "of this process: one busy thread");
+        report.figure("generator_cpu_cores", own_cores, "of this process, which has one busy thread");
         report.figure("messages_received", self.messages as f64, "in the window");
         report.figure("pings_answered", self.pings as f64, "in the window");
         if own_cores + self.cores(self.own.waited_ns) > SATURATED_SHARE {
-            let note = "the generator was saturated: the server could take more than this";
+            let note = "the generator was saturated: the server could handle more than this";
             report.notes.push(note.to_owned());
         }
         self.describe_disturbance(report);
     }
 
-    /// Who else had the cores. Their pauses are in the latencies and are not the server's doing.
+    /// CPU time that other processes and machines took. It causes latency that is not the server's.
     fn describe_disturbance(&self, report: &mut Report) {
         let stolen = self.cores(self.stolen_ns);
-        report.figure("stolen_cpu_cores", stolen, "that the hypervisor gave to others");
+        report.figure("stolen_cpu_cores", stolen, "taken by the hypervisor for other machines");
         let waited = self.cores(self.own.waited_ns);
-        report.figure("generator_waited_cores", waited, "ready while others had its core");
+        report.figure("generator_waited_cores", waited, "ready to run while others had its core");
         if stolen > DISTURBED_CORES || waited > DISTURBED_CORES {
-            let note = "the machine was not quiet: latencies contain pauses of others' making";
+            let note = "the machine was not quiet: latencies include pauses that other processes caused";
             report.notes.push(note.to_owned());
         }
     }
@@ -114,7 +114,7 @@ impl Window {
     }
 }
 
-/// What the report says was asked for, whatever the scenario.
+/// The settings that all scenarios record.
 pub(crate) fn record_server(server: &ServerArgs, report: &mut Report) {
     report.set("url", server.url.as_str());
     report.set("protocol", server.protocol.name());
@@ -127,10 +127,10 @@ pub(crate) fn record_run(run: &RunArgs, report: &mut Report) {
     report.set("warm_up_s", run.warm_up.as_secs_f64());
 }
 
-/// The same, when all clients are alike.
-pub(crate) fn record_crowd(crowd: &CrowdArgs, report: &mut Report) {
-    record_server(&crowd.server, report);
-    report.set("connections", crowd.connections);
-    report.set("rooms", crowd.rooms);
-    report.set("observe", format!("{:?}", crowd.observe).to_lowercase());
+/// The settings of scenarios whose clients all do the same.
+pub(crate) fn record_clients(args: &ClientArgs, report: &mut Report) {
+    record_server(&args.server, report);
+    report.set("connections", args.connections);
+    report.set("rooms", args.rooms);
+    report.set("observe", format!("{:?}", args.observe).to_lowercase());
 }

@@ -1,5 +1,5 @@
-//! `sweep` and `compare`: one scenario many times, over sizes and servers in turn. Each run is made by this process and
-//! checked like any other; a run that cannot be made ends the series, with what there is.
+//! `sweep` and `compare`: run one scenario many times, with several sizes or against several servers in turn. Each run
+//! is checked like any other. If a run fails, the series ends with the runs that were completed.
 
 mod summary;
 
@@ -9,30 +9,30 @@ use anyhow::{Result, anyhow, bail};
 use clap::Parser as _;
 use serde_json::{Value, json};
 
-use crate::cli::{Args, CompareArgs, ManyArgs, Over, Peer, Scenario, SweepArgs, UsageError};
+use crate::cli::{Args, CompareArgs, OptionValues, Scenario, SeriesArgs, ServerSpec, SweepArgs, UsageError};
 use crate::interrupt::Interrupt;
 use crate::protocol::Protocol;
 use crate::report::command_line;
 use crate::scenarios;
 pub(crate) use summary::text;
 
-/// How often Ctrl-C is looked at between runs.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often Ctrl-C is checked between runs.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Runs to make, all of them understood before the first is made.
-struct Plan<'a> {
+/// The runs of a series. All of them are parsed before the first one starts.
+struct SeriesPlan<'a> {
     kind: &'static str,
-    many: &'a ManyArgs,
+    args: &'a SeriesArgs,
     rounds: u32,
-    over: Option<&'a Over>,
-    /// Empty: the one that the scenario's own options name, which stands in tables as `name`.
-    peers: &'a [Peer],
+    over: Option<&'a OptionValues>,
+    /// Empty: the server that the scenario's own options name, under `name`.
+    servers: &'a [ServerSpec],
     name: &'a str,
 }
 
 /// One run of the plan.
-struct Step {
-    /// What stands for this server in tables.
+struct PlannedRun {
+    /// The server's name in tables.
     server: String,
     value: Option<String>,
     round: u32,
@@ -40,72 +40,66 @@ struct Step {
     scenario: Scenario,
 }
 
-/// What came of it, and what ended it early if something did.
-pub(crate) struct Outcome {
+/// The completed runs, and the error that ended the series early.
+pub(crate) struct SeriesOutcome {
     pub(crate) series: Value,
     pub(crate) failure: Option<anyhow::Error>,
 }
 
-pub(crate) fn sweep(args: &SweepArgs, interrupt: &Interrupt) -> Result<Outcome> {
-    let SweepArgs { over, rounds, name, many } = args;
-    Plan { kind: "sweep", many, rounds: *rounds, over: Some(over), peers: &[], name }.run(interrupt)
+pub(crate) fn sweep(args: &SweepArgs, interrupt: &Interrupt) -> Result<SeriesOutcome> {
+    let SweepArgs { over, rounds, name, series } = args;
+    SeriesPlan { kind: "sweep", args: series, rounds: *rounds, over: Some(over), servers: &[], name }.run(interrupt)
 }
 
-pub(crate) fn compare(args: &CompareArgs, interrupt: &Interrupt) -> Result<Outcome> {
-    let CompareArgs { servers, rounds, over, many } = args;
-    Plan { kind: "compare", many, rounds: *rounds, over: over.as_ref(), peers: servers, name: "" }.run(interrupt)
+pub(crate) fn compare(args: &CompareArgs, interrupt: &Interrupt) -> Result<SeriesOutcome> {
+    let CompareArgs { servers, rounds, over, series } = args;
+    let plan = SeriesPlan { kind: "compare", args: series, rounds: *rounds, over: over.as_ref(), servers, name: "" };
+    plan.run(interrupt)
 }
 
-impl Plan<'_> {
-    fn run(&self, interrupt: &Interrupt) -> Result<Outcome> {
-        let steps = self.steps()?;
+impl SeriesPlan<'_> {
+    fn run(&self, interrupt: &Interrupt) -> Result<SeriesOutcome> {
+        let planned = self.planned_runs()?;
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let mut runs = Vec::new();
         let mut failure = None;
-        for (number, step) in steps.iter().enumerate() {
+        for (number, run) in planned.iter().enumerate() {
             if number > 0 {
-                pause(self.many.pause, interrupt);
+                pause(self.args.pause, interrupt);
             }
-            if interrupt.is_asked() {
+            if interrupt.is_requested() {
                 break;
             }
-            eprintln!("run {} of {}: {}", number + 1, steps.len(), step.words.join(" "));
-            match scenarios::run(&step.scenario, interrupt) {
-                Ok(mut report) => {
-                    report.command = step.words.join(" ");
-                    let mut run = json!({ "server": step.server, "round": step.round, "report": report.to_json() });
-                    if let Some(value) = &step.value {
-                        run["value"] = number_or_text(value);
-                    }
-                    runs.push(run);
-                }
-                // A run that Ctrl-C found too early is missing, and no failure.
-                Err(_) if interrupt.is_asked() => break,
+            eprintln!("run {} of {}: {}", number + 1, planned.len(), run.words.join(" "));
+            match run.execute(interrupt) {
+                Ok(done) => runs.push(done),
+                // A run that Ctrl-C interrupts before its window is left out; this is not a failure.
+                Err(_) if interrupt.is_requested() => break,
                 Err(error) => {
-                    failure = Some(error.context(format!("run {} of {}", number + 1, steps.len())));
+                    failure = Some(error.context(format!("run {} of {}", number + 1, planned.len())));
                     break;
                 }
             }
         }
         if runs.is_empty() {
-            return Err(failure.unwrap_or_else(|| anyhow!("interrupted before the first run was done")));
+            return Err(failure.unwrap_or_else(|| anyhow!("interrupted before the first run was complete")));
         }
-        Ok(Outcome { series: self.series(&steps, &runs, started_ms), failure })
+        Ok(SeriesOutcome { series: self.series(&planned, &runs, started_ms), failure })
     }
 
-    fn series(&self, steps: &[Step], runs: &[Value], started_ms: u64) -> Value {
+    fn series(&self, planned: &[PlannedRun], runs: &[Value], started_ms: u64) -> Value {
         let problems: Vec<String> = runs.iter().flat_map(problems_of).collect();
         let summary = summary::summarize(runs);
         json!({
             "loadtest": env!("CARGO_PKG_VERSION"),
             "scenario": self.kind,
-            "of": self.many.scenario[0],
+            "of": self.args.scenario[0],
             "command": command_line(),
             "started_unix_ms": started_ms,
             "over": self.over.map(|over| over.option.as_str()),
             "rounds": self.rounds,
-            "planned_runs": steps.len(),
-            "ended_early": runs.len() < steps.len(),
+            "planned_runs": planned.len(),
+            "ended_early": runs.len() < planned.len(),
             "valid": problems.is_empty(),
             "problems": problems,
             "notes": notes_of(runs),
@@ -114,37 +108,37 @@ impl Plan<'_> {
         })
     }
 
-    /// Sizes one after the other; within a size round by round; within a round each server once.
-    fn steps(&self) -> Result<Vec<Step>> {
+    /// For each size, for each round: one run against each server.
+    fn planned_runs(&self) -> Result<Vec<PlannedRun>> {
         let values: Vec<Option<&String>> = match self.over {
             Some(over) => over.values.iter().map(Some).collect(),
             None => vec![None],
         };
-        let peers: Vec<Option<&Peer>> =
-            if self.peers.is_empty() { vec![None] } else { self.peers.iter().map(Some).collect() };
-        let mut steps = Vec::new();
+        let servers: Vec<Option<&ServerSpec>> =
+            if self.servers.is_empty() { vec![None] } else { self.servers.iter().map(Some).collect() };
+        let mut planned = Vec::new();
         for value in &values {
             for round in 1..=self.rounds {
-                for peer in &peers {
-                    steps.push(self.step(*peer, *value, round)?);
+                for server in &servers {
+                    planned.push(self.planned_run(*server, *value, round)?);
                 }
             }
         }
-        Ok(steps)
+        Ok(planned)
     }
 
-    fn step(&self, peer: Option<&Peer>, value: Option<&String>, round: u32) -> Result<Step> {
-        let mut words = self.many.scenario.clone();
+    fn planned_run(&self, server: Option<&ServerSpec>, value: Option<&String>, round: u32) -> Result<PlannedRun> {
+        let mut words = self.args.scenario.clone();
         if let (Some(over), Some(value)) = (self.over, value) {
             set_option(&mut words, &over.option, value);
         }
-        if let Some(peer) = peer {
-            set_option(&mut words, "url", &peer.url);
-            let pids: Vec<String> = peer.pids.iter().map(u32::to_string).collect();
+        if let Some(server) = server {
+            set_option(&mut words, "url", &server.url);
+            let pids: Vec<String> = server.pids.iter().map(u32::to_string).collect();
             if !pids.is_empty() {
                 set_option(&mut words, "pid", &pids.join(","));
             }
-            if let Some(protocol) = peer.protocol {
+            if let Some(protocol) = server.protocol {
                 set_option(&mut words, "protocol", Protocol::name(protocol));
             }
         }
@@ -152,21 +146,33 @@ impl Plan<'_> {
         let scenario = Args::try_parse_from(&words)
             .map_err(|error| UsageError(format!("{}: {}", words.join(" "), error.render())))?
             .scenario;
-        if !scenario.makes_one_run() {
+        if !scenario.is_single_run() {
             return Err(UsageError(format!("{} cannot be part of a {}", words[1], self.kind)).into());
         }
-        let server = peer.map_or(self.name, |peer| &peer.name).to_owned();
-        Ok(Step { server, value: value.cloned(), round, words, scenario })
+        let server = server.map_or(self.name, |server| &server.name).to_owned();
+        Ok(PlannedRun { server, value: value.cloned(), round, words, scenario })
     }
 }
 
-/// Series that were made one after the other, for example each server on its own, as one. Rounds are counted anew: the n-th
-/// run of a server at a size is round n.
+impl PlannedRun {
+    fn execute(&self, interrupt: &Interrupt) -> Result<Value> {
+        let mut report = scenarios::run(&self.scenario, interrupt)?;
+        report.command = self.words.join(" ");
+        let mut run = json!({ "server": self.server, "round": self.round, "report": report.to_json() });
+        if let Some(value) = &self.value {
+            run["value"] = number_or_text(value);
+        }
+        Ok(run)
+    }
+}
+
+/// Joins series that were run one after the other, for example one per server. Rounds are renumbered: the n-th run of a
+/// server with a size is round n.
 pub(crate) fn join(series: &[Value]) -> Result<Value> {
     let mut joined = series[0].clone();
     for field in ["of", "over"] {
         if series.iter().any(|one| one[field] != joined[field]) {
-            bail!("the series differ in {field:?}: only those of one scenario over one option can be joined");
+            bail!("the series differ in {field:?}: only series of one scenario and one option can be joined");
         }
     }
     let mut runs: Vec<Value> = Vec::new();
@@ -180,7 +186,7 @@ pub(crate) fn join(series: &[Value]) -> Result<Value> {
     if let [first, others @ ..] = series
         && !others.is_empty()
     {
-        joined["command"] = json!(format!("{} … and {} more like it", summary::plain(&first["command"]), others.len()));
+        joined["command"] = json!(format!("{} … and {} more", summary::plain(&first["command"]), others.len()));
     }
     joined["rounds"] = json!(runs.iter().filter_map(|run| run["round"].as_u64()).max());
     joined["planned_runs"] = json!(series.iter().map(number).sum::<u64>());
@@ -193,7 +199,7 @@ pub(crate) fn join(series: &[Value]) -> Result<Value> {
     Ok(joined)
 }
 
-/// Gives the option this value, whatever was there before.
+/// Sets an option, replacing any earlier value.
 fn set_option(words: &mut Vec<String>, option: &str, value: &str) {
     let flag = format!("--{option}");
     let with_value = format!("{flag}=");
@@ -217,7 +223,7 @@ fn problems_of(run: &Value) -> Vec<String> {
     problems.iter().map(|problem| format!("{place}: {}", summary::plain(problem))).collect()
 }
 
-/// Each note once, with the number of runs that it is about.
+/// Each note once, with the number of runs that have it.
 fn notes_of(runs: &[Value]) -> Vec<String> {
     let mut counted: Vec<(String, usize)> = Vec::new();
     for note in runs.iter().flat_map(|run| run["report"]["notes"].as_array().into_iter().flatten()) {
@@ -232,12 +238,12 @@ fn notes_of(runs: &[Value]) -> Vec<String> {
 
 fn pause(length: Duration, interrupt: &Interrupt) {
     let started = Instant::now();
-    while !interrupt.is_asked() {
+    while !interrupt.is_requested() {
         let left = length.saturating_sub(started.elapsed());
         if left.is_zero() {
             break;
         }
-        std::thread::sleep(left.min(LOOK_EVERY));
+        std::thread::sleep(left.min(POLL_INTERVAL));
     }
 }
 
@@ -251,16 +257,16 @@ mod tests {
         assert_eq!(words.join(" "), expected);
     }
 
-    fn of_one(server: &str, cost: f64, over: &str) -> Value {
+    fn series_of_one_run(server: &str, cost: f64, over: &str) -> Value {
         let report = json!({ "figures": { "cost": cost }, "problems": [], "notes": ["noisy"] });
         let run = json!({ "server": server, "round": 1, "value": 100.0, "report": report });
         json!({ "scenario": "compare", "of": "idle", "over": over, "planned_runs": 1, "ended_early": false, "runs": [run] })
     }
 
     #[test]
-    fn series_that_belong_together_become_one() {
+    fn series_of_one_scenario_and_option_are_joined() {
         let parts = [("floor", 2.0), ("ours", 3.0), ("floor", 4.0), ("ours", 5.0)];
-        let parts = parts.map(|(server, cost)| of_one(server, cost, "connections"));
+        let parts = parts.map(|(server, cost)| series_of_one_run(server, cost, "connections"));
         let joined = join(&parts).unwrap();
         assert_eq!((joined["rounds"].as_u64(), joined["planned_runs"].as_u64()), (Some(2), Some(4)));
         assert_eq!(joined["notes"], json!(["4 of 4 runs: noisy"]));
@@ -269,14 +275,15 @@ mod tests {
         assert_eq!(
             ours["ratio"],
             json!({ "median": 1.375, "min": 1.25, "max": 1.5, "runs": 2 }),
-            "of the runs of a round"
+            "ratios are taken within a round"
         );
-        let error = join(&[of_one("a", 1.0, "connections"), of_one("a", 1.0, "rate")]).unwrap_err();
+        let error =
+            join(&[series_of_one_run("a", 1.0, "connections"), series_of_one_run("a", 1.0, "rate")]).unwrap_err();
         assert!(error.to_string().contains("\"over\""), "{error}");
     }
 
     #[test]
-    fn an_option_is_set_or_replaced() {
+    fn an_option_is_added_or_replaced() {
         check("idle", "url", "ws://a", "idle --url ws://a");
         check("idle --url ws://b --rooms 2", "url", "ws://a", "idle --rooms 2 --url ws://a");
         check("idle --url=ws://b --rooms 2", "url", "ws://a", "idle --rooms 2 --url ws://a");

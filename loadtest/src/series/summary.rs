@@ -1,4 +1,4 @@
-//! Many runs in few numbers: median, least and most of each figure, and ratios of the runs of one round.
+//! Summarizes many runs: median, minimum and maximum of each figure, and ratios between the runs of one round.
 
 use std::fmt::Write as _;
 
@@ -6,38 +6,38 @@ use serde_json::{Value, json};
 
 use crate::report::readable;
 
-/// Percentiles of each latency that stand beside the figures.
+/// Percentiles of each latency that are summarized like figures.
 const PERCENTILES: [&str; 4] = ["p50_us", "p99_us", "p99_9_us", "max_us"];
 
-/// A run as (server, value, round) and what it found.
-struct Row {
+/// The figures of one run.
+struct RunFigures {
     server: String,
     value: Value,
     round: u64,
     figures: Vec<(String, f64)>,
 }
 
-/// One entry for each server, size and figure.
+/// One entry per server, size and figure.
 pub(super) fn summarize(runs: &[Value]) -> Vec<Value> {
-    let rows: Vec<Row> = runs.iter().map(Row::new).collect();
+    let all: Vec<RunFigures> = runs.iter().map(RunFigures::new).collect();
     let mut groups: Vec<(&str, &Value)> = Vec::new();
-    for row in &rows {
-        if !groups.contains(&(row.server.as_str(), &row.value)) {
-            groups.push((&row.server, &row.value));
+    for run in &all {
+        if !groups.contains(&(run.server.as_str(), &run.value)) {
+            groups.push((&run.server, &run.value));
         }
     }
-    let base = rows.first().map(|row| row.server.as_str()).unwrap_or_default();
+    let base = all.first().map(|run| run.server.as_str()).unwrap_or_default();
     let mut summary = Vec::new();
     for (server, value) in groups {
-        let members: Vec<&Row> = rows.iter().filter(|row| row.server == server && row.value == *value).collect();
+        let members: Vec<&RunFigures> = all.iter().filter(|run| run.server == server && run.value == *value).collect();
         let Some(first) = members.first() else { continue };
         for (figure, _) in &first.figures {
-            let found: Vec<f64> = members.iter().filter_map(|row| row.figure(figure)).collect();
+            let found: Vec<f64> = members.iter().filter_map(|run| run.figure(figure)).collect();
             let mut entry = spread(&found);
             entry["server"] = json!(server);
             entry["value"] = value.clone();
             entry["figure"] = json!(figure);
-            let ratios: Vec<f64> = members.iter().filter_map(|row| row.ratio(base, figure, &rows)).collect();
+            let ratios: Vec<f64> = members.iter().filter_map(|run| run.ratio(base, figure, &all)).collect();
             if server != base && !ratios.is_empty() {
                 entry["ratio"] = spread(&ratios);
             }
@@ -47,7 +47,7 @@ pub(super) fn summarize(runs: &[Value]) -> Vec<Value> {
     summary
 }
 
-/// The summary for people: what differs in meaning only for machines is left out.
+/// The summary as text. Figures that are always zero are left out.
 pub(crate) fn text(series: &Value) -> String {
     let mut text = format!("{} of {}\n", plain(&series["scenario"]), plain(&series["of"]));
     for entry in series["summary"].as_array().into_iter().flatten() {
@@ -56,9 +56,9 @@ pub(crate) fn text(series: &Value) -> String {
             continue;
         }
         let size = if entry["value"].is_null() { String::new() } else { format!("{} ", plain(&entry["value"])) };
-        let who = format!("{size}{}", plain(&entry["server"]));
+        let label = format!("{size}{}", plain(&entry["server"]));
         let range = format!("{} to {}", number("min"), number("max"));
-        let _ = write!(text, "  {who:<18} {:<36} {:>14}   {range:<28}", plain(&entry["figure"]), number("median"));
+        let _ = write!(text, "  {label:<18} {:<36} {:>14}   {range:<28}", plain(&entry["figure"]), number("median"));
         if let Some(ratio) = entry["ratio"]["median"].as_f64() {
             let bound = |name: &str| entry["ratio"][name].as_f64().unwrap_or(0.0);
             let _ = write!(text, " × {ratio:.3} ({:.3} to {:.3})", bound("min"), bound("max"));
@@ -79,7 +79,7 @@ pub(crate) fn text(series: &Value) -> String {
     text
 }
 
-/// A value without the quotes of JSON.
+/// A JSON value without the quotes of strings.
 pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -87,7 +87,7 @@ pub(super) fn plain(value: &Value) -> String {
     }
 }
 
-/// Of an even number the mean of the middle two.
+/// For an even number of values, the mean of the middle two.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -99,12 +99,12 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn spread(values: &[f64]) -> Value {
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    json!({ "median": median(values), "min": least, "max": most, "runs": values.len() })
+    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    json!({ "median": median(values), "min": min, "max": max, "runs": values.len() })
 }
 
-impl Row {
+impl RunFigures {
     fn new(run: &Value) -> Self {
         let mut figures = Vec::new();
         for (name, value) in run["report"]["figures"].as_object().into_iter().flatten() {
@@ -126,11 +126,11 @@ impl Row {
         self.figures.iter().find(|(found, _)| found == name).map(|(_, value)| *value)
     }
 
-    /// Against the base's run of the same size and round.
-    fn ratio(&self, base: &str, figure: &str, rows: &[Self]) -> Option<f64> {
-        let other = rows.iter().find(|row| row.server == base && row.value == self.value && row.round == self.round)?;
-        let below = other.figure(figure).filter(|value| *value != 0.0)?;
-        Some(self.figure(figure)? / below)
+    /// The ratio to the base server's run of the same size and round.
+    fn ratio(&self, base: &str, figure: &str, all: &[Self]) -> Option<f64> {
+        let other = all.iter().find(|run| run.server == base && run.value == self.value && run.round == self.round)?;
+        let base_value = other.figure(figure).filter(|value| *value != 0.0)?;
+        Some(self.figure(figure)? / base_value)
     }
 }
 
@@ -144,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_one_round() {
-        // The machine was twice as slow in round 2: the ratio does not move.
+    fn ratios_are_taken_within_a_round() {
+        // The machine is half as fast in round 2; the ratio stays the same.
         let runs = [run("a", 1, 10.0), run("b", 1, 12.0), run("a", 2, 20.0), run("b", 2, 24.0)];
         let summary = summarize(&runs);
         let entry = |server: &str, figure: &str| {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn medians() {
+    fn the_median_of_an_even_number_is_the_middle() {
         for (values, expected) in [(vec![], 0.0), (vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0], 2.5)] {
             assert_eq!(median(&values), expected);
         }

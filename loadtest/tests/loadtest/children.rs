@@ -1,5 +1,5 @@
-//! Child processes of the tests: a floor on a free port, and a `loadtest` whose words and end are waited for with a
-//! bound, so that a hang fails instead of hanging.
+//! Child processes of the tests: a floor on a free port, and a `loadtest` whose output and end are awaited with a
+//! timeout, so that a hang fails the test.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Far beyond what any of these runs takes, on a machine that is busy with others too.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Far beyond the time of these runs, even on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Ends with the test, whatever becomes of it.
+/// Killed when it is dropped.
 pub(crate) struct Floor {
     child: Child,
     pub(crate) url: String,
 }
 
-/// A `loadtest` on its way.
+/// A running `loadtest`.
 pub(crate) struct Running {
     child: Child,
-    /// Its lines on stderr, as they come; the other end goes when it ends.
+    /// Its lines on stderr. The channel closes when the process ends.
     lines: Receiver<String>,
     stderr: String,
 }
 
-/// What a finished `loadtest` left behind.
+/// The result of a `loadtest` that has ended.
 pub(crate) struct Finished {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
@@ -36,9 +36,7 @@ impl Floor {
     pub(crate) fn start(options: &[&str]) -> Self {
         let mut child = command(&["floor", "--listen", "127.0.0.1:0"]).args(options).spawn().expect("floor starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped"))
-            .read_line(&mut line)
-            .expect("floor says where it listens");
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("floor prints its address");
         let url = line.trim().rsplit(' ').next().expect("an address").to_owned();
         Self { child, url }
     }
@@ -54,7 +52,7 @@ impl Floor {
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It fails if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -74,28 +72,28 @@ impl Finished {
 }
 
 impl Running {
-    /// Goes on when it has said that on stderr.
+    /// Waits for a line on stderr that contains `words`.
     pub(crate) fn wait_for(&mut self, words: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             self.stderr += &line;
             if line.contains(words) {
                 return;
             }
         }
-        // Else it would outlive the test.
+        // Otherwise the process would outlive the test.
         let _ = self.child.kill();
-        panic!("it never said {words:?}:\n{}", self.stderr);
+        panic!("{words:?} was not printed:\n{}", self.stderr);
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, like Ctrl-C.
     pub(crate) fn interrupt(&self) {
         let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().expect("kill");
         assert!(sent.success());
     }
 
     pub(crate) fn finish(mut self) -> Finished {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.stderr += &line,
@@ -112,7 +110,7 @@ impl Running {
     }
 }
 
-/// Runs to the end.
+/// Runs `loadtest` to its end.
 pub(crate) fn loadtest(arguments: &[&str]) -> Finished {
     spawn(arguments).finish()
 }
@@ -120,11 +118,11 @@ pub(crate) fn loadtest(arguments: &[&str]) -> Finished {
 pub(crate) fn spawn(arguments: &[&str]) -> Running {
     let mut child = command(arguments).spawn().expect("loadtest starts");
     let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
-    let (tell, lines) = channel();
+    let (line_sender, lines) = channel();
     std::thread::spawn(move || {
         let mut line = String::new();
         while stderr.read_line(&mut line).is_ok_and(|length| length > 0) {
-            if tell.send(std::mem::take(&mut line)).is_err() {
+            if line_sender.send(std::mem::take(&mut line)).is_err() {
                 break;
             }
         }
@@ -132,7 +130,7 @@ pub(crate) fn spawn(arguments: &[&str]) -> Running {
     Running { child, lines, stderr: String::new() }
 }
 
-/// Where a test's report goes: one file per test in cargo's directory for that.
+/// The file for a test's report.
 pub(crate) fn json_file(test: &str) -> String {
     format!("{}/{test}.json", env!("CARGO_TARGET_TMPDIR"))
 }

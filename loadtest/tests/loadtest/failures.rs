@@ -1,4 +1,4 @@
-//! What goes wrong is said and ends the run: never a hang, never a panic.
+//! Failures end the run with a message: no hang, no panic.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -6,14 +6,14 @@ use std::net::TcpListener;
 use crate::children::{Floor, command, json_file, loadtest, read_json, spawn};
 
 #[test]
-fn nobody_listens() {
-    // Bound and dropped: nobody else gets the port so soon.
+fn a_refused_connection_fails_the_run() {
+    // A port that was just in use is not reused soon.
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
     loadtest(&["heartbeat", "--url", &format!("ws://{address}")]).expect(1, "connection refused");
 }
 
 #[test]
-fn nonsense_on_the_command_line_exits_64() {
+fn a_wrong_command_line_exits_64() {
     loadtest(&["heartbeat", "--url", "wss://127.0.0.1:1"]).expect(64, "TLS is not supported");
     loadtest(&["churn", "--observe-url", "127.0.0.1:8000"]).expect(64, "--observe-url");
     loadtest(&["heartbeat", "--url", "127.0.0.1:8000"]).expect(64, "ws://127.0.0.1:8000");
@@ -24,12 +24,12 @@ fn nonsense_on_the_command_line_exits_64() {
 }
 
 #[test]
-fn a_wrong_pid_is_told_before_anything_is_opened() {
+fn a_wrong_pid_is_reported_before_anything_is_opened() {
     loadtest(&["heartbeat", "--pid", "4294967295"]).expect(1, "process 4294967295");
 }
 
 #[test]
-fn a_report_that_cannot_be_printed_is_written_all_the_same() {
+fn a_report_that_cannot_be_printed_is_still_written() {
     let file = json_file("a_report_that_cannot_be_printed");
     let floor = Floor::start(&[]);
     let options = ["--connections", "5", "--duration", "100ms", "--warm-up", "0s", "--json", &file];
@@ -43,7 +43,7 @@ fn a_report_that_cannot_be_printed_is_written_all_the_same() {
 }
 
 #[test]
-fn a_server_without_websocket_is_quoted() {
+fn the_error_shows_what_a_server_without_websocket_answers() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -56,20 +56,20 @@ fn a_server_without_websocket_is_quoted() {
 }
 
 #[test]
-fn a_server_that_says_nothing_meets_the_deadline() {
+fn a_silent_server_fails_the_run_after_the_connect_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    loadtest(&["idle", "--url", &url, "--connect-timeout", "300ms"]).expect(1, "was not in after 300ms");
+    loadtest(&["idle", "--url", &url, "--connect-timeout", "300ms"]).expect(1, "was not ready after 300ms");
 }
 
 #[test]
-fn the_wrong_protocol_is_suspected() {
+fn a_wrong_protocol_is_suggested_as_the_cause() {
     let floor = Floor::start(&[]);
-    loadtest(&["idle", "--url", &floor.url, "--connect-timeout", "2s"]).expect(1, "is --protocol native what");
+    loadtest(&["idle", "--url", &floor.url, "--connect-timeout", "2s"]).expect(1, "speak --protocol native");
 }
 
 #[test]
-fn a_server_that_dies_midway_ends_the_run() {
+fn a_killed_server_ends_the_run() {
     let mut floor = Floor::start(&[]);
     let mut child = spawn(&[
         "heartbeat",
@@ -90,7 +90,7 @@ fn a_server_that_dies_midway_ends_the_run() {
 }
 
 #[test]
-fn ctrl_c_ends_early_with_the_report() {
+fn ctrl_c_ends_the_run_early_with_a_report() {
     let floor = Floor::start(&[]);
     let mut child = spawn(&[
         "heartbeat",

@@ -1,13 +1,13 @@
-//! `loadtest` as a process, against the floor, the real server, a native stub and a proxy that can be wrong, and
-//! against nothing.
+//! Runs `loadtest` as a process: against the floor, the real server, a stub and a proxy that can be faulty, and against
+//! no server.
 
 mod children;
 mod churn;
-mod engine;
 mod failures;
 mod floor;
 mod native;
 mod proxy;
+mod real_server;
 mod series;
 mod soak;
 mod storm;

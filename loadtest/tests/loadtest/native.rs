@@ -1,10 +1,10 @@
-//! The native dialect against a stub that can be wrong on purpose: a run whose figures do not hold must say
-//! so and exit with 2.
+//! The native protocol against a stub server that can be faulty: a run whose figures are wrong must report it and exit
+//! with 2.
 
 use std::sync::atomic::Ordering;
 
 use crate::children::{Finished, loadtest};
-use crate::stub::{Fault, start};
+use crate::stub::{StubFault, start};
 
 fn heartbeat(url: &str, more: &[&str]) -> Finished {
     let mut arguments = vec![
@@ -25,8 +25,8 @@ fn heartbeat(url: &str, more: &[&str]) -> Finished {
 }
 
 #[test]
-fn a_true_server_is_joined_and_believed() {
-    let (url, counters) = start(Fault::None);
+fn a_correct_server_passes_the_checks() {
+    let (url, counters) = start(StubFault::None);
     heartbeat(&url, &["--ack"]).expect(0, "ack_round_trip");
     assert_eq!(counters.joined.load(Ordering::SeqCst), 20);
     assert_eq!(counters.pongs.load(Ordering::SeqCst), 20);
@@ -35,24 +35,24 @@ fn a_true_server_is_joined_and_believed() {
 
 #[test]
 fn a_lost_heartbeat_is_found() {
-    let (url, _) = start(Fault::LosesOneHeartbeat);
+    let (url, _) = start(StubFault::LosesOneHeartbeat);
     heartbeat(&url, &[]).expect(2, "INVALID: the server counted");
 }
 
 #[test]
-fn a_phantom_leave_is_found() {
-    let (url, _) = start(Fault::MiscountsRoom);
-    heartbeat(&url, &[]).expect(2, "lobby counts 19 users, 20 are in");
+fn a_missing_member_is_found() {
+    let (url, _) = start(StubFault::MiscountsRoom);
+    heartbeat(&url, &[]).expect(2, "lobby counts 19 members; 20 have joined");
 }
 
 #[test]
-fn closing_everybody_ends_the_run_with_the_code() {
-    let (url, _) = start(Fault::ClosesAtHeartbeat);
+fn closed_connections_end_the_run_with_their_close_code() {
+    let (url, _) = start(StubFault::ClosesAtHeartbeat);
     heartbeat(&url, &[]).expect(1, "closed by the server with 1013 \"full\"");
 }
 
 #[test]
-fn unverified_runs_say_so() {
-    let (url, _) = start(Fault::LosesOneHeartbeat);
+fn a_run_without_verification_says_so() {
+    let (url, _) = start(StubFault::LosesOneHeartbeat);
     heartbeat(&url, &["--no-verify"]).expect(0, "--no-verify");
 }

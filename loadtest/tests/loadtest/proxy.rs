@@ -1,28 +1,28 @@
-//! A proxy that is a broken server when there is a true one behind it: it passes everything on, except that it tampers
-//! with what one of its connections is told, once.
+//! A proxy in front of the real server that injects one fault: it forwards everything except for one frame of one
+//! connection. It has a frame codec of its own, so that an error in `wire::frame` cannot hide itself.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is tampered with.
+/// Which frame is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum ProxyFault {
     None,
-    /// One diff never reaches one observer.
+    /// One observer does not receive one diff.
     SkipsOneSeq,
-    /// One observer is not told of one leave: the frame comes without its `left`.
+    /// One observer receives one diff without its `left`.
     DropsOneLeave,
-    /// The server never gets one of the leaves.
+    /// The server does not receive one leave.
     SwallowsALeave,
 }
 
-/// How many frames that could be tampered with pass before it happens: the gathering is over by then.
-const SPARED: usize = 6;
+/// How many frames that could be changed pass before; by then all clients are connected.
+const UNCHANGED_FIRST: usize = 6;
 
 /// Serves until the test ends; returns its URL.
-pub(crate) fn start(server_url: &str, fault: Fault) -> String {
+pub(crate) fn start(server_url: &str, fault: ProxyFault) -> String {
     let server = server_url.trim_start_matches("ws://").to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let url = format!("ws://{}", listener.local_addr().expect("address"));
@@ -33,22 +33,22 @@ pub(crate) fn start(server_url: &str, fault: Fault) -> String {
             let (to_client, from_server) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
             let counters = [Arc::clone(&candidates), Arc::clone(&candidates)];
             let [up, down] = counters;
-            // A connection that ends is no failure of the test.
-            std::thread::spawn(move || pass(client, upstream, |frame| tamper_up(frame, fault, &up)));
-            std::thread::spawn(move || pass(from_server, to_client, |frame| tamper_down(frame, fault, &down)));
+            // The end of a connection is not a failure of the test.
+            std::thread::spawn(move || forward(client, upstream, |frame| change_up(frame, fault, &up)));
+            std::thread::spawn(move || forward(from_server, to_client, |frame| change_down(frame, fault, &down)));
         }
     });
     url
 }
 
-/// Passes a head of HTTP, then frames as `tamper` returns them.
-fn pass(mut from: TcpStream, mut to: TcpStream, tamper: impl Fn(Frame) -> Option<Frame>) {
-    let _ = pass_head(&mut from, &mut to).and_then(|upgraded| {
+/// Forwards an HTTP header, then the frames that `change` returns.
+fn forward(mut from: TcpStream, mut to: TcpStream, change: impl Fn(Frame) -> Option<Frame>) {
+    let _ = forward_header(&mut from, &mut to).and_then(|upgraded| {
         if !upgraded {
             return std::io::copy(&mut from, &mut to).map(drop);
         }
         while let Ok(frame) = Frame::read(&mut from) {
-            if let Some(frame) = tamper(frame) {
+            if let Some(frame) = change(frame) {
                 frame.write(&mut to)?;
             }
         }
@@ -58,8 +58,8 @@ fn pass(mut from: TcpStream, mut to: TcpStream, tamper: impl Fn(Frame) -> Option
     let _ = from.shutdown(Shutdown::Both);
 }
 
-/// Whether frames follow.
-fn pass_head(from: &mut TcpStream, to: &mut TcpStream) -> std::io::Result<bool> {
+/// Returns whether frames follow.
+fn forward_header(from: &mut TcpStream, to: &mut TcpStream) -> std::io::Result<bool> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -70,19 +70,19 @@ fn pass_head(from: &mut TcpStream, to: &mut TcpStream) -> std::io::Result<bool> 
     Ok(String::from_utf8_lossy(&head).to_lowercase().contains("upgrade: websocket"))
 }
 
-/// Says yes once, after some have been spared.
+/// True once, for the candidate after the first UNCHANGED_FIRST.
 fn is_the_one(candidates: &AtomicUsize) -> bool {
-    candidates.fetch_add(1, Ordering::SeqCst) == SPARED
+    candidates.fetch_add(1, Ordering::SeqCst) == UNCHANGED_FIRST
 }
 
-fn tamper_down(mut frame: Frame, fault: Fault, candidates: &AtomicUsize) -> Option<Frame> {
+fn change_down(mut frame: Frame, fault: ProxyFault, candidates: &AtomicUsize) -> Option<Frame> {
     let text = String::from_utf8_lossy(&frame.payload).into_owned();
     if !text.starts_with(r#"{"type":"diff""#) {
         return Some(frame);
     }
     match (fault, text.find(r#","left":["#)) {
-        (Fault::SkipsOneSeq, _) if is_the_one(candidates) => return None,
-        (Fault::DropsOneLeave, Some(at)) if is_the_one(candidates) => {
+        (ProxyFault::SkipsOneSeq, _) if is_the_one(candidates) => return None,
+        (ProxyFault::DropsOneLeave, Some(at)) if is_the_one(candidates) => {
             frame.payload = format!("{}}}", &text[..at]).into_bytes();
         }
         _ => {}
@@ -90,12 +90,12 @@ fn tamper_down(mut frame: Frame, fault: Fault, candidates: &AtomicUsize) -> Opti
     Some(frame)
 }
 
-fn tamper_up(frame: Frame, fault: Fault, candidates: &AtomicUsize) -> Option<Frame> {
+fn change_up(frame: Frame, fault: ProxyFault, candidates: &AtomicUsize) -> Option<Frame> {
     let is_leave = String::from_utf8_lossy(&frame.payload).contains(r#""type":"leave""#);
-    (!(fault == Fault::SwallowsALeave && is_leave && is_the_one(candidates))).then_some(frame)
+    (!(fault == ProxyFault::SwallowsALeave && is_leave && is_the_one(candidates))).then_some(frame)
 }
 
-/// Unmasked, whatever it was; masked again with zeros towards the server.
+/// The payload is unmasked; frames to the server are masked with zeros.
 struct Frame {
     first: u8,
     is_masked: bool,

@@ -1,14 +1,14 @@
-//! `sweep`, `compare`, `merge` and `--report`: many runs, one result.
+//! `sweep`, `compare`, `merge` and `--report`: many runs, one report.
 
 use crate::children::{Floor, json_file, loadtest, read_json, spawn};
-use crate::engine;
+use crate::real_server;
 
 const SHORT: [&str; 6] = ["--warm-up", "0s", "--duration", "300ms", "--rate", "500"];
 
 #[test]
-fn a_sweep_has_a_run_of_each_size_and_a_page() {
+fn a_sweep_has_a_run_per_size_and_a_page() {
     let floor = Floor::start(&[]);
-    let file = json_file("a_sweep_has_a_run_of_each_size_and_a_page");
+    let file = json_file("a_sweep_has_a_run_per_size_and_a_page");
     let folder = file.replace(".json", "");
     let mut arguments = vec!["sweep", "--over", "connections=5,20,200", "--pause", "0s", "--json", &file];
     let pid = floor.pid();
@@ -21,15 +21,15 @@ fn a_sweep_has_a_run_of_each_size_and_a_page() {
     assert_eq!(sizes, [5.0, 20.0, 200.0]);
     assert_eq!(series["runs"][2]["report"]["settings"]["connections"], 200);
     let page = std::fs::read_to_string(format!("{folder}/index.html")).expect("the page was written");
-    assert!(page.contains("Server CPU per heartbeat") && page.contains("<svg"), "{page}");
+    assert!(page.contains("Server CPU time per heartbeat") && page.contains("<svg"), "{page}");
 }
 
 #[test]
-fn a_comparison_takes_turns_and_gives_ratios() {
+fn a_comparison_alternates_servers_and_has_ratios() {
     let floor = Floor::start(&[]);
-    let file = json_file("a_comparison_takes_turns_and_gives_ratios");
+    let file = json_file("a_comparison_alternates_servers_and_has_ratios");
     let first = format!("floor={},pid={},protocol=floor", floor.url, floor.pid());
-    let second = format!("rollcall={},pid={}", engine::start(&[]), std::process::id());
+    let second = format!("rollcall={},pid={}", real_server::start(&[]), std::process::id());
     let mut arguments = vec!["compare", "--server", &first, "--server", &second, "--rounds", "2", "--pause", "0s"];
     arguments.extend_from_slice(&["--json", &file, "heartbeat", "--connections", "20"]);
     arguments.extend_from_slice(&SHORT);
@@ -48,9 +48,9 @@ fn a_comparison_takes_turns_and_gives_ratios() {
 }
 
 #[test]
-fn a_server_that_is_not_there_ends_the_series_with_what_there_is() {
+fn an_unreachable_server_ends_the_series_with_the_completed_runs() {
     let floor = Floor::start(&[]);
-    let file = json_file("a_server_that_is_not_there_ends_the_series_with_what_there_is");
+    let file = json_file("an_unreachable_server_ends_the_series_with_the_completed_runs");
     let there = format!("there={},protocol=floor", floor.url);
     let mut arguments = vec!["compare", "--server", &there, "--server", "gone=ws://127.0.0.1:1", "--json", &file];
     arguments.extend_from_slice(&["--pause", "0s", "heartbeat", "--connections", "5"]);
@@ -60,7 +60,7 @@ fn a_server_that_is_not_there_ends_the_series_with_what_there_is() {
 }
 
 #[test]
-fn nonsense_in_a_series_is_told_before_the_first_run() {
+fn a_wrong_option_in_a_series_is_reported_before_the_first_run() {
     loadtest(&["sweep", "--over", "nothing=1,2", "idle"]).expect(64, "--nothing");
     loadtest(&["sweep", "--over", "rate=1,2", "floor"]).expect(64, "floor");
     loadtest(&["compare", "idle"]).expect(64, "--server");
@@ -68,12 +68,13 @@ fn nonsense_in_a_series_is_told_before_the_first_run() {
 }
 
 #[test]
-fn two_generators_are_merged() {
+fn reports_of_two_generators_are_merged() {
     let floor = Floor::start(&[]);
-    let files = [json_file("two_generators_are_merged-a"), json_file("two_generators_are_merged-b")];
-    let merged = json_file("two_generators_are_merged");
+    let files =
+        [json_file("reports_of_two_generators_are_merged-a"), json_file("reports_of_two_generators_are_merged-b")];
+    let merged = json_file("reports_of_two_generators_are_merged");
     let both = files.each_ref().map(String::as_str).into_iter().zip(["0", "100"]).map(|(file, first_user)| {
-        // Each counts only its own heartbeats, the server those of both.
+        // Each generator counts its own heartbeats, the server those of both; so verification is off.
         let mut arguments =
             vec!["heartbeat", "--protocol", "floor", "--url", &floor.url, "--no-verify", "--json", file];
         arguments.extend_from_slice(&["--connections", "20", "--first-user", first_user]);
@@ -92,7 +93,7 @@ fn two_generators_are_merged() {
 }
 
 #[test]
-fn ctrl_c_ends_a_series_with_the_runs_that_are_done() {
+fn ctrl_c_ends_a_series_with_the_completed_runs() {
     let floor = Floor::start(&[]);
     let mut arguments = vec!["sweep", "--over", "connections=5,10,20", "--rounds", "100", "--pause", "0s", "heartbeat"];
     arguments.extend_from_slice(&["--protocol", "floor", "--url", &floor.url]);

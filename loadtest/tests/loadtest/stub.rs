@@ -1,5 +1,5 @@
-//! A native server of one thread per connection, just true enough to be joined, and able to be wrong on
-//! purpose. It shows that the client speaks the dialect and that the checks catch what they are for.
+//! A minimal server of the native protocol with one thread per connection. It can be faulty, which shows that the
+//! checks work. It has a frame codec and a handshake of its own, so it also checks the client's.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,45 +9,45 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::Engine as _;
 use sha1::{Digest as _, Sha1};
 
-/// Set by the connections' threads, read by the test and by `/v1/stats`.
+/// Written by the threads of connections, read by the test and by `/v1/stats`.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
+pub(crate) struct StubCounters {
     pub(crate) joined: AtomicU64,
     pub(crate) heartbeats: AtomicU64,
     pub(crate) pongs: AtomicU64,
-    /// Heartbeats that came, counted or not.
+    /// All heartbeats that were received, counted or not.
     received: AtomicU64,
 }
 
-/// How the server is wrong.
+/// What the server does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum StubFault {
     None,
     /// Does not count the first heartbeat.
     LosesOneHeartbeat,
-    /// Says one less than are in.
+    /// Reports one member too few.
     MiscountsRoom,
-    /// Closes a connection with 1013 at its first heartbeat.
+    /// Closes each connection with 1013 at its first heartbeat.
     ClosesAtHeartbeat,
 }
 
 /// Serves until the test ends; returns the URL.
-pub(crate) fn start(fault: Fault) -> (String, Arc<Counters>) {
+pub(crate) fn start(fault: StubFault) -> (String, Arc<StubCounters>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let url = format!("ws://{}", listener.local_addr().expect("address"));
-    let counters = Arc::new(Counters::default());
+    let counters = Arc::new(StubCounters::default());
     let shared = Arc::clone(&counters);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let counters = Arc::clone(&shared);
-            // A connection that ends is no failure of the test.
+            // The end of a connection is not a failure of the test.
             std::thread::spawn(move || serve(stream, fault, &counters).ok());
         }
     });
     (url, counters)
 }
 
-fn serve(mut stream: TcpStream, fault: Fault, counters: &Counters) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, fault: StubFault, counters: &StubCounters) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(byte(&mut stream)?);
@@ -58,7 +58,7 @@ fn serve(mut stream: TcpStream, fault: Fault, counters: &Counters) -> std::io::R
         return answer(&mut stream, &format!(r#"{{"heartbeats":{heartbeats}}}"#));
     }
     if head.starts_with("GET /v1/rooms/lobby/count ") {
-        let count = counters.joined.load(Ordering::SeqCst) - u64::from(fault == Fault::MiscountsRoom);
+        let count = counters.joined.load(Ordering::SeqCst) - u64::from(fault == StubFault::MiscountsRoom);
         return answer(&mut stream, &format!(r#"{{"room":"lobby","count":{count}}}"#));
     }
     assert!(head.starts_with("GET /v1/connect?user=user-"), "{head}");
@@ -69,7 +69,7 @@ fn serve(mut stream: TcpStream, fault: Fault, counters: &Counters) -> std::io::R
         stream,
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     )?;
-    // In fragments, with a ping between them as RFC 6455 §5.4 allows.
+    // In fragments, with a ping between them, as RFC 6455 section 5.4 allows.
     send(&mut stream, 0x01, br#"{"type":"wel"#)?;
     send(&mut stream, 0x89, b"alive?")?;
     send(&mut stream, 0x00, b"come\",\"protocol\"")?;
@@ -92,11 +92,11 @@ fn serve(mut stream: TcpStream, fault: Fault, counters: &Counters) -> std::io::R
     }
 }
 
-fn heartbeat(stream: &mut TcpStream, fault: Fault, counters: &Counters) -> std::io::Result<()> {
+fn heartbeat(stream: &mut TcpStream, fault: StubFault, counters: &StubCounters) -> std::io::Result<()> {
     let first = counters.received.fetch_add(1, Ordering::SeqCst) == 0;
     match fault {
-        Fault::LosesOneHeartbeat if first => return Ok(()),
-        Fault::ClosesAtHeartbeat => send(stream, 0x88, b"\x03\xf5full")?,
+        StubFault::LosesOneHeartbeat if first => return Ok(()),
+        StubFault::ClosesAtHeartbeat => send(stream, 0x88, b"\x03\xf5full")?,
         _ => {}
     }
     count(&counters.heartbeats);

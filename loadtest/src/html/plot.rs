@@ -1,7 +1,7 @@
-//! SVG plots. Only this file knows plotters.
+//! SVG plots. Only this file uses plotters.
 //!
-//! Colours are classes, so that one picture serves light, dark and paper: what is drawn in the stand-in colours below is
-//! given its class afterwards.
+//! Shapes are drawn in placeholder colors, which are replaced by CSS classes afterwards. So one picture serves the
+//! light theme, the dark theme and print.
 
 use anyhow::{Result, anyhow};
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
@@ -12,15 +12,15 @@ const INK: RGBColor = RGBColor(1, 1, 1);
 const GRID: RGBColor = RGBColor(2, 2, 2);
 /// Series n is drawn in (3, n, 0).
 const SERIES_RED: u8 = 3;
-/// More lines than this in one plot cannot be told apart anyway.
+/// The number of series colors; later series reuse them.
 pub(super) const SERIES: usize = 6;
 const FONT: (&str, i32) = ("sans-serif", 14);
-/// A list of sizes that spans more than this is drawn on a logarithmic axis.
+/// If the largest size is more than this many times the smallest, the axis is logarithmic.
 const LOG_SPAN: f64 = 20.0;
 /// Room above the highest point.
 const HEADROOM: f64 = 1.08;
 
-/// Values over sizes or time.
+/// Values by size or time.
 pub(super) struct Lines {
     pub(super) x_label: String,
     pub(super) y_label: String,
@@ -31,35 +31,35 @@ pub(super) struct Lines {
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
-    /// Least and most at each point.
+    /// (x, minimum, maximum) at each point.
     pub(super) ranges: Vec<(f64, f64, f64)>,
 }
 
 /// Runs of each server, side by side.
 pub(super) struct Bars {
     pub(super) x_label: String,
-    /// A name, the median, the runs.
+    /// (name, median, runs)
     pub(super) bars: Vec<(String, f64, Vec<f64>)>,
 }
 
 pub(super) fn lines(plot: &Lines) -> Result<String> {
     let xs = || plot.lines.iter().flat_map(|line| line.points.iter().map(|point| point.0));
-    let (least, most) = (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
-    let margin = ((most - least) * 0.02).max(f64::EPSILON);
-    if least > 0.0 && most / least > LOG_SPAN {
-        draw_lines(plot, (least * 0.9..most * 1.1).log_scale(), &short)
+    let (min, max) = (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
+    let margin = ((max - min) * 0.02).max(f64::EPSILON);
+    if min > 0.0 && max / min > LOG_SPAN {
+        draw_lines(plot, (min * 0.9..max * 1.1).log_scale(), &short)
     } else {
-        draw_lines(plot, least - margin..most + margin, &short)
+        draw_lines(plot, min - margin..max + margin, &short)
     }
 }
 
-/// A latency by percentile: each step to the right leaves a tenth of the values.
+/// A latency by percentile; each step to the right leaves a tenth of the values.
 pub(super) fn percentiles(mut plot: Lines) -> Result<String> {
     for point in plot.lines.iter_mut().flat_map(|line| line.points.iter_mut()) {
         point.0 = -(1.0 - point.0).log10();
     }
-    let most = plot.lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(1.0, f64::max);
-    draw_lines(&plot, 0.0..most, &|nines| percent(nines))
+    let max = plot.lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(1.0, f64::max);
+    draw_lines(&plot, 0.0..max, &|nines| percent(nines))
 }
 
 pub(super) fn bars(plot: &Bars) -> Result<String> {
@@ -67,14 +67,14 @@ pub(super) fn bars(plot: &Bars) -> Result<String> {
     {
         let size = (SIZE.0, 70 + 44 * u32::try_from(plot.bars.len()).unwrap_or(1));
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        let most = plot.bars.iter().flat_map(|(_, _, runs)| runs).copied().fold(f64::MIN_POSITIVE, f64::max);
+        let max = plot.bars.iter().flat_map(|(_, _, runs)| runs).copied().fold(f64::MIN_POSITIVE, f64::max);
         let rows = plot.bars.len() as f64;
         let mut chart = ChartBuilder::on(&root)
             .margin(10)
             .x_label_area_size(44)
             .y_label_area_size(12)
-            .build_cartesian_2d(0.0..most * HEADROOM, rows..0.0)
-            .map_err(broken)?;
+            .build_cartesian_2d(0.0..max * HEADROOM, rows..0.0)
+            .map_err(plot_error)?;
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -86,18 +86,18 @@ pub(super) fn bars(plot: &Bars) -> Result<String> {
             .label_style(FONT.into_font().color(&INK))
             .x_label_formatter(&|value| short(*value))
             .draw()
-            .map_err(broken)?;
+            .map_err(plot_error)?;
         for (index, (name, median, runs)) in plot.bars.iter().enumerate() {
             let row = index as f64;
             let bar = Rectangle::new([(0.0, row + 0.5), (*median, row + 0.85)], series(index).filled());
-            chart.draw_series([bar]).map_err(broken)?;
+            chart.draw_series([bar]).map_err(plot_error)?;
             let dots = runs.iter().map(|run| Circle::new((*run, row + 0.675), 3, INK.filled()));
-            chart.draw_series(dots).map_err(broken)?;
+            chart.draw_series(dots).map_err(plot_error)?;
             let label =
                 Text::new(format!("{name}: {}", short(*median)), (0.0, row + 0.12), FONT.into_font().color(&INK));
-            chart.draw_series([label]).map_err(broken)?;
+            chart.draw_series([label]).map_err(plot_error)?;
         }
-        root.present().map_err(broken)?;
+        root.present().map_err(plot_error)?;
     }
     Ok(themed(&svg))
 }
@@ -114,14 +114,14 @@ where
             .lines
             .iter()
             .flat_map(|line| line.points.iter().map(|point| point.1).chain(line.ranges.iter().map(|range| range.2)));
-        let most = ys.fold(f64::MIN_POSITIVE, f64::max);
+        let max = ys.fold(f64::MIN_POSITIVE, f64::max);
         let mut chart = ChartBuilder::on(&root)
             .margin(10)
             .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(70)
-            .build_cartesian_2d(x_axis, 0.0..most * HEADROOM)
-            .map_err(broken)?;
+            .build_cartesian_2d(x_axis, 0.0..max * HEADROOM)
+            .map_err(plot_error)?;
         chart
             .configure_mesh()
             .disable_x_mesh()
@@ -136,20 +136,20 @@ where
             .x_label_formatter(&|value| x_format(*value))
             .y_label_formatter(&|value| short(*value))
             .draw()
-            .map_err(broken)?;
+            .map_err(plot_error)?;
         for (index, line) in plot.lines.iter().enumerate().take(SERIES) {
-            let colour = series(index);
+            let color = series(index);
             let points = line.points.iter().copied();
-            chart.draw_series(LineSeries::new(points, colour.stroke_width(2))).map_err(broken)?;
+            chart.draw_series(LineSeries::new(points, color.stroke_width(2))).map_err(plot_error)?;
             let ranges = line.ranges.iter().filter(|range| range.1 < range.2);
-            let ranges = ranges.map(|(x, least, most)| PathElement::new([(*x, *least), (*x, *most)], colour));
-            chart.draw_series(ranges).map_err(broken)?;
+            let ranges = ranges.map(|(x, min, max)| PathElement::new([(*x, *min), (*x, *max)], color));
+            chart.draw_series(ranges).map_err(plot_error)?;
             if line.points.len() <= 24 {
-                let dots = line.points.iter().map(|point| Circle::new(*point, 3, colour.filled()));
-                chart.draw_series(dots).map_err(broken)?;
+                let dots = line.points.iter().map(|point| Circle::new(*point, 3, color.filled()));
+                chart.draw_series(dots).map_err(plot_error)?;
             }
         }
-        root.present().map_err(broken)?;
+        root.present().map_err(plot_error)?;
     }
     Ok(themed(&svg))
 }
@@ -158,7 +158,7 @@ fn series(index: usize) -> RGBColor {
     RGBColor(SERIES_RED, u8::try_from(index % SERIES).unwrap_or(0), 0)
 }
 
-/// Stand-in colours become classes of the page's style sheet.
+/// Replaces placeholder colors by classes of the page's style sheet.
 fn themed(svg: &str) -> String {
     let mut themed = svg
         .replace("fill=\"#010101\"", "class=\"ink\"")
@@ -172,7 +172,7 @@ fn themed(svg: &str) -> String {
     themed
 }
 
-/// Three digits are enough for an axis.
+/// A number with three significant digits, for axes.
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -198,7 +198,7 @@ fn percent(nines: f64) -> String {
     if (nines - nines.round()).abs() > 1e-6 { String::new() } else { format!("{share:.decimals$} %") }
 }
 
-fn broken(error: impl std::fmt::Display) -> anyhow::Error {
+fn plot_error(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("cannot draw a plot: {error}")
 }
 
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn axes_are_short() {
+    fn axis_labels_are_short() {
         for (value, text) in
             [(0.0, "0"), (0.25, "0.25"), (12.34, "12.3"), (100.0, "100"), (15_000.0, "15 k"), (2.5e6, "2.5 M")]
         {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn no_stand_in_colour_is_left() {
+    fn all_placeholder_colors_are_replaced() {
         let line = |name: &str, factor: f64| Line {
             name: name.to_owned(),
             points: vec![(100.0, factor), (10_000.0, 2.0 * factor)],

@@ -1,10 +1,10 @@
-//! A report, or a series of them, as one HTML page: plots with what they mean, and the table behind them. It loads nothing
-//! from anywhere.
+//! Renders a report or a series as one self-contained HTML page: plots with their meaning, and a table of all figures.
 
+mod figure;
 mod headline;
-mod many;
-mod one;
 mod plot;
+mod run;
+mod series;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,20 +12,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use figure::{PlotFigure, escape, text_of};
+
 const STYLE: &str = include_str!("style.css");
 
-/// A plot with its words.
-struct Figure {
-    title: String,
-    svg: String,
-    /// Names of the lines, in the order of their colours; none for a single line.
-    legend: Vec<String>,
-    meaning: String,
-}
-
-/// Writes `index.html` into the folder, which is made if it is not there.
+/// Writes `index.html` into the folder, which is created if it does not exist.
 pub(crate) fn write(report: &Value, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let file = folder.join("index.html");
     std::fs::write(&file, page(report)?).with_context(|| format!("cannot write {}", file.display()))?;
     eprintln!("wrote {}", file.display());
@@ -39,8 +32,8 @@ fn page(report: &Value) -> Result<String> {
         Some(of) => format!("{scenario} of {of}"),
         None => scenario,
     };
-    let figures = if is_series { many::figures(report)? } else { one::figures(report)? };
-    let table = if is_series { many::table(report) } else { one::table(report) };
+    let figures = if is_series { series::figures(report)? } else { run::figures(report)? };
+    let table = if is_series { series::table(report) } else { run::table(report) };
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>loadtest: {title}</title>\n\
@@ -65,7 +58,7 @@ fn put_validity(page: &mut String, report: &Value) {
         page.push_str("<p><strong>Ended early.</strong></p>\n");
     }
     if problems.is_empty() {
-        page.push_str("<p>Valid: every check held. What could not be checked stands in the notes.</p>\n");
+        page.push_str("<p>Valid: every check passed. The notes list what could not be checked.</p>\n");
         return;
     }
     page.push_str("<div class=\"invalid\"><strong>These figures are invalid.</strong>\n<ul>\n");
@@ -75,7 +68,7 @@ fn put_validity(page: &mut String, report: &Value) {
     page.push_str("</ul></div>\n");
 }
 
-fn put_figure(page: &mut String, figure: &Figure) {
+fn put_figure(page: &mut String, figure: &PlotFigure) {
     let _ = writeln!(page, "<h2>{}</h2>\n<figure>\n{}", escape(&figure.title), figure.svg);
     page.push_str("<figcaption>\n");
     if figure.legend.len() > 1 {
@@ -97,14 +90,6 @@ fn put_list(page: &mut String, title: &str, items: &Value) {
     page.push_str("</ul>\n");
 }
 
-fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -112,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_loads_nothing_and_escapes_what_it_quotes() {
+    fn a_page_is_self_contained_and_escapes_the_report() {
         let mut latency = crate::latency::Latency::new();
         (1..1000).for_each(|value| latency.record_ns(value * 1000));
         let report = json!({
@@ -128,7 +113,7 @@ mod tests {
             assert!(page.contains(words), "{words} is missing");
         }
         for words in ["<script", "src=", "href=", "url("] {
-            assert!(!page.contains(words), "{words} is there");
+            assert!(!page.contains(words), "{words} must not occur");
         }
         assert_eq!(page.matches("<svg").count(), 2);
     }

@@ -1,4 +1,4 @@
-//! The server's memory over time: does it come back to where it was?
+//! The server's memory over time: does it reach a level?
 
 use anyhow::Result;
 
@@ -7,24 +7,24 @@ use crate::report::Report;
 
 const NANOS_PER_SECOND: f64 = 1e9;
 const SECONDS_PER_HOUR: f64 = 3600.0;
-/// A slope through fewer points says nothing.
+/// With fewer points no slope is computed.
 const MIN_POINTS: usize = 10;
 
-/// Taken at a fixed interval.
-pub(crate) struct Samples {
+/// Samples at a fixed interval.
+pub(crate) struct MemorySamples {
     every_ns: u64,
-    pub(crate) next_ns: u64,
-    /// Seconds since the start, bytes of anonymous memory.
+    next_ns: u64,
+    /// (seconds since the start, bytes of anonymous memory)
     points: Vec<[f64; 2]>,
 }
 
-impl Samples {
+impl MemorySamples {
     pub(crate) fn new(every_ns: u64) -> Self {
         Self { every_ns, next_ns: 0, points: Vec::new() }
     }
 
-    /// Takes one if it is due.
-    pub(crate) fn look(&mut self, elapsed_ns: u64, meter: &Meter) -> Result<()> {
+    /// Takes a sample if it is due.
+    pub(crate) fn take_due(&mut self, elapsed_ns: u64, meter: &Meter) -> Result<()> {
         if elapsed_ns < self.next_ns {
             return Ok(());
         }
@@ -43,7 +43,7 @@ impl Samples {
         report.figure("server_rss_end_bytes", last[1], "");
         let most = self.points.iter().map(|point| point[1]).fold(0.0, f64::max);
         report.figure("server_rss_max_bytes", most, "");
-        // What is learned at first stays; a leak goes on in the second half.
+        // Caches and tables fill up in the first half; a leak continues in the second half.
         let later = &self.points[self.points.len() / 2..];
         if later.len() >= MIN_POINTS {
             let per_hour = slope(later) * SECONDS_PER_HOUR;
@@ -53,7 +53,7 @@ impl Samples {
     }
 }
 
-/// Least squares.
+/// By least squares.
 fn slope(points: &[[f64; 2]]) -> f64 {
     let count = points.len() as f64;
     let [x_mean, y_mean] = [0, 1].map(|axis| points.iter().map(|point| point[axis]).sum::<f64>() / count);
@@ -67,18 +67,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slope_of_a_line_is_its_slope() {
+    fn the_slope_of_a_straight_line_is_exact() {
         let points: Vec<[f64; 2]> = (0..20).map(|x| [f64::from(x), 3.0 * f64::from(x) + 7.0]).collect();
         assert!((slope(&points) - 3.0).abs() < 1e-9);
         assert_eq!(slope(&[[1.0, 2.0]]), 0.0);
     }
 
     #[test]
-    fn a_slope_is_told_of_enough_points_only() {
+    fn the_slope_is_reported_only_with_enough_points() {
         let report_of = |points: usize| {
             let points = (0..points).map(|second| [second as f64, 100.0 + 2.0 * second as f64]).collect();
             let mut report = Report::new("soak");
-            Samples { every_ns: 1, next_ns: 0, points }.describe(&mut report);
+            MemorySamples { every_ns: 1, next_ns: 0, points }.describe(&mut report);
             report.to_json()
         };
         let (few, many) = (report_of(2 * MIN_POINTS - 2), report_of(2 * MIN_POINTS));

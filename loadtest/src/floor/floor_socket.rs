@@ -1,33 +1,35 @@
-//! One connection of the floor: a request, then heartbeats.
+//! One connection of the floor: an HTTP request, then heartbeats.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
+use wire::frame;
 
-use super::Counters;
-use crate::frame;
+use super::counters::FloorCounters;
 use crate::handshake::{accept_key, head_end, header_value};
 
+/// Room for many heartbeats; a client that sends more at once is read twice.
+pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 const HEARTBEAT: &[u8] = b"heartbeat";
-/// The native heartbeat in JSON; what follows in it does not matter here.
+/// The native heartbeat as JSON. The fields that may follow do not matter here.
 const HEARTBEAT_JSON: &[u8] = br#"{"type":"heartbeat""#;
 const HEARTBEAT_ACK: &[u8] = br#"{"type":"heartbeat_ack"}"#;
 
-/// The socket is to be dropped, whatever the reason.
+/// The socket must be dropped: the peer closed it, it broke, or it received garbage.
 #[derive(Debug)]
 pub(crate) struct Finished;
 
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct FloorSocket {
     stream: TcpStream,
-    /// The handshake is done.
+    /// The handshake is complete.
     open: bool,
     /// Bytes of an incomplete request or frame.
     tail: Vec<u8>,
 }
 
-impl Socket {
+impl FloorSocket {
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self { stream, open: false, tail: Vec::new() }
     }
@@ -36,14 +38,14 @@ impl Socket {
         self.open
     }
 
-    /// Edge-triggered: a short read has emptied the socket, unless its end has come as well.
+    /// Events are edge-triggered. A short read means that the socket is empty, unless its end was reported as well.
     #[inline]
     pub(crate) fn read(
         &mut self,
-        to_the_end: bool,
+        reads_to_end: bool,
         buffer: &mut [u8],
         ack: bool,
-        counters: &mut Counters,
+        counters: &mut FloorCounters,
     ) -> Result<(), Finished> {
         loop {
             let carried = self.tail.len();
@@ -51,8 +53,8 @@ impl Socket {
                 Ok(0) => return Err(Finished),
                 Ok(received) => {
                     let filled = carried + received;
-                    let emptied = filled < buffer.len() && !to_the_end;
-                    self.take(&mut buffer[..filled], ack, counters)?;
+                    let emptied = filled < buffer.len() && !reads_to_end;
+                    self.handle_bytes(&mut buffer[..filled], ack, counters)?;
                     if emptied {
                         return Ok(());
                     }
@@ -63,12 +65,12 @@ impl Socket {
         }
     }
 
-    /// A plain `send`: all or nothing. After a short one the stream is no WebSocket any more, so it ends.
+    /// Writes a whole frame or nothing. After a short write the stream is broken, so it ends.
     pub(crate) fn send(&mut self, frame: &[u8]) -> bool {
         match self.stream.write(frame) {
             Ok(written) if written == frame.len() => true,
             Ok(_) => {
-                // The client sees the end, and so does the next read.
+                // The next read sees the end and drops the socket.
                 let _ = self.stream.shutdown(Shutdown::Both);
                 false
             }
@@ -77,16 +79,16 @@ impl Socket {
     }
 
     #[inline]
-    fn take(&mut self, bytes: &mut [u8], ack: bool, counters: &mut Counters) -> Result<(), Finished> {
+    fn handle_bytes(&mut self, bytes: &mut [u8], ack: bool, counters: &mut FloorCounters) -> Result<(), Finished> {
         if !self.tail.is_empty() {
             bytes[..self.tail.len()].copy_from_slice(&self.tail);
             self.tail = Vec::new();
         }
         let used =
-            if self.open { self.take_frames(bytes, ack, counters)? } else { self.take_request(bytes, counters)? };
-        // Frames that came with the request wait for the next read; clients of this tool send none.
+            if self.open { self.handle_frames(bytes, ack, counters)? } else { self.handle_request(bytes, counters)? };
+        // Frames that arrive together with the request wait for the next read. Clients of loadtest send none.
         if used < bytes.len() {
-            if bytes.len() - used > super::BUFFER_BYTES / 2 {
+            if bytes.len() - used > BUFFER_BYTES / 2 {
                 return Err(Finished);
             }
             self.tail = bytes[used..].to_vec();
@@ -94,9 +96,9 @@ impl Socket {
         Ok(())
     }
 
-    /// Handles all whole frames; returns how many bytes they had.
+    /// Handles all complete frames and returns their length.
     #[inline]
-    fn take_frames(&mut self, bytes: &mut [u8], ack: bool, counters: &mut Counters) -> Result<usize, Finished> {
+    fn handle_frames(&mut self, bytes: &mut [u8], ack: bool, counters: &mut FloorCounters) -> Result<usize, Finished> {
         let mut used = 0;
         while let Some(header) = frame::parse_header(&bytes[used..]).map_err(|_| Finished)? {
             let start = used + header.header_bytes;
@@ -119,8 +121,8 @@ impl Socket {
         Ok(used)
     }
 
-    /// Answers an upgrade or the counters; anything else ends the connection.
-    fn take_request(&mut self, bytes: &[u8], counters: &mut Counters) -> Result<usize, Finished> {
+    /// Answers a WebSocket handshake or a request for the counters. Anything else ends the connection.
+    fn handle_request(&mut self, bytes: &[u8], counters: &mut FloorCounters) -> Result<usize, Finished> {
         let Some(head_bytes) = head_end(bytes) else {
             return Ok(0);
         };

@@ -1,26 +1,26 @@
-//! The real server, in a thread of the test.
+//! A rollcall server in a thread of the test.
 
 use rollcall::{Config, Server};
 use tokio::sync::oneshot;
 
 /// Serves until the test process ends; returns its URL.
 pub(crate) fn start(options: &[&str]) -> String {
-    let (url, stop) = start_until_told(options);
+    let (url, stop) = start_stoppable(options);
     std::mem::forget(stop);
     url
 }
 
-/// Sends everybody away when what comes with the URL is dropped.
-pub(crate) fn start_until_told(options: &[&str]) -> (String, oneshot::Sender<()>) {
+/// Shuts down when the returned sender is dropped.
+pub(crate) fn start_stoppable(options: &[&str]) -> (String, oneshot::Sender<()>) {
     let arguments = ["rollcall", "--listen", "127.0.0.1:0", "--workers", "1"].iter().chain(options);
     let config = Config::from_args(arguments).expect("a valid configuration");
-    let (tell, address) = std::sync::mpsc::channel();
+    let (address_sender, address) = std::sync::mpsc::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let server = Server::bind(config).expect("a free port");
-            tell.send(server.local_addr()).expect("the test waits");
+            address_sender.send(server.local_addr()).expect("the test waits");
             server.run(async { drop(stopped.await) }).await.expect("serves");
         });
     });

@@ -1,16 +1,16 @@
-//! The page of a series: a figure over sizes, or of several servers side by side.
+//! The page of a series: figures by size, or of several servers side by side.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde_json::Value;
 
+use super::figure::{PlotFigure, escape, text_of};
 use super::headline::{HEADLINES, Headline};
 use super::plot::{self, Bars, Line, Lines};
-use super::{Figure, escape, text_of};
 use crate::report::readable;
 
-pub(super) fn figures(series: &Value) -> Result<Vec<Figure>> {
+pub(super) fn figures(series: &Value) -> Result<Vec<PlotFigure>> {
     let summary = series["summary"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut figures = Vec::new();
     for headline in HEADLINES {
@@ -18,14 +18,19 @@ pub(super) fn figures(series: &Value) -> Result<Vec<Figure>> {
         if entries.iter().all(|entry| entry["max"].as_f64().unwrap_or(0.0) == 0.0) {
             continue;
         }
-        // Sizes that are no numbers have no axis.
+        // Only numbers have an axis.
         let has_axis = entries.iter().all(|entry| entry["value"].is_number());
         let (svg, legend) = if has_axis {
             over_sizes(headline, &entries, &text_of(&series["over"]))?
         } else {
             (side_by_side(headline, &entries, series)?, Vec::new())
         };
-        figures.push(Figure { title: headline.title.to_owned(), svg, legend, meaning: headline.meaning.to_owned() });
+        figures.push(PlotFigure {
+            title: headline.title.to_owned(),
+            svg,
+            legend,
+            meaning: headline.meaning.to_owned(),
+        });
     }
     Ok(figures)
 }

@@ -1,4 +1,4 @@
-//! Options that several scenarios share: which server, who the clients are, how long.
+//! Options that several scenarios share: the server, the clients, the measured window, the output.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -6,83 +6,83 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::UsageError;
+use super::usage::UsageError;
 use crate::protocol::{Observe, Protocol};
 
-/// Which server, as whom, and where to look at its cost.
+/// The server, how to connect to it, and how to measure it.
 #[derive(ClapArgs, Clone, Debug)]
 pub(crate) struct ServerArgs {
-    /// The server; a path is put before the protocol's own
+    /// Address of the server; a path precedes the path of the protocol
     #[arg(long, default_value = "ws://127.0.0.1:8000")]
     pub(crate) url: String,
-    /// Dialect to speak
+    /// Protocol to speak
     #[arg(long, value_enum, default_value_t = Protocol::Native)]
     pub(crate) protocol: Protocol,
-    /// Number of the first user: give each of several generator processes its own range
+    /// Number of the first user: each generator process needs a range of its own
     #[arg(long, default_value_t = 0)]
     pub(crate) first_user: u32,
-    /// Seed of everything random
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Handshakes in flight at most [default: 256; when a storm comes back: no limit]
+    /// Limit of pending handshakes [default: 256; unlimited when the clients of a storm reconnect]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,
-    /// A client that is not in by then ends the run
+    /// The run fails if a client is not ready after this time
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) connect_timeout: Duration,
-    /// Local addresses to connect from; default: as many 127.0.0.x as the ports need, if the server is on loopback
+    /// Local addresses to connect from [default: on loopback as many 127.0.0.x as the ports require]
     #[arg(long, value_delimiter = ',')]
     pub(crate) source: Vec<IpAddr>,
-    /// The server's process ids, to read its CPU and memory from /proc; else it is asked at /v1/stats
+    /// Process ids of the server, to read its CPU time and memory from /proc [default: what it reports at /v1/stats]
     #[arg(long, value_delimiter = ',')]
     pub(crate) pid: Vec<u32>,
-    /// Do not compare with the server's own counters and lists (others are using it at the same time)
+    /// Do not compare results with the server's own counters and lists; needed if the server has other clients
     #[arg(long)]
     pub(crate) no_verify: bool,
 }
 
-/// Clients that are all alike.
+/// Clients that all do the same.
 #[derive(ClapArgs, Debug)]
-pub(crate) struct CrowdArgs {
+pub(crate) struct ClientArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
-    /// Clients, one connection and one user each
+    /// Number of clients, each with one connection and one user
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Rooms the users are dealt to in turn; one room is called "lobby" (native only)
+    /// Number of rooms, assigned to users round-robin; a single room is called "lobby" (native only)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rooms: u32,
-    /// What each client is told about its room (native only); "none" keeps the fan-out out of the figure
+    /// What each client observes in its room (native only); "none" keeps the cost of fan-out out of the figures
     #[arg(long, value_enum, default_value_t = Observe::None)]
     pub(crate) observe: Observe,
 }
 
-/// How long, and where the result goes.
+/// The measured window.
 #[derive(ClapArgs, Clone, Debug)]
 pub(crate) struct RunArgs {
-    /// The measured window
+    /// Length of the measured window
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
-    /// The same load before the window, not measured
+    /// Time under the same load before the window; not measured
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub(crate) warm_up: Duration,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// Where the result goes besides the terminal.
+/// Where the report goes besides stdout.
 #[derive(ClapArgs, Clone, Debug, Default)]
 pub(crate) struct OutputArgs {
-    /// Write the report there as JSON too
+    /// Write the report as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Make a page of it in this directory: index.html with its plots, nothing else needed
+    /// Write the report as a self-contained HTML page with plots to DIR/index.html
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
 }
 
 impl ServerArgs {
-    /// Only one dialect has rooms.
+    /// Only the native protocol has rooms.
     pub(crate) fn check_rooms(&self, rooms: u32) -> Result<(), UsageError> {
         if self.protocol != Protocol::Native && rooms > 1 {
             let name = self.protocol.name();
@@ -92,14 +92,14 @@ impl ServerArgs {
     }
 }
 
-impl CrowdArgs {
-    /// Checks what one option says against another.
+impl ClientArgs {
+    /// Checks options against each other.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
         let native = self.server.protocol == Protocol::Native;
         self.server.check_rooms(self.rooms)?;
         if !native && self.observe != Observe::None {
             return Err(UsageError(format!(
-                "--observe needs --protocol native: {} has one way to look",
+                "--observe needs --protocol native: clients of {} cannot choose what they observe",
                 self.server.protocol.name()
             )));
         }

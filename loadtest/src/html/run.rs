@@ -1,20 +1,20 @@
-//! The page of one run: latencies by percentile, what changed over time.
+//! The page of one run: latencies by percentile, and memory over time.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde_json::Value;
 
+use super::figure::{PlotFigure, escape, text_of};
 use super::headline::latency_meaning;
 use super::plot::{self, Line, Lines};
-use super::{Figure, escape, text_of};
 use crate::latency;
 use crate::report::readable;
 
 const MICROS_PER_MILLI: f64 = 1000.0;
 const BYTES_PER_MEGABYTE: f64 = 1e6;
 
-pub(super) fn figures(report: &Value) -> Result<Vec<Figure>> {
+pub(super) fn figures(report: &Value) -> Result<Vec<PlotFigure>> {
     let mut figures = Vec::new();
     for (name, summary) in report["latencies"].as_object().into_iter().flatten() {
         let Some(encoded) = summary["histogram_v2"].as_str().filter(|_| summary["count"].as_u64() > Some(0)) else {
@@ -23,14 +23,14 @@ pub(super) fn figures(report: &Value) -> Result<Vec<Figure>> {
         let points = latency::curve(encoded)?.into_iter().map(|(quantile, us)| (quantile, us / MICROS_PER_MILLI));
         let line = Line { name: name.clone(), points: points.collect(), ranges: Vec::new() };
         let plot = Lines { x_label: "percentile".to_owned(), y_label: "ms".to_owned(), lines: vec![line] };
-        figures.push(Figure {
+        figures.push(PlotFigure {
             title: title(name),
             svg: plot::percentiles(plot)?,
             legend: Vec::new(),
             meaning: latency_meaning(name).to_owned(),
         });
     }
-    // What people came for stands before what explains it.
+    // The generator's own delay comes last: it only helps to interpret the others.
     figures.sort_by_key(|figure| figure.title == title("send_delay"));
     if let Some(points) = report["series"]["server_rss_bytes"].as_array() {
         figures.push(memory(points)?);
@@ -66,17 +66,17 @@ pub(super) fn table(report: &Value) -> String {
     table
 }
 
-fn memory(points: &[Value]) -> Result<Figure> {
+fn memory(points: &[Value]) -> Result<PlotFigure> {
     let points = points.iter().filter_map(|point| Some((point[0].as_f64()?, point[1].as_f64()? / BYTES_PER_MEGABYTE)));
     let line = Line { name: "server".to_owned(), points: points.collect(), ranges: Vec::new() };
     let plot = Lines { x_label: "seconds".to_owned(), y_label: "MB".to_owned(), lines: vec![line] };
-    Ok(Figure {
+    Ok(PlotFigure {
         title: "Memory of the server over time".to_owned(),
         svg: plot::lines(&plot)?,
         legend: Vec::new(),
         meaning:
-            "User-space memory that no file backs. The load is the same all the time, so it should find its level and \
-                  stay there: a slope that goes on is a leak."
+            "User-space memory that is not backed by files. The load is constant, so memory should reach a level and \
+             stay there; a continuing slope is a leak."
                 .to_owned(),
     })
 }
@@ -84,10 +84,10 @@ fn memory(points: &[Value]) -> Result<Figure> {
 fn title(name: &str) -> String {
     match name {
         "join_to_seen" => "Join → seen by an observer".to_owned(),
-        "send_delay" => "The generator's own delay".to_owned(),
+        "send_delay" => "Delay of the generator itself".to_owned(),
         "ack_round_trip" => "Heartbeat → ack".to_owned(),
-        "connect_to_in" => "Connect → in".to_owned(),
-        "cut_to_in" => "Cut off → in again".to_owned(),
+        "connect_to_joined" => "Connect → joined".to_owned(),
+        "reset_to_joined" => "Reset → joined again".to_owned(),
         other => other.replace('_', " "),
     }
 }

@@ -1,4 +1,4 @@
-//! What /proc says: CPU time and memory of the server and of this process, and the kernel's own memory.
+//! Reads /proc: CPU time and memory of processes, CPU time stolen by the hypervisor, memory of the kernel.
 
 use std::fs;
 use std::io;
@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 
 const BYTES_PER_KIB: u64 = 1024;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-/// Costs are counted in nanoseconds and told in microseconds.
+/// Costs are counted in nanoseconds and reported in microseconds.
 pub(crate) const NANOS_PER_MICRO: f64 = 1000.0;
 
-/// System-wide: on loopback it holds both ends of every connection.
+/// System-wide: on loopback it includes both ends of every connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KernelMemory {
     /// Sockets, file objects, epoll items.
     pub(crate) slab_bytes: u64,
-    /// Buffers of TCP.
+    /// TCP buffers.
     pub(crate) tcp_bytes: u64,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct KernelMemory {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuTime {
     pub(crate) ran_ns: u64,
-    /// Ready to run while others had the core.
+    /// Ready to run while another process had the core.
     pub(crate) waited_ns: u64,
 }
 
@@ -34,7 +34,7 @@ impl CpuTime {
     }
 
     pub(crate) fn since(self, start: Self) -> Self {
-        // A thread that has ended takes its time with it.
+        // The time of a thread that has ended is missing, so the sum may shrink.
         Self {
             ran_ns: self.ran_ns.saturating_sub(start.ran_ns),
             waited_ns: self.waited_ns.saturating_sub(start.waited_ns),
@@ -42,15 +42,15 @@ impl CpuTime {
     }
 }
 
-/// Memory of processes that no file backs: heap and stacks.
+/// Memory of processes that is not backed by a file: heap and stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Anonymous {
+pub(crate) struct AnonymousMemory {
     pub(crate) bytes: u64,
-    /// The part of it in huge pages, which come and go by 2 MiB; `None` if nobody tells it.
+    /// The part of it in huge pages of 2 MiB; `None` if it is not known.
     pub(crate) huge_bytes: Option<u64>,
 }
 
-/// Time of all threads of all `pids`.
+/// CPU time of all threads of all `pids`.
 pub(crate) fn cpu_time(pids: &[u32]) -> Result<CpuTime> {
     let mut total = CpuTime::default();
     for pid in pids {
@@ -65,8 +65,8 @@ pub(crate) fn own_cpu_time() -> Result<CpuTime> {
     cpu_time(&[std::process::id()])
 }
 
-pub(crate) fn anonymous(pids: &[u32]) -> Result<Anonymous> {
-    let mut total = Anonymous { bytes: 0, huge_bytes: Some(0) };
+pub(crate) fn anonymous(pids: &[u32]) -> Result<AnonymousMemory> {
+    let mut total = AnonymousMemory { bytes: 0, huge_bytes: Some(0) };
     for pid in pids {
         let of_process = process_anonymous(*pid)
             .with_context(|| format!("cannot read the memory of process {pid}; has it ended?"))?;
@@ -76,7 +76,7 @@ pub(crate) fn anonymous(pids: &[u32]) -> Result<Anonymous> {
     Ok(total)
 }
 
-/// CPU time that the hypervisor gave to others although this machine wanted it, on all cores.
+/// CPU time that this machine wanted and the hypervisor gave to others, on all cores.
 pub(crate) fn stolen_ns() -> Result<u64> {
     let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
     let ticks = stolen_ticks(&stat).context("/proc/stat has no steal time")?;
@@ -96,7 +96,7 @@ pub(crate) fn kernel_memory() -> Result<KernelMemory> {
 fn process_cpu_time(pid: u32) -> io::Result<CpuTime> {
     let mut total = CpuTime::default();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end between the listing and the reading.
+        // A thread may end after it was listed.
         if let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) {
             total.add(parse_schedstat(&schedstat).unwrap_or_default());
         }
@@ -104,15 +104,15 @@ fn process_cpu_time(pid: u32) -> io::Result<CpuTime> {
     Ok(total)
 }
 
-/// smaps_rollup counts pages; the counters of status lag by up to 32 pages a core. It needs ptrace rights.
-fn process_anonymous(pid: u32) -> Result<Anonymous> {
+/// smaps_rollup is exact but needs ptrace rights; the counters in status lag by up to 32 pages per core.
+fn process_anonymous(pid: u32) -> Result<AnonymousMemory> {
     if let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
         let bytes = kib_field(&rollup, "Anonymous:").context("smaps_rollup has no Anonymous")?;
-        return Ok(Anonymous { bytes, huge_bytes: kib_field(&rollup, "AnonHugePages:") });
+        return Ok(AnonymousMemory { bytes, huge_bytes: kib_field(&rollup, "AnonHugePages:") });
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let bytes = kib_field(&status, "RssAnon:").context("status has no RssAnon")?;
-    Ok(Anonymous { bytes, huge_bytes: None })
+    Ok(AnonymousMemory { bytes, huge_bytes: None })
 }
 
 /// The first two numbers: nanoseconds on a CPU, nanoseconds on a run queue.
@@ -144,14 +144,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schedstat_begins_with_run_and_wait_time() {
+    fn schedstat_starts_with_run_and_wait_time() {
         let expected = CpuTime { ran_ns: 123_456_789, waited_ns: 42 };
         assert_eq!(parse_schedstat("123456789 42 7\n"), Some(expected));
         assert_eq!(parse_schedstat("1"), None);
     }
 
     #[test]
-    fn fields_are_found_at_the_start_of_a_line() {
+    fn fields_are_matched_at_the_start_of_a_line() {
         let text = "Rss:   12 kB\nLazyAnonymous:  9 kB\nAnonymous:          3 kB\n";
         assert_eq!(kib_field(text, "Anonymous:"), Some(3 * 1024));
         assert_eq!(kib_field(text, "Slab:"), None);
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn this_process_can_be_read() {
+    fn figures_of_this_process_are_found() {
         assert!(own_cpu_time().unwrap().ran_ns > 0);
         assert!(anonymous(&[std::process::id()]).unwrap().bytes > 0);
         assert!(kernel_memory().unwrap().slab_bytes > 0);
     }
 
     #[test]
-    fn a_process_that_is_gone_is_named() {
+    fn the_error_names_a_process_that_does_not_exist() {
         let message = cpu_time(&[u32::MAX]).unwrap_err().to_string();
         assert!(message.contains(&u32::MAX.to_string()), "{message}");
     }
