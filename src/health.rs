@@ -1,6 +1,6 @@
-//! `rollcall health`: asks a running server whether it is ready, for containers that have no other HTTP client.
+//! `rollcall health`: asks a running server whether it is ready, for containers without another HTTP client.
 //!
-//! One request over plain HTTP, one line of the answer. It is no HTTP client for anything else: no TLS, no redirects.
+//! Sends one request over plain HTTP and reads the first line of the answer. Supports neither TLS nor redirects.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-/// For all of it. Docker's own timeout for a health check is longer, so that the reason reaches its log.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// A status line is shorter; whatever sends more is no rollcall.
+/// The time limit for connecting and the answer. Docker's timeout for a health check is longer, so the reason reaches its log.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Status lines of rollcall are shorter.
 const MAX_STATUS_LINE_BYTES: usize = 1024;
-/// Where a server says whether it takes clients.
+/// The path that tells whether a server accepts clients.
 const READY_PATH: &str = "/readyz";
 
 /// Asks the server at `url`, or at the address that a server with this configuration listens on.
 ///
 /// # Errors
-/// If it does not answer 200 in time; the message says what happened instead.
+/// If the server does not answer 200 in time. The message says what happened instead.
 pub fn ask(url: Option<&str>, listen: SocketAddr) -> anyhow::Result<()> {
     let own = format!("http://{}{READY_PATH}", reachable(listen));
     let url = url.unwrap_or(&own);
@@ -27,7 +27,7 @@ pub fn ask(url: Option<&str>, listen: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a server on this machine that listens there can be reached.
+/// An address at which a server that listens there can be reached from this machine.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let loopback: std::net::IpAddr = match listen {
         SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
@@ -36,10 +36,13 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(if listen.ip().is_unspecified() { loopback } else { listen.ip() }, listen.port())
 }
 
-/// The host with its port, and the path, of a URL.
+/// The host with its port, and the path.
 fn parts(url: &str) -> anyhow::Result<(String, &str)> {
     let rest = url.strip_prefix("http://").context("the URL must begin with http://")?;
-    ensure!(!url.contains(|c: char| c.is_whitespace() || c.is_control()), "the URL must not contain blanks");
+    ensure!(
+        !url.contains(|c: char| c.is_whitespace() || c.is_control()),
+        "the URL must not contain spaces or control characters"
+    );
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let host = if has_port { host.to_owned() } else { format!("{host}:80") };
@@ -48,7 +51,7 @@ fn parts(url: &str) -> anyhow::Result<(String, &str)> {
 
 /// The first line of the answer to a GET.
 fn get(url: &str) -> anyhow::Result<String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let (host, path) = parts(url)?;
     let mut stream = connect(&host, deadline)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
@@ -67,7 +70,7 @@ fn get(url: &str) -> anyhow::Result<String> {
     Ok(line.to_owned())
 }
 
-/// A name may have several addresses, and the server may listen on one of them only.
+/// Tries all addresses of the host: the server may listen on only one of them.
 fn connect(host: &str, deadline: Instant) -> anyhow::Result<TcpStream> {
     let mut last = None;
     for address in host.to_socket_addrs()? {
@@ -84,7 +87,7 @@ fn connect(host: &str, deadline: Instant) -> anyhow::Result<TcpStream> {
 
 fn left(deadline: Instant) -> anyhow::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    ensure!(!left.is_zero(), "no answer within {} s", PATIENCE.as_secs());
+    ensure!(!left.is_zero(), "no answer within {} s", TIMEOUT.as_secs());
     Ok(left)
 }
 
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_has_a_host_and_maybe_a_port_and_a_path() {
+    fn a_url_has_a_host_and_an_optional_port_and_path() {
         let check = |url: &str, host: &str, path: &str| {
             assert_eq!(parts(url).unwrap(), (host.to_owned(), path), "{url}");
         };
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn every_interface_is_asked_on_this_machine() {
+    fn a_server_on_all_interfaces_is_asked_on_the_loopback_address() {
         let check = |listen: &str, expected: &str| {
             assert_eq!(reachable(listen.parse().unwrap()).to_string(), expected);
         };

@@ -1,9 +1,9 @@
-//! A list that nearly always has one element, and is then no larger than that element: there is one for each connection and for each
-//! user, and the length that a `SmallVec` keeps beside its elements would be eight bytes of each.
+//! A list that nearly always has one element and is then no larger than that element. Every connection and every user has one; a
+//! `SmallVec` would take eight bytes more, for its length.
 
 use std::ops::{Deref, DerefMut};
 
-/// The elements, in the order they were added.
+/// The elements, in the order in which they were added.
 #[derive(Debug, Default)]
 pub enum InlineVec<T> {
     /// No element.
@@ -11,28 +11,28 @@ pub enum InlineVec<T> {
     Empty,
     /// The usual case.
     One(T),
-    /// Boxed, so that it fits where the one stands.
+    /// Boxed, so that the list is no larger than one element.
     Many(Box<Vec<T>>),
 }
 
 impl<T> InlineVec<T> {
-    /// Adds one at the end.
+    /// Adds an element at the end.
     pub fn push(&mut self, element: T) {
         *self = match std::mem::take(self) {
             Self::Empty => Self::One(element),
             Self::One(first) => Self::Many(Box::new(vec![first, element])),
-            Self::Many(mut more) => {
-                more.push(element);
-                Self::Many(more)
+            Self::Many(mut elements) => {
+                elements.push(element);
+                Self::Many(elements)
             }
         };
     }
 
-    /// Takes one out; `None` if there are not so many.
-    pub fn remove(&mut self, at: usize) -> Option<T> {
+    /// Removes and returns the element at this position, if there is one.
+    pub fn remove(&mut self, position: usize) -> Option<T> {
         match self {
-            Self::Many(more) => (at < more.len()).then(|| more.remove(at)),
-            _ if at > 0 => None,
+            Self::Many(elements) => (position < elements.len()).then(|| elements.remove(position)),
+            _ if position > 0 => None,
             _ => match std::mem::take(self) {
                 Self::One(one) => Some(one),
                 _ => None,
@@ -48,7 +48,7 @@ impl<T> Deref for InlineVec<T> {
         match self {
             Self::Empty => &[],
             Self::One(one) => std::slice::from_ref(one),
-            Self::Many(more) => more,
+            Self::Many(elements) => elements,
         }
     }
 }
@@ -58,7 +58,7 @@ impl<T> DerefMut for InlineVec<T> {
         match self {
             Self::Empty => &mut [],
             Self::One(one) => std::slice::from_mut(one),
-            Self::Many(more) => more,
+            Self::Many(elements) => elements,
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_what_a_vector_is(steps in prop::collection::vec(prop::option::of(0..4usize), 0..40)) {
+        fn it_behaves_like_a_vector(steps in prop::collection::vec(prop::option::of(0..4usize), 0..40)) {
             let (mut list, mut model) = (InlineVec::default(), Vec::new());
             for (number, removed) in steps.into_iter().enumerate() {
                 match removed {

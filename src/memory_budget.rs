@@ -1,38 +1,38 @@
-//! Memory that clients hold by not reading: long frames and answers are counted from when they are made until the last who
-//! holds them has let go, and beyond a limit no more are made.
+//! Memory that slow clients hold. Long frames and answers count from their creation until the last reference is dropped; beyond the
+//! limit, no more are created.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-/// Shorter ones are not counted: a socket takes them at once.
+/// Shorter buffers are not counted, because a socket takes them at once.
 pub const COUNTED_BYTES: usize = 16 * 1024;
 
-/// What may be held of long HTTP answers on the whole server, and as much again of long frames.
+/// The limit for long HTTP answers on the whole server, and again for long frames.
 pub const MAX_UNREAD_BYTES: usize = 256 * 1024 * 1024;
 
-/// Bytes that are held, and how many may be.
+/// How many bytes are held, and the limit.
 #[derive(Debug)]
 pub struct MemoryBudget {
     held: Arc<AtomicUsize>,
-    most: usize,
+    limit: usize,
 }
 
 impl MemoryBudget {
-    /// An account of so many bytes at most.
+    /// A budget of this many bytes.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self { held: Arc::default(), most }
+    pub fn new(limit: usize) -> Self {
+        Self { held: Arc::default(), limit }
     }
 
-    /// Whether so many more would be too many.
+    /// Whether this many more bytes would exceed the limit.
     #[must_use]
     pub fn is_full(&self, more: usize) -> bool {
-        self.held.load(Ordering::Relaxed).saturating_add(more) > self.most
+        self.held.load(Ordering::Relaxed).saturating_add(more) > self.limit
     }
 
-    /// Counts these until nobody holds them or a part of them any more.
+    /// Counts these bytes until the last reference to them, or to a part of them, is dropped.
     #[must_use]
     pub fn count(&self, bytes: Bytes) -> Bytes {
         if bytes.len() < COUNTED_BYTES {
@@ -65,20 +65,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_count_until_the_last_part_is_gone() {
-        let account = MemoryBudget::new(2 * COUNTED_BYTES);
-        let whole = account.count(vec![b'x'; COUNTED_BYTES + 1].into());
+    fn bytes_count_until_the_last_part_is_dropped() {
+        let budget = MemoryBudget::new(2 * COUNTED_BYTES);
+        let whole = budget.count(vec![b'x'; COUNTED_BYTES + 1].into());
         let part = whole.slice(10..20);
         drop(whole);
-        assert!(account.is_full(COUNTED_BYTES));
+        assert!(budget.is_full(COUNTED_BYTES));
         drop(part);
-        assert!(!account.is_full(2 * COUNTED_BYTES));
+        assert!(!budget.is_full(2 * COUNTED_BYTES));
     }
 
     #[test]
-    fn short_ones_do_not_count() {
-        let account = MemoryBudget::new(0);
-        let short = account.count(vec![b'x'; COUNTED_BYTES - 1].into());
-        assert!(!account.is_full(0) && short.len() == COUNTED_BYTES - 1);
+    fn short_buffers_do_not_count() {
+        let budget = MemoryBudget::new(0);
+        let short = budget.count(vec![b'x'; COUNTED_BYTES - 1].into());
+        assert!(!budget.is_full(0) && short.len() == COUNTED_BYTES - 1);
     }
 }

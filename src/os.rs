@@ -1,6 +1,6 @@
 //! What the operating system provides: the wall clock, random numbers, and the CPU time and memory of this process.
 //!
-//! Durations are measured in ticks, not with the wall clock. Memory is known on Linux only.
+//! Durations are measured in ticks, not with the wall clock. Memory is known only on Linux.
 
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -18,7 +18,7 @@ pub fn cpu_ns() -> u64 {
     time.tv_sec as u64 * NANOS_PER_SECOND + time.tv_nsec as u64
 }
 
-/// Memory that no file backs, in bytes: heap and stacks, as far as they are in RAM (`RssAnon`, proc(5)).
+/// Heap and stacks that are in RAM, in bytes (`RssAnon`, proc(5)).
 #[must_use]
 pub fn memory_bytes() -> Option<u64> {
     rss_anon_bytes(&fs::read_to_string("/proc/self/status").ok()?)
@@ -34,13 +34,13 @@ pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Any number: the standard library's hashers begin with random keys.
+/// A random number. The standard library's hashers begin with random keys.
 pub(crate) fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-/// A number that no other process takes, and that is greater than those of its earlier lives: the milliseconds, and `bits` of chance.
-/// A process id is no such thing: in a container it is always 1.
+/// A number that identifies one run of a node and is greater than the numbers of earlier runs: milliseconds, then `bits` random bits.
+/// A process id would not do: in a container it is always 1.
 pub(crate) fn new_incarnation(unix_ms: u64, bits: u32) -> u64 {
     unix_ms << bits | random() & ((1 << bits) - 1)
 }
@@ -50,13 +50,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_costs_something() {
+    fn this_process_has_used_cpu_time_and_memory() {
         assert!(cpu_ns() > 0);
         assert!(memory_bytes().is_some_and(|bytes| bytes > 0));
     }
 
     #[test]
-    fn memory_is_the_line_of_anonymous_pages() {
+    fn memory_is_read_from_the_line_of_anonymous_pages() {
         assert_eq!(rss_anon_bytes("VmRSS:\t  9 kB\nRssAnon:\t  3 kB\n"), Some(3 * 1024));
         assert_eq!(rss_anon_bytes("VmRSS:\t  9 kB\n"), None);
     }

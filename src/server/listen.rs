@@ -1,4 +1,4 @@
-//! Listening sockets: one per worker on the same address, so that the kernel spreads the connections.
+//! Listening sockets: one per worker on the same address, so that the kernel distributes the connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,16 +6,19 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Connections that wait to be upgrade. `TcpListener::bind` has 128: a storm of reconnects overflows that within a millisecond.
-/// The kernel cuts it to `net.core.somaxconn`.
+/// Connections that wait to be accepted. `TcpListener::bind` allows 128, which a storm of reconnects fills within a millisecond. The
+/// kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 8192;
-/// Bytes that the kernel takes for a client that does not read. What does not fit waits in the outbox as references to shared
-/// frames, and is replaced by a snapshot when it is stale.
+/// Bytes that the kernel takes for a client that does not read. Further frames wait in the outbox, as references to shared bytes,
+/// and are replaced by a snapshot when they are stale.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// The socket counts as writable only when no more than this has not been sent yet.
+/// The socket counts as writable only while at most this much is not sent yet.
 const NOT_SENT_LOW_WATER_BYTES: u32 = 16 * 1024;
 
-/// Binds `count` listeners to one address. Port 0 takes a free one, the same for all.
+/// Binds `count` listeners to one address. Port 0 picks a free port, the same for all.
+///
+/// # Errors
+/// If the address cannot be bound, or another process listens there.
 pub fn bind(address: SocketAddr, count: usize) -> anyhow::Result<Vec<std::net::TcpListener>> {
     claim(address).with_context(|| explain(address))?;
     let first = listener(address).with_context(|| explain(address))?;
@@ -27,7 +30,7 @@ pub fn bind(address: SocketAddr, count: usize) -> anyhow::Result<Vec<std::net::T
     Ok(listeners)
 }
 
-/// Fails if anyone listens there. `SO_REUSEPORT` would let a second server of the same user share the port in silence.
+/// Fails if another process listens there. `SO_REUSEPORT` would let a second server of the same user share the port silently.
 fn claim(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
@@ -38,7 +41,7 @@ fn claim(address: SocketAddr) -> io::Result<()> {
     socket.listen(1)
 }
 
-/// The options are set here once: upgrade sockets inherit them, which saves three calls per connection.
+/// The options are set here once: accepted sockets inherit them, which saves three calls per connection.
 fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -65,15 +68,15 @@ mod tests {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         listeners[0].set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
-        let (upgrade, _) = listeners[0].accept().unwrap();
-        let upgrade = SockRef::from(&upgrade);
-        assert!(upgrade.tcp_nodelay().unwrap());
-        assert_eq!(upgrade.tcp_notsent_lowat().unwrap(), NOT_SENT_LOW_WATER_BYTES);
-        assert!(upgrade.send_buffer_size().unwrap() <= 2 * SEND_BUFFER_BYTES);
+        let (accepted, _) = listeners[0].accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), NOT_SENT_LOW_WATER_BYTES);
+        assert!(accepted.send_buffer_size().unwrap() <= 2 * SEND_BUFFER_BYTES);
     }
 
     #[test]
-    fn listeners_share_a_port_and_nobody_else_gets_it() {
+    fn listeners_share_a_port_that_no_other_server_gets() {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let address = listeners[0].local_addr().unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
