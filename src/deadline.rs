@@ -1,5 +1,5 @@
-//! Deadlines that count only the time in which this process ran. On a busy machine, or after it was suspended, no client and no server
-//! is given up because this process was late to look.
+//! Deadlines that count only the time in which this process ran. On a busy machine, or after it was suspended, no
+//! client and no server is given up because this process was late to look.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,8 +12,8 @@ const PARTS: u32 = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
 
-/// Waits for the work until the deadline. A pause of this process counts as at most a tenth of the limit, so that a result which
-/// arrived during the pause is taken.
+/// Waits for the work until the deadline. A pause of this process counts as at most a tenth of the limit, so that a
+/// result which arrived during the pause is taken.
 ///
 /// # Errors
 /// [`Elapsed`] if the work is not done by then.

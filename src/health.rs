@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-/// The time limit for connecting and the answer. Docker's timeout for a health check is longer, so the reason reaches its log.
+/// The time limit for connecting and the answer. Docker's timeout for a health check is longer, so the reason reaches
+/// its log.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Status lines of rollcall are shorter.
 const MAX_STATUS_LINE_BYTES: usize = 1024;

@@ -1,5 +1,5 @@
-//! A list that nearly always has one element and is then no larger than that element. Every connection and every user has one; a
-//! `SmallVec` would take eight bytes more, for its length.
+//! A list that nearly always has one element and is then no larger than that element. Every connection and every user
+//! has one; a `SmallVec` would take eight bytes more, for its length.
 
 use std::ops::{Deref, DerefMut};
 

@@ -1,5 +1,5 @@
-//! Memory that slow clients hold. Long frames and answers count from their creation until the last reference is dropped; beyond the
-//! limit, no more are created.
+//! Memory that slow clients hold. Long frames and answers count from their creation until the last reference is
+//! dropped; beyond the limit, no more are created.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,21 +1,21 @@
-//! Counters of what the server does.
+//! Counters of what the server does, served as `/v1/stats` and `/metrics`.
 //!
-//! Each worker writes its own, padded so that no two share a cache line, and whoever reads adds them up.
+//! Each worker writes its own counters, padded so that no two share a cache line. Readers add them up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that one thread writes and others read.
+/// A number that one thread at a time writes and all threads read.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to it. Only its one writer may: this is a load and a store, not a locked addition.
+    /// Adds to it. Only its one writer may do that: this is a load and a store, not a locked addition.
     pub fn add(&self, amount: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
-    /// Takes away from it; the same writer as `add`.
+    /// Subtracts from it; the same writer as `add`.
     pub fn subtract(&self, amount: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(amount), Ordering::Relaxed);
     }
@@ -30,7 +30,7 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// Raises it to `value` if that is more.
+    /// Raises it to `value` if that is greater.
     pub fn raise(&self, value: u64) {
         if value > self.get() {
             self.0.store(value, Ordering::Relaxed);
@@ -59,7 +59,7 @@ macro_rules! counters {
                 [$((stringify!($field), $help.trim_ascii(), self.$field),)*].into_iter()
             }
 
-            /// Those of one writer.
+            /// The counters of one writer.
             #[must_use]
             pub fn of(counters: &$name) -> Self {
                 let mut totals = Self::default();
@@ -81,31 +81,31 @@ counters! {
         connections,
         /// Sockets open now, requests included.
         sockets,
-        /// WebSocket connections ever opened.
+        /// WebSocket connections opened since the start.
         connections_opened,
-        /// Connections refused because there are too many.
+        /// Connections refused because the limit of connections is reached.
         connections_refused,
-        /// Heartbeats taken, over WebSocket and REST.
+        /// Heartbeats received over WebSocket and REST.
         heartbeats,
-        /// Frames read.
+        /// WebSocket frames received.
         frames_received,
         /// Messages answered with an error.
         messages_refused,
         /// Connections closed for breaking the WebSocket protocol.
         protocol_violations,
-        /// Connections dropped because nothing was heard from them, or closed because no join was.
+        /// Connections closed because the client was silent, or did not join the chat in time.
         connections_timed_out,
-        /// Connections dropped because they did not read what they were sent.
+        /// Connections closed because the client did not read what it was sent.
         connections_too_slow,
-        /// Pieces of presence written: each a frame, or for online status and chat all events of a tick or of a page.
+        /// Pieces of presence sent: a frame each, or, for online status and chat, all events of a tick or of a page.
         deliveries,
         /// Bytes of these pieces.
         delivered_bytes,
-        /// Frames not sent to a slow connection: who is there it was shown anew later, what was said it missed.
+        /// Frames not sent to slow clients: membership is resent as a snapshot later; messages are lost.
         deliveries_skipped,
         /// HTTP requests answered.
         requests,
-        /// Times that no connection could be upgrade (out of descriptors or memory).
+        /// Connections that could not be accepted, for lack of descriptors or memory.
         accept_errors,
     }
 }
@@ -113,17 +113,17 @@ counters! {
 counters! {
     /// What the ticker counts.
     TickCounters, TickTotals {
-        /// Ticks done.
+        /// Ticks executed.
         ticks,
-        /// Ticks put off because a worker had not begun the last one.
+        /// Ticks deferred because a worker had not begun the previous one.
         ticks_missed,
-        /// Rooms settled.
+        /// Rooms settled: rooms in which something changed, per tick.
         rooms_settled,
-        /// Members joined, changed or left.
+        /// Members that joined, changed their state or left.
         changes,
-        /// The longest a tick has taken, in microseconds.
+        /// The duration of the longest tick, in microseconds.
         tick_us_max,
-        /// All ticks together, in microseconds.
+        /// The duration of all ticks, in microseconds.
         tick_us,
     }
 }
@@ -133,40 +133,50 @@ counters! {
     StoreCounters, StoreTotals {
         /// Commands sent to Redis.
         redis_commands,
-        /// Of these, keys of users written or deleted.
+        /// User keys written to or deleted from Redis.
         redis_keys_written,
-        /// Round trips to Redis: pipelines of one or many commands.
+        /// Round trips to Redis: pipelines of one or more commands.
         redis_flushes,
-        /// Connections to Redis that failed, or could not be made.
+        /// Connections to Redis that failed or could not be opened.
         redis_failures,
-        /// Messages heard from nodes, this one included.
+        /// Pub/sub messages received from nodes, this one included.
         redis_events,
-        /// Times that all that another node holds was read.
+        /// Times that this node read everything that another node holds.
         redis_hashes_read,
         /// Users, holds and messages that wait to be written to Redis now.
         redis_pending,
-        /// Nodes alive now, this one included.
+        /// Nodes that are alive now, this one included.
         redis_nodes,
+    }
+}
+
+counters! {
+    /// What the event log counts.
+    EventLogCounters, EventLogTotals {
+        /// Lines written to the event log.
+        event_log_written,
+        /// Joins and leaves missing in the event log, because it could not be written or not fast enough.
+        event_log_dropped,
     }
 }
 
 /// The counters of a server.
 #[derive(Debug)]
 pub struct Metrics {
-    /// One for each worker.
+    /// Of each worker.
     pub workers: Vec<Arc<WorkerCounters>>,
-    /// The ticker's.
+    /// Of the ticker.
     pub ticker: TickCounters,
 }
 
 impl Metrics {
-    /// All zero.
+    /// All counters zero.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self { workers: (0..workers).map(|_| Arc::default()).collect(), ticker: TickCounters::default() }
     }
 
-    /// The workers' counters added up.
+    /// The sums of the workers' counters.
     #[must_use]
     pub fn worker_totals(&self) -> WorkerTotals {
         let mut totals = WorkerTotals::default();

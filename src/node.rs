@@ -12,7 +12,7 @@ use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::presence::kick::Kicks;
 use crate::presence::{Now, Registry};
-use crate::store::Store;
+use crate::store::{Sinks, Store};
 
 /// What all workers share.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Node {
     pub registry: Arc<Registry>,
     /// What other nodes are told, and tell.
     pub store: Box<dyn Store>,
+    /// What listens to joins and leaves.
+    pub sinks: Arc<Sinks>,
     /// The settings.
     pub config: Config,
     /// The counters.

@@ -39,8 +39,8 @@ pub(crate) fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-/// A number that identifies one run of a node and is greater than the numbers of earlier runs: milliseconds, then `bits` random bits.
-/// A process id would not do: in a container it is always 1.
+/// A number that identifies one run of a node and is greater than the numbers of earlier runs: milliseconds, then
+/// `bits` random bits. A process id would not do: in a container it is always 1.
 pub(crate) fn new_incarnation(unix_ms: u64, bits: u32) -> u64 {
     unix_ms << bits | random() & ((1 << bits) - 1)
 }

@@ -6,6 +6,7 @@
 
 mod batch;
 mod pacer;
+mod reporter;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,9 @@ use crate::presence::{
     Audience, AudienceSet, LOBBY, Now, Registry, Room, RoomChange, RoomMessage, Roster, StatusChange,
 };
 use crate::protocol::{chat, native, online_status as status, online_users};
-use crate::store::StoreEvent;
+use crate::store::{Sinks, StoreEvent};
 use pacer::Pacer;
+use reporter::Reporter;
 
 pub use batch::{Batch, Pages, RoomFrames, Spoken, StatusFrame, TickCounts};
 
@@ -35,6 +37,7 @@ pub struct Broadcaster {
     unread: MemoryBudget,
     /// What the store has to be told of the last tick.
     news: Vec<StoreEvent>,
+    reporter: Reporter,
 }
 
 /// A room in which something moved, at one tick.
@@ -53,7 +56,13 @@ impl Broadcaster {
     pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration, history: usize) -> Self {
         let (pacer, history) = (Pacer::new(tick), chat::History::new(history));
         let (json, unread) = (json::Reader::default(), MemoryBudget::new(MAX_UNREAD_BYTES));
-        Self { registry, workers, pacer, history, json, unread, news: Vec::new() }
+        Self { registry, workers, pacer, history, json, unread, news: Vec::new(), reporter: Reporter::default() }
+    }
+
+    /// Has it report joins and leaves to these sinks.
+    #[must_use]
+    pub fn with_sinks(self, sinks: Arc<Sinks>) -> Self {
+        Self { reporter: Reporter::new(sinks), ..self }
     }
 
     /// What sessions of this node did in the last tick, for the store.
@@ -71,12 +80,14 @@ impl Broadcaster {
             if self.registry.has_store() {
                 self.news.extend(StoreEvent::of(&room, &change));
             }
+            self.reporter.collect(&room, &change, now);
             counts.rooms += 1;
             counts.changes += (change.diff.joined.len() + change.diff.updated.len() + change.diff.left.len()) as u64;
             self.registry.watchlist.note(&change.diff);
             self.announce(&room, &change, now, &mut batches);
         }
         self.tell_watchers(now, &mut batches);
+        self.reporter.flush();
         (batches, counts)
     }
 

@@ -21,11 +21,13 @@ const MAX_WORKERS: usize = 256;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Workers and limits")]
 pub struct LimitsArgs {
-    /// Number of worker threads; each has its own listener and serves its share of the connections [default: one per core]
+    /// Number of worker threads; each has its own listener and serves its share of the connections [default: one per
+    /// core]
     #[arg(long, env = "ROLLCALL_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Maximum number of WebSocket connections; further ones are closed with 1013 [default: what the open-file limit allows]
+    /// Maximum number of WebSocket connections; further ones are closed with 1013 [default: what the open-file limit
+    /// allows]
     #[arg(long, env = "ROLLCALL_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<NonZeroUsize>,
 
@@ -52,8 +54,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The maximum number of open sockets, requests included. It exceeds the connections, so that a full server still answers
-    /// health checks and refuses further clients.
+    /// The maximum number of open sockets, requests included. It exceeds the connections, so that a full server still
+    /// answers health checks and refuses further clients.
     #[must_use]
     pub fn max_sockets(&self) -> usize {
         self.max_connections + REQUEST_SOCKETS

@@ -18,11 +18,13 @@ pub struct LoginArgs {
     #[arg(long, env = "ROLLCALL_DEV_LOGIN", value_parser = BoolishValueParser::new())]
     pub dev_login: bool,
 
-    /// Key that signs the logins of --dev-login, so that they survive a restart; at least 32 bytes [default: random at each start]
+    /// Key that signs the logins of --dev-login, so that they survive a restart; at least 32 bytes [default: random at
+    /// each start]
     #[arg(long, env = "ROLLCALL_SESSION_KEY", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
     pub session_key: Option<Secret>,
 
-    /// Token that lets an application kick users: POST /v1/users/{user}/kick with Authorization: Bearer TOKEN; at least 16 bytes
+    /// Token that lets an application kick users: POST /v1/users/{user}/kick with Authorization: Bearer TOKEN; at least
+    /// 16 bytes
     #[arg(long, env = "ROLLCALL_ADMIN_TOKEN", hide_env_values = true, value_parser = secret, value_name = "TOKEN")]
     pub admin_token: Option<Secret>,
 }

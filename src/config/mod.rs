@@ -1,9 +1,11 @@
 //! [`Args`], the command line as typed, become [`Config`], checked and resolved before a port is bound.
 //!
-//! Each feature has a file with its flags, its defaults, its part of the help, and a `check` of what must hold between its settings.
-//! Rules that involve several features are in [`Config::check`]. A message states the rule and the values that break it.
+//! Each feature has a file with its flags, its defaults, its part of the help, and a `check` of what must hold between
+//! its settings. Rules that involve several features are in [`Config::check`]. A message states the rule and the values
+//! that break it.
 
 mod chat;
+mod event_log;
 mod limits;
 mod listen;
 mod log;
@@ -20,10 +22,12 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::store::SinkOptions;
 use crate::store::redis::Options as RedisOptions;
 use values::show;
 
 pub use chat::{Chat, ChatArgs};
+pub use event_log::EventLogArgs;
 pub use limits::{Limits, LimitsArgs};
 pub use listen::{Listen, ListenArgs};
 pub use log::{Log, LogArgs, LogFormat};
@@ -66,6 +70,8 @@ pub struct Args {
     #[command(flatten)]
     login: LoginArgs,
     #[command(flatten)]
+    event_log: EventLogArgs,
+    #[command(flatten)]
     log: LogArgs,
 
     /// What to do instead of serving
@@ -101,6 +107,8 @@ pub struct Config {
     pub node_id: Option<String>,
     /// Logins for development, and the token of administrators.
     pub login: Login,
+    /// What listens to joins and leaves.
+    pub sinks: SinkOptions,
     /// The log.
     pub log: Log,
 }
@@ -126,7 +134,8 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Args {
-    /// Reads a command line, program name first, and the environment. An empty variable counts as unset: compose files pass such on.
+    /// Reads a command line, program name first, and the environment. An empty variable counts as unset: compose files
+    /// pass such on.
     pub fn read<I, T>(args: I) -> Result<Self, ConfigError>
     where
         I: IntoIterator<Item = T>,
@@ -156,6 +165,7 @@ impl Args {
             redis,
             node_id,
             login: self.login.check()?,
+            sinks: SinkOptions { event_log: self.event_log.check() },
             log: self.log.check()?,
         };
         config.check()?;

@@ -18,17 +18,18 @@ pub struct PresenceArgs {
     #[arg(long, env = "ROLLCALL_TTL", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub ttl: Duration,
 
-    /// How long a member stays online after its connection breaks, so that a page reload is invisible to others; at most the ttl
-    /// [default: the ttl]
+    /// How long a member stays online after its connection breaks, so that a page reload is invisible to others; at
+    /// most the ttl [default: the ttl]
     #[arg(long, env = "ROLLCALL_GRACE", value_parser = duration, value_name = "DURATION")]
     pub grace: Option<Duration>,
 
-    /// What counts as a sign of life: any frame including pongs, or strictly messages such as heartbeats [default: set by the
-    /// protocol; any for presence.v1, strict for /ws/{user_id}]
+    /// What counts as a sign of life: any frame including pongs, or strictly messages such as heartbeats [default: set
+    /// by the protocol; any for presence.v1, strict for /ws/{user_id}]
     #[arg(long, env = "ROLLCALL_LIVENESS", value_name = "RULE")]
     pub liveness: Option<Liveness>,
 
-    /// How often online-status and chat connections are pinged; a client that has not answered by the next ping is disconnected
+    /// How often online-status and chat connections are pinged; a client that has not answered by the next ping is
+    /// disconnected
     #[arg(long, env = "ROLLCALL_PING_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
     pub ping_interval: Duration,
 

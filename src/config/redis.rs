@@ -14,8 +14,8 @@ const MAX_WORD_BYTES: usize = 64;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Several nodes (Redis)")]
 pub struct RedisArgs {
-    /// Share presence with other nodes through Redis or Valkey; repeat the flag to name several servers of one cluster [default:
-    /// memory, a single node]
+    /// Share presence with other nodes through Redis or Valkey; repeat the flag to name several servers of one cluster
+    /// [default: memory, a single node]
     #[arg(long, env = "ROLLCALL_REDIS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
     pub redis: Vec<String>,
 
@@ -35,8 +35,8 @@ pub struct RedisArgs {
     #[arg(long, env = "ROLLCALL_REDIS_LANES", value_name = "N")]
     pub redis_lanes: Option<NonZeroUsize>,
 
-    /// Name of this node, unique among the nodes that share a Redis: letters, digits, `-`, `_` and `.` [default: a new name at each
-    /// start]
+    /// Name of this node, unique among the nodes that share a Redis: letters, digits, `-`, `_` and `.` [default: a new
+    /// name at each start]
     #[arg(long, env = "ROLLCALL_NODE_ID", value_name = "NAME")]
     pub node_id: Option<String>,
 }

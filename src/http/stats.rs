@@ -78,6 +78,7 @@ fn read_all(node: &Node) -> impl Iterator<Item = Metric> {
     };
     let counters = node.metrics.worker_totals().fields().chain(node.metrics.tick_totals().fields());
     let counters = counters.chain(node.store.totals().into_iter().flat_map(|totals| totals.fields()));
+    let counters = counters.chain(node.sinks.counters());
     let counters = counters.map(|(name, help, value)| Metric { name, help, value, is_gauge: GAUGES.contains(&name) });
     gauges.into_iter().chain(memory).chain([cpu]).chain(counters)
 }

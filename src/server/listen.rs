@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Connections that wait to be accepted. `TcpListener::bind` allows 128, which a storm of reconnects fills within a millisecond. The
-/// kernel lowers it to `net.core.somaxconn`.
+/// Connections that wait to be accepted. `TcpListener::bind` allows 128, which a storm of reconnects fills within a
+/// millisecond. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 8192;
-/// Bytes that the kernel takes for a client that does not read. Further frames wait in the outbox, as references to shared bytes,
-/// and are replaced by a snapshot when they are stale.
+/// Bytes that the kernel takes for a client that does not read. Further frames wait in the outbox, as references to
+/// shared bytes, and are replaced by a snapshot when they are stale.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// The socket counts as writable only while at most this much is not sent yet.
 const NOT_SENT_LOW_WATER_BYTES: u32 = 16 * 1024;
@@ -30,7 +30,8 @@ pub fn bind(address: SocketAddr, count: usize) -> anyhow::Result<Vec<std::net::T
     Ok(listeners)
 }
 
-/// Fails if another process listens there. `SO_REUSEPORT` would let a second server of the same user share the port silently.
+/// Fails if another process listens there. `SO_REUSEPORT` would let a second server of the same user share the port
+/// silently.
 fn claim(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());

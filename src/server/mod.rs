@@ -15,18 +15,18 @@ use tracing::{info, warn};
 
 use crate::acceptor::{self, Signal};
 use crate::auth::Auth;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::os::{new_incarnation, unix_ms};
 use crate::presence::kick::Kicks;
 use crate::presence::{Registry, Settings};
-use crate::store::{Memory, Store, Unavailable, redis};
+use crate::store::{Memory, Sinks, Store, Unavailable, redis};
 use ticker::Ticker;
 
-/// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put off:
-/// changes go on being coalesced, and engine time stands still.
+/// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put
+/// off: changes go on being coalesced, and engine time stands still.
 const MAILBOX_MESSAGES: usize = 2;
 /// How often the state of the server is logged.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
@@ -39,6 +39,10 @@ pub struct Server {
     address: SocketAddr,
     status_address: Option<SocketAddr>,
     config: Config,
+    /// Distinguishes this run of the node from all others. Epochs and the default node id contain it.
+    incarnation: u64,
+    node_id: String,
+    sinks: Arc<Sinks>,
 }
 
 /// A worker thread as the ticker sees it.
@@ -50,8 +54,14 @@ struct WorkerHandle {
 }
 
 impl Server {
-    /// Binds the listeners.
+    /// Opens the sinks and binds the listeners.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a sink cannot be opened; another error if a listener cannot be bound.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let incarnation = new_incarnation(unix_ms(), 16);
+        let node_id = config.node_id.clone().unwrap_or_else(|| format!("node-{incarnation:x}"));
+        let sinks = config.sinks.open(&node_id).map_err(|error| ConfigError::Invalid(format!("{error:#}")))?;
         let main = listen::bind(config.listen.address, config.limits.workers)
             .context("choose another address with --listen HOST:PORT")?;
         let address = main[0].local_addr()?;
@@ -64,7 +74,7 @@ impl Server {
             status_address = Some(second[0].local_addr()?);
             listeners.iter_mut().zip(second).for_each(|(of_worker, listener)| of_worker.push(listener));
         }
-        Ok(Self { listeners, address, status_address, config })
+        Ok(Self { listeners, address, status_address, config, incarnation, node_id, sinks: Arc::new(sinks) })
     }
 
     /// Where it listens as well, if `--status-port` is given.
@@ -77,6 +87,12 @@ impl Server {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What listens to joins and leaves.
+    #[must_use]
+    pub fn sinks(&self) -> Arc<Sinks> {
+        Arc::clone(&self.sinks)
     }
 
     /// Serves until `shutdown` resolves, then sends the clients away and ends within the drain time.
@@ -92,21 +108,18 @@ impl Server {
     /// # Errors
     /// [`Unavailable`] if it cannot be used.
     pub async fn open_store(self) -> Result<ReadyServer, Unavailable> {
-        // Epochs and the node's name carry it.
-        let incarnation = new_incarnation(unix_ms(), 16);
-        let config = &self.config;
-        let id = config.node_id.clone().unwrap_or_else(|| format!("node-{incarnation:x}"));
+        let Self { listeners, config, incarnation, node_id, sinks, .. } = self;
         let settings = Settings { ttl: config.ticks(config.presence.ttl), workers: config.limits.workers, incarnation };
         let (registry, store): (_, Box<dyn Store>) = match config.redis.clone() {
             None => (Arc::new(Registry::new(settings)), Box::new(Memory)),
             Some(options) => {
                 let registry = Arc::new(Registry::with_store(settings));
-                let options = redis::Options { node: id.clone(), ..options };
+                let options = redis::Options { node: node_id.clone(), ..options };
                 let store = redis::Redis::open(options, Arc::clone(&registry), incarnation).await?;
                 (registry, Box::new(store))
             }
         };
-        Ok(ReadyServer { node: Arc::new(new_node(self.config, id, registry, store)), listeners: self.listeners })
+        Ok(ReadyServer { node: Arc::new(new_node(config, node_id, registry, store, sinks)), listeners })
     }
 }
 
@@ -167,6 +180,7 @@ async fn drain(node: &Node, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>)
         }
     }
     node.store.close();
+    node.sinks.close();
     info!("stopped");
     Ok(())
 }
@@ -198,10 +212,11 @@ fn start(number: usize, listeners: Vec<std::net::TcpListener>, node: Arc<Node>) 
     Ok(WorkerHandle { number, mailbox, ended })
 }
 
-fn new_node(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn Store>) -> Node {
+fn new_node(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn Store>, sinks: Arc<Sinks>) -> Node {
     Node {
         registry,
         store,
+        sinks,
         metrics: Metrics::new(config.limits.workers),
         id,
         started: Instant::now(),

@@ -35,6 +35,7 @@ impl Ticker {
         let config = &node.config;
         let broadcaster =
             Broadcaster::new(Arc::clone(&node.registry), config.limits.workers, tick, config.chat.history);
+        let broadcaster = broadcaster.with_sinks(Arc::clone(&node.sinks));
         Self { node, broadcaster, degraded_since: None, interval }
     }
 

@@ -4,13 +4,16 @@
 //! behind and never in front: nothing here is waited for by a worker or the ticker, and whatever a store cannot do now, the node
 //! goes on without it and says so ([`Store::degraded_since`]).
 
+pub mod event_log;
 mod memory;
 pub mod redis;
+mod sink;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use memory::Memory;
+pub use sink::{CounterValue, MemberChange, MemberEvent, Sink, Sinks};
 
 use crate::metrics::StoreTotals;
 use crate::presence::kick::Kick;
@@ -67,6 +70,27 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Writes what is left, in bounded time, and ends; what is in the store stays there until its leases end. Blocks.
     fn close(&self);
+}
+
+/// The sinks that are configured.
+#[derive(Debug, Clone, Default)]
+pub struct SinkOptions {
+    /// Where the event log goes.
+    pub event_log: Option<event_log::Target>,
+}
+
+impl SinkOptions {
+    /// Opens them for the node of this id.
+    ///
+    /// # Errors
+    /// If what a sink writes to cannot be opened.
+    pub fn open(&self, node: &str) -> anyhow::Result<Sinks> {
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        if let Some(target) = &self.event_log {
+            sinks.push(Box::new(event_log::EventLog::open(target.clone(), node)?));
+        }
+        Ok(Sinks::new(sinks))
+    }
 }
 
 /// The store cannot be used.

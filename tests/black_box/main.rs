@@ -8,6 +8,7 @@ mod chat;
 mod closing;
 mod command_line;
 mod cross_protocol;
+mod event_log;
 mod http_api;
 mod liveness;
 mod login;

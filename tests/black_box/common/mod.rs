@@ -2,6 +2,7 @@
 //! may break every rule, and a little HTTP. Nothing here looks into the server; all of it speaks the wire.
 
 pub(crate) mod event_client;
+pub(crate) mod event_log;
 pub(crate) mod frame;
 pub(crate) mod http;
 pub(crate) mod mirror;
