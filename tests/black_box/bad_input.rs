@@ -1,5 +1,5 @@
-//! Input nobody should send, against the binary: the server closes or limits it, its memory stays flat, and nobody
-//! else notices. Single frames that break RFC 6455 are in `websocket.rs`, messages that break the dialect in
+//! Hostile input against the binary: the server limits or closes the connection, its memory stays flat, and other
+//! clients notice nothing. Frames that break RFC 6455 are in `websocket.rs`, messages that break the protocol in
 //! `native_errors.rs`.
 
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use serde_json::json;
 use crate::common::frame::{CONTINUATION, PING, TEXT};
 use crate::common::{Frame, Mirror, Process, RawClient, TestServer, http};
 
-/// Growth of the server's memory that counts as none: noise of the allocator and of the first connections.
+/// Memory growth that is not counted: noise of the allocator and of the first connections.
 const FLAT_BYTES: u64 = 12 << 20;
 
-/// How long a full socket may refuse bytes before the sender takes it as a no.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a full socket may accept no bytes before the client stops sending.
+const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A server in a process of its own, with a observer whose service must not suffer.
+/// A server in its own process, and an observer that must stay unaffected.
 struct Watched {
     process: Process,
     address: SocketAddr,
@@ -41,14 +41,14 @@ impl Watched {
         client
     }
 
-    /// Others come and go as ever, and the memory is what it was.
+    /// Checks that the observer still sees joins and leaves, and that memory has not grown.
     async fn check(&mut self) {
         let visitor = Mirror::connect(self.address, "visitor", &["lobby"]).await;
         self.observer.wait_until("a visitor", |observer| observer.has("lobby", "visitor")).await;
         visitor.close(1000);
         self.observer.wait_until("no visitor", |observer| !observer.has("lobby", "visitor")).await;
         let grown = self.process.resident_bytes().saturating_sub(self.resident_before);
-        assert!(grown < FLAT_BYTES, "grown by {} KiB", grown >> 10);
+        assert!(grown < FLAT_BYTES, "memory has grown by {} KiB", grown >> 10);
     }
 
     async fn stop(mut self) {
@@ -59,13 +59,13 @@ impl Watched {
 }
 
 #[tokio::test]
-async fn a_flood_of_pings_nobody_reads_the_pongs_of() {
+async fn pings_from_a_client_that_reads_no_pongs_take_no_memory() {
     let mut watched = Watched::start(&[]).await;
     let mut flooder = watched.raw("flooder").await;
-    // 100,000 pings of 125 bytes: 13 MB of pongs that have nowhere to go.
+    // 100,000 pings of 125 bytes: 13 MB of pongs that the client does not read.
     let pings = crate::common::frame::glued(&vec![Frame::new(PING, vec![b'p'; 125]); 1000]);
     for _ in 0..100 {
-        if !flooder.send_if_taken(&pings, PATIENCE).await {
+        if !flooder.send_if_taken(&pings, SEND_TIMEOUT).await {
             break;
         }
     }
@@ -75,13 +75,13 @@ async fn a_flood_of_pings_nobody_reads_the_pongs_of() {
 }
 
 #[tokio::test]
-async fn a_flood_of_messages_nobody_reads_the_answers_of() {
+async fn messages_from_a_client_that_reads_no_answers_take_no_memory() {
     let mut watched = Watched::start(&[]).await;
     let mut flooder = watched.raw("flooder").await;
     let nonsense = Frame::text(&json!({"type": "x".repeat(1000)}).to_string());
     let messages = crate::common::frame::glued(&vec![nonsense; 100]);
     for _ in 0..200 {
-        if !flooder.send_if_taken(&messages, PATIENCE).await {
+        if !flooder.send_if_taken(&messages, SEND_TIMEOUT).await {
             break;
         }
     }
@@ -90,7 +90,7 @@ async fn a_flood_of_messages_nobody_reads_the_answers_of() {
     resyncing.send_json(&json!({"type": "join", "room": "lobby"})).await;
     let resync = Frame::text(&json!({"type": "resync", "room": "lobby"}).to_string());
     for _ in 0..100 {
-        if !resyncing.send_if_taken(&crate::common::frame::glued(&vec![resync.clone(); 500]), PATIENCE).await {
+        if !resyncing.send_if_taken(&crate::common::frame::glued(&vec![resync.clone(); 500]), SEND_TIMEOUT).await {
             break;
         }
     }
@@ -98,7 +98,7 @@ async fn a_flood_of_messages_nobody_reads_the_answers_of() {
 }
 
 #[tokio::test]
-async fn ten_megabytes_of_headers() {
+async fn ten_megabytes_of_headers_are_refused() {
     let mut watched = Watched::start(&[]).await;
     let value = vec![b'x'; 10 << 20];
     for name in ["x-one: ", ""] {
@@ -120,10 +120,11 @@ async fn ten_megabytes_of_headers() {
 }
 
 #[tokio::test]
-async fn messages_that_are_never_finished() {
+async fn unfinished_messages_take_bounded_memory() {
     let mut watched = Watched::start(&[]).await;
     let mut clients = Vec::new();
-    // Each holds as much as is allowed: 200 × 16 KiB is 3 MiB, and a reservation for what headers claim would show.
+    // 200 connections buffer the allowed 16 KiB each, 3 MiB in all. Reserving the lengths that the headers claim would
+    // exceed the bound.
     for n in 0..200 {
         let mut client = watched.raw(&format!("unfinished-{n}")).await;
         if n % 2 == 0 {
@@ -142,7 +143,7 @@ async fn messages_that_are_never_finished() {
 }
 
 #[tokio::test]
-async fn connections_that_come_and_go_in_every_state() {
+async fn connections_closed_in_any_state_leave_nothing_behind() {
     let mut watched = Watched::start(&[]).await;
     for round in 0..300 {
         match round % 5 {
@@ -158,13 +159,13 @@ async fn connections_that_come_and_go_in_every_state() {
 }
 
 #[tokio::test]
-async fn a_header_that_drips_is_cut_off() {
+async fn a_header_sent_byte_by_byte_times_out() {
     let server = TestServer::start(&["--header-timeout", "500ms"]);
     let mut slow = RawClient::tcp(server.address()).await;
     slow.send(b"GET /livez HTTP/1.1\r\n").await;
-    // Each drip comes well within the time, all together do not.
+    // Each byte arrives within the timeout; all of them together do not.
     let mut drips = 0;
-    while !slow.is_over_within(Duration::from_millis(100)).await {
+    while !slow.ends_within(Duration::from_millis(100)).await {
         slow.send(b"x-drip: 1\r\n").await;
         drips += 1;
         assert!(drips < 200, "still open after 20 s");
@@ -173,30 +174,30 @@ async fn a_header_that_drips_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_cut_off() {
-    // Long enough for a request on any machine.
+async fn a_connection_that_sends_nothing_times_out() {
+    // Long enough for one request on a slow machine.
     let server = TestServer::start(&["--header-timeout", "4s"]);
     let mut upgraded = server.raw("upgraded").await;
     let mut silent = RawClient::tcp(server.address()).await;
-    assert!(silent.is_over_within(crate::common::DEADLINE).await, "half-open sockets are not kept");
-    // It came earlier, and is not under that timeout.
+    assert!(silent.ends_within(crate::common::DEADLINE).await, "a half-open socket is closed");
+    // This connection is older and has sent its request, so the timeout does not apply to it.
     assert!(upgraded.is_served().await);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_body_that_never_comes_is_cut_off() {
+async fn a_request_without_its_body_times_out() {
     let server = TestServer::start(&["--header-timeout", "500ms"]);
     let mut slow = RawClient::tcp(server.address()).await;
     let head = "POST /heartbeat HTTP/1.1\r\nhost: localhost\r\n\
         content-type: application/x-www-form-urlencoded\r\ncontent-length: 13\r\n\r\nuser_id=";
     slow.send(head.as_bytes()).await;
-    assert!(slow.is_over_within(crate::common::DEADLINE).await, "half a request is not kept");
+    assert!(slow.ends_within(crate::common::DEADLINE).await, "half a request is dropped");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn nul_and_other_control_characters_in_ids_reach_no_room() {
+async fn control_characters_in_ids_are_refused() {
     let server = TestServer::start(&[]);
     for path in ["/v1/connect?user=a%00", "/v1/connect?user=a&room=%1F", "/ws/%00", "/ws/a%7F"] {
         crate::common::raw::refused_upgrade(server.address(), path, &[]).await.error(400);
@@ -212,7 +213,7 @@ async fn nul_and_other_control_characters_in_ids_reach_no_room() {
 }
 
 #[tokio::test]
-async fn five_thousand_brackets_wherever_json_is_read() {
+async fn five_thousand_nested_brackets_are_bad_json_everywhere() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let headers = [("content-type", "application/json")];
@@ -222,7 +223,7 @@ async fn five_thousand_brackets_wherever_json_is_read() {
         for (path, status) in [("/heartbeat", 422), ("/v1/users/status", 400)] {
             http::request(server.address(), "POST", path, &headers, deep.as_bytes()).await.error(status);
         }
-        // As a whole document, and deep inside one that is otherwise right.
+        // As the whole document, and inside a valid one.
         let closing = if unit == "[" { "]" } else { "}" }.repeat(5000 / unit.len());
         let body = format!("{{\"user_id\":\"alice\",\"x\":{deep}1{closing}}}");
         let path = "/heartbeat";

@@ -1,4 +1,4 @@
-//! What happens after the end has begun: a connection that is being closed does nothing any more and leaves nothing behind.
+//! Closing: a connection that the server is closing has no further effect and leaves nothing behind.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::common::frame::{BINARY, CLOSE, TEXT, glued};
 use crate::common::{DEADLINE, Frame, RawClient, TestServer};
 
-/// Waits until the server counts no connection, no room and no socket but the one that asks.
+/// Waits until the server counts no connection, no room, and only the socket of the request.
 async fn wait_until_empty(server: &TestServer) {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
@@ -15,13 +15,13 @@ async fn wait_until_empty(server: &TestServer) {
         if (&stats["connections"], &stats["rooms"], &stats["sockets"]) == (&json!(0), &json!(0), &json!(1)) {
             return;
         }
-        assert!(tokio::time::Instant::now() < deadline, "something stayed: {stats}");
+        assert!(tokio::time::Instant::now() < deadline, "not everything is closed: {stats}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test]
-async fn joins_after_the_end_has_begun_leave_nothing_behind() {
+async fn joins_on_a_closing_connection_have_no_effect() {
     let server = TestServer::start(&["--ttl", "1s", "--tick", "20ms"]);
     let flood: Vec<Frame> = (0..500).map(|_| Frame::text(r#"{"type":"join","room":"leak"}"#)).collect();
     let flood = glued(&flood);
@@ -31,7 +31,7 @@ async fn joins_after_the_end_has_begun_leave_nothing_behind() {
         client.send_frame(&Frame::new(BINARY, *b"not a message")).await;
         let flood = flood.clone();
         clients.push(tokio::spawn(async move {
-            // Until the server has had enough of it: then nothing is taken any more.
+            // Until the server stops reading.
             while client.send_if_taken(&flood, Duration::from_secs(3)).await {}
         }));
     }
@@ -43,10 +43,10 @@ async fn joins_after_the_end_has_begun_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn one_close_frame_is_sent_and_not_two() {
+async fn only_one_close_frame_is_sent() {
     let server = TestServer::start(&[]);
     let mut client = server.raw("alice").await;
-    // A message that is refused with 1003, and a violation (1002) behind it.
+    // The first message is refused with 1003; the frame after it would be refused with 1002.
     client.send(&glued(&[Frame::new(BINARY, *b"x"), Frame::text("y").reserved(4)])).await;
     let mut closes = 0;
     while let Some(frame) = client.frame().await {
@@ -58,9 +58,9 @@ async fn one_close_frame_is_sent_and_not_two() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_slowly_but_reads_is_not_taken_for_dead() {
+async fn a_client_that_reads_slowly_does_not_time_out() {
     let server = TestServer::start(&["--ttl", "1s", "--tick", "20ms"]);
-    // A snapshot of some 300 KB, more than fits between the two ends at once.
+    // A snapshot of about 300 KB, more than the socket buffers of both ends hold.
     let mut crowd = Vec::new();
     let padding = "x".repeat(900);
     for n in 0..300 {
@@ -72,7 +72,7 @@ async fn a_client_that_reads_slowly_but_reads_is_not_taken_for_dead() {
     let mut slow = RawClient::with_small_buffer(server.address()).await;
     slow.upgrade("/v1/connect?user=slow&room=other").await;
     slow.send_json(&json!({"type": "observe", "room": "big"})).await;
-    // It never sends anything, and takes what it is sent over several leases.
+    // The client sends nothing, and reading the snapshot takes several leases.
     let snapshot = slow.json_slowly("snapshot", 8 * 1024, Duration::from_millis(80)).await;
     assert_eq!(snapshot["members"].as_array().unwrap().len(), 300);
     assert!(slow.is_served().await);
@@ -81,9 +81,9 @@ async fn a_client_that_reads_slowly_but_reads_is_not_taken_for_dead() {
 }
 
 #[tokio::test]
-async fn many_workers_stop_as_quickly_as_one() {
+async fn many_workers_stop_as_fast_as_one() {
     let server = TestServer::start(&["--workers", "96", "--tick", "2s", "--drain", "300s"]);
-    // A worker a tick would take more than three minutes; all together need two or three ticks.
+    // Stopping one worker per tick would take more than three minutes; stopping all at once takes two or three ticks.
     let stopped = tokio::time::timeout(Duration::from_secs(120), server.begin_stop()).await;
     assert!(matches!(stopped, Ok(Ok(Ok(())))), "{stopped:?}");
 }

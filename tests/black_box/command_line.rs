@@ -1,4 +1,4 @@
-//! The binary as it is typed: help, bad configuration, environment, a taken port, signals, logs.
+//! The command line of the binary: help, bad configuration, environment variables, a port in use, signals and logs.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::common::process::{Process, command, run_to_exit};
 use crate::common::{DEADLINE, Mirror, UserList};
 
-/// EX_USAGE would be 64 in sysexits.h: what bad configuration ends with.
+/// The exit code for a bad configuration: EX_USAGE in sysexits.h.
 const BAD_CONFIGURATION: i32 = 64;
 
 fn run(arguments: &[&str]) -> Output {
@@ -22,15 +22,15 @@ fn text(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
 }
 
-/// A port somebody else listens on.
+/// A port that is in use.
 fn taken_port() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("port 0 can be bound");
     let address = listener.local_addr().expect("it is bound").to_string();
     (listener, address)
 }
 
-/// Expects exit 64 and a message with all of these words. The port is taken: had it been tried, the message and the
-/// code would be others.
+/// Expects exit code 64 and a message with all of these words. The port is in use, so a server that tries to bind it
+/// before checking its configuration fails with another code and message.
 fn check_bad(arguments: &[&str], words: &[&str]) {
     let (_taken, address) = taken_port();
     let mut all = arguments.to_vec();
@@ -82,7 +82,7 @@ fn version_is_printed() {
 }
 
 #[test]
-fn what_cannot_be_understood_exits_64() {
+fn invalid_flags_exit_with_64() {
     check_bad(&["--nonsense"], &["--nonsense"]);
     check_bad(&["nonsense"], &["nonsense"]);
     check_bad(&["--ttl", "banana"], &["ttl", "banana"]);
@@ -98,7 +98,7 @@ fn what_cannot_be_understood_exits_64() {
 }
 
 #[test]
-fn relations_between_settings_are_checked_and_stated() {
+fn related_settings_are_checked_together() {
     check_bad(&["--ttl", "100ms", "--tick", "100ms"], &["ttl", "tick"]);
     check_bad(&["--ttl", "199ms", "--tick", "100ms"], &["ttl", "tick"]);
     check_bad(&["--ttl", "5s", "--grace", "6s"], &["grace", "ttl"]);
@@ -113,7 +113,7 @@ fn relations_between_settings_are_checked_and_stated() {
 }
 
 #[test]
-fn the_environment_sets_what_flags_do_not() {
+fn bad_environment_variables_exit_with_64() {
     let bad = |name: &str, value: &str| {
         let (_taken, address) = taken_port();
         let mut command = command(&["--listen", &address]);
@@ -130,7 +130,7 @@ fn the_environment_sets_what_flags_do_not() {
 }
 
 #[tokio::test]
-async fn the_environment_is_used_and_flags_win_over_it() {
+async fn flags_override_environment_variables() {
     let mut from_environment = command(&["--tick", "30ms"]);
     from_environment.env("ROLLCALL_LISTEN", "127.0.0.1:0");
     from_environment.env("ROLLCALL_TTL", "3s");
@@ -154,20 +154,20 @@ async fn the_url_is_printed_and_works() {
 }
 
 #[test]
-fn a_taken_port_is_said_clearly() {
+fn a_port_in_use_is_reported_with_its_address() {
     let (_taken, address) = taken_port();
     let output = run(&["--listen", &address]);
     let said = text(&output);
     assert!(!output.status.success(), "{said}");
     assert_ne!(output.status.code(), Some(BAD_CONFIGURATION), "the configuration is fine: {said}");
-    assert!(said.contains(&address), "which address: {said}");
-    assert!(said.contains("in use"), "what is wrong with it: {said}");
+    assert!(said.contains(&address), "the address is named: {said}");
+    assert!(said.contains("in use"), "the reason is named: {said}");
     assert!(!said.contains("panicked"), "{said}");
 }
 
 #[test]
-fn a_port_taken_by_another_rollcall_is_taken_too() {
-    // Listeners of one server share their port among workers; that must not let a second server in.
+fn two_servers_cannot_share_a_port() {
+    // The workers of one server share a port (SO_REUSEPORT). A second server must not be able to join them.
     let mut first = Process::start(&["--workers", "2"]);
     let address = first.address().to_string();
     let output = run(&["--listen", &address, "--workers", "2"]);
@@ -177,7 +177,7 @@ fn a_port_taken_by_another_rollcall_is_taken_too() {
 }
 
 #[tokio::test]
-async fn signals_close_with_1012_and_exit_0() {
+async fn signals_close_connections_with_1012_and_exit_with_0() {
     for signal in ["TERM", "INT"] {
         let mut process = Process::start(&["--tick", "20ms", "--drain", "60s"]);
         let address = process.address();
@@ -194,7 +194,7 @@ async fn signals_close_with_1012_and_exit_0() {
 }
 
 #[tokio::test]
-async fn json_logs_are_json() {
+async fn every_json_log_line_is_an_object() {
     let flags = ["--log-format", "json", "--log", "debug", "--workers", "1"];
     let mut process = Process::start(&flags);
     let address = process.address();
@@ -203,9 +203,9 @@ async fn json_logs_are_json() {
     let _ = crate::common::http::request(address, "GET", "/nothing", &[], b"").await;
     process.signal("TERM");
     assert!(process.wait_for_exit().success());
-    // The line for people with the URL goes to standard output when logs go to standard error.
+    // The line with the URL is not a log line: it goes to standard output when logs go to standard error.
     let logs = if process.stderr().is_empty() { process.stdout() } else { process.stderr() };
-    assert!(!logs.is_empty(), "something is logged");
+    assert!(!logs.is_empty(), "the log is not empty");
     for line in logs {
         let parsed: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(parsed.is_object(), "{line}");
@@ -213,7 +213,7 @@ async fn json_logs_are_json() {
 }
 
 #[test]
-fn variables_are_flags_and_empty_ones_are_none() {
+fn boolean_variables_are_read_and_empty_variables_ignored() {
     let said = |name: &str, value: &str| {
         let mut command = command(&["--listen", "127.0.0.1:0", "--workers", "1"]);
         command.env(name, value);
@@ -235,7 +235,7 @@ fn variables_are_flags_and_empty_ones_are_none() {
 }
 
 #[test]
-fn health_asks_the_server_and_says_why_not() {
+fn the_health_command_asks_the_server_and_reports_why_it_failed() {
     let mut process = Process::start(&["--workers", "1"]);
     let address = process.address().to_string();
     let url = format!("http://{address}");
@@ -243,7 +243,7 @@ fn health_asks_the_server_and_says_why_not() {
         let output = run(arguments);
         (output.status.code(), text(&output))
     };
-    // A machine that is busy enough keeps it from being answered in its three seconds.
+    // On a very busy machine the answer may take longer than the three seconds that the command waits.
     let answered = |arguments: &[&str]| {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -258,7 +258,7 @@ fn health_asks_the_server_and_says_why_not() {
     assert_eq!(answered(&["health", &format!("{url}/livez")]).0, Some(0));
     let mut from_environment = command(&["health"]);
     from_environment.env("ROLLCALL_LISTEN", address.replace("127.0.0.1", "0.0.0.0"));
-    // A variable that the server's flags go with is no fault of this command, which has not got them.
+    // Variables of the server are not checked by this command.
     from_environment.env("ROLLCALL_SESSION_KEY", "k".repeat(40)).env("ROLLCALL_GRACE", "1h");
     let output = run_to_exit(from_environment);
     assert!(output.status.code() == Some(0) || text(&output).contains("no answer"), "{}", text(&output));
@@ -267,7 +267,7 @@ fn health_asks_the_server_and_says_why_not() {
     assert!(code == Some(1) && said.contains("404"), "{code:?} {said}");
     let (code, said) = healthy(&["health", "https://localhost"]);
     assert!(code == Some(1) && said.contains("http://"), "{code:?} {said}");
-    // A listener that never answers: nobody accepts there.
+    // A listener that never accepts, so it never answers.
     let (_taken, silent) = taken_port();
     let (code, said) = healthy(&["health", &format!("http://{silent}")]);
     assert!(code == Some(1) && said.contains("no answer"), "{code:?} {said}");
@@ -279,13 +279,13 @@ fn health_asks_the_server_and_says_why_not() {
 }
 
 #[test]
-fn losing_the_readers_of_its_output_does_not_end_the_server() {
+fn the_server_survives_closed_output_pipes() {
     let mut command = command(&["--listen", "127.0.0.1:0", "--drain", "1s"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
     let listening = stdout.next().unwrap().unwrap();
     assert!(listening.contains("is listening"), "{listening}");
-    // The second line, and everything that is logged from now on, goes to pipes that nobody holds.
+    // The second line and all logs from here on go to closed pipes.
     drop(stdout);
     drop(child.stderr.take());
     let told = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();

@@ -1,13 +1,14 @@
-//! The same room seen through all dialects at once: whoever comes, speaks and goes through any of them, all agree in the end.
+//! One room seen through all protocols at once: whichever protocol users join, speak and leave with, all observers
+//! agree.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::common::{DEADLINE, EventClient, Mirror, TestServer, UserList};
+use crate::common::{DEADLINE, EventClient, Mirror, Random, TestServer, UserList};
 
-/// Somebody who looks at the lobby in each way there is.
+/// One client per way to observe the lobby.
 struct Observers {
     native: Mirror,
     counting: Mirror,
@@ -18,7 +19,7 @@ struct Observers {
 }
 
 impl Observers {
-    /// The chat comes first, when nobody is there: it is told of everybody who comes.
+    /// The chat client connects first, so it sees every join.
     async fn start(server: &TestServer, users: &[String]) -> Self {
         let chat = server.chat("chat").await;
         let list = server.online_users("list").await;
@@ -31,7 +32,7 @@ impl Observers {
         Self { native, counting, watching, list, status, chat }
     }
 
-    /// Takes what has come until each sees exactly these, of whom three are among the observers.
+    /// Waits until every observer sees exactly these members; three of the observers are members themselves.
     async fn agree(&mut self, members: &BTreeSet<String>, users: &[String]) {
         let count = members.len();
         let is = |seen: BTreeSet<String>| seen == *members;
@@ -39,8 +40,8 @@ impl Observers {
         let counted = |mirror: &Mirror| mirror.rooms.get("lobby").is_some_and(|room| room.count == count as u64);
         self.counting.wait_until("the number", counted).await;
         self.list.wait_until("the names", |list| is(list.users.iter().cloned().collect())).await;
-        self.chat.wait_until("the chat", |chat| is(there(chat))).await;
-        // Nobody is told of itself there, and names are JSON.
+        self.chat.wait_until("the chat", |chat| is(chat_members(chat))).await;
+        // Online status does not report a user to itself, and its names are JSON.
         let others: BTreeSet<String> =
             members.iter().filter(|user| *user != "status").map(|user| format!("\"{user}\"")).collect();
         self.status.wait_until("the events", |status| status.online == others).await;
@@ -50,22 +51,22 @@ impl Observers {
     }
 }
 
-/// Who is there by the joins and leaves that a chat was told.
-fn there(chat: &EventClient) -> BTreeSet<String> {
+/// The members according to the joins and leaves that a chat client received.
+fn chat_members(chat: &EventClient) -> BTreeSet<String> {
     let mut there = BTreeSet::new();
     for message in &chat.log {
         let user = message["payload"]["user"].as_str().unwrap_or_default().to_owned();
         match message["type"].as_str() {
-            Some("join") => assert!(there.insert(user), "there already: {message}"),
-            Some("leave") => assert!(there.remove(&user), "not there: {message}"),
-            Some("msg") => assert!(there.contains(&user), "who is not there says nothing: {message}"),
+            Some("join") => assert!(there.insert(user), "joined twice: {message}"),
+            Some("leave") => assert!(there.remove(&user), "left without a join: {message}"),
+            Some("msg") => assert!(there.contains(&user), "a message from a user who is not a member: {message}"),
             _ => {}
         }
     }
     there
 }
 
-/// The same user in any dialect.
+/// A user connected with one of the protocols.
 enum Guest {
     Native(Mirror),
     List(UserList),
@@ -74,8 +75,8 @@ enum Guest {
 }
 
 impl Guest {
-    async fn come(server: &TestServer, user: &str, dialect: usize) -> Self {
-        match dialect {
+    async fn connect(server: &TestServer, user: &str, protocol: usize) -> Self {
+        match protocol {
             0 => Self::Native(Mirror::connect(server.address(), user, &["lobby"]).await),
             1 => Self::List(server.online_users(user).await),
             2 => Self::Status(server.online_status(user).await),
@@ -87,7 +88,7 @@ impl Guest {
         }
     }
 
-    fn say(&self, text: &str) {
+    fn publish(&self, text: &str) {
         match self {
             Self::Native(native) => native.send(&json!({"type": "message", "room": "lobby", "data": {"text": text}})),
             Self::Chat(chat) => chat.send(&json!({"type": "msg", "payload": {"text": text}})),
@@ -95,7 +96,7 @@ impl Guest {
         }
     }
 
-    fn go(&self) {
+    fn disconnect(&self) {
         match self {
             Self::Native(native) => native.close(1000),
             Self::List(list) => list.close(1000),
@@ -104,20 +105,8 @@ impl Guest {
     }
 }
 
-/// A small generator of our own, so that the schedule is the same on every machine (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as usize % limit
-    }
-}
-
 #[tokio::test]
-async fn the_same_room_seen_through_all_dialects_at_once_agrees() {
+async fn observers_of_all_protocols_agree_after_random_joins_messages_and_leaves() {
     let server = TestServer::start(&["--ttl", "2s", "--tick", "20ms", "--workers", "3"]);
     let users: Vec<String> = (0..10).map(|n| format!("user-{n}")).collect();
     let mut observers = Observers::start(&server, &users).await;
@@ -127,28 +116,32 @@ async fn the_same_room_seen_through_all_dialects_at_once_agrees() {
     for step in 0..300 {
         let at = random.below(users.len());
         match random.below(8) {
-            0..3 if guests[at].len() < 3 => guests[at].push(Guest::come(&server, &users[at], random.below(4)).await),
+            0..3 if guests[at].len() < 3 => guests[at].push(Guest::connect(&server, &users[at], random.below(4)).await),
             3 => server.rest_heartbeat(&users[at]).await,
             4..6 => {
-                guests[at].iter().for_each(|guest| guest.say(&format!("message {step}")));
+                guests[at].iter().for_each(|guest| guest.publish(&format!("message {step}")));
                 said += guests[at].len();
             }
             6 if !guests[at].is_empty() => {
                 let gone = random.below(guests[at].len());
-                guests[at].swap_remove(gone).go();
+                guests[at].swap_remove(gone).disconnect();
             }
             _ => {}
         }
         observers.list.heartbeat().await;
     }
-    // Those who stay, stay by any dialect but that of heartbeats; the others are gone when their leases are.
+    // Users who stay use any protocol but the one that needs heartbeats; the users of that one leave when their leases
+    // end.
     let mut members: BTreeSet<String> = ["chat", "list", "status"].map(str::to_owned).into();
     for (user, guests) in users.iter().zip(&guests) {
         if guests.iter().any(|guest| !matches!(guest, Guest::List(_))) {
             members.insert(user.clone());
         }
     }
-    assert!(said > 50 && members.len() > 5 && members.len() < 13, "the schedule does something: {said}, {members:?}");
+    assert!(
+        said > 50 && members.len() > 5 && members.len() < 13,
+        "the schedule has too few messages or members: {said}, {members:?}"
+    );
     let deadline = Instant::now() + DEADLINE;
     while server.count("lobby").await != members.len() as u64 {
         assert!(Instant::now() < deadline, "{:?} and not {members:?}", server.members("lobby").await);
@@ -159,7 +152,7 @@ async fn the_same_room_seen_through_all_dialects_at_once_agrees() {
     assert!(server.members("lobby").await.into_keys().eq(members.iter().cloned()));
     let names = server.get("/online_users").await.json();
     assert_eq!(names["online_users"], json!(members));
-    // Those who hear have heard the same. What the leaving say stands at another place of a tick.
+    // All observers received the same messages. A message of a leaving user may come earlier or later within a tick.
     let of_native = |message: &Value| (message["user"].to_string(), message["data"]["text"].to_string());
     let of_chat = |message: &Value| (message["payload"]["user"].to_string(), message["payload"]["text"].to_string());
     let heard: Vec<_> = observers.native.since(0, "message", "lobby").into_iter().map(of_native).collect();

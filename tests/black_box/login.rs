@@ -87,7 +87,7 @@ async fn signing_out_takes_the_connections_of_a_login_offline() {
     watching.wait_until("alice offline", is("alice", false)).await;
     assert_eq!(watching.reason("lobby", "alice").as_deref(), Some("left"));
     for tab in &mut tabs {
-        assert_eq!(tab.closed().await, Some(1008));
+        assert_eq!(tab.wait_for_close().await, Some(1008));
     }
     assert_eq!(browser.user().await, json!(null));
     // A copy of the cookie is no longer valid.
@@ -109,14 +109,14 @@ async fn each_browser_has_its_own_login() {
     let mut named = server.raw("alice").await;
     watching.wait_until("alice", is("alice", true)).await;
     here.sign_out().await;
-    assert_eq!(first.closed().await, Some(1008));
+    assert_eq!(first.wait_for_close().await, Some(1008));
     assert!(second.is_served().await && named.is_served().await);
     assert_eq!(there.user().await, "alice");
     watching.barrier().await;
     assert!(is("alice", true)(&watching), "alice is still online");
     // Another user signs in with that browser, so alice is signed out.
     there.sign_in("bob").await;
-    assert_eq!(second.closed().await, Some(1008));
+    assert_eq!(second.wait_for_close().await, Some(1008));
     watching.wait_until("alice offline", is("alice", false)).await;
     assert_eq!(there.user().await, "bob");
     // Signing in as the same user keeps the login, and its connections stay open.
@@ -289,6 +289,6 @@ async fn a_kicked_client_that_stays_connected_is_ignored() {
     observer.barrier().await;
     observer.barrier().await;
     assert!(!observer.has("lobby", "kicked") && observer.since(0, "message", "").is_empty());
-    assert_eq!(kicked.closed().await, Some(1008));
+    assert_eq!(kicked.wait_for_close().await, Some(1008));
     server.stop().await;
 }

@@ -1,10 +1,12 @@
-//! Tests that see only what a client sees: a server inside this process or the binary as processes of its own, over
-//! WebSocket and HTTP. `redis` needs a `redis-server`; run the rest alone with `cargo test --test black_box -- --skip redis::`.
+//! Tests that see only what a client sees over WebSocket and HTTP. The server runs inside this process, or the binary
+//! runs as processes of its own. `redis` needs a `redis-server`; `cargo test --test black_box -- --skip redis::` runs
+//! the rest.
 
 mod common;
 
 mod bad_input;
 mod chat;
+mod chat_limits;
 mod closing;
 mod command_line;
 mod cross_protocol;

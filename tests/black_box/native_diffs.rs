@@ -1,5 +1,5 @@
-//! PROTOCOLS section 1, what observers are told: snapshots, diffs, counts, resume, heartbeats. One test a rule.
-//! Contiguous `seq`, sorted members and left-out empty lists are asserted by every `Mirror` on every message.
+//! What observers receive with the native protocol: snapshots, diffs, counts, resume, heartbeats. One test per rule.
+//! Every `Mirror` asserts on every message that `seq` is contiguous, members are sorted and empty lists are left out.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::common::{Mirror, RawClient, TestServer, room};
 
-/// A tick long enough that messages sent together are handled between two of them.
+/// A tick long enough to handle messages that are sent together between two ticks.
 const SLOW_TICK: [&str; 2] = ["--tick", "400ms"];
 
-/// Sends `bob`'s messages of a round in one segment right after a tick, until those of a round have all been handled before the next
-/// one. Returns that round, and where `alice`'s log stood before it.
+/// Sends one round of `bob`'s messages in one TCP segment right after a tick, and repeats with the next round until all
+/// were handled before the next tick. Returns that round, and the length of `alice`'s log before it.
 async fn within_one_tick(
     server: &TestServer,
     bob: &mut Mirror,
@@ -28,11 +28,11 @@ async fn within_one_tick(
             return (round, mark);
         }
     }
-    panic!("a tick fell between the messages each time");
+    panic!("a tick fell between the messages in every attempt");
 }
 
 #[tokio::test]
-async fn changes_of_one_tick_are_one_diff_and_the_last_state_wins() {
+async fn changes_within_one_tick_are_one_diff_with_the_last_state() {
     let server = TestServer::start(&SLOW_TICK);
     let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect_to("bob", "lobby").await;
@@ -52,7 +52,7 @@ async fn changes_of_one_tick_are_one_diff_and_the_last_state_wins() {
 }
 
 #[tokio::test]
-async fn a_join_and_a_leave_within_one_tick_show_nothing() {
+async fn a_join_and_a_leave_within_one_tick_cancel_out() {
     let server = TestServer::start(&SLOW_TICK);
     let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect("bob").await;
@@ -66,7 +66,7 @@ async fn a_join_and_a_leave_within_one_tick_show_nothing() {
     let _carol = server.connect_to("carol", "lobby").await;
     alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
     let diffs = alice.since(mark, "diff", "lobby");
-    assert_eq!(diffs.len(), 1, "only carol was seen: {diffs:?}");
+    assert_eq!(diffs.len(), 1, "only carol joined: {diffs:?}");
     assert_eq!(diffs[0]["joined"], json!([{"user": "carol"}]));
     server.stop().await;
 }
@@ -92,7 +92,7 @@ async fn a_leave_and_a_join_within_one_tick_are_at_most_an_update() {
 }
 
 #[tokio::test]
-async fn diffs_name_who_came_with_what_and_who_went() {
+async fn diffs_list_joined_users_with_their_state_and_left_users_with_the_reason() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let bob = server.connect("bob").await;
@@ -129,7 +129,7 @@ async fn rooms_have_their_own_members_and_seq() {
 }
 
 #[tokio::test]
-async fn resync_sends_a_snapshot() {
+async fn resync_is_answered_with_a_snapshot() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let before = alice.room("lobby").clone();
@@ -143,31 +143,31 @@ async fn resync_sends_a_snapshot() {
 }
 
 #[tokio::test]
-async fn count_observers_get_numbers_only_when_they_change() {
+async fn count_observers_receive_a_count_only_when_it_changes() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
-    let mut watcher = server.connect("watcher").await;
-    watcher.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
-    watcher.wait_until("the first count", |watcher| watcher.observes("lobby")).await;
-    assert_eq!(watcher.room("lobby").count, 1);
+    let mut observer = server.connect("observer").await;
+    observer.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
+    observer.wait_until("the first count", |observer| observer.observes("lobby")).await;
+    assert_eq!(observer.room("lobby").count, 1);
     let bob = server.connect_to("bob", "lobby").await;
-    watcher.wait_until("bob", |watcher| watcher.room("lobby").count == 2).await;
+    observer.wait_until("bob", |observer| observer.room("lobby").count == 2).await;
     bob.send(&json!({"type": "state", "room": "lobby", "state": {"n": 1}}));
     alice.wait_until("the state", |alice| alice.state("lobby", "bob").is_some()).await;
-    watcher.barrier().await;
+    observer.barrier().await;
     bob.send(&json!({"type": "leave", "room": "lobby"}));
-    watcher.wait_until("bob's leave", |watcher| watcher.room("lobby").count == 1).await;
-    let counts = watcher.since(0, "count", "lobby");
+    observer.wait_until("bob's leave", |observer| observer.room("lobby").count == 1).await;
+    let counts = observer.since(0, "count", "lobby");
     let numbers: Vec<_> = counts.iter().map(|count| room::number(count, "count")).collect();
-    assert_eq!(numbers, [1, 2, 1], "one at attach, one for each change, none for a state");
-    let (seq, room) = (alice.room("lobby").seq, watcher.room("lobby"));
+    assert_eq!(numbers, [1, 2, 1], "one on attach, one per change, none for a state");
+    let (seq, room) = (alice.room("lobby").seq, observer.room("lobby"));
     assert!(room.seq >= seq, "counts carry the room's seq: {} and {seq}", room.seq);
     assert_eq!((room.snapshots, room.diffs), (0, 0), "no names");
     server.stop().await;
 }
 
-/// What a client that lost its connection still knows, on a new connection.
-async fn returning(server: &TestServer, user: &str, known: &Mirror) -> Mirror {
+/// A new connection of a client that still has the rooms of its lost one.
+async fn reconnect(server: &TestServer, user: &str, known: &Mirror) -> Mirror {
     let mut mirror = server.connect(user).await;
     mirror.rooms.clone_from(&known.rooms);
     mirror
@@ -178,38 +178,38 @@ fn resume(kind: &str, epoch: &str, seq: u64) -> Value {
 }
 
 #[tokio::test]
-async fn resume_is_answered_with_the_missed_diffs() {
+async fn resume_sends_the_missed_diffs() {
     let server = TestServer::start(&[]);
-    let watcher = server.observe("watcher", "lobby").await;
+    let observer = server.observe("observer", "lobby").await;
     let mut alice = server.connect_to("alice", "lobby").await;
     for n in 0..5 {
         let state = json!({ "n": n });
         alice.send(&json!({"type": "state", "room": "lobby", "state": state}));
         alice.wait_until("the state", |alice| alice.state("lobby", "alice") == Some(&state)).await;
     }
-    // The mirror has not looked at its messages since the snapshot, so what it knows is from before alice.
-    assert_eq!(watcher.room("lobby").count, 0);
-    let mut back = returning(&server, "watcher", &watcher).await;
-    let (epoch, seq) = (watcher.room("lobby").epoch.clone(), watcher.room("lobby").seq);
+    // The mirror has processed no message since the snapshot, so it does not know alice.
+    assert_eq!(observer.room("lobby").count, 0);
+    let mut back = reconnect(&server, "observer", &observer).await;
+    let (epoch, seq) = (observer.room("lobby").epoch.clone(), observer.room("lobby").seq);
     back.send(&resume("observe", &epoch, seq));
     back.wait_until("all that was missed", |back| back.room("lobby").seq == alice.room("lobby").seq).await;
     assert_eq!(back.members("lobby"), alice.members("lobby"));
     assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new(), "diffs are enough");
     let missed = alice.room("lobby").seq - seq;
     assert_eq!(back.since(0, "diff", "lobby").len() as u64, missed);
-    // And it goes on from there.
+    // The next diff applies.
     let _bob = server.connect_to("bob", "lobby").await;
     back.wait_until("bob", |back| back.has("lobby", "bob")).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn resume_with_nothing_missed_is_answered_with_nothing() {
+async fn resume_sends_nothing_if_nothing_was_missed() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     alice.barrier().await;
     let known = alice.room("lobby").clone();
-    let mut back = returning(&server, "watcher", &alice).await;
+    let mut back = reconnect(&server, "observer", &alice).await;
     back.send(&resume("observe", &known.epoch, known.seq));
     back.barrier().await;
     assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new());
@@ -220,12 +220,12 @@ async fn resume_with_nothing_missed_is_answered_with_nothing() {
 }
 
 #[tokio::test]
-async fn resume_of_a_join_carries_on_too() {
+async fn a_join_may_resume_too() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect_to("bob", "lobby").await;
     bob.barrier().await;
-    let mut back = returning(&server, "bob", &bob).await;
+    let mut back = reconnect(&server, "bob", &bob).await;
     let known = back.room("lobby").clone();
     bob.drop_connection();
     let _carol = server.connect_to("carol", "lobby").await;
@@ -233,47 +233,47 @@ async fn resume_of_a_join_carries_on_too() {
     back.wait_until("carol", |back| back.has("lobby", "carol")).await;
     assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new());
     alice.wait_until("carol", |alice| alice.has("lobby", "carol")).await;
-    assert_eq!(alice.since(0, "diff", "lobby").len(), 2, "bob and carol, and no sign of bob's reload");
+    assert_eq!(alice.since(0, "diff", "lobby").len(), 2, "bob and carol joined, and bob's reload is invisible");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn resume_from_another_epoch_or_an_unknown_seq_is_answered_with_a_snapshot() {
+async fn resume_from_another_epoch_or_an_unknown_seq_sends_a_snapshot() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     alice.barrier().await;
     let known = alice.room("lobby").clone();
     let cases = [("another-epoch", known.seq), (known.epoch.as_str(), known.seq + 1000)];
     for (epoch, seq) in cases {
-        let mut watcher = server.connect("watcher").await;
-        watcher.send(&resume("observe", epoch, seq));
-        watcher.wait_until("a snapshot", |watcher| watcher.has("lobby", "alice")).await;
-        assert_eq!(watcher.room("lobby").snapshots, 1);
+        let mut observer = server.connect("observer").await;
+        observer.send(&resume("observe", epoch, seq));
+        observer.wait_until("a snapshot", |observer| observer.has("lobby", "alice")).await;
+        assert_eq!(observer.room("lobby").snapshots, 1);
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn resume_from_long_ago_is_answered_with_a_snapshot() {
+async fn resume_from_a_seq_that_is_too_old_sends_a_snapshot() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let known = alice.room("lobby").clone();
-    // More diffs than a short ring holds, each waited for.
+    // More diffs than the history keeps; each is waited for.
     for n in 0..150 {
         let state = json!({ "n": n });
         alice.send(&json!({"type": "state", "room": "lobby", "state": state}));
         alice.wait_until("the state", |alice| alice.state("lobby", "alice") == Some(&state)).await;
     }
-    let mut watcher = server.connect("watcher").await;
-    watcher.send(&resume("observe", &known.epoch, known.seq));
-    watcher.wait_until("a snapshot", |watcher| watcher.has("lobby", "alice")).await;
-    assert_eq!(watcher.room("lobby").snapshots, 1);
-    assert_eq!(watcher.members("lobby"), alice.members("lobby"));
+    let mut observer = server.connect("observer").await;
+    observer.send(&resume("observe", &known.epoch, known.seq));
+    observer.wait_until("a snapshot", |observer| observer.has("lobby", "alice")).await;
+    assert_eq!(observer.room("lobby").snapshots, 1);
+    assert_eq!(observer.members("lobby"), alice.members("lobby"));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn heartbeats_are_silent_unless_an_acknowledgement_is_asked_for() {
+async fn heartbeats_are_acknowledged_only_on_request() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect("alice").await;
     alice.send_text("heartbeat");
@@ -283,13 +283,13 @@ async fn heartbeats_are_silent_unless_an_acknowledgement_is_asked_for() {
     let acknowledgement = alice.heartbeat().await;
     assert_eq!(alice.log.len(), 2, "the welcome and one acknowledgement: {:?}", alice.log);
     let ts = Duration::from_millis(room::number(&acknowledgement, "ts"));
-    // Milliseconds since 1970, and not seconds or microseconds: a minute either way tells them apart.
+    // Milliseconds since 1970. A tolerance of a minute tells them from seconds and microseconds.
     assert!(ts.abs_diff(before) < Duration::from_secs(60), "{acknowledgement} at {before:?}");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn messages_in_one_segment_are_handled_one_by_one() {
+async fn several_messages_in_one_tcp_segment_are_all_handled() {
     let server = TestServer::start(&[]);
     let rooms: Vec<String> = (0..30).map(|n| format!("room-{n}")).collect();
     let joins: Vec<Value> = rooms.iter().map(|room| json!({"type": "join", "room": room})).collect();
@@ -302,11 +302,11 @@ async fn messages_in_one_segment_are_handled_one_by_one() {
 }
 
 #[tokio::test]
-async fn bytes_glued_to_the_upgrade_request_are_messages() {
+async fn messages_sent_together_with_the_upgrade_request_are_handled() {
     let server = TestServer::start(&[]);
     let join = crate::common::Frame::text(r#"{"type":"join","room":"lobby"}"#).encode();
     let path = "/v1/connect?user=hasty";
-    // Whole, and cut in the middle of the frame.
+    // The complete frame, and one that is cut in the middle.
     for cut in [join.len(), 9, 1] {
         let (mut hasty, _) = RawClient::open_with(server.address(), path, &[], &join[..cut]).await;
         assert_eq!(hasty.json().await["type"], "welcome");

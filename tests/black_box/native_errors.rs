@@ -1,11 +1,11 @@
-//! PROTOCOLS section 1, what is not understood: every error code, and that the connection goes on after it.
+//! Errors of the native protocol: every code, and that the connection still works after the error.
 
 use serde_json::{Value, json};
 
 use crate::common::frame::glued;
 use crate::common::{Frame, Mirror, TestServer, room};
 
-/// Sends a message, expects this error code, and checks that the connection is still in step.
+/// Sends a message, expects this error code, and checks that the connection still answers.
 async fn check(mirror: &mut Mirror, text: &str, code: &str) -> Value {
     let error = mirror.expect_error(text).await;
     assert_eq!(error["code"], code, "{text:.200} got {error}");
@@ -14,7 +14,7 @@ async fn check(mirror: &mut Mirror, text: &str, code: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_bad_json() {
+async fn a_message_that_is_not_json_is_bad_json() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let cases = [
@@ -51,7 +51,7 @@ async fn what_is_not_json_is_bad_json() {
 }
 
 #[tokio::test]
-async fn deep_nesting_is_bad_json() {
+async fn deeply_nested_json_is_bad_json() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     for brackets in ["[", "[[[[[[[[[[[[", "{\"a\":"] {
@@ -63,7 +63,7 @@ async fn deep_nesting_is_bad_json() {
         let inner = nested(levels);
         format!("{{\"type\":\"state\",\"room\":\"lobby\",\"state\":{{\"deep\":{inner}}}}}")
     };
-    // The message and the state are two levels; six more make eight.
+    // The message and the state are two levels, so six more make eight.
     let mark = alice.mark();
     alice.send_text(&state(6));
     alice.wait_until("the state", |alice| alice.state("lobby", "alice").is_some()).await;
@@ -73,7 +73,7 @@ async fn deep_nesting_is_bad_json() {
 }
 
 #[tokio::test]
-async fn an_unknown_type_is_named() {
+async fn an_unknown_type_is_named_in_the_error() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let cases = [
@@ -90,13 +90,11 @@ async fn an_unknown_type_is_named() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn absent_and_wrong_fields_are_bad_field() {
-    let server = TestServer::start(&[]);
-    let mut alice = server.connect_to("alice", "lobby").await;
+/// Messages with a missing or invalid field each.
+fn invalid_fields() -> Vec<Value> {
     let long = "x".repeat(129);
     let wide = "ü".repeat(65);
-    let cases = [
+    vec![
         json!({}),
         json!({"room": "lobby"}),
         json!({"type": 1}),
@@ -153,9 +151,15 @@ async fn absent_and_wrong_fields_are_bad_field() {
         json!({"type": "message", "room": "", "data": 1}),
         json!({"type": "message", "room": "lobby"}),
         json!({"type": "heartbeat", "ack": "yes"}),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn missing_and_invalid_fields_are_bad_field() {
+    let server = TestServer::start(&[]);
+    let mut alice = server.connect_to("alice", "lobby").await;
     let before = alice.room("lobby").seq;
-    for message in cases {
+    for message in invalid_fields() {
         check(&mut alice, &message.to_string(), "bad_field").await;
     }
     alice.barrier().await;
@@ -194,13 +198,13 @@ async fn a_state_over_one_kibibyte_is_too_large() {
         check(&mut alice, &message.to_string(), "too_large").await;
     }
     alice.barrier().await;
-    assert_eq!(alice.state("lobby", "alice"), Some(&largest), "the old state stays");
-    assert_eq!(server.count("another").await, 0, "refused as a whole");
+    assert_eq!(alice.state("lobby", "alice"), Some(&largest), "the old state is kept");
+    assert_eq!(server.count("another").await, 0, "the whole message is refused");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn acting_in_a_room_one_is_not_in_is_not_joined() {
+async fn commands_for_a_room_that_was_not_joined_are_refused() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     for kind in ["state", "leave", "unobserve", "resync", "message"] {
@@ -217,7 +221,7 @@ async fn acting_in_a_room_one_is_not_in_is_not_joined() {
 }
 
 #[tokio::test]
-async fn more_than_a_hundred_rooms_are_forbidden() {
+async fn a_connection_may_join_a_hundred_rooms() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect("alice").await;
     let join = |n: usize| json!({"type": "join", "room": format!("room-{n}"), "observe": false});
@@ -226,7 +230,7 @@ async fn more_than_a_hundred_rooms_are_forbidden() {
     assert!(alice.since(0, "error", "").is_empty(), "{}", alice.describe());
     let error = check(&mut alice, &join(100).to_string(), "forbidden").await;
     assert!(room::string(&error, "message").contains("100"), "the limit is stated: {error}");
-    // A room that is left makes room for another; a room one is in already is no further one.
+    // Leaving a room allows another one, and joining a room again does not count.
     alice.send(&json!({"type": "leave", "room": "room-0"}));
     alice.send(&join(100));
     alice.send(&join(7));
@@ -237,7 +241,7 @@ async fn more_than_a_hundred_rooms_are_forbidden() {
 }
 
 #[tokio::test]
-async fn ten_thousand_joins_by_one_connection_are_a_hundred() {
+async fn ten_thousand_joins_of_one_connection_create_a_hundred_rooms() {
     let server = TestServer::start(&[]);
     let mut observer = server.connect_to("observer", "lobby").await;
     let mut greedy = server.raw("greedy").await;

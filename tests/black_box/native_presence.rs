@@ -1,11 +1,11 @@
-//! PROTOCOLS section 1, who is present: welcome, join, leave, observe, state, several connections. One test a rule.
+//! Presence with the native protocol: welcome, join, leave, observe, state, several connections. One test per rule.
 
 use serde_json::{Value, json};
 
 use crate::common::{Mirror, RawClient, TestServer, encoded, room};
 
 #[tokio::test]
-async fn welcome_is_the_first_frame_and_complete() {
+async fn the_first_frame_is_a_complete_welcome() {
     let server = TestServer::start(&["--ttl", "10s", "--tick", "50ms"]);
     let alice = server.connect("alice").await;
     let bob = server.connect("bob").await;
@@ -20,13 +20,13 @@ async fn welcome_is_the_first_frame_and_complete() {
     let (connection, node) = (&welcome["connection"], &welcome["node"]);
     assert!(connection.as_str().is_some_and(|id| !id.is_empty()), "{welcome}");
     assert!(node.as_str().is_some_and(|id| !id.is_empty()), "{welcome}");
-    assert_eq!(*node, bob.welcome["node"], "one node");
-    assert_ne!(*connection, bob.welcome["connection"], "two connections");
+    assert_eq!(*node, bob.welcome["node"], "the same node");
+    assert_ne!(*connection, bob.welcome["connection"], "different connections");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_subprotocol_is_echoed_when_offered_and_else_not_selected() {
+async fn the_subprotocol_is_selected_only_when_the_client_offers_it() {
     let server = TestServer::start(&[]);
     let cases = [
         (vec![("sec-websocket-protocol", "presence.v1")], Some("presence.v1")),
@@ -45,7 +45,7 @@ async fn the_subprotocol_is_echoed_when_offered_and_else_not_selected() {
 }
 
 #[tokio::test]
-async fn room_parameters_join_and_observe() {
+async fn room_parameters_join_and_observe_the_rooms() {
     let server = TestServer::start(&[]);
     let mut alice = Mirror::connect(server.address(), "alice", &["lobby", "a/b ü?&"]).await;
     for room in ["lobby", "a/b ü?&"] {
@@ -60,7 +60,7 @@ async fn room_parameters_join_and_observe() {
 }
 
 #[tokio::test]
-async fn a_newcomer_is_in_its_own_snapshot() {
+async fn the_first_snapshot_contains_the_user_itself() {
     let server = TestServer::start(&[]);
     let _alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect("bob").await;
@@ -75,7 +75,7 @@ async fn a_newcomer_is_in_its_own_snapshot() {
 }
 
 #[tokio::test]
-async fn a_join_without_observing_is_seen_but_sees_nothing() {
+async fn a_join_without_observing_makes_present_and_sends_nothing() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect("bob").await;
@@ -89,12 +89,12 @@ async fn a_join_without_observing_is_seen_but_sees_nothing() {
 }
 
 #[tokio::test]
-async fn an_observer_sees_and_is_not_seen() {
+async fn an_observer_is_not_a_member() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.observe("watcher", "lobby").await;
-    assert_eq!(watcher.room("lobby").count, 0, "nobody is there yet");
+    let mut observer = server.observe("observer", "lobby").await;
+    assert_eq!(observer.room("lobby").count, 0, "the room is empty");
     let mut alice = server.connect_to("alice", "lobby").await;
-    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
     alice.barrier().await;
     assert_eq!(alice.members("lobby").into_keys().collect::<Vec<_>>(), ["alice"]);
     assert_eq!(server.count("lobby").await, 1);
@@ -102,7 +102,7 @@ async fn an_observer_sees_and_is_not_seen() {
 }
 
 #[tokio::test]
-async fn leave_ends_presence_and_observation() {
+async fn leave_ends_membership_and_observation() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect_to("bob", "lobby").await;
@@ -121,7 +121,7 @@ async fn leave_ends_presence_and_observation() {
 }
 
 #[tokio::test]
-async fn observation_ends_and_presence_does_not() {
+async fn unobserve_ends_observation_and_keeps_the_membership() {
     for end in
         [json!({"type": "unobserve", "room": "lobby"}), json!({"type": "join", "room": "lobby", "observe": false})]
     {
@@ -136,7 +136,7 @@ async fn observation_ends_and_presence_does_not() {
         bob.barrier().await;
         assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new(), "{end}");
         assert!(alice.has("lobby", "bob"), "{end}");
-        // Presence goes on, so the state may still be changed, and looking again starts with a snapshot.
+        // Still a member, so the state can be changed. Observing again starts with a snapshot.
         bob.send(&json!({"type": "state", "room": "lobby", "state": {"back": true}}));
         bob.send(&json!({"type": "observe", "room": "lobby"}));
         bob.wait_until("a snapshot", |bob| !bob.since(mark, "snapshot", "lobby").is_empty()).await;
@@ -146,7 +146,7 @@ async fn observation_ends_and_presence_does_not() {
 }
 
 #[tokio::test]
-async fn a_state_replaces_the_last_one_and_is_an_update() {
+async fn a_new_state_replaces_the_last_one_and_is_an_update() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let bob = server.connect_to("bob", "lobby").await;
@@ -165,7 +165,7 @@ async fn a_state_replaces_the_last_one_and_is_an_update() {
 }
 
 #[tokio::test]
-async fn a_null_state_clears() {
+async fn a_null_state_clears_the_state() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect("alice").await;
     alice.send(&json!({"type": "join", "room": "lobby", "state": {"n": 1}}));
@@ -178,7 +178,7 @@ async fn a_null_state_clears() {
 }
 
 #[tokio::test]
-async fn a_second_join_updates_state_and_detail_and_sends_a_snapshot() {
+async fn a_second_join_changes_the_state_and_what_is_observed() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect_to("bob", "lobby").await;
@@ -197,66 +197,70 @@ async fn a_second_join_updates_state_and_detail_and_sends_a_snapshot() {
     let mark = bob.mark();
     let _carol = server.connect_to("carol", "lobby").await;
     bob.wait_until("the new count", |bob| bob.room("lobby").count == 3).await;
-    assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new(), "counts only from now on");
+    assert_eq!(bob.since(mark, "diff", "lobby"), Vec::<&Value>::new(), "only counts from now on");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn several_connections_of_a_user_are_one_member() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let mut first = server.connect_to("alice", "lobby").await;
     let mut second = server.connect_to("alice", "lobby").await;
-    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
     assert_eq!(server.count("lobby").await, 1);
     first.send(&json!({"type": "leave", "room": "lobby"}));
     first.barrier().await;
-    watcher.barrier().await;
-    assert!(watcher.has("lobby", "alice"), "the second connection is still there");
+    observer.barrier().await;
+    assert!(observer.has("lobby", "alice"), "the second connection is still open");
     second.send(&json!({"type": "leave", "room": "lobby"}));
     second.barrier().await;
-    watcher.wait_until("the leave", |watcher| !watcher.has("lobby", "alice")).await;
-    assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("left"));
-    assert_eq!(watcher.since(0, "diff", "lobby").len(), 2, "one join and one leave");
+    observer.wait_until("the leave", |observer| !observer.has("lobby", "alice")).await;
+    assert_eq!(observer.reason("lobby", "alice").as_deref(), Some("left"));
+    assert_eq!(observer.since(0, "diff", "lobby").len(), 2, "one join and one leave");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_last_state_written_wins_over_connections() {
+async fn the_last_state_written_by_any_connection_wins() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let first = server.connect_to("alice", "lobby").await;
     let second = server.connect_to("alice", "lobby").await;
     for (writer, state) in [(&first, 1), (&second, 2), (&first, 3), (&second, 4)] {
         let state = json!({ "n": state });
         writer.send(&json!({"type": "state", "room": "lobby", "state": state}));
-        let written = |watcher: &Mirror| watcher.state("lobby", "alice") == Some(&state);
-        watcher.wait_until("the state", written).await;
+        let written = |observer: &Mirror| observer.state("lobby", "alice") == Some(&state);
+        observer.wait_until("the state", written).await;
     }
     second.send(&json!({"type": "leave", "room": "lobby"}));
     let _bob = server.connect_to("bob", "lobby").await;
-    watcher.wait_until("bob", |watcher| watcher.has("lobby", "bob")).await;
-    watcher.barrier().await;
-    assert_eq!(watcher.state("lobby", "alice"), Some(&json!({"n": 4})), "the state outlives its writer");
+    observer.wait_until("bob", |observer| observer.has("lobby", "bob")).await;
+    observer.barrier().await;
+    assert_eq!(
+        observer.state("lobby", "alice"),
+        Some(&json!({"n": 4})),
+        "the state outlives the connection that wrote it"
+    );
     server.stop().await;
 }
 
 #[tokio::test]
-async fn ids_are_percent_decoded_and_may_be_any_text() {
+async fn ids_in_urls_are_percent_decoded() {
     let server = TestServer::start(&[]);
     let longest = "x".repeat(128);
     let room = "Zimmer \"1\" \\ / 😀";
     let users = ["a", "a b", "ä/ö?ü&=#%", "\"\\\u{2028}</script>", "😀👩‍👩‍👧", "heartbeat", longest.as_str()];
-    let mut watcher = server.observe("watcher", room).await;
+    let mut observer = server.observe("observer", room).await;
     let mut all = Vec::new();
     for user in users {
         let client = server.connect_to(user, room).await;
         assert_eq!(client.welcome["user"], user);
         all.push(client);
     }
-    let everyone = |watcher: &Mirror| watcher.members(room).len() == users.len();
-    watcher.wait_until("everyone", everyone).await;
-    all.push(watcher);
+    let everyone = |observer: &Mirror| observer.members(room).len() == users.len();
+    observer.wait_until("everyone", everyone).await;
+    all.push(observer);
     let members = server.wait_for_agreement(room, &mut all).await;
     let mut sorted = users.to_vec();
     sorted.sort_unstable();
@@ -265,7 +269,7 @@ async fn ids_are_percent_decoded_and_may_be_any_text() {
 }
 
 #[tokio::test]
-async fn bad_users_and_rooms_are_refused_before_the_upgrade() {
+async fn bad_user_ids_and_room_names_are_refused_before_the_upgrade() {
     let server = TestServer::start(&[]);
     let long = "x".repeat(129);
     let wide = encoded(&"ü".repeat(65));
@@ -287,6 +291,6 @@ async fn bad_users_and_rooms_are_refused_before_the_upgrade() {
     for path in cases {
         crate::common::raw::refused_upgrade(server.address(), &path, &[]).await.error(400);
     }
-    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([]), "nobody got in");
+    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([]), "no user joined");
     server.stop().await;
 }

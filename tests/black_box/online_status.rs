@@ -1,4 +1,4 @@
-//! PROTOCOLS section 4: online status (`/ws-online-status`). One test a rule.
+//! The online-status protocol (`/ws-online-status`). One test per rule.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ fn age(message: &Value) -> Duration {
 }
 
 #[tokio::test]
-async fn a_newcomer_is_greeted_with_its_number_and_a_connection_id() {
+async fn the_greeting_has_the_user_id_and_a_connection_id() {
     let server = TestServer::start(&[]);
     let client = server.online_status("123").await;
     let greeting = &client.log[0];
@@ -41,24 +41,24 @@ async fn a_newcomer_is_greeted_with_its_number_and_a_connection_id() {
 }
 
 #[tokio::test]
-async fn others_are_told_who_comes_and_goes() {
+async fn others_receive_an_event_when_a_user_comes_or_goes() {
     let server = TestServer::start(&[]);
     let mut alice = server.online_status("alice").await;
     let bob = server.online_status("7").await;
-    alice.wait_until("7", |alice| alice.shows(&["7"])).await;
-    assert_eq!(alice.log[1]["userId"], json!(7), "a number stays one");
+    alice.wait_until("7", |alice| alice.has_online(&["7"])).await;
+    assert_eq!(alice.log[1]["userId"], json!(7), "a numeric id is a JSON number");
     assert!(age(&alice.log[1]) < Duration::from_secs(60));
     assert_eq!(alice.log[1].as_object().unwrap().len(), 3, "{}", alice.log[1]);
     bob.close(1000);
-    alice.wait_until("his going", |alice| alice.shows(&[])).await;
+    alice.wait_until("the offline event", |alice| alice.has_online(&[])).await;
     assert_eq!(alice.log[2]["type"], "USER_OFFLINE");
     assert!(age(&alice.log[2]) < Duration::from_secs(60));
-    assert_eq!(alice.log.len(), 3, "nothing else was said: {:?}", alice.log);
+    assert_eq!(alice.log.len(), 3, "no other message: {:?}", alice.log);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_newcomer_is_told_who_is_online_and_nobody_of_itself() {
+async fn a_new_client_receives_all_online_users_except_itself() {
     let server = TestServer::start(&[]);
     let names: Vec<String> = (0..5).map(|n| format!("user-{n}")).collect();
     let mut clients = Vec::new();
@@ -74,7 +74,7 @@ async fn a_newcomer_is_told_who_is_online_and_nobody_of_itself() {
 }
 
 #[tokio::test]
-async fn newcomers_of_one_tick_are_told_of_each_other_only() {
+async fn clients_that_connect_within_one_tick_receive_each_other_once() {
     let server = TestServer::start(&["--tick", "200ms"]);
     let names: Vec<String> = (0..20).map(|n| format!("{n}")).collect();
     let mut clients = join_all(names.iter().map(|name| server.online_status(name))).await;
@@ -92,13 +92,13 @@ async fn newcomers_of_one_tick_are_told_of_each_other_only() {
 }
 
 #[tokio::test]
-async fn a_large_room_comes_in_whole_and_without_oneself() {
+async fn a_new_client_receives_a_large_room_except_itself() {
     let server = TestServer::start(&[]);
     let crowd: Vec<String> = (0..2_500).map(|n| format!("member-{n:04}")).collect();
     for some in crowd.chunks(100) {
         join_all(some.iter().map(|name| server.rest_heartbeat(name))).await;
     }
-    // First, in the middle, last of the roster; and one who was there before.
+    // Users that sort first, in the middle and last in the roster, and one that was a member before.
     for name in ["a", "member-1000", "member-1200x", "z"] {
         let mut client = server.online_status(name).await;
         let others: BTreeSet<String> =
@@ -112,32 +112,32 @@ async fn a_large_room_comes_in_whole_and_without_oneself() {
 }
 
 #[tokio::test]
-async fn all_dialects_see_each_other() {
+async fn all_protocols_see_each_other() {
     let server = TestServer::start(&[]);
     let mut status = server.online_status("1").await;
     let mut native = server.connect_to("native", "lobby").await;
     let mut list = server.online_users("list").await;
     server.rest_heartbeat("rest").await;
-    status.wait_until("all", |status| status.shows(&["\"list\"", "\"native\"", "\"rest\""])).await;
+    status.wait_until("all", |status| status.has_online(&["\"list\"", "\"native\"", "\"rest\""])).await;
     list.wait_until("all", |list| list.users == ["1", "list", "native", "rest"]).await;
     native.wait_until("status", |native| native.has("lobby", "1")).await;
     native.close(1000);
-    status.wait_until("its going", |status| status.shows(&["\"list\"", "\"rest\""])).await;
+    status.wait_until("the offline event", |status| status.has_online(&["\"list\"", "\"rest\""])).await;
     status.close(1000);
-    list.wait_until("its going", |list| !list.has("1")).await;
+    list.wait_until("the offline event", |list| !list.has("1")).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn offline_comes_with_the_last_connection_whatever_way_it_ends() {
-    // The lease of the other dialects is a minute: nothing lingers here.
+async fn a_user_goes_offline_when_the_last_connection_ends_in_any_way() {
+    // Other protocols would keep the user for a lease of a minute.
     let server = TestServer::start(&[]);
     let mut watcher = server.online_status("watcher").await;
     let mut native = server.observe("native", "lobby").await;
     let address = server.address();
     for way in ["clean", "going away", "no code", "cut off", "broken"] {
         let mut client = RawClient::open(address, &path("7")).await;
-        watcher.wait_until("online", |watcher| watcher.shows(&["7"])).await;
+        watcher.wait_until("online", |watcher| watcher.has_online(&["7"])).await;
         native.wait_until("online", |native| native.has("lobby", "7")).await;
         match way {
             "clean" => client.send_frame(&Frame::close(1000, b"")).await,
@@ -146,7 +146,7 @@ async fn offline_comes_with_the_last_connection_whatever_way_it_ends() {
             "broken" => client.send_frame(&Frame::text("x").unmasked()).await,
             _ => drop(client),
         }
-        watcher.wait_until(way, |watcher| watcher.shows(&[])).await;
+        watcher.wait_until(way, |watcher| watcher.has_online(&[])).await;
         native.wait_until(way, |native| !native.has("lobby", "7")).await;
         assert_eq!(native.reason("lobby", "7").as_deref(), Some("closed"), "{way}");
     }
@@ -154,35 +154,35 @@ async fn offline_comes_with_the_last_connection_whatever_way_it_ends() {
 }
 
 #[tokio::test]
-async fn further_connections_of_a_user_show_nobody_anything() {
+async fn further_connections_of_a_user_send_no_event() {
     let server = TestServer::start(&[]);
     let mut watcher = server.online_status("watcher").await;
     let first = server.online_status("7").await;
-    watcher.wait_until("7", |watcher| watcher.shows(&["7"])).await;
+    watcher.wait_until("7", |watcher| watcher.has_online(&["7"])).await;
     let mut second = server.online_status("7").await;
-    second.wait_until("the watcher", |second| second.shows(&["\"watcher\""])).await;
+    second.wait_until("the watcher", |second| second.has_online(&["\"watcher\""])).await;
     let mut elsewhere = server.connect_to("7", "lobby").await;
     first.close(1000);
     second.close(1000);
     let marker = server.online_status("marker").await;
-    watcher.wait_until("the marker", |watcher| watcher.shows(&["\"marker\"", "7"])).await;
+    watcher.wait_until("the marker", |watcher| watcher.has_online(&["\"marker\"", "7"])).await;
     marker.close(1000);
-    watcher.wait_until("its going", |watcher| watcher.of("USER_OFFLINE").len() == 1).await;
-    assert!(watcher.shows(&["7"]), "still there through another dialect: {:?}", watcher.log);
+    watcher.wait_until("the offline event", |watcher| watcher.of("USER_OFFLINE").len() == 1).await;
+    assert!(watcher.has_online(&["7"]), "still online with another protocol: {:?}", watcher.log);
     elsewhere.barrier().await;
     elsewhere.close(1000);
-    watcher.wait_until("the end of the last", |watcher| watcher.shows(&[])).await;
-    assert_eq!(watcher.log.len(), 5, "came once, went once: {:?}", watcher.log);
+    watcher.wait_until("the end of the last", |watcher| watcher.has_online(&[])).await;
+    assert_eq!(watcher.log.len(), 5, "one online and one offline event: {:?}", watcher.log);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_join_and_a_leave_within_one_tick_show_nothing() {
+async fn coming_and_going_within_one_tick_sends_no_event() {
     let server = TestServer::start(&["--tick", "500ms"]);
     let mut watcher = server.online_status("watcher").await;
     let mut pulse = server.connect_to("pulse", "lobby").await;
     for round in 0..100 {
-        // Right after a tick, so that all of it falls before the next one. If that comes too early: once more.
+        // Right after a tick, so that all is handled before the next one. If a tick falls between, try again.
         pulse.barrier().await;
         let (name, ticks) = (format!("brief-{round}"), server.ticks().await);
         let mut brief = RawClient::open(server.address(), &path(&name)).await;
@@ -195,11 +195,11 @@ async fn a_join_and_a_leave_within_one_tick_show_nothing() {
             return server.stop().await;
         }
     }
-    panic!("a tick fell between each time");
+    panic!("a tick fell between in every attempt");
 }
 
 #[tokio::test]
-async fn without_a_user_it_closes_with_1008() {
+async fn a_connection_without_a_user_id_is_closed_with_1008() {
     let server = TestServer::start(&[]);
     for path in ["/ws-online-status", "/ws-online-status?userId=", "/ws-online-status?user=7"] {
         let mut client = RawClient::open(server.address(), path).await;
@@ -215,15 +215,15 @@ async fn without_a_user_it_closes_with_1008() {
 }
 
 #[tokio::test]
-async fn what_clients_send_is_ignored() {
+async fn messages_of_clients_are_ignored() {
     let server = TestServer::start(&[]);
     let mut client = server.online_status("7").await;
     for text in ["", "heartbeat", "{\"type\":\"leave\",\"room\":\"lobby\"}", "[[[[", "\u{0}", &"x".repeat(16_000)] {
         client.send_text(text);
     }
     let _other = server.online_status("8").await;
-    client.wait_until("the other", |client| client.shows(&["8"])).await;
-    assert_eq!(client.log.len(), 2, "no answers: {:?}", client.log);
+    client.wait_until("the other", |client| client.has_online(&["8"])).await;
+    assert_eq!(client.log.len(), 2, "no answer: {:?}", client.log);
     let mut binary = RawClient::open(server.address(), &path("9")).await;
     binary.send_frame(&Frame::new(BINARY, *b"x")).await;
     assert_eq!(raw_close(&mut binary).await, Some(1003));
@@ -233,7 +233,7 @@ async fn what_clients_send_is_ignored() {
     server.stop().await;
 }
 
-/// The code of the close frame, which comes after events.
+/// The code of the close frame; events before it are skipped.
 async fn raw_close(client: &mut RawClient) -> Option<u16> {
     loop {
         let frame = client.frame().await.expect("a close frame");
@@ -244,13 +244,13 @@ async fn raw_close(client: &mut RawClient) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_a_ping_is_dropped_by_the_next() {
+async fn a_client_that_does_not_answer_a_ping_is_disconnected_at_the_next() {
     let server = TestServer::start(&["--ping-interval", "500ms", "--liveness", "strict", "--ttl", "100ms"]);
     let mut watcher = server.online_status("watcher").await;
     let mut lively = RawClient::open(server.address(), &path("lively")).await;
     let started = Instant::now();
     let mut silent = RawClient::open(server.address(), &path("silent")).await;
-    watcher.wait_until("both", |watcher| watcher.shows(&["\"lively\"", "\"silent\""])).await;
+    watcher.wait_until("both", |watcher| watcher.has_online(&["\"lively\"", "\"silent\""])).await;
     let mut pings = 0;
     while let Some(frame) = silent.frame().await {
         pings += usize::from(frame.opcode == PING);
@@ -258,49 +258,49 @@ async fn who_does_not_answer_a_ping_is_dropped_by_the_next() {
             lively.send_frame(&Frame::new(PONG, *b"")).await;
         }
     }
-    assert_eq!(pings, 1, "asked once, dropped when the next was due");
+    assert_eq!(pings, 1, "pinged once, disconnected when the next ping was due");
     assert!(started.elapsed() >= Duration::from_millis(900), "{:?}", started.elapsed());
-    watcher.wait_until("its going", |watcher| watcher.shows(&["\"lively\""])).await;
-    // Whoever answers stays, and is asked each time; the watcher's library does it by itself.
+    watcher.wait_until("the offline event", |watcher| watcher.has_online(&["\"lively\""])).await;
+    // A client that answers stays connected and is pinged again. The watcher's library answers by itself.
     for _ in 0..3 {
         while lively.frame().await.expect("it goes on").opcode != PING {}
         lively.send_frame(&Frame::new(PONG, *b"")).await;
     }
     let _marker = server.online_status("marker").await;
-    watcher.wait_until("the marker", |watcher| watcher.shows(&["\"lively\"", "\"marker\""])).await;
+    watcher.wait_until("the marker", |watcher| watcher.has_online(&["\"lively\"", "\"marker\""])).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn pongs_alone_are_enough_for_any_lease() {
+async fn a_client_that_only_answers_pings_stays_online() {
     let server = TestServer::start(&["--ping-interval", "300ms", "--ttl", "200ms"]);
     let mut watcher = server.online_status("watcher").await;
     let quiet = server.online_status("quiet").await;
     sleep(Duration::from_secs(1)).await;
-    watcher.wait_until("quiet", |watcher| watcher.shows(&["\"quiet\""])).await;
-    assert_eq!(watcher.log.len(), 2, "never gone meanwhile: {:?}", watcher.log);
+    watcher.wait_until("quiet", |watcher| watcher.has_online(&["\"quiet\""])).await;
+    assert_eq!(watcher.log.len(), 2, "no offline event in between: {:?}", watcher.log);
     drop(quiet);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_status_port_serves_it_too() {
+async fn the_status_port_serves_online_status_too() {
     let server = TestServer::start(&["--status-port", "0"]);
     let second: SocketAddr = server.status_address();
     assert_ne!(second, server.address());
     let mut here = server.online_status("1").await;
     let mut there = EventClient::connect(second, &path("2")).await;
-    here.wait_until("the other", |here| here.shows(&["2"])).await;
-    there.wait_until("the other", |there| there.shows(&["1"])).await;
+    here.wait_until("the other", |here| here.has_online(&["2"])).await;
+    there.wait_until("the other", |there| there.has_online(&["1"])).await;
     let run = server.begin_stop();
     assert_eq!(here.wait_for_close().await, Some(1012));
     assert_eq!(there.wait_for_close().await, Some(1012));
-    run.await.expect("no panic").expect("a stop is no error");
-    assert!(tokio::net::TcpStream::connect(second).await.is_err(), "nobody listens any more");
+    run.await.expect("the server does not panic").expect("a stop is not an error");
+    assert!(tokio::net::TcpStream::connect(second).await.is_err(), "the port is closed");
 }
 
 #[tokio::test]
-async fn a_stop_closes_with_1012_and_shows_nobody_as_offline() {
+async fn a_stop_closes_with_1012_and_sends_no_offline_events() {
     let server = TestServer::start(&["--workers", "1"]);
     let mut clients = Vec::new();
     for n in 0..400 {
@@ -309,19 +309,19 @@ async fn a_stop_closes_with_1012_and_shows_nobody_as_offline() {
     let run = server.begin_stop();
     for client in &mut clients {
         assert_eq!(client.wait_for_close().await, Some(1012));
-        assert!(client.of("USER_OFFLINE").is_empty(), "the server goes, not they: {:?}", client.log.last());
+        assert!(client.of("USER_OFFLINE").is_empty(), "the server stops, users stay online: {:?}", client.log.last());
     }
-    run.await.expect("no panic").expect("a stop is no error");
+    run.await.expect("the server does not panic").expect("a stop is not an error");
 }
 
-/// A hundred who can come and go, with long names: once is some 40 KB of events.
+/// A hundred users with long names. When all of them come and go, that is about 40 KB of events.
 async fn guests(server: &TestServer) -> Vec<Mirror> {
     let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
     join_all(names.iter().map(|name| server.connect(name))).await
 }
 
-/// They come and go as often; 6 times, 240 KB, are more than all buffers between the two ends of a narrow connection: 64 KB at the
-/// server's, 16 at the other.
+/// Lets all guests come and go this many times. Six rounds, 240 KB, are more than the buffers of a connection with a
+/// small receive buffer hold: 64 KB at the server and 16 KB at the client.
 async fn churn(guests: &[Mirror], fast: &mut EventClient, rounds: usize) {
     for _ in 0..rounds {
         guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
@@ -332,13 +332,13 @@ async fn churn(guests: &[Mirror], fast: &mut EventClient, rounds: usize) {
 }
 
 #[tokio::test]
-async fn a_slow_client_misses_nothing_or_is_dropped() {
+async fn a_slow_client_receives_every_event_or_is_disconnected() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let mut fast = server.online_status("fast").await;
     let mut slow = EventClient::connect_with_small_buffer(server.address(), &path("slow")).await;
     let mut hung = EventClient::connect_with_small_buffer(server.address(), &path("hung")).await;
-    fast.wait_until("both", |fast| fast.shows(&["\"hung\"", "\"slow\""])).await;
-    slow.wait_until("both", |slow| slow.shows(&["\"fast\"", "\"hung\""])).await;
+    fast.wait_until("both", |fast| fast.has_online(&["\"hung\"", "\"slow\""])).await;
+    slow.wait_until("both", |slow| slow.has_online(&["\"fast\"", "\"hung\""])).await;
     slow.set_reading(false);
     hung.set_reading(false);
     let guests = guests(&server).await;
@@ -346,14 +346,14 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
     slow.set_reading(true);
     let marker = server.online_status("marker").await;
     let last = ["\"fast\"", "\"hung\"", "\"marker\""];
-    slow.wait_until("the truth of now", |slow| slow.shows(&last)).await;
-    // The other never reads: it is dropped while what waits for it is still little.
+    slow.wait_until("the current users", |slow| slow.has_online(&last)).await;
+    // The other client never reads. It is disconnected while its queue is still short.
     let deadline = Instant::now() + crate::common::DEADLINE;
     while server.get("/v1/stats").await.json()["connections_too_slow"] == json!(0) {
-        assert!(Instant::now() < deadline, "it was not dropped");
+        assert!(Instant::now() < deadline, "it was not disconnected");
         churn(&guests, &mut fast, 6).await;
     }
-    fast.wait_until("its going", |fast| fast.shows(&["\"marker\"", "\"slow\""])).await;
+    fast.wait_until("the offline event", |fast| fast.has_online(&["\"marker\"", "\"slow\""])).await;
     hung.set_reading(true);
     hung.wait_until("the end", |hung| hung.ended).await;
     drop(marker);
@@ -361,22 +361,22 @@ async fn a_slow_client_misses_nothing_or_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_slowly_and_steadily_is_not_dropped() {
+async fn a_client_that_reads_slowly_and_steadily_is_not_disconnected() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let mut fast = server.online_status("fast").await;
     let mut slow = RawClient::with_small_buffer(server.address()).await;
     slow.upgrade(&path("slow")).await;
-    fast.wait_until("it", |fast| fast.shows(&["\"slow\""])).await;
+    fast.wait_until("it", |fast| fast.has_online(&["\"slow\""])).await;
     let guests = guests(&server).await;
-    // It stays some 240 KB behind while more than may wait for it at once, 1 MiB, comes and is read.
+    // The client stays about 240 KB behind while it reads more than the 1 MiB that may be queued at once.
     churn(&guests, &mut fast, 6).await;
     let mut online = BTreeSet::new();
     let mut take = async || {
         let message = slow.json().await;
         let user = message["userId"].to_string();
         match message["type"].as_str() {
-            Some("USER_ONLINE") => assert!(online.insert(user.clone()), "missed its going: {message}"),
-            Some("USER_OFFLINE") => assert!(online.remove(&user), "missed its coming: {message}"),
+            Some("USER_ONLINE") => assert!(online.insert(user.clone()), "missed the offline event: {message}"),
+            Some("USER_OFFLINE") => assert!(online.remove(&user), "the online event is missing: {message}"),
             _ => assert_eq!(message["type"], "CONNECTION_ESTABLISHED"),
         }
         user

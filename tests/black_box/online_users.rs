@@ -1,5 +1,5 @@
-//! PROTOCOLS sections 2 and 3: online users over WebSocket (`/ws/{user_id}`) and over REST (`/heartbeat`,
-//! `/online_users`), and that all dialects meet in the lobby. One test a rule.
+//! The online-users protocol over WebSocket (`/ws/{user_id}`) and over REST (`/heartbeat`, `/online_users`), and that
+//! all protocols share the lobby. One test per rule.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::common::{ONE_SECOND_TTL_FLAG, RawClient, TestServer, frame};
 
 #[tokio::test]
-async fn the_list_comes_on_connect_and_on_change_to_everyone() {
+async fn all_clients_receive_the_list_on_connect_and_on_each_change() {
     let server = TestServer::start(&[]);
     let mut alice = server.online_users("alice").await;
     alice.wait_until("herself", |alice| alice.users == ["alice"]).await;
@@ -21,13 +21,13 @@ async fn the_list_comes_on_connect_and_on_change_to_everyone() {
 }
 
 #[tokio::test]
-async fn changes_of_one_tick_are_one_list() {
+async fn changes_within_one_tick_are_one_list() {
     let server = TestServer::start(&["--tick", "400ms"]);
     let mut alice = server.online_users("alice").await;
     let mut pulse = server.connect_to("pulse", "lobby").await;
     alice.wait_until("the pulse", |alice| alice.users == ["alice", "pulse"]).await;
     for round in 0..100 {
-        // Right after a tick, so that the four fall before the next one, which answers them. If one falls between: once more.
+        // Right after a tick, so that all four are handled before the next one. If a tick falls between, try again.
         pulse.barrier().await;
         let (before, ticks) = (alice.lists, server.ticks().await);
         let users: Vec<String> = (0..4).map(|n| format!("user-{round}-{n}")).collect();
@@ -39,7 +39,7 @@ async fn changes_of_one_tick_are_one_list() {
             return server.stop().await;
         }
     }
-    panic!("the four were told by several ticks each time");
+    panic!("the four spanned several ticks in every attempt");
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn every_heartbeat_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn anything_else_is_an_unknown_message() {
+async fn any_other_text_is_answered_with_an_error() {
     let server = TestServer::start(&[]);
     let mut alice = server.online_users("alice").await;
     let cases = ["", "hello", "HEARTBEAT", "heartbeat ", "\"heartbeat\"", "{\"type\":\"heartbeat\"}", "\u{0}", "😀"];
@@ -64,12 +64,12 @@ async fn anything_else_is_an_unknown_message() {
         alice.wait_until("the error", |alice| alice.errors == sent + 1).await;
     }
     alice.heartbeat().await;
-    assert_eq!(alice.acknowledged, 1, "no error was acknowledged as well");
+    assert_eq!(alice.acknowledged, 1, "errors are not acknowledged");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_answers_are_written_as_the_seed_writes_them() {
+async fn answers_have_the_documented_bytes() {
     let server = TestServer::start(&[]);
     let mut alice = RawClient::open(server.address(), "/ws/alice").await;
     alice.send_frame(&crate::common::Frame::text("heartbeat")).await;
@@ -98,7 +98,7 @@ async fn the_user_id_is_percent_decoded_and_checked() {
     let long = "x".repeat(129);
     for path in ["/ws/a%00b", "/ws/a%0Ab", "/ws/%FF", "/ws/", &format!("/ws/{long}")] {
         let response = crate::common::raw::refused_upgrade(server.address(), path, &[]).await;
-        // An empty id is no id: there is nothing at that path, or it is a bad one.
+        // An empty id is a path without a route or a bad id.
         let status = if path == "/ws/" { response.status } else { 400 };
         assert!(status == 400 || status == 404, "{path}: {response:?}");
         response.error(status);
@@ -111,21 +111,21 @@ async fn binary_messages_close_with_1003() {
     let server = TestServer::start(&[]);
     let mut alice = RawClient::open(server.address(), "/ws/alice").await;
     alice.send_frame(&crate::common::Frame::new(frame::BINARY, "heartbeat")).await;
-    assert_eq!(alice.closed().await, Some(1003));
+    assert_eq!(alice.wait_for_close().await, Some(1003));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn stopping_heartbeats_disappears_and_a_later_one_comes_back() {
+async fn a_user_leaves_without_heartbeats_and_rejoins_with_the_next() {
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
-    let mut watcher = server.observe("watcher", "lobby").await;
-    // Its pongs do not count: the seed's documents say that whoever stops heartbeats disappears.
+    let mut observer = server.observe("observer", "lobby").await;
+    // Pongs do not count: the protocol documents that a user without heartbeats goes offline.
     let mut alice = server.online_users("alice").await;
-    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
-    watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
-    assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("timeout"));
+    observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
+    observer.wait_until("the leave", |observer| !observer.has("lobby", "alice")).await;
+    assert_eq!(observer.reason("lobby", "alice").as_deref(), Some("timeout"));
     alice.wait_until("the empty list", |alice| alice.users.is_empty()).await;
-    // Lists still come while one is away.
+    // The client receives lists while its user is offline.
     let bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.users == ["bob"]).await;
     alice.heartbeat().await;
@@ -137,40 +137,40 @@ async fn stopping_heartbeats_disappears_and_a_later_one_comes_back() {
 #[tokio::test]
 async fn heartbeats_keep_a_user_online() {
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
-    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let mut alice = server.online_users("alice").await;
-    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
-    // Three leases long, a beat each fifth of one.
+    observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
+    // A heartbeat each fifth of a lease, for three leases.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         alice.heartbeat().await;
         sleep(Duration::from_millis(200)).await;
     }
-    watcher.barrier().await;
-    assert_eq!(watcher.room("lobby").diffs, 1, "joined once, never left");
+    observer.barrier().await;
+    assert_eq!(observer.room("lobby").diffs, 1, "one join and no leave");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn closing_leaves_the_user_online_until_the_lease_is_over() {
-    // So long a lease that nothing ends by itself: alice is still there although she closed, and properly.
+async fn closing_keeps_the_user_online_until_the_lease_ends() {
+    // The lease is longer than the test: alice is still online after a clean close.
     let server = TestServer::start(&[]);
-    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let mut alice = server.online_users("alice").await;
-    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
     alice.close(1000);
     alice.wait_until("the end", |alice| alice.ended).await;
-    watcher.barrier().await;
-    assert!(watcher.has("lobby", "alice"));
+    observer.barrier().await;
+    assert!(observer.has("lobby", "alice"));
     server.stop().await;
-    // And a short one does end.
+    // A short lease does end.
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
-    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let alice = server.online_users("alice").await;
-    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
+    observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
     alice.close(1000);
-    watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
-    assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("timeout"));
+    observer.wait_until("the leave", |observer| !observer.has("lobby", "alice")).await;
+    assert_eq!(observer.reason("lobby", "alice").as_deref(), Some("timeout"));
     server.stop().await;
 }
 
@@ -192,28 +192,28 @@ async fn a_rest_heartbeat_is_a_form_or_json() {
 }
 
 #[tokio::test]
-async fn online_users_contains_whoever_has_just_been_answered() {
+async fn online_users_contains_a_user_as_soon_as_its_heartbeat_is_answered() {
     let server = TestServer::start(&["--tick", "200ms"]);
     assert_eq!(server.get("/online_users").await.json(), json!({"online_users": []}));
     for n in (0..8).rev() {
         let user = format!("user-{n:02}");
         server.rest_heartbeat(&user).await;
         let users = server.get("/online_users").await.json();
-        // The newest is the first in order, and nothing has waited for a tick.
+        // The newest user sorts first, and the test did not wait for a tick.
         assert_eq!(users["online_users"][0], user.as_str(), "{users}");
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn online_users_contains_whoever_has_just_been_answered_for_the_second_time() {
-    // Two heartbeats of a new user at once: whichever is answered first, the user is in the list from then on.
+async fn online_users_contains_the_user_of_two_concurrent_heartbeats_after_the_first_answer() {
+    // Two concurrent heartbeats of a new user: the list contains the user after the first answer.
     let server = TestServer::start(&["--tick", "200ms"]);
     let beat_and_look = async |user: &str| {
         server.rest_heartbeat(user).await;
         let users = server.get("/online_users").await.json();
         let listed = users["online_users"].as_array().expect("a list");
-        assert!(listed.contains(&json!(user)), "{user} was answered and is not in {users}");
+        assert!(listed.contains(&json!(user)), "{user} has an answer and is not in {users}");
     };
     let users: Vec<String> = (0..10).map(|n| format!("user-{n}")).collect();
     join_all(users.iter().chain(&users).map(|user| beat_and_look(user))).await;
@@ -221,13 +221,13 @@ async fn online_users_contains_whoever_has_just_been_answered_for_the_second_tim
 }
 
 #[tokio::test]
-async fn a_rest_user_disappears_after_the_ttl() {
+async fn a_rest_user_leaves_when_the_lease_ends() {
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
-    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     server.rest_heartbeat("alice").await;
-    watcher.wait_until("alice", |watcher| watcher.has("lobby", "alice")).await;
-    watcher.wait_until("her leave", |watcher| !watcher.has("lobby", "alice")).await;
-    assert_eq!(watcher.reason("lobby", "alice").as_deref(), Some("timeout"));
+    observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
+    observer.wait_until("the leave", |observer| !observer.has("lobby", "alice")).await;
+    assert_eq!(observer.reason("lobby", "alice").as_deref(), Some("timeout"));
     assert_eq!(server.get("/online_users").await.json(), json!({"online_users": []}));
     server.stop().await;
 }
@@ -235,14 +235,14 @@ async fn a_rest_user_disappears_after_the_ttl() {
 #[tokio::test]
 async fn rest_heartbeats_keep_a_user_online() {
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
-    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         server.rest_heartbeat("alice").await;
         sleep(Duration::from_millis(200)).await;
     }
-    watcher.barrier().await;
-    assert_eq!(watcher.room("lobby").diffs, 1, "joined once, never left");
+    observer.barrier().await;
+    assert_eq!(observer.room("lobby").diffs, 1, "one join and no leave");
     server.stop().await;
 }
 
@@ -278,7 +278,7 @@ async fn a_missing_or_bad_user_id_is_422() {
 }
 
 #[tokio::test]
-async fn all_dialects_meet_in_the_lobby() {
+async fn all_protocols_share_the_lobby() {
     let server = TestServer::start(&[]);
     let mut native = server.connect_to("native", "lobby").await;
     let mut list = server.online_users("list").await;
@@ -288,7 +288,7 @@ async fn all_dialects_meet_in_the_lobby() {
     native.wait_until("everyone", |native| native.members("lobby").len() == 3).await;
     assert_eq!(server.get("/online_users").await.json()["online_users"], json!(everyone));
     assert_eq!(server.members("lobby").await, native.members("lobby"));
-    // Other rooms are not seen by the dialects without rooms.
+    // Protocols without rooms do not see other rooms.
     let _elsewhere = server.connect_to("elsewhere", "other").await;
     native.barrier().await;
     assert_eq!(server.get("/online_users").await.json()["online_users"], json!(everyone));
@@ -297,24 +297,24 @@ async fn all_dialects_meet_in_the_lobby() {
 }
 
 #[tokio::test]
-async fn a_user_of_several_dialects_is_one_member() {
+async fn a_user_of_several_protocols_is_one_member() {
     let server = TestServer::start(&[]);
-    let mut watcher = server.observe("watcher", "lobby").await;
+    let mut observer = server.observe("observer", "lobby").await;
     let native = server.connect_to("alice", "lobby").await;
     let mut list = server.online_users("alice").await;
     server.rest_heartbeat("alice").await;
-    watcher.barrier().await;
+    observer.barrier().await;
     list.wait_until("alice once", |list| list.users == ["alice"]).await;
     assert_eq!(server.count("lobby").await, 1);
     native.send(&json!({"type": "leave", "room": "lobby"}));
-    watcher.barrier().await;
+    observer.barrier().await;
     assert_eq!(server.get("/online_users").await.json()["online_users"], json!(["alice"]));
-    assert_eq!(watcher.room("lobby").diffs, 1, "joined once, not left");
+    assert_eq!(observer.room("lobby").diffs, 1, "one join and no leave");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn wrong_methods_name_the_right_one() {
+async fn a_wrong_method_is_answered_with_the_right_one() {
     let server = TestServer::start(&[]);
     let get = server.get("/heartbeat").await;
     get.error(405);

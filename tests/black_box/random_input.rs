@@ -1,5 +1,5 @@
-//! Property: whatever bytes a client sends, the server goes on serving others, sends only well-formed frames, and
-//! tells observers nothing that contradicts itself. The cases are the same in every run.
+//! Property: whatever bytes a client sends, the server still serves others, sends only well-formed frames, and sends
+//! observers only consistent messages. The cases are the same in every run.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -12,18 +12,18 @@ use tokio::runtime::Runtime;
 use crate::common::raw::upgrade_request;
 use crate::common::{Frame, Mirror, RawClient, TestServer};
 
-/// Enough to reach every branch of the decoders many times over, and done in a few seconds.
+/// Enough to reach every branch of the decoders many times within a few seconds.
 const CASES: u32 = 400;
 
 /// Something a client sends.
 #[derive(Clone, Debug)]
 enum Chunk {
-    /// No frame at all.
+    /// Bytes that are not a frame.
     Bytes(Vec<u8>),
     Frame(Frame),
-    /// A frame whose header claims another length than it has.
+    /// A frame whose header claims the wrong length.
     Lie(Frame, u64),
-    /// A message as it should be, or nearly.
+    /// A valid or almost valid message.
     Message(String),
 }
 
@@ -47,7 +47,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     (prop::bool::weighted(0.8), prop::bool::weighted(0.05), 0..16u8, prop::bool::weighted(0.97), payload).prop_map(
         |(fin, reserved, opcode, masked, payload)| {
             let rsv = u8::from(reserved) * (1 + opcode % 7);
-            // Mostly the opcodes that exist, so that connections live long enough to reach deeper states.
+            // Mostly opcodes that exist, so that connections live long enough to reach deeper states.
             let opcode = if opcode < 11 { [0, 1, 1, 1, 9, 10, 0, 1, 8, 2, opcode][usize::from(opcode)] } else { 1 };
             Frame { fin, rsv, opcode, masked, payload }
         },
@@ -107,7 +107,7 @@ fn runner() -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }
 
-/// Runs the cases against one server with one observer; the observer is heard after each.
+/// Runs the cases against one server, and checks one observer after each.
 fn check<S, F>(strategy: &S, mut case: impl FnMut(S::Value, SocketAddr) -> F)
 where
     S: Strategy,
@@ -125,7 +125,7 @@ where
     let outcome = runner().run(strategy, |value| {
         runtime.block_on((case.borrow_mut())(value, address));
         let mut observer = observer.borrow_mut();
-        runtime.block_on(check_witness(&mut observer));
+        runtime.block_on(check_observer(&mut observer));
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
@@ -137,14 +137,14 @@ where
     });
 }
 
-async fn check_witness(observer: &mut Mirror) {
+async fn check_observer(observer: &mut Mirror) {
     observer.heartbeat().await;
     observer.log.clear();
 }
 
 #[test]
-fn any_frames_after_the_upgrade() {
-    // The chunks, and how many bytes go into each write.
+fn any_frames_leave_others_unaffected() {
+    // The chunks, and the number of bytes per write.
     let strategy = (vec(any_chunk(), 0..20), 1..400usize);
     check(&strategy, |(chunks, write), address| async move {
         let bytes: Vec<u8> = chunks.iter().flat_map(Chunk::bytes).collect();
@@ -152,12 +152,12 @@ fn any_frames_after_the_upgrade() {
         for part in bytes.chunks(write) {
             client.send(part).await;
         }
-        client.finish().await;
+        client.shut_down().await;
     });
 }
 
 #[test]
-fn any_text_in_the_online_users_dialect() {
+fn any_online_users_text_leaves_others_unaffected() {
     let strategy = vec(prop_oneof![any::<String>(), Just("heartbeat".to_owned())], 0..10);
     check(&strategy, |texts, address| async move {
         let mut client = RawClient::open(address, "/ws/random").await;
@@ -166,12 +166,12 @@ fn any_text_in_the_online_users_dialect() {
             let answer = if text == "heartbeat" { "heartbeat_ack" } else { "error" };
             client.json_of_type(answer).await;
         }
-        client.finish().await;
+        client.shut_down().await;
     });
 }
 
 #[test]
-fn any_text_in_the_chat() {
+fn any_chat_text_leaves_others_unaffected() {
     let known = || {
         ["msg", "join", "ping", "leave"].map(|kind| format!("{{\"type\":\"{kind}\",\"payload\":{{\"text\":\"x\"}}}}"))
     };
@@ -184,13 +184,13 @@ fn any_text_in_the_chat() {
         }
         client.send_frame(&Frame::text(r#"{"type":"ping"}"#)).await;
         client.json_of_type("pong").await;
-        client.finish().await;
+        client.shut_down().await;
     });
 }
 
 #[test]
-fn any_bytes_instead_of_a_request() {
-    // A good request with some bytes changed, cut somewhere; or just bytes.
+fn any_request_bytes_leave_others_unaffected() {
+    // A valid request with some bytes changed and cut somewhere, or arbitrary bytes.
     let good = upgrade_request("/v1/connect?user=random&room=lobby", &[]);
     let length = good.len();
     let changed = (vec((0..length, any::<u8>()), 0..4), 0..=length).prop_map(move |(changes, end)| {
@@ -205,13 +205,13 @@ fn any_bytes_instead_of_a_request() {
     check(&strategy, |bytes, address| async move {
         let mut client = RawClient::tcp(address).await;
         client.send(&bytes).await;
-        let answer = client.finish_undecoded().await;
+        let answer = client.shut_down_undecoded().await;
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{answer:?}");
     });
 }
 
 #[test]
-fn any_body_of_a_request() {
+fn any_request_body_leaves_others_unaffected() {
     let body = prop_oneof![
         vec(any::<u8>(), 0..200),
         any_message().prop_map(String::into_bytes),

@@ -1,5 +1,5 @@
-//! Stopping and being full: 1012 for everybody at the end, in bounded time whatever clients do, and 1013 for whoever
-//! is one too many.
+//! Stopping, and the connection limit: a stop closes all connections with 1012 in bounded time whatever clients do, and
+//! a connection over the limit is closed with 1013.
 
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::common::{DEADLINE, Mirror, RawClient, TestServer, UserList, http};
 
 #[tokio::test]
-async fn every_client_is_told_1012_and_run_returns() {
+async fn a_stop_closes_every_client_with_1012() {
     let server = TestServer::start(&[]);
     let address = server.address();
     let users: Vec<String> = (0..100).map(|n| format!("user-{n}")).collect();
@@ -22,22 +22,22 @@ async fn every_client_is_told_1012_and_run_returns() {
     }
     list.wait_until("the end", |list| list.ended).await;
     assert_eq!(list.closed, Some(Some(1012)));
-    assert_eq!(raw.closed().await, Some(1012));
+    assert_eq!(raw.wait_for_close().await, Some(1012));
     let ended = timeout(DEADLINE, run).await.expect("run() returns in bounded time");
-    ended.expect("no panic").expect("a stop is no error");
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    ended.expect("the server does not panic").expect("a stop is not an error");
+    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
 }
 
 #[tokio::test]
-async fn a_stop_without_clients_is_quick_and_good() {
+async fn a_stop_without_clients_succeeds() {
     let server = TestServer::start(&[]);
     let address = server.address();
     server.stop().await;
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
 }
 
 #[tokio::test]
-async fn clients_that_do_not_care_cannot_hold_up_the_stop() {
+async fn clients_that_do_not_answer_the_close_cannot_delay_a_stop() {
     let server = TestServer::start(&["--drain", "200ms"]);
     let address = server.address();
     let silent = RawClient::tcp(address).await;
@@ -48,7 +48,7 @@ async fn clients_that_do_not_care_cannot_hold_up_the_stop() {
     let mut kept = RawClient::tcp(address).await;
     kept.send(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert_eq!(kept.head().await.status, 200);
-    // Upgraded, and never reading, never answering the close.
+    // Upgraded, never reading, and never answering the close frame.
     let mut deaf = RawClient::with_small_buffer(address).await;
     deaf.upgrade("/v1/connect?user=deaf&room=lobby").await;
     server.stop().await;
@@ -56,7 +56,7 @@ async fn clients_that_do_not_care_cannot_hold_up_the_stop() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_with_1013() {
+async fn a_connection_over_the_limit_is_closed_with_1013() {
     let server = TestServer::start(&["--max-connections", "3"]);
     let address = server.address();
     let alice = Mirror::connect(address, "alice", &["lobby"]).await;
@@ -64,12 +64,12 @@ async fn one_connection_too_many_is_closed_with_1013() {
     let mut carol = UserList::connect(address, "carol").await;
     for path in ["/v1/connect?user=dave&room=lobby", "/ws/dave"] {
         let mut dave = RawClient::open(address, path).await;
-        assert_eq!(dave.closed().await, Some(1013), "{path}");
+        assert_eq!(dave.wait_for_close().await, Some(1013), "{path}");
     }
     bob.barrier().await;
-    assert!(!bob.has("lobby", "dave"), "whoever is refused is not there");
+    assert!(!bob.has("lobby", "dave"), "a refused user does not join");
     assert_eq!(http::request(address, "GET", "/livez", &[], b"").await.status, 200);
-    // One goes, one may come: as soon as the server has seen the end of the first.
+    // Once the server has seen one connection end, another may connect.
     alice.close(1000);
     bob.wait_until("alice's leave", |bob| bob.rooms["lobby"].diffs > 0 && !bob.has("lobby", "alice")).await;
     let deadline = tokio::time::Instant::now() + DEADLINE;
@@ -79,7 +79,7 @@ async fn one_connection_too_many_is_closed_with_1013() {
         if first.opcode == crate::common::frame::TEXT {
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "the place was not freed");
+        assert!(tokio::time::Instant::now() < deadline, "the ended connection still counts");
     }
     carol.heartbeat().await;
     server.stop().await;

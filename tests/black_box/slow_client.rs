@@ -1,16 +1,17 @@
-//! Clients that stop reading while much happens: each is skipped forward to what is true now, and nobody else waits.
+//! Clients that stop reading: each skips to a fresh snapshot later, and no other client waits.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::common::{Mirror, TestServer, UserList};
 
-/// Each round brings some 60 KB: a few are more than all buffers between the server and a client that reads nothing.
+/// Each round is about 60 KB of diffs, so a few rounds fill all buffers between the server and a client that does not
+/// read.
 const BUSY_USERS: usize = 60;
-/// Rounds that go on when a client has been skipped.
+/// Rounds after a client has been skipped.
 const FURTHER_ROUNDS: u64 = 10;
 
-/// Users of the lobby that change their large states in rounds.
+/// Members of the lobby that change their large states in rounds.
 struct Busy {
     users: Vec<Mirror>,
 }
@@ -30,32 +31,33 @@ impl Busy {
         json!({"round": round, "filler": "x".repeat(950)})
     }
 
-    /// Everybody changes; returns once `watcher` has seen it.
-    async fn round(&self, round: u64, watcher: &mut Mirror) {
+    /// All users change their states. Returns once `observer` has received that.
+    async fn round(&self, round: u64, observer: &mut Mirror) {
         let state = Self::state(round);
         for user in &self.users {
             user.send(&json!({"type": "state", "room": "lobby", "state": state}));
         }
-        let seen = |watcher: &Mirror| self.users.iter().all(|user| watcher.state("lobby", &user.user) == Some(&state));
-        watcher.wait_until("the round", seen).await;
+        let seen =
+            |observer: &Mirror| self.users.iter().all(|user| observer.state("lobby", &user.user) == Some(&state));
+        observer.wait_until("the round", seen).await;
     }
 
-    /// Rounds until somebody who does not read has been skipped, and for a while longer.
-    async fn outrun(&self, server: &TestServer, watcher: &mut Mirror) {
+    /// Rounds until a client that does not read has been skipped, and `FURTHER_ROUNDS` more.
+    async fn run_until_skipped(&self, server: &TestServer, observer: &mut Mirror) {
         let (mut round, mut last) = (0, 1000);
         while round < last {
-            self.round(round, watcher).await;
+            self.round(round, observer).await;
             if last == 1000 && server.stat("deliveries_skipped").await > 0 {
                 last = round + FURTHER_ROUNDS;
             }
             round += 1;
         }
-        assert!(round < 1000, "nobody was ever skipped");
+        assert!(round < 1000, "no client was skipped");
     }
 }
 
 #[tokio::test]
-async fn a_slow_client_is_skipped_forward_to_a_snapshot() {
+async fn a_slow_client_skips_to_a_snapshot() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let mut fast = server.observe("fast", "lobby").await;
     fast.logging = false;
@@ -66,15 +68,15 @@ async fn a_slow_client_is_skipped_forward_to_a_snapshot() {
     let before = fast.room("lobby").diffs;
     let busy = Busy::start(&server).await;
     slow.set_reading(false);
-    busy.outrun(&server, &mut fast).await;
+    busy.run_until_skipped(&server, &mut fast).await;
     let (now, all) = (fast.members("lobby"), fast.room("lobby").diffs - before);
     slow.set_reading(true);
-    slow.wait_until("the truth of now", |slow| slow.room("lobby").members == now).await;
-    // The mirror has asserted that seq never jumped except at a snapshot.
-    assert!(slow.room("lobby").snapshots >= 2, "skipped forward");
-    assert!(slow.room("lobby").diffs < all, "and not sent everything");
-    assert_eq!(fast.room("lobby").snapshots, 1, "nobody else was");
-    // And from there it follows the diffs as before: small ones, which even its buffer takes at once.
+    slow.wait_until("the current members", |slow| slow.room("lobby").members == now).await;
+    // The mirror asserts that seq jumps only at a snapshot.
+    assert!(slow.room("lobby").snapshots >= 2, "the client received a second snapshot");
+    assert!(slow.room("lobby").diffs < all, "it did not receive every diff");
+    assert_eq!(fast.room("lobby").snapshots, 1, "no other client was skipped");
+    // Small diffs, which fit into its buffer, are received as before.
     slow.barrier().await;
     let (snapshots, diffs) = (slow.room("lobby").snapshots, slow.room("lobby").diffs);
     for n in 0..3 {
@@ -89,7 +91,7 @@ async fn a_slow_client_is_skipped_forward_to_a_snapshot() {
 }
 
 #[tokio::test]
-async fn a_slow_client_can_still_act() {
+async fn the_commands_of_a_slow_client_are_executed() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let mut fast = server.observe("fast", "lobby").await;
     fast.logging = false;
@@ -97,7 +99,7 @@ async fn a_slow_client_can_still_act() {
     slow.wait_until("the snapshot", |slow| slow.has("lobby", "slow")).await;
     let busy = Busy::start(&server).await;
     slow.set_reading(false);
-    busy.outrun(&server, &mut fast).await;
+    busy.run_until_skipped(&server, &mut fast).await;
     slow.send(&json!({"type": "state", "room": "lobby", "state": {"still": "here"}}));
     let still_here = json!({"still": "here"});
     fast.wait_until("its state", |fast| fast.state("lobby", "slow") == Some(&still_here)).await;
@@ -107,11 +109,11 @@ async fn a_slow_client_can_still_act() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_of_lists_gets_the_newest() {
+async fn a_slow_online_users_client_receives_the_newest_list() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let mut fast = server.online_users("fast").await;
     let mut slow = UserList::connect_with_small_buffer(server.address(), "slow").await;
-    // Long names make long lists of some 65 KB. Lists are paced, a few a second: enough to fill the small buffers.
+    // Long names make lists of about 65 KB. Lists are paced to a few per second, which fills the small buffers.
     let names: Vec<String> = (0..500).map(|n| format!("{n:0>128}")).collect();
     join_all(names.iter().map(|name| server.rest_heartbeat(name))).await;
     fast.wait_until("all", |fast| fast.users.len() == 502).await;
@@ -122,15 +124,15 @@ async fn a_slow_reader_of_lists_gets_the_newest() {
         fast.wait_until("the newcomer", |fast| fast.has(&user)).await;
     }
     slow.set_reading(true);
-    slow.wait_until("the list of now", |slow| slow.users == fast.users).await;
+    slow.wait_until("the current list", |slow| slow.users == fast.users).await;
     slow.heartbeat().await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn clients_between_slow_and_fast_never_see_a_gap() {
-    // Many observers of one worker, so that a tick's writes take several turns; some of them with small buffers, so that
-    // they fall behind and catch up all the time, also in the middle of a tick. Every mirror asserts contiguity.
+async fn clients_that_fall_behind_and_catch_up_never_see_a_gap() {
+    // Many observers on one worker, so that the writes of a tick take several turns. Some have small buffers: they fall
+    // behind and catch up all the time, also in the middle of a tick. Every mirror asserts contiguous diffs.
     let server = TestServer::start(&["--tick", "10ms", "--workers", "1"]);
     let mut fast = server.observe("fast", "lobby").await;
     fast.logging = false;

@@ -1,11 +1,11 @@
-//! PROTOCOLS section 1, `watch`: named users, wherever they are, also those who are not there.
+//! `watch` of the native protocol: the online status of named users, in whatever room they are.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::common::{DEADLINE, Mirror, ONE_SECOND_TTL_FLAG, TestServer};
+use crate::common::{DEADLINE, Mirror, ONE_SECOND_TTL_FLAG, Random, TestServer};
 
 fn watch(users: &[&str]) -> Value {
     json!({"type": "watch", "users": users})
@@ -15,7 +15,7 @@ fn unwatch(users: &[&str]) -> Value {
     json!({"type": "unwatch", "users": users})
 }
 
-/// Whether a mirror was last told that the user is online; `None` if it was told nothing.
+/// The last online status of the user that a mirror received; `None` if it received none.
 fn online(mirror: &Mirror, user: &str) -> Option<bool> {
     mirror.watched.get(user)?["online"].as_bool()
 }
@@ -24,7 +24,7 @@ fn statuses(mirror: &Mirror, mark: usize) -> Vec<&Value> {
     mirror.since(mark, "status", "")
 }
 
-/// A client that watches and has been told of all of them.
+/// A client that watches these users and has received the status of all.
 async fn watcher(server: &TestServer, name: &str, users: &[&str]) -> Mirror {
     let mut mirror = server.connect(name).await;
     mirror.send(&watch(users));
@@ -33,7 +33,7 @@ async fn watcher(server: &TestServer, name: &str, users: &[&str]) -> Mirror {
 }
 
 #[tokio::test]
-async fn the_answer_is_of_all_and_then_comes_every_change() {
+async fn watch_is_answered_with_all_users_and_followed_by_changes() {
     let server = TestServer::start(&[]);
     let mut bob = server.connect_to("bob", "kitchen").await;
     bob.send(&json!({"type": "state", "room": "kitchen", "state": {"mood": "fine"}}));
@@ -44,20 +44,20 @@ async fn the_answer_is_of_all_and_then_comes_every_change() {
     assert_eq!(alice.watched["carol"], json!({"user": "carol", "online": false}), "never seen");
     let told = alice.watched["bob"].clone();
     assert_eq!((&told["online"], &told["state"]), (&json!(true), &json!({"mood": "fine"})));
-    // The same moment as over HTTP.
+    // The same time as over HTTP.
     let answer = server.post_json("/v1/users/status", &json!({"users": ["bob"]})).await.json();
     assert_eq!(answer["users"][0]["since"], told["since"]);
     let mut carol = server.connect_to("carol", "attic").await;
     alice.wait_until("carol", |alice| online(alice, "carol") == Some(true)).await;
     bob.send(&json!({"type": "state", "room": "kitchen", "state": null}));
     alice.wait_until("no state", |alice| alice.watched["bob"].get("state").is_none()).await;
-    assert_eq!(alice.watched["bob"]["since"], told["since"], "a state is no coming");
+    assert_eq!(alice.watched["bob"]["since"], told["since"], "a state does not change since");
     carol.send(&json!({"type": "leave", "room": "attic"}));
-    alice.wait_until("her leave", |alice| online(alice, "carol") == Some(false)).await;
+    alice.wait_until("the leave", |alice| online(alice, "carol") == Some(false)).await;
     let gone = alice.watched["carol"]["since"].as_u64().expect("it was seen");
     assert!(gone >= told["since"].as_u64().unwrap(), "{gone}");
     carol.barrier().await;
-    // Whoever asks now is told the same, though it was not there.
+    // A client that connects later receives the same status.
     let late = watcher(&server, "late", &["carol"]).await;
     assert_eq!(late.watched["carol"], alice.watched["carol"]);
     for status in statuses(&alice, 0).iter().skip(1) {
@@ -67,13 +67,13 @@ async fn the_answer_is_of_all_and_then_comes_every_change() {
 }
 
 #[tokio::test]
-async fn online_is_in_any_room() {
+async fn a_user_in_any_room_is_online() {
     let server = TestServer::start(&["--tick", "100ms"]);
     let mut alice = watcher(&server, "alice", &["bob"]).await;
     let mut bob = server.connect("bob").await;
     bob.barrier().await;
     alice.barrier().await;
-    assert_eq!(online(&alice, "bob"), Some(false), "connected is not present");
+    assert_eq!(online(&alice, "bob"), Some(false), "a connection without a room is not online");
     bob.send(&json!({"type": "join", "room": "one", "state": {"n": 1}}));
     alice.wait_until("bob", |alice| online(alice, "bob") == Some(true)).await;
     let since = alice.watched["bob"]["since"].clone();
@@ -85,7 +85,7 @@ async fn online_is_in_any_room() {
     assert!(statuses(&alice, mark).is_empty(), "the first room has a state, the second changes nothing");
     bob.send(&json!({"type": "leave", "room": "one"}));
     alice.wait_until("the other state", |alice| alice.watched["bob"]["state"] == json!({"n": 2})).await;
-    // From room to room, also when a tick comes between, nobody sees it go.
+    // Changing rooms, even with a tick in between, is not reported as offline.
     for n in 0..20 {
         let (old, new) = if n % 2 == 0 { ("two", "three") } else { ("three", "two") };
         bob.send(&json!({"type": "leave", "room": old}));
@@ -99,7 +99,7 @@ async fn online_is_in_any_room() {
 }
 
 #[tokio::test]
-async fn a_leave_and_a_join_within_a_tick_show_nothing() {
+async fn a_leave_and_a_join_within_one_tick_send_no_status() {
     let server = TestServer::start(&["--tick", "300ms"]);
     let mut bob = server.connect_to("bob", "lobby").await;
     let mut passer_by = server.connect("passer-by").await;
@@ -119,11 +119,11 @@ async fn a_leave_and_a_join_within_a_tick_show_nothing() {
             return server.stop().await;
         }
     }
-    panic!("a tick fell between each time");
+    panic!("a tick fell between in every attempt");
 }
 
 #[tokio::test]
-async fn changes_of_a_tick_are_one_status() {
+async fn changes_within_one_tick_are_one_message() {
     let server = TestServer::start(&["--tick", "500ms"]);
     let users: Vec<String> = (0..20).map(|n| format!("user-{n:02}")).collect();
     let names: Vec<&str> = users.iter().map(String::as_str).collect();
@@ -137,14 +137,14 @@ async fn changes_of_a_tick_are_one_status() {
     let (mark, ticks) = (alice.mark(), server.ticks().await);
     crowd.iter().for_each(|user| user.send(&json!({"type": "join", "room": user.user})));
     alice.wait_until("all", |alice| names.iter().all(|user| online(alice, user) == Some(true))).await;
-    // Mostly one tick, and two if one fell between.
+    // One tick, or two if a tick fell between.
     let passed = server.ticks().await - ticks;
     assert!(statuses(&alice, mark).len() as u64 <= passed, "{passed} ticks: {}", alice.describe());
     server.stop().await;
 }
 
 #[tokio::test]
-async fn every_dialect_and_every_way_to_go_is_seen() {
+async fn users_of_every_protocol_are_reported_online_and_offline() {
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
     let users = ["native", "lister", "7", "chatter", "rest"];
     let mut alice = watcher(&server, "alice", &users).await;
@@ -172,7 +172,7 @@ async fn every_dialect_and_every_way_to_go_is_seen() {
 }
 
 #[tokio::test]
-async fn who_is_watched_no_longer_is_not_told_of() {
+async fn unwatched_users_are_no_longer_reported() {
     let server = TestServer::start(&[]);
     let mut alice = watcher(&server, "alice", &["bob", "carol"]).await;
     let mut bystander = watcher(&server, "bystander", &["bob"]).await;
@@ -184,9 +184,9 @@ async fn who_is_watched_no_longer_is_not_told_of() {
     bystander.wait_until("bob", |bystander| online(bystander, "bob") == Some(true)).await;
     alice.wait_until("carol", |alice| online(alice, "carol") == Some(true)).await;
     alice.barrier().await;
-    assert_eq!(statuses(&alice, mark).len(), 1, "carol alone");
+    assert_eq!(statuses(&alice, mark).len(), 1, "only carol");
     assert_eq!(online(&alice, "bob"), Some(false));
-    // Watchers_ again, and what is watched already, is answered.
+    // Watching a user again is answered, also if the user is still watched.
     alice.send(&watch(&["bob"]));
     alice.wait_until("bob", |alice| online(alice, "bob") == Some(true)).await;
     let mark = alice.mark();
@@ -196,13 +196,13 @@ async fn who_is_watched_no_longer_is_not_told_of() {
     alice.send(&watch(&[]));
     alice.send(&unwatch(&[]));
     alice.barrier().await;
-    assert_eq!(statuses(&alice, mark).len(), 1, "of nobody nothing is said");
-    assert!(bystander.since(0, "status", "").len() <= 2, "nobody else is told what one asks");
+    assert_eq!(statuses(&alice, mark).len(), 1, "an empty list is not answered");
+    assert!(bystander.since(0, "status", "").len() <= 2, "an answer goes only to the client that asked");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_thousand_names_are_watched_and_no_more() {
+async fn a_connection_may_watch_a_thousand_users() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect("alice").await;
     let names = |range: std::ops::Range<usize>| -> Vec<String> { range.map(|n| format!("user-{n}")).collect() };
@@ -212,7 +212,7 @@ async fn a_thousand_names_are_watched_and_no_more() {
     let error = alice.expect_error(&watch(&["one more"]).to_string()).await;
     assert_eq!(error["code"], "forbidden");
     assert!(error["message"].as_str().unwrap().contains("1000"), "the limit is stated: {error}");
-    // Refused as a whole, and what is watched already is no further one.
+    // The whole message is refused, and a user who is already watched does not count.
     assert_eq!(alice.expect_error(&watch(&["user-1", "another"]).to_string()).await["code"], "forbidden");
     alice.send(&watch(&["user-1"]));
     alice.send(&unwatch(&["user-0"]));
@@ -225,7 +225,7 @@ async fn a_thousand_names_are_watched_and_no_more() {
 }
 
 #[tokio::test]
-async fn what_nobody_watches_is_forgotten() {
+async fn the_status_of_unwatched_users_is_forgotten() {
     let server = TestServer::start(&[]);
     let alice = watcher(&server, "alice", &["bob"]).await;
     let mut other = server.connect("other").await;
@@ -236,7 +236,7 @@ async fn what_nobody_watches_is_forgotten() {
     other.barrier().await;
     let deadline = Instant::now() + DEADLINE;
     while server.get("/v1/stats").await.json()["watched_users"] != json!(0) {
-        assert!(Instant::now() < deadline, "alice is gone and watches nobody");
+        assert!(Instant::now() < deadline, "alice disconnected and is still counted as a watcher");
     }
     other.send(&watch(&["bob"]));
     other.wait_until("bob", |other| online(other, "bob").is_some()).await;
@@ -246,7 +246,7 @@ async fn what_nobody_watches_is_forgotten() {
 }
 
 #[tokio::test]
-async fn a_slow_client_is_told_how_everybody_is_when_it_reads_again() {
+async fn a_slow_client_receives_the_current_status_when_it_reads_again() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let users: Vec<String> = (0..100).map(|n| format!("{n:0>100}")).collect();
     let names: Vec<&str> = users.iter().map(String::as_str).collect();
@@ -267,32 +267,20 @@ async fn a_slow_client_is_told_how_everybody_is_when_it_reads_again() {
         });
         fast.wait_until("the round", |fast| names.iter().all(|user| fast.watched[*user]["state"] == state)).await;
     }
-    // One of them goes, and is seen to have gone.
+    // One user goes offline, and that is received.
     crowd[0].send(&json!({"type": "leave", "room": "lobby"}));
     fast.wait_until("it", |fast| online(fast, names[0]) == Some(false)).await;
     slow.set_reading(true);
-    slow.wait_until("the truth of now", |slow| slow.watched == fast.watched).await;
+    slow.wait_until("the current status", |slow| slow.watched == fast.watched).await;
     let told: usize = slow.since(0, "status", "").iter().map(|status| status["users"].as_array().unwrap().len()).sum();
-    assert!(told < rounds * names.len(), "{told}: not everything that was between");
+    assert!(told < rounds * names.len(), "{told}: changes in between are skipped");
     crowd[1].send(&json!({"type": "leave", "room": "lobby"}));
     slow.wait_until("the next change", |slow| online(slow, names[1]) == Some(false)).await;
     server.stop().await;
 }
 
-/// A small generator of our own, so that the schedule is the same on every machine (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as usize % limit
-    }
-}
-
 #[tokio::test]
-async fn three_watchers_end_in_agreement_with_the_api() {
+async fn watchers_agree_with_the_http_api_after_a_random_schedule() {
     const USERS: usize = 8;
     let server = TestServer::start(&["--tick", "10ms", "--workers", "3", "--ttl", "1s"]);
     let users: Vec<String> = (0..USERS).map(|n| format!("user-{n}")).collect();
@@ -328,7 +316,7 @@ async fn three_watchers_end_in_agreement_with_the_api() {
             _ => clients[at].apply_pending(),
         }
     }
-    // Who vanished lingers for a lease. Then all were told what the API says, and the same.
+    // Users without a clean close stay for a lease. Then every watcher has received what the API answers.
     let deadline = Instant::now() + DEADLINE;
     loop {
         let answer = server.post_json("/v1/users/status", &json!({"users": users})).await.json();

@@ -1,5 +1,5 @@
-//! RFC 6455 where clients break it: each violation closes with its code, everything legal is served. The Autobahn
-//! cases (`scripts/conformance`) do not send unmasked frames and know nothing of our limits; these tests do.
+//! RFC 6455: each violation closes the connection with its code, and every legal frame is served. These tests add what
+//! the Autobahn cases (`scripts/conformance`) lack: unmasked frames and the limits of this server.
 
 use serde_json::json;
 
@@ -12,24 +12,24 @@ const MESSAGE_LIMIT: usize = 16 * 1024;
 
 const ACK: &str = r#"{"type":"heartbeat","ack":true}"#;
 
-/// Sends the bytes on a fresh connection and expects to be closed with the code, while others are served.
+/// Sends the bytes on a new connection and expects a close with this code, while other connections are served.
 async fn check_closes(server: &TestServer, name: &str, bytes: &[u8], code: u16) {
     let mut client = server.raw("rude").await;
     client.send(bytes).await;
-    let closed = client.closed().await;
+    let closed = client.wait_for_close().await;
     assert_eq!(closed, Some(code), "{name}");
-    // The same again byte by byte: where the reads are cut must not matter.
+    // The same byte by byte: where reads are cut must not matter.
     if bytes.len() <= 64 {
         let mut client = server.raw("rude").await;
         for byte in bytes {
             client.send(&[*byte]).await;
             tokio::task::yield_now().await;
         }
-        assert_eq!(client.closed().await, Some(code), "{name}, byte by byte");
+        assert_eq!(client.wait_for_close().await, Some(code), "{name}, byte by byte");
     }
 }
 
-/// Sends the bytes on a fresh connection and expects the connection to go on.
+/// Sends the bytes on a new connection and expects it to be served.
 async fn check_served(server: &TestServer, name: &str, bytes: &[u8]) {
     let mut client = server.raw("odd").await;
     client.send(bytes).await;
@@ -37,7 +37,7 @@ async fn check_served(server: &TestServer, name: &str, bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn the_handshake_is_that_of_the_rfc() {
+async fn the_handshake_follows_the_rfc() {
     let server = TestServer::start(&[]);
     let headers = [
         ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
@@ -51,14 +51,14 @@ async fn the_handshake_is_that_of_the_rfc() {
     let upgrade = response.header("upgrade").expect("101 has Upgrade");
     assert!(upgrade.eq_ignore_ascii_case("websocket"), "{upgrade}");
     let connection = response.header("connection").expect("101 has Connection");
-    assert!(connection.eq_ignore_ascii_case("upgrade"), "strict clients want just this: {connection}");
-    assert_eq!(response.header("sec-websocket-extensions"), None, "none is supported");
+    assert!(connection.eq_ignore_ascii_case("upgrade"), "strict clients accept only this: {connection}");
+    assert_eq!(response.header("sec-websocket-extensions"), None, "no extension is supported");
     assert!(client.is_served().await);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn requests_that_are_no_upgrade_are_refused_with_what_would_be_right() {
+async fn requests_without_an_upgrade_are_refused_with_the_required_headers() {
     let server = TestServer::start(&[]);
     for path in ["/v1/connect?user=alice", "/ws/alice", "/ws", "/ws-online-status?userId=7"] {
         let plain = server.get(path).await;
@@ -83,7 +83,7 @@ async fn requests_that_are_no_upgrade_are_refused_with_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn violations_of_the_framing_close_with_1002() {
+async fn framing_violations_close_with_1002() {
     let server = TestServer::start(&[]);
     let long_control = vec![b'x'; 126];
     let mut cases = vec![
@@ -122,7 +122,7 @@ async fn violations_of_the_framing_close_with_1002() {
 }
 
 #[tokio::test]
-async fn close_codes_nobody_may_send_close_with_1002() {
+async fn reserved_close_codes_close_with_1002() {
     let server = TestServer::start(&[]);
     for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
         let bytes = Frame::close(code, b"reason").encode();
@@ -132,7 +132,7 @@ async fn close_codes_nobody_may_send_close_with_1002() {
 }
 
 #[tokio::test]
-async fn a_good_close_is_echoed_and_ends_the_connection() {
+async fn a_valid_close_is_echoed_and_ends_the_connection() {
     let server = TestServer::start(&[]);
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 4999] {
         let bytes = Frame::close(code, "Grund: ü".as_bytes()).encode();
@@ -140,9 +140,9 @@ async fn a_good_close_is_echoed_and_ends_the_connection() {
     }
     let mut client = server.raw("brief").await;
     client.send_frame(&Frame::new(CLOSE, "")).await;
-    let code = client.closed().await;
+    let code = client.wait_for_close().await;
     assert!(matches!(code, None | Some(1000)), "an empty close is answered: {code:?}");
-    // What comes behind a close is not looked at.
+    // Bytes after a close frame are ignored.
     let mut client = server.raw("late").await;
     client.send(&glued(&[Frame::close(1000, b""), Frame::text(ACK), Frame::new(5, "x")])).await;
     assert_eq!(client.frame().await.map(|frame| frame.opcode), Some(CLOSE));
@@ -161,7 +161,7 @@ async fn binary_messages_close_with_1003() {
 }
 
 #[tokio::test]
-async fn text_that_is_not_utf8_closes_with_1007() {
+async fn invalid_utf8_closes_with_1007() {
     let server = TestServer::start(&[]);
     let cases: [(&str, &[u8]); 8] = [
         ("stray continuation byte", b"\x80"),
@@ -175,12 +175,12 @@ async fn text_that_is_not_utf8_closes_with_1007() {
     ];
     for (name, text) in cases {
         check_closes(&server, name, &Frame::new(TEXT, text).encode(), 1007).await;
-        // Split over two fragments at every place.
+        // Split into two fragments at every position.
         for cut in 0..=text.len() {
             let fragments = [Frame::new(TEXT, &text[..cut]).open(), Frame::new(CONTINUATION, &text[cut..])];
             let mut client = server.raw("rude").await;
             client.send(&glued(&fragments)).await;
-            assert_eq!(client.closed().await, Some(1007), "{name}, cut at {cut}");
+            assert_eq!(client.wait_for_close().await, Some(1007), "{name}, cut at {cut}");
         }
     }
     let bytes = Frame::close(1000, b"\xCE\xBA\xFF").encode();
@@ -189,7 +189,7 @@ async fn text_that_is_not_utf8_closes_with_1007() {
 }
 
 #[tokio::test]
-async fn a_character_may_be_split_over_fragments() {
+async fn a_utf8_character_may_span_fragments() {
     let server = TestServer::start(&[]);
     let text = r#"{"type":"join","room":"lobby","state":{"mood":"😀"}}"#.as_bytes();
     for cut in 0..=text.len() {
@@ -222,14 +222,14 @@ async fn messages_over_the_limit_close_with_1009() {
     }
     let halves = [Frame::new(TEXT, &over[..8192]).open(), Frame::new(CONTINUATION, &over[8192..])];
     check_closes(&server, "two fragments", &glued(&halves), 1009).await;
-    // Never finished: a message without an end must not grow for ever.
+    // An unfinished message must not grow without limit.
     let mut endless = vec![Frame::new(TEXT, vec![b' '; 1024]).open()];
     endless.resize(17, Frame::new(CONTINUATION, vec![b' '; 1024]).open());
     check_closes(&server, "open fragments", &glued(&endless), 1009).await;
-    // The highest bit of a length must be 0 (section 5.2), so it is a violation as much as it is too long.
+    // The highest bit of a length must be 0 (section 5.2), so this length is both a violation and too long.
     let mut client = server.raw("rude").await;
     client.send(&text.header(1 << 63)).await;
-    let code = client.closed().await;
+    let code = client.wait_for_close().await;
     assert!(matches!(code, Some(1002 | 1009)), "a length of 2^63: {code:?}");
     server.stop().await;
 }
@@ -248,7 +248,7 @@ async fn messages_up_to_the_limit_are_served() {
         client.send(&glued(&fragments)).await;
         assert_eq!(client.json().await["type"], "heartbeat_ack", "{length} bytes in fragments");
     }
-    // The limit is per message: many that are full-size pass one after the other.
+    // The limit is per message: many messages of this size are served.
     let full = Frame::text(&format!("{ACK:<MESSAGE_LIMIT$}"));
     let mut client = server.raw("busy").await;
     client.send(&glued(&vec![full; 20])).await;
@@ -295,7 +295,7 @@ async fn odd_but_legal_frames_are_served() {
 }
 
 #[tokio::test]
-async fn a_frame_cut_off_by_the_end_of_the_connection_harms_nobody() {
+async fn a_frame_cut_off_by_the_end_of_the_connection_is_ignored() {
     let server = TestServer::start(&[]);
     let mut observer = server.connect_to("observer", "lobby").await;
     let whole = Frame::text(r#"{"type":"join","room":"lobby"}"#).encode();

@@ -1,5 +1,5 @@
-//! Random sequences of events against a model of what must come out: the presence core, watched users, and several nodes with
-//! a simulated Redis. Time is simulated; nothing here opens a socket.
+//! Random sequences of events against models: the presence core, watched users, and several nodes with a simulated
+//! Redis. Time is simulated; no test opens a socket.
 
 mod presence;
 mod simulation;

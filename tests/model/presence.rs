@@ -1,5 +1,5 @@
-//! The presence core against a model: random sessions, heartbeats, leaves, crashes and time, and observers that mirror what
-//! they are told. After each tick the announced state, the model and every mirror must be the same.
+//! The presence core against a model: random sessions, heartbeats, leaves, crashes and time, and observers that mirror
+//! what they receive. After each tick the announced state, the model and every mirror must be equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,10 +23,10 @@ enum Step {
     Join { session: usize, room: usize, state: Option<u8> },
     SetState { session: usize, room: usize, state: Option<u8> },
     Leave { session: usize, room: usize },
-    Beat { session: usize },
+    Heartbeat { session: usize },
     CloseCleanly { session: usize },
     Drop { session: usize },
-    RestBeat { user: usize },
+    RestHeartbeat { user: usize },
     Observe { room: usize },
     Unobserve { observer: usize },
     Tick,
@@ -41,32 +41,32 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (session.clone(), room.clone(), state.clone()).prop_map(|(session, room, state)| Step::Join { session, room, state }),
         2 => (session.clone(), room.clone(), state).prop_map(|(session, room, state)| Step::SetState { session, room, state }),
         2 => (session.clone(), room.clone()).prop_map(|(session, room)| Step::Leave { session, room }),
-        4 => session.clone().prop_map(|session| Step::Beat { session }),
+        4 => session.clone().prop_map(|session| Step::Heartbeat { session }),
         1 => session.clone().prop_map(|session| Step::CloseCleanly { session }),
         1 => session.prop_map(|session| Step::Drop { session }),
-        1 => (0..USERS).prop_map(|user| Step::RestBeat { user }),
+        1 => (0..USERS).prop_map(|user| Step::RestHeartbeat { user }),
         2 => room.prop_map(|room| Step::Observe { room }),
         1 => (0..6usize).prop_map(|observer| Step::Unobserve { observer }),
         8 => Just(Step::Tick),
     ]
 }
 
-/// A session as the model sees it.
+/// A session of the model.
 #[derive(Debug)]
 struct Modelled {
     session: Arc<Session>,
     user: usize,
     joined: BTreeMap<usize, Option<u8>>,
     last_seen: u64,
-    /// It ends no later than this, when its connection was lost.
+    /// After a lost connection: the session ends no later than this.
     ends: u64,
-    /// Its owner is gone.
+    /// Its connection is gone.
     closed: bool,
-    /// It counts: its lease has not run out.
+    /// Its lease has not ended.
     counted: bool,
 }
 
-/// An observer: what it has been told.
+/// What an observer has received.
 #[derive(Debug)]
 struct Mirror {
     room: usize,
@@ -83,7 +83,7 @@ struct World {
     sessions: Vec<Modelled>,
     mirrors: Vec<Mirror>,
     rest: BTreeMap<usize, u64>,
-    /// The last state written per member, as long as somebody holds it.
+    /// The last state written per member, as long as a session has the membership.
     states: BTreeMap<(usize, usize), Option<u8>>,
 }
 
@@ -118,19 +118,19 @@ impl World {
             .any(|session| session.user == user && session.counted && session.joined.contains_key(&room))
     }
 
-    /// Notes a state that a session has written, or that nobody has one: the first to come starts anew.
+    /// Records a state that a session has written. The first session of a member starts without a state.
     fn write_state(&mut self, user: usize, room: usize, state: Option<u8>, was_member: bool) {
         if state.is_some() || !was_member {
             self.states.insert((user, room), state);
         }
     }
 
-    /// A session of the model with an owner.
+    /// A session with a connection.
     fn open(&self, session: usize) -> Option<usize> {
         self.sessions.get(session).filter(|session| !session.closed).map(|_| session)
     }
 
-    /// A sign of life: a lapsed session comes back to its rooms, with the states that it wrote.
+    /// A sign of life: a session whose lease has ended rejoins its rooms with the states that it wrote.
     fn touch(&mut self, at: usize) {
         self.sessions[at].last_seen = self.now.tick;
         if self.sessions[at].counted {
@@ -139,12 +139,38 @@ impl World {
         let user = self.sessions[at].user;
         let joined = self.sessions[at].joined.clone();
         for (room, state) in &joined {
-            // What others have written meanwhile stays.
+            // States that other sessions have written in the meantime stay.
             if !self.is_member(user, *room) {
                 self.states.insert((user, *room), *state);
             }
         }
         self.sessions[at].counted = true;
+    }
+
+    fn join(&mut self, at: usize, room: usize, state: Option<u8>) {
+        self.touch(at);
+        let session = &self.sessions[at];
+        self.registry.join(&session.session, ROOMS[room], state_of(state), self.now);
+        let (user, again) = (session.user, session.joined.contains_key(&room));
+        let was_member = self.is_member(user, room);
+        self.write_state(user, room, state, was_member);
+        if !again || state.is_some() {
+            self.sessions[at].joined.insert(room, state);
+        }
+    }
+
+    fn close_cleanly(&mut self, at: usize) {
+        let session = &mut self.sessions[at];
+        self.registry.end_session(&session.session, Reason::Closed);
+        (session.closed, session.counted) = (true, false);
+        session.joined.clear();
+    }
+
+    fn drop_connection(&mut self, at: usize) {
+        let session = &mut self.sessions[at];
+        self.registry.detach_session(&session.session, GRACE, self.now);
+        session.closed = true;
+        session.ends = self.now.tick + GRACE;
     }
 
     fn act(&mut self, step: &Step) {
@@ -165,16 +191,7 @@ impl World {
             }
             Step::Join { session, room, state } => {
                 let Some(at) = self.open(session) else { return };
-                self.touch(at);
-                let session = &self.sessions[at];
-                self.registry.join(&session.session, ROOMS[room], state_of(state), now);
-                let (user, again) = (session.user, session.joined.contains_key(&room));
-                let was_member = self.is_member(user, room);
-                self.write_state(user, room, state, was_member);
-                let joined = &mut self.sessions[at].joined;
-                if !again || state.is_some() {
-                    joined.insert(room, state);
-                }
+                self.join(at, room, state);
             }
             Step::SetState { session, room, state } => {
                 let Some(at) = self.open(session) else { return };
@@ -191,26 +208,20 @@ impl World {
                 let left = self.registry.leave(&self.sessions[at].session, ROOMS[room]);
                 assert_eq!(left, self.sessions[at].joined.remove(&room).is_some());
             }
-            Step::Beat { session } => {
+            Step::Heartbeat { session } => {
                 let Some(at) = self.open(session) else { return };
                 self.registry.renew(&self.sessions[at].session, now);
                 self.touch(at);
             }
             Step::CloseCleanly { session } => {
                 let Some(at) = self.open(session) else { return };
-                let session = &mut self.sessions[at];
-                self.registry.end_session(&session.session, Reason::Closed);
-                (session.closed, session.counted) = (true, false);
-                session.joined.clear();
+                self.close_cleanly(at);
             }
             Step::Drop { session } => {
                 let Some(at) = self.open(session) else { return };
-                let session = &mut self.sessions[at];
-                self.registry.detach_session(&session.session, GRACE, now);
-                session.closed = true;
-                session.ends = now.tick + GRACE;
+                self.drop_connection(at);
             }
-            Step::RestBeat { user } => {
+            Step::RestHeartbeat { user } => {
                 let was_member = self.is_member(user, 0);
                 self.registry.rest_heartbeat(&user_name(user), ROOMS[0], now).unwrap();
                 self.rest.insert(user, now.tick);
@@ -345,7 +356,7 @@ proptest! {
     fn announced_state_model_and_mirrors_agree(steps in prop::collection::vec(step(), 1..150)) {
         let mut world = World::new();
         steps.iter().for_each(|step| world.act(step));
-        // Whatever was going on, once everybody is silent for a lease nobody is left and no room is kept.
+        // After a lease without signs of life no member and no room is left.
         (0..=TTL + 1).for_each(|_| world.tick());
         while let Some(mirror) = world.mirrors.pop() {
             world.registry.unobserve(&mirror.held, mirror.room % 2, Audience::Members);

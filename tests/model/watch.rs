@@ -1,5 +1,5 @@
-//! Watched users against a model: random joins, leaves and ends, watchers on two workers that come and go, and ticks. After
-//! each tick every worker has been told the truth of whom its connections watch, and of nobody else.
+//! Watched users against a model: random joins, leaves and ends, watchers on two workers that come and go, and ticks.
+//! After each tick every worker has the current status of the users whom its connections watch, and of no others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A user in a room: how many sessions hold it there, and its state.
+/// A member of a room: its sessions there and its state.
 #[derive(Debug)]
 struct Member {
     room: usize,
@@ -51,14 +51,14 @@ struct Member {
 
 #[derive(Debug, Default)]
 struct User {
-    /// In the order joined; those without sessions go with the tick.
+    /// In the order of joins; members without sessions leave with the tick.
     member_of: Vec<Member>,
     online_since: u64,
     gone_at: Option<u64>,
     watchers: [u32; WORKERS],
-    /// Somebody has watched all the time since it went.
+    /// The user has been watched without a break since going offline.
     seen_going: bool,
-    /// What was told of it last.
+    /// The last status reported.
     told: Option<Value>,
 }
 
@@ -68,7 +68,7 @@ struct World {
     now: Now,
     sessions: Vec<(Arc<Session>, usize, Vec<usize>)>,
     users: [User; USERS],
-    /// What each worker was told last of those whom it watches.
+    /// The last status that each worker received of the users it watches.
     mirrors: [BTreeMap<usize, Value>; WORKERS],
 }
 
@@ -161,10 +161,10 @@ impl World {
         let mut news = BTreeMap::new();
         for (worker, batch) in batches.iter().enumerate() {
             for sighting in &batch.status_frames {
-                let user = (0..USERS).find(|user| *name(*user) == *sighting.user).expect("somebody we know");
+                let user = (0..USERS).find(|user| *name(*user) == *sighting.user).expect("a user of the model");
                 let told: Value = serde_json::from_slice(&sighting.object).expect("an object");
-                assert!(self.users[user].watchers[worker] > 0, "{worker} watches nobody of that name: {told}");
-                // Those who have not asked are told what is new to them, and nothing else.
+                assert!(self.users[user].watchers[worker] > 0, "worker {worker} does not watch this user: {told}");
+                // Workers that did not ask receive changes only.
                 if let Some(known) = self.mirrors[worker].get(&user) {
                     assert_eq!(sighting.changed, *known != told, "{known} then {told}");
                 }
@@ -175,23 +175,23 @@ impl World {
         news.into_iter().for_each(|(user, told)| self.users[user].told = Some(told));
         for (user, truth) in self.users.iter().enumerate() {
             for (mirror, watchers) in self.mirrors.iter().zip(truth.watchers) {
-                assert_eq!(mirror.contains_key(&user), watchers > 0, "told of {user} at {:?}", self.now);
+                assert_eq!(mirror.contains_key(&user), watchers > 0, "status of {user} at {:?}", self.now);
                 mirror.get(&user).into_iter().for_each(|told| truth.check(user, told));
             }
         }
         let watched = self.users.iter().filter(|user| user.watchers != [0; WORKERS]).count();
-        assert_eq!(self.registry.watchlist.watched(), watched, "nobody else is kept");
+        assert_eq!(self.registry.watchlist.watched(), watched, "only watched users are kept");
     }
 }
 
 impl User {
     fn count_out(&mut self, room: usize) {
         let member = self.member_of.iter_mut().find(|member| member.room == room);
-        member.expect("it was in").sessions -= 1;
+        member.expect("it was a member").sessions -= 1;
     }
 
     fn settle(&mut self, unix_ms: u64) {
-        // Who came and went within the tick was never online.
+        // A user who came and went within the tick was never online.
         let was_online = self.told.as_ref().is_some_and(|told| told["online"] == true);
         self.member_of.retain(|member| member.sessions > 0);
         if was_online && self.member_of.is_empty() {
@@ -207,7 +207,7 @@ impl User {
         } else if self.seen_going {
             truth["since"] = self.gone_at.into();
         } else if told.get("since").is_some() {
-            // All stopped watching for a moment; what was known then may be known still.
+            // Nobody watched for a moment; the status of before may still be known.
             truth["since"] = self.gone_at.into();
         }
         if let Some(state) = self.member_of.iter().find_map(|member| member.state) {
@@ -221,7 +221,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn workers_are_told_the_truth_of_whom_they_watch(steps in prop::collection::vec(step(), 1..150)) {
+    fn workers_receive_the_current_status_of_exactly_the_users_they_watch(steps in prop::collection::vec(step(), 1..150)) {
         let mut world = World::new();
         steps.iter().for_each(|step| world.act(step));
         world.tick();

@@ -44,14 +44,10 @@ const NAME_A_PROTOCOL: &[&str] = &[
     "src/worker/reader.rs",
 ];
 
-const LONG_FILES: &[&str] = &["benches/registry.rs", "tests/black_box/chat.rs"];
+const LONG_FILES: &[&str] = &["benches/registry.rs"];
 
 /// Each with its file.
-const LONG_FUNCTIONS: &[&str] = &[
-    "tests/black_box/native_errors.rs absent_and_wrong_fields_are_bad_field",
-    "tests/black_box/redis/chaos.rs live_through",
-    "tests/model/presence.rs act",
-];
+const LONG_FUNCTIONS: &[&str] = &["tests/black_box/redis/chaos.rs live_through"];
 
 const WIDE_DOCUMENTS: &[&str] = &[
     "docs/django.md",
@@ -73,14 +69,6 @@ const OLD_WORDS: &[&str] = &[
     "src/protocol/mod.rs",
     "src/protocol/online_users.rs",
     "src/store/redis/link.rs",
-    "tests/black_box/chat.rs",
-    "tests/black_box/messages.rs",
-    "tests/black_box/native_diffs.rs",
-    "tests/black_box/native_errors.rs",
-    "tests/black_box/native_presence.rs",
-    "tests/black_box/online_status.rs",
-    "tests/black_box/online_users.rs",
-    "tests/black_box/watch.rs",
     "tests/clients/test_seeds.py",
 ];
 

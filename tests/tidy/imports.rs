@@ -1,5 +1,5 @@
-//! Which file imports from which. An item that a `mod.rs` re-exports counts as imported from the file that defines it, so
-//! re-exporting is not importing. Method calls name no module and count as nothing.
+//! Which file imports from which. An item that a `mod.rs` re-exports counts as imported from the file that defines it,
+//! so re-exporting is not importing. Method calls name no module and count as nothing.
 
 use std::collections::HashMap;
 

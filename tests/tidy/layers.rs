@@ -112,8 +112,9 @@ fn against_the_order() -> Vec<Violation> {
     violations
 }
 
-/// What imports from what. A file may use what the `mod.rs` of a folder around it defines, and that may use its children:
-/// together they are one noun. So imports from a `mod.rs` by files below it are left out; those between its children count.
+/// What imports from what. A file may use what the `mod.rs` of a folder around it defines, and that may use its
+/// children: together they are one noun. So imports from a `mod.rs` by files below it are left out; those between its
+/// children count.
 fn edges(sources: &[Source]) -> Vec<Edge> {
     let mut edges = BTreeSet::new();
     for source in sources.iter().filter(|source| !source.module.is_empty()) {

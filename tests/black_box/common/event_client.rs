@@ -1,4 +1,4 @@
-//! A client of the dialects that tell of events (online status, chat): keeps every message in order and believes nothing else.
+//! A client of the protocols that send events (online status, chat). It keeps every message in order.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ use super::socket::{Event, Socket};
 pub(crate) struct EventClient {
     /// Every message in order.
     pub(crate) log: Vec<Value>,
-    /// Who is online by the events of online status, ids as JSON.
+    /// The users that are online according to the events of online status: ids as JSON.
     pub(crate) online: BTreeSet<String>,
     /// The close frame the server sent, with its code.
     pub(crate) closed: Option<Option<u16>>,
-    /// The connection is over.
+    /// The connection has ended.
     pub(crate) ended: bool,
     socket: Socket,
 }
@@ -26,7 +26,7 @@ impl EventClient {
         Self::over(Socket::connect(address, path).await)
     }
 
-    /// The same with a small receive buffer: soon a slow client once it stops reading.
+    /// With a small receive buffer: a slow client soon after it stops reading.
     pub(crate) async fn connect_with_small_buffer(address: SocketAddr, path: &str) -> Self {
         Self::over(Socket::connect_with_small_buffer(address, path).await)
     }
@@ -43,7 +43,7 @@ impl EventClient {
         self.socket.send(text);
     }
 
-    /// Several messages in one segment, so that the server handles them together.
+    /// Sends several messages in one TCP segment, so that the server handles them together.
     pub(crate) fn send_all(&self, messages: &[Value]) {
         self.socket.send_all(messages.iter().map(Value::to_string));
     }
@@ -62,21 +62,21 @@ impl EventClient {
         self.log.iter().filter(|message| message["type"] == kind).collect()
     }
 
-    /// Whether exactly these are online, ids as JSON.
-    pub(crate) fn shows(&self, users: &[&str]) -> bool {
+    /// Whether exactly these users are online: ids as JSON.
+    pub(crate) fn has_online(&self, users: &[&str]) -> bool {
         self.online.iter().eq(users)
     }
 
-    /// Takes messages until the condition holds. Gives up at the deadline, and at once when the connection is over.
+    /// Receives messages until the condition holds. Fails at the deadline, and at once when the connection ends.
     pub(crate) async fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !done(self) {
-            assert!(!self.ended, "over while waiting for {what}, closed {:?}: {:?}", self.closed, self.tail());
+            assert!(!self.ended, "ended while waiting for {what}, closed {:?}: {:?}", self.closed, self.tail());
             match timeout_at(deadline, self.socket.events.recv()).await {
                 Ok(Some(Event::Text(text))) => self.take(serde_json::from_str(&text).expect("messages are JSON")),
                 Ok(Some(Event::Close(code))) => self.closed = Some(code),
                 Ok(Some(Event::End) | None) => self.ended = true,
-                Err(_) => panic!("{what} did not come: {:?}", self.tail()),
+                Err(_) => panic!("waited for {what} in vain: {:?}", self.tail()),
             }
         }
     }
@@ -84,14 +84,16 @@ impl EventClient {
     fn take(&mut self, message: Value) {
         let user = message["userId"].to_string();
         match message["type"].as_str() {
-            Some("USER_ONLINE") => assert!(self.online.insert(user), "online already: {message}"),
-            Some("USER_OFFLINE") => assert!(self.online.remove(&user), "not online: {message}"),
+            Some("USER_ONLINE") => assert!(self.online.insert(user), "a second online event: {message}"),
+            Some("USER_OFFLINE") => {
+                assert!(self.online.remove(&user), "an offline event without an online event: {message}");
+            }
             _ => {}
         }
         self.log.push(message);
     }
 
-    /// Waits for the server to close, and for the end of the connection; returns the code.
+    /// Waits until the server has closed and the connection has ended. Returns the close code.
     pub(crate) async fn wait_for_close(&mut self) -> Option<u16> {
         self.wait_until("the end", |client| client.ended).await;
         self.closed.flatten()

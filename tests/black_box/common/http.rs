@@ -1,4 +1,4 @@
-//! HTTP/1.1 as small as the tests can do with: one request per connection, the answer read to its end.
+//! As much HTTP/1.1 as the tests need: one request per connection, and the answer read to its end.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,8 @@ pub(crate) struct Response {
 impl Response {
     /// Parses the head and takes the rest as the body.
     pub(crate) fn parse(bytes: &[u8]) -> Self {
-        let end = head_end(bytes).unwrap_or_else(|| panic!("no whole head: {:?}", String::from_utf8_lossy(bytes)));
+        let end =
+            head_end(bytes).unwrap_or_else(|| panic!("the head is not complete: {:?}", String::from_utf8_lossy(bytes)));
         let head = std::str::from_utf8(&bytes[..end]).expect("a head is ASCII");
         let mut lines = head.split("\r\n");
         let status_line = lines.next().unwrap_or_default();
@@ -40,11 +41,11 @@ impl Response {
 
     pub(crate) fn json(&self) -> Value {
         let kind = self.header("content-type").unwrap_or_default();
-        assert!(kind.starts_with("application/json"), "JSON says that it is JSON: {self:?}");
+        assert!(kind.starts_with("application/json"), "the content type is JSON: {self:?}");
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Checks the error body all HTTP errors share and returns its message.
+    /// Checks the body that all HTTP errors share, and returns its message.
     pub(crate) fn error(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         let json = self.json();
@@ -56,12 +57,12 @@ impl Response {
     }
 }
 
-/// Where the head ends, the empty line included.
+/// The length of the head with its empty line.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
 }
 
-/// The text of a request; `content-length` is added when there is a body.
+/// The bytes of a request; `content-length` is added if there is a body.
 pub(crate) fn request_text(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
     for (name, value) in headers {
@@ -92,7 +93,8 @@ pub(crate) async fn request(
     response
 }
 
-/// Sends bytes and reads until the server closes. A server that has heard enough may reset: what came until then counts.
+/// Sends bytes and reads until the server closes. A server that has heard enough may reset: what came until then
+/// counts.
 pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("the server accepts");
     let (mut reading, mut writing) = stream.split();

@@ -1,5 +1,5 @@
-//! What the black-box tests share: a real server on port 0, clients that mirror what they are told, a client that
-//! may break every rule, and a little HTTP. Nothing here looks into the server; all of it speaks the wire.
+//! What the black-box tests share: a server on port 0, clients that mirror what they receive, a client that may break
+//! every rule, a little HTTP, and Redis servers. All of it uses the wire; nothing looks into the server.
 
 pub(crate) mod event_client;
 pub(crate) mod event_log;
@@ -9,6 +9,7 @@ pub(crate) mod mirror;
 pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod random;
 pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod redis_cluster;
@@ -30,6 +31,7 @@ pub(crate) use mirror::Mirror;
 pub(crate) use node::{NODE_LOST_AFTER, Node, SHORT_TTL, SHORT_TTL_FLAG};
 pub(crate) use process::Process;
 pub(crate) use proxy::{Proxy, ProxyMode};
+pub(crate) use random::Random;
 pub(crate) use raw::RawClient;
 pub(crate) use redis::Redis;
 pub(crate) use redis_cluster::RedisCluster;
@@ -40,14 +42,13 @@ pub(crate) use store::Store;
 pub(crate) use tick_deadline::TickDeadline;
 pub(crate) use user_list::UserList;
 
-/// How long anything may take before a test gives up. Reached only by failures: it is generous on purpose, so that
-/// a loaded machine makes tests slower and not red.
+/// How long a test waits before it fails. It is generous, so that a loaded machine makes tests slower and not red.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 
-/// A lease short enough to be waited for.
+/// A lease that a test can wait for.
 pub(crate) const ONE_SECOND_TTL_FLAG: [&str; 2] = ["--ttl", "1s"];
 
-/// A user id or room name as it stands in a path or a query.
+/// A user id or room name, encoded for a path or a query.
 pub(crate) fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

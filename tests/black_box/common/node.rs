@@ -1,4 +1,4 @@
-//! A node of a cluster: the binary as a process of its own, so that it can be killed, and what a test asks it over HTTP.
+//! A node of a cluster: the binary as its own process, so that it can be killed, and its HTTP API.
 
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Output};
@@ -16,13 +16,14 @@ use super::redis::POLL;
 use super::room::{Members, members_of};
 use super::{DEADLINE, EventClient, Mirror, UserList, encoded};
 
-/// A lease of users and nodes that can be waited for, and leaves room for pauses that a busy machine makes.
+/// A lease of users and nodes: short enough to wait for, long enough for the pauses of a busy machine.
 pub(crate) const SHORT_TTL: Duration = Duration::from_secs(3);
 pub(crate) const SHORT_TTL_FLAG: [&str; 2] = ["--ttl", "3s"];
-/// When it is over a node that was not heard of since has been declared dead: it needs a lease, and 1.5 s in which others come back.
+/// After this time without a sign of life, other nodes have declared a node lost: its lease, and 1.5 s in which users
+/// may reconnect.
 pub(crate) const NODE_LOST_AFTER: Duration = Duration::from_secs(5);
 pub(crate) const TICK: Duration = Duration::from_millis(50);
-/// Quick ticks, one worker, and no time that runs out while a test lasts, however slow the machine.
+/// Short ticks, one worker, and timeouts that no test reaches on a slow machine.
 const DEFAULTS: [[&str; 2]; 6] = [
     ["--listen", "127.0.0.1:0"],
     ["--workers", "1"],
@@ -52,24 +53,24 @@ pub(crate) async fn start_refused(id: &str, flags: &[&str]) -> Output {
     spawn_blocking(move || run_to_exit(command)).await.expect("it ends by itself")
 }
 
-/// Waits until these nodes know that the user of this device is where it is. A user's holds are told in order, so a further
-/// room shows it.
+/// Waits until these nodes know the rooms of this device's user. Changes of a user arrive in order, so the test joins a
+/// further room and waits for that.
 pub(crate) async fn wait_until_known(device: &Mirror, nodes: &[&Node]) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let room = format!("told {}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let room = format!("barrier {}", NEXT.fetch_add(1, Ordering::Relaxed));
     device.send(&json!({"type": "join", "room": room, "observe": false}));
     for node in nodes {
-        node.wait_until("they are told", async || node.members(&room).await.contains_key(&device.user)).await;
+        node.wait_until("the further room", async || node.members(&room).await.contains_key(&device.user)).await;
     }
     device.send(&json!({"type": "leave", "room": room}));
 }
 
-/// Whether a node has not started because Redis was slow.
-pub(crate) fn is_timeout_error(said: &str) -> bool {
-    said.contains("no answer within") || said.contains("was not ready within")
+/// Whether this output says that a node did not start because Redis was slow.
+pub(crate) fn is_timeout_error(output: &str) -> bool {
+    output.contains("no answer within") || output.contains("was not ready within")
 }
 
-/// Whether it serves; it may have printed its URL and be ending.
+/// Whether it answers; a node may have printed its URL and be exiting.
 async fn ready(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else { return false };
     let mut answer = Vec::new();
@@ -93,14 +94,14 @@ impl Node {
         loop {
             match Self::try_start(id, flags, environment).await {
                 Ok(node) => return node,
-                // A machine that is busy enough keeps even a Redis from answering in time.
+                // On a very busy machine even Redis may answer too late.
                 Err(said) if is_timeout_error(&said) && Instant::now() < deadline => {}
                 Err(said) => panic!("{id} does not start: {said}"),
             }
         }
     }
 
-    /// Starts a node and waits until it is ready, or returns what it says when it ends instead.
+    /// Starts a node and waits until it is ready. If it exits instead, returns its output.
     pub(crate) async fn try_start(id: &str, flags: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
         let mut command = command(&arguments(id, flags));
         command.envs(environment.iter().copied());
@@ -115,7 +116,7 @@ impl Node {
             if !process.running() {
                 return Err(process.final_output().join("\n"));
             }
-            assert!(Instant::now() < deadline, "{id} neither starts nor ends: {:#?}", process.output());
+            assert!(Instant::now() < deadline, "{id} neither starts nor exits: {:#?}", process.output());
             sleep(POLL).await;
         }
     }
@@ -125,7 +126,7 @@ impl Node {
         drop(self.process);
     }
 
-    /// SIGTERM; returns what it ends with.
+    /// SIGTERM. Returns the exit status.
     pub(crate) async fn terminate(self) -> ExitStatus {
         self.process.signal("TERM");
         let mut process = self.process;
@@ -137,12 +138,12 @@ impl Node {
         self.process.signal(name);
     }
 
-    /// What it logged so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.process.stderr()
     }
 
-    /// Everything it printed so far.
+    /// The output so far.
     pub(crate) fn output(&self) -> String {
         self.process.output().join("\n")
     }
@@ -151,7 +152,7 @@ impl Node {
     pub(crate) async fn wait_until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !done().await {
-            assert!(Instant::now() < deadline, "{}: {what}: it did not come: {:#?}", self.id, self.process.output());
+            assert!(Instant::now() < deadline, "{}: waited for {what} in vain: {:#?}", self.id, self.process.output());
             sleep(POLL).await;
         }
     }
@@ -179,10 +180,13 @@ impl Node {
         stats[name].as_u64().unwrap_or_else(|| panic!("{name} is a number: {stats}"))
     }
 
-    /// Since when it is degraded, if it is, by `/readyz`.
+    /// Since when the node is degraded according to `/readyz`; `None` if it is not.
     pub(crate) async fn degraded(&self) -> Option<u64> {
         let answer = self.get("/readyz").await;
-        assert_eq!(answer.status, 200, "a Redis that is away takes no node out of the balancer: {answer:?}");
+        assert_eq!(
+            answer.status, 200,
+            "an unreachable Redis must not take a node out of the load balancer: {answer:?}"
+        );
         let json = answer.json();
         assert_eq!(json["status"], if json["degraded_since"].is_null() { "ok" } else { "degraded" }, "{json}");
         json["degraded_since"].as_u64()
@@ -193,17 +197,17 @@ impl Node {
         self.wait_until(what, async || self.degraded().await.is_some() == degraded).await;
     }
 
-    /// Everybody in a room of at most 1,000 members.
+    /// The members of a room; 1,000 at most, which is one page.
     pub(crate) async fn members(&self, room: &str) -> Members {
         let page = self.get(&format!("/v1/rooms/{}/members", encoded(room))).await;
         assert_eq!(page.status, 200, "{page:?}");
         members_of(&page.json()["members"])
     }
 
-    /// A native client that is in `room` and has its snapshot.
+    /// A native client that has joined `room` and received the snapshot.
     pub(crate) async fn connect_to(&self, user: &str, room: &str) -> Mirror {
         let mut mirror = Mirror::connect(self.address, user, &[room]).await.with_heartbeats();
-        mirror.wait_until("the snapshot with me in it", |mirror| mirror.has(room, user)).await;
+        mirror.wait_until("the snapshot with the user", |mirror| mirror.has(room, user)).await;
         mirror
     }
 
@@ -212,12 +216,12 @@ impl Node {
         Mirror::connect(self.address, user, &[]).await.with_heartbeats()
     }
 
-    /// A client of the online users dialect that has its first list.
+    /// An online-users client that has received its first list.
     pub(crate) async fn online_users(&self, user: &str) -> UserList {
         UserList::connect(self.address, user).await.with_heartbeats()
     }
 
-    /// A client of online status that has been greeted.
+    /// An online-status client that has received its greeting.
     pub(crate) async fn online_status(&self, user: &str) -> EventClient {
         let mut client =
             EventClient::connect(self.address, &format!("/ws-online-status?userId={}", encoded(user))).await;
@@ -225,7 +229,7 @@ impl Node {
         client
     }
 
-    /// A chat client that has come in and has seen its own join.
+    /// A chat client that has joined and received its own join.
     pub(crate) async fn chat(&self, user: &str) -> EventClient {
         let mut client = EventClient::connect(self.address, "/ws").await;
         client.send(&json!({"type": "join", "payload": {"user": user}}));

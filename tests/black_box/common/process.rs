@@ -1,5 +1,4 @@
-//! The binary itself as a child process: for the command line, for signals, and where the server's own memory is
-//! looked at.
+//! The binary as a child process: for tests of the command line, of signals and of the server's memory.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -10,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::DEADLINE;
 
-/// How often a condition about a child is looked at.
+/// How often a condition on a child process is checked.
 const POLL: Duration = Duration::from_millis(5);
 
-/// The binary with a clean environment: no `ROLLCALL_…` of the person who runs the tests.
+/// The binary without the `ROLLCALL_…` variables of the user who runs the tests.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     command.args(arguments).stdin(Stdio::null());
@@ -25,7 +24,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command that has to end by itself.
+/// Runs a command that must exit by itself.
 pub(crate) fn run_to_exit(mut command: Command) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
     let stdout = read_all(child.stdout.take().expect("piped"));
@@ -33,22 +32,22 @@ pub(crate) fn run_to_exit(mut command: Command) -> Output {
     let Some(status) = wait(&mut child, DEADLINE) else {
         let _ = child.kill();
         let _ = child.wait();
-        let said = String::from_utf8_lossy(&stderr.join().unwrap_or_default()).into_owned();
-        panic!("{command:?} did not end by itself: {said}");
+        let errors = String::from_utf8_lossy(&stderr.join().unwrap_or_default()).into_owned();
+        panic!("{command:?} does not exit: {errors}");
     };
     let stdout = stdout.join().expect("read to its end");
     let stderr = stderr.join().expect("read to its end");
     Output { status, stdout, stderr }
 }
 
-/// A running server. Killed when dropped, if it has not ended by then.
+/// A running server. Dropping it kills the process.
 pub(crate) struct Process {
     child: Child,
     stdout: Lines,
     stderr: Lines,
 }
 
-/// The lines of a stream so far, and who reads them.
+/// The lines of a stream so far, and the thread that reads them.
 struct Lines {
     lines: Arc<Mutex<Vec<String>>>,
     reader: JoinHandle<()>,
@@ -61,7 +60,7 @@ impl Lines {
 }
 
 impl Process {
-    /// Starts on port 0 with further flags.
+    /// Starts the server on port 0 with further flags.
     pub(crate) fn start(flags: &[&str]) -> Self {
         let mut arguments = vec!["--listen", "127.0.0.1:0"];
         arguments.extend(flags);
@@ -75,7 +74,7 @@ impl Process {
         Self { child, stdout, stderr }
     }
 
-    /// The address in the URL the server prints.
+    /// The address in the URL that the server prints.
     pub(crate) fn address(&mut self) -> SocketAddr {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -88,16 +87,16 @@ impl Process {
         }
     }
 
-    /// The address in the URL, if it has been printed.
+    /// The address in the URL, if the server has printed it.
     pub(crate) fn try_address(&self) -> Option<SocketAddr> {
         self.output().iter().find_map(|line| url_of(line))
     }
 
     pub(crate) fn running(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be asked").is_none()
+        self.child.try_wait().expect("the status of a child is known").is_none()
     }
 
-    /// What was printed so far: standard output, then standard error.
+    /// The output so far: standard output, then standard error.
     pub(crate) fn output(&self) -> Vec<String> {
         let mut lines = self.stdout();
         lines.extend(self.stderr());
@@ -112,7 +111,7 @@ impl Process {
         self.stderr.so_far()
     }
 
-    /// Everything that was printed by a process that has ended.
+    /// The whole output of a process that has exited.
     pub(crate) fn final_output(&self) -> Vec<String> {
         while !(self.stdout.reader.is_finished() && self.stderr.reader.is_finished()) {
             sleep(POLL);
@@ -120,14 +119,14 @@ impl Process {
         self.output()
     }
 
-    /// Sends a signal by name, with `kill` and this one pid.
+    /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
         assert!(status.success(), "kill -s {name} {pid}");
     }
 
-    /// Waits for the end.
+    /// Waits until it exits.
     pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
         wait(&mut self.child, DEADLINE).unwrap_or_else(|| panic!("still running: {:#?}", self.output()))
     }
@@ -144,7 +143,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail when it has ended already, which is fine.
+        // Both fail if it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -160,7 +159,7 @@ fn url_of(line: &str) -> Option<SocketAddr> {
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(status) = child.try_wait().expect("a child can be asked") {
+        if let Some(status) = child.try_wait().expect("the status of a child is known") {
             return Some(status);
         }
         if Instant::now() >= deadline {
@@ -183,7 +182,7 @@ fn collect(source: impl Read + Send + 'static) -> Lines {
     let shared = Arc::clone(&lines);
     let reader = std::thread::spawn(move || {
         for line in BufReader::new(source).lines().map_while(Result::ok) {
-            shared.lock().expect("nobody panics while holding it").push(line);
+            shared.lock().expect("no thread panics with the lock").push(line);
         }
     });
     Lines { lines, reader }

@@ -1,4 +1,4 @@
-//! A TCP proxy between a node and Redis that can do to their connections what networks do, switched while it runs.
+//! A TCP proxy between a node and Redis that simulates network faults, switched while it runs.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use super::resp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyMode {
     Forward,
-    /// Every chunk comes this much later.
+    /// Delivers every chunk this much later.
     Delay(Duration),
-    /// Nothing moves and nothing is closed, as when packets are dropped: what was held back comes late with `Pass`, and never
-    /// if `Cut` comes first.
+    /// Nothing is delivered and nothing is closed, as when packets are lost. `Forward` delivers the held-back bytes late;
+    /// `Disconnect` drops them.
     Stall,
-    /// Connections are closed, new ones right after they were accepted.
+    /// Closes connections, new ones right after accepting them.
     Disconnect,
-    /// Connections are closed, nobody listens.
+    /// Closes connections and the listener.
     Refuse,
 }
 
@@ -35,13 +35,13 @@ impl ProxyMode {
     }
 }
 
-/// What all connections look at.
+/// Shared by all connections.
 #[derive(Clone)]
 struct Control {
     mode: watch::Receiver<ProxyMode>,
-    /// Whether events are swallowed.
+    /// Whether events are dropped.
     dropping: Arc<AtomicBool>,
-    /// Connections so far; and how many of them, the oldest, get no event any more.
+    /// Connections so far, and how many of them, the oldest, receive no more events.
     opened: Arc<AtomicUsize>,
     silenced: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
@@ -65,7 +65,7 @@ impl Proxy {
             dropped: Arc::default(),
         };
         let listener = loop {
-            // Somebody else may have been quicker to take the port.
+            // Another process may have bound the port first.
             if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).await {
                 break listener;
             }
@@ -87,12 +87,12 @@ impl Proxy {
         self.switch.send_replace(mode);
     }
 
-    /// Whether messages to subscribers are dropped, whole ones, while all else passes.
+    /// Drops messages to subscribers, and forwards all else.
     pub(crate) fn drop_events(&self, dropping: bool) {
         self.control.dropping.store(dropping, Ordering::SeqCst);
     }
 
-    /// Subscriptions that there are bring nothing any more, and look well; new ones do.
+    /// Existing subscriptions receive nothing more and seem healthy; new ones work.
     pub(crate) fn silence_subscriptions(&self) {
         self.control.silenced.store(self.control.opened.load(Ordering::SeqCst), Ordering::SeqCst);
     }
@@ -155,7 +155,7 @@ async fn connection(client: TcpStream, target: SocketAddr, control: Control) {
         }
     };
     tokio::select! {
-        // Whatever went wrong, both ends see their connection end.
+        // After any error both connections end.
         _ = relay => {}
         _ = mode.wait_for(|mode| mode.closes()) => {}
     }
@@ -198,7 +198,7 @@ async fn replies(
             to.write_all(&std::mem::take(&mut buffer)).await?;
             continue;
         }
-        // From here on whole values only, so that one can be left out.
+        // From here on only complete values, so that single ones can be dropped.
         while let Some((value, length)) = resp::parse(&buffer) {
             let bytes: Vec<u8> = buffer.drain(..length).collect();
             let silenced = control.dropping.load(Ordering::SeqCst) || number < control.silenced.load(Ordering::SeqCst);
@@ -212,7 +212,7 @@ async fn replies(
 }
 
 impl Control {
-    /// Waits until something may go through.
+    /// Waits until bytes may be forwarded.
     async fn wait_until_allowed(&mut self) {
         let mode = self.mode.wait_for(|mode| *mode != ProxyMode::Stall).await.map(|mode| *mode);
         if let Ok(ProxyMode::Delay(delay)) = mode {

@@ -1,5 +1,5 @@
-//! A client over a bare `TcpStream` that sends any bytes at all, answers nothing by itself (no pong, no close), and
-//! reads frames with the strict decoder.
+//! A client over a bare `TcpStream`: it sends any bytes, answers nothing by itself (no pong, no close), and reads frames with
+//! the strict decoder.
 
 use std::net::SocketAddr;
 
@@ -16,26 +16,26 @@ use super::{DEADLINE, http};
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The headers of a good upgrade.
+/// The headers of a valid upgrade.
 pub(crate) const UPGRADE: [(&str, &str); 4] =
     [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", KEY)];
 
-/// The receive buffer of a narrow connection: little beside what the tests send, and enough to read fast again.
+/// A small receive buffer: small compared with what the tests send, and large enough to catch up fast.
 const SMALL_BUFFER_BYTES: u32 = 16 * 1024;
 
 pub(crate) struct RawClient {
     stream: TcpStream,
-    /// Read, not yet decoded.
+    /// Bytes that were read and not decoded yet.
     buffer: Vec<u8>,
 }
 
 impl RawClient {
-    /// Upgrades; the server has to agree.
+    /// Upgrades; the server must accept.
     pub(crate) async fn open(address: SocketAddr, path: &str) -> Self {
         Self::open_with(address, path, &[], b"").await.0
     }
 
-    /// Upgrades with further headers and with bytes glued to the request; returns the 101 as well.
+    /// Upgrades with further headers, and with bytes sent together with the request. Returns the 101 as well.
     pub(crate) async fn open_with(
         address: SocketAddr,
         path: &str,
@@ -51,26 +51,26 @@ impl RawClient {
         (client, response)
     }
 
-    /// Connected, nothing sent.
+    /// Connects and sends nothing.
     pub(crate) async fn tcp(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server accepts");
-        stream.set_nodelay(true).expect("TCP has no delay");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Connected with a small receive buffer, so that not reading is soon felt.
+    /// Connects with a small receive buffer, so that the server soon notices when this client does not read.
     pub(crate) async fn with_small_buffer(address: SocketAddr) -> Self {
         Self { stream: small_buffer_stream(address).await, buffer: Vec::new() }
     }
 
-    /// Sends the upgrade on a connection that is there already and reads the 101.
+    /// Sends the upgrade request on this connection and reads the 101.
     pub(crate) async fn upgrade(&mut self, path: &str) {
         self.send(&upgrade_request(path, &[])).await;
         let response = self.head().await;
         assert_eq!(response.status, 101, "{response:?}");
     }
 
-    /// Writes; a server that has closed already is no failure, what it said is still to be read.
+    /// Writes. A server that has closed already is not an error: what it sent can still be read.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let written = timeout(DEADLINE, self.stream.write_all(bytes)).await;
         let _ = written.expect("the server reads");
@@ -84,12 +84,12 @@ impl RawClient {
         self.send_frame(&Frame::text(&message.to_string())).await;
     }
 
-    /// Writes what the socket takes; false when it takes nothing more for a while or is gone.
+    /// Writes. False if the socket accepts no more bytes within the limit, or has ended.
     pub(crate) async fn send_if_taken(&mut self, bytes: &[u8], limit: Duration) -> bool {
         matches!(timeout(limit, self.stream.write_all(bytes)).await, Ok(Ok(())))
     }
 
-    /// Reads the head of an HTTP answer; what follows it stays for the frames.
+    /// Reads the head of an HTTP answer. Bytes after it are kept as frames.
     pub(crate) async fn head(&mut self) -> Response {
         loop {
             if let Some(end) = head_end(&self.buffer) {
@@ -97,11 +97,11 @@ impl RawClient {
                 let head = std::mem::replace(&mut self.buffer, rest);
                 return Response::parse(&head);
             }
-            assert!(self.read().await, "closed before a whole head: {:?}", self.buffer);
+            assert!(self.read().await, "closed before the head was complete: {:?}", self.buffer);
         }
     }
 
-    /// The next frame, whatever it is; `None` when the connection has ended.
+    /// The next frame; `None` if the connection has ended.
     pub(crate) async fn frame(&mut self) -> Option<ServerFrame> {
         loop {
             if let Some(frame) = frame::decode(&mut self.buffer) {
@@ -116,14 +116,14 @@ impl RawClient {
     /// The next frame that is not a ping.
     pub(crate) async fn answer(&mut self) -> ServerFrame {
         loop {
-            let frame = self.frame().await.expect("the connection goes on");
+            let frame = self.frame().await.expect("the connection stays open");
             if frame.opcode != PING {
                 return frame;
             }
         }
     }
 
-    /// The next message, which has to be JSON.
+    /// The next message, which must be JSON.
     pub(crate) async fn json(&mut self) -> Value {
         let frame = self.answer().await;
         assert_eq!(frame.opcode, TEXT, "{frame:?}");
@@ -140,8 +140,9 @@ impl RawClient {
         }
     }
 
-    /// The next message of a type, taken from the socket in bites with a pause after each; pings stay unanswered.
-    pub(crate) async fn json_slowly(&mut self, kind: &str, bite: usize, pause: Duration) -> Value {
+    /// The next message of a type about the room `big`, read in small pieces with a pause after each; pings are not
+    /// answered.
+    pub(crate) async fn json_slowly(&mut self, kind: &str, piece: usize, pause: Duration) -> Value {
         loop {
             while let Some(frame) = frame::decode(&mut self.buffer) {
                 let message: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
@@ -149,21 +150,21 @@ impl RawClient {
                     return message;
                 }
             }
-            let mut bytes = vec![0; bite];
-            let read = timeout(DEADLINE, self.stream.read(&mut bytes)).await.expect("the server goes on sending");
-            let read = read.expect("the connection goes on");
+            let mut bytes = vec![0; piece];
+            let read = timeout(DEADLINE, self.stream.read(&mut bytes)).await.expect("the server sends more");
+            let read = read.expect("the connection stays open");
             assert!(read > 0, "the server ended a connection that was reading");
             self.buffer.extend_from_slice(&bytes[..read]);
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Reads to the close frame, answers it and reads to the end of the connection; returns the code.
-    pub(crate) async fn closed(&mut self) -> Option<u16> {
+    /// Reads to the close frame, answers it and reads to the end of the connection. Returns the code.
+    pub(crate) async fn wait_for_close(&mut self) -> Option<u16> {
         loop {
             let frame = self.frame().await.expect("a close frame comes before the end");
             if frame.opcode == CLOSE {
-                // Answered as RFC 6455 section 5.5.1 wants it; a server that has ended already does not mind.
+                // RFC 6455 section 5.5.1 requires the answer. The server may have closed already.
                 self.send_frame(&Frame::new(CLOSE, frame.payload.clone())).await;
                 assert_eq!(self.frame().await, None, "nothing follows a close frame");
                 return frame.close_code();
@@ -171,26 +172,26 @@ impl RawClient {
         }
     }
 
-    /// Reads on until the server ends the connection, with or without a close frame.
+    /// Reads until the server ends the connection, with or without a close frame.
     pub(crate) async fn read_to_end(&mut self) {
         while self.frame().await.is_some() {}
     }
 
-    /// Ends our direction and reads until the server has ended the other, decoding strictly on the way.
-    pub(crate) async fn finish(&mut self) {
+    /// Shuts down the sending direction and reads until the server ends the connection. All frames must be valid.
+    pub(crate) async fn shut_down(&mut self) {
         let _ = self.stream.shutdown().await;
         self.read_to_end().await;
     }
 
-    /// Ends our direction and reads, whatever it is, until the server has ended the other.
-    pub(crate) async fn finish_undecoded(&mut self) -> Vec<u8> {
+    /// Shuts down the sending direction and returns all bytes until the server ends the connection.
+    pub(crate) async fn shut_down_undecoded(&mut self) -> Vec<u8> {
         let _ = self.stream.shutdown().await;
         while self.read().await {}
         std::mem::take(&mut self.buffer)
     }
 
-    /// True when the server has ended the connection, waiting for it no longer than this.
-    pub(crate) async fn is_over_within(&mut self, limit: Duration) -> bool {
+    /// Whether the server ends the connection within this time.
+    pub(crate) async fn ends_within(&mut self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         loop {
             match timeout_at(end, self.stream.read_buf(&mut self.buffer)).await {
@@ -201,22 +202,22 @@ impl RawClient {
         }
     }
 
-    /// True when heartbeats are answered, that is when the connection is alive and not out of step.
+    /// Whether a heartbeat is answered: the connection is alive and its frames are still decoded correctly.
     pub(crate) async fn is_served(&mut self) -> bool {
         self.send_frame(&Frame::text(r#"{"type":"heartbeat","ack":true}"#)).await;
         self.json_of_type("heartbeat_ack").await;
         true
     }
 
-    /// Reads on in a task and throws away what comes, until the connection ends or the task is dropped with its runtime.
+    /// Reads in a task and drops what comes, until the connection or the runtime ends.
     pub(crate) fn discard(mut self) {
         tokio::spawn(async move { tokio::io::copy(&mut self.stream, &mut tokio::io::sink()).await });
     }
 
     async fn read(&mut self) -> bool {
         let read = timeout(DEADLINE, self.stream.read_buf(&mut self.buffer)).await;
-        // A reset is an end as well: the server may have closed with our bytes unread.
-        matches!(read.expect("the server says something or closes"), Ok(count) if count > 0)
+        // A reset is an end as well: the server may have closed before it read all of our bytes.
+        matches!(read.expect("the server sends something or closes"), Ok(count) if count > 0)
     }
 }
 
@@ -231,10 +232,10 @@ pub(crate) fn upgrade_request(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// What an upgrade request is answered when it is refused.
+/// The answer to an upgrade request that must be refused.
 pub(crate) async fn refused_upgrade(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut request = upgrade_request(path, headers);
-    // The refusal may keep the connection open for another request; a second one closes it.
+    // A refusal may keep the connection open. A second request closes it.
     request.extend(http::request_text("GET", "/livez", &[], b""));
     let answer = http::exchange(address, &request).await;
     let mut response = Response::parse(&answer);

@@ -1,5 +1,5 @@
-//! Who looks at a room on every node and remembers each coming and going. A leave that nobody has caused fails the test
-//! at once, and so do rosters that do not become equal.
+//! Observers of one room, one per node, that record every join and leave. A leave that the test has not allowed fails
+//! the test at once, and so do rosters that do not become equal.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +11,18 @@ use super::redis::POLL;
 use super::room::string;
 use super::{DEADLINE, Mirror, TickDeadline};
 
-/// What somebody who looks was shown.
+/// A change that an observer received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MembershipChange {
     Joined(String),
-    /// With the reason that the diff gave, or `snapshot` if a snapshot just was without the user.
+    /// User and reason: the one in the diff, or `snapshot` if a later snapshot lacks the user.
     Left(String, String),
 }
 
 struct RoomObserver {
     node: String,
     mirror: Mirror,
-    /// How much of the mirror's log has been looked at, and the members and changes as of there.
+    /// How much of the mirror's log has been processed, and the members and changes as of there.
     read: usize,
     members: BTreeSet<String>,
     seen: bool,
@@ -32,12 +32,12 @@ struct RoomObserver {
 pub(crate) struct RoomObservers {
     room: String,
     list: Vec<RoomObserver>,
-    /// Who may be seen leaving.
+    /// The users that may leave.
     leavers: BTreeSet<String>,
 }
 
 impl RoomObservers {
-    /// One on each node, unseen itself.
+    /// One observer per node; observers are not members.
     pub(crate) async fn on(nodes: &[&Node], room: &str) -> Self {
         let mut observers = Self { room: room.to_owned(), list: Vec::new(), leavers: BTreeSet::new() };
         for node in nodes {
@@ -56,23 +56,23 @@ impl RoomObservers {
         self.list.push(observer);
     }
 
-    /// No longer looks on a node, because it is about to end.
+    /// Removes the observer on a node that is about to end.
     pub(crate) fn remove(&mut self, node: &Node) {
         self.list.retain(|observer| observer.node != node.id);
     }
 
-    /// From now on these may be seen leaving.
+    /// From now on these users may leave.
     pub(crate) fn allow_leaves(&mut self, users: &[&str]) {
         self.leavers.extend(users.iter().map(|&user| user.to_owned()));
     }
 
-    /// From now on nobody may be seen leaving.
+    /// From now on no user may leave.
     pub(crate) fn forbid_leaves(&mut self) {
         self.apply_pending();
         self.leavers.clear();
     }
 
-    /// Takes in what has come. Fails on leaves that nobody caused and on connections that ended.
+    /// Processes what has been received. Fails on leaves that are not allowed and on connections that ended.
     pub(crate) fn apply_pending(&mut self) {
         for observer in &mut self.list {
             let known = observer.changes.len();
@@ -86,17 +86,17 @@ impl RoomObservers {
             for change in &observer.changes[known..] {
                 let MembershipChange::Left(user, reason) = change else { continue };
                 let caused = self.leavers.contains(user);
-                assert!(caused, "{} saw {user} leave ({reason}): {}", observer.node, observer.mirror.describe());
+                assert!(caused, "{user} left on {} ({reason}): {}", observer.node, observer.mirror.describe());
             }
         }
     }
 
-    /// Waits until exactly these users are there for every observer, and for whoever asks their nodes over HTTP.
+    /// Waits until every observer, and the HTTP API of every node, has exactly these members.
     pub(crate) async fn wait_for_members(&mut self, nodes: &[&Node], users: &[&str]) {
         self.wait_for_members_within(DEADLINE, nodes, users).await;
     }
 
-    /// The same before the nodes have had so much time.
+    /// The same within this time of the nodes.
     pub(crate) async fn wait_for_members_within(&mut self, time: Duration, nodes: &[&Node], users: &[&str]) {
         let wanted: BTreeSet<_> = users.iter().map(|&user| user.to_owned()).collect();
         let mut tick_deadline = TickDeadline::after(nodes, time).await;
@@ -113,7 +113,7 @@ impl RoomObservers {
         }
     }
 
-    /// Looks on for a while in which nobody may be seen leaving who may not.
+    /// Observes for a while. Fails on leaves that are not allowed.
     pub(crate) async fn observe_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
@@ -122,13 +122,13 @@ impl RoomObservers {
         }
     }
 
-    /// Whether every observer knows the same members with the same states.
+    /// Whether all observers have the same members with the same states.
     fn states_agree(&self) -> bool {
         let rosters: Vec<_> = self.list.iter().map(|observer| observer.mirror.members(&self.room)).collect();
         rosters.windows(2).all(|pair| pair[0] == pair[1])
     }
 
-    /// Waits until every observer knows this state of `user`.
+    /// Waits until every observer has this state of `user`.
     pub(crate) async fn wait_for_state(&mut self, user: &str, state: &Value) {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -137,19 +137,19 @@ impl RoomObservers {
             if self.list.iter().all(known) {
                 return;
             }
-            assert!(Instant::now() < deadline, "not everybody sees {state} of {user}");
+            assert!(Instant::now() < deadline, "not every observer has the state {state} of {user}");
             sleep(POLL).await;
         }
     }
 
-    /// What the observers were shown of `user`, one list for each.
+    /// The changes of `user` that the observers received, one list per observer.
     pub(crate) fn changes_of(&mut self, user: &str) -> Vec<Vec<MembershipChange>> {
         self.apply_pending();
         let about = |change: &&MembershipChange| matches!(change, MembershipChange::Joined(of) | MembershipChange::Left(of, _) if of == user);
         self.list.iter().map(|observer| observer.changes.iter().filter(about).cloned().collect()).collect()
     }
 
-    /// Nobody was shown more of these than that they came, once.
+    /// No observer received more of these users than one join.
     pub(crate) fn assert_stable(&mut self, users: &[&str]) {
         for user in users {
             let came = |changes: &Vec<MembershipChange>| matches!(&changes[..], [] | [MembershipChange::Joined(_)]);
@@ -158,7 +158,7 @@ impl RoomObservers {
         }
     }
 
-    /// Every observer was shown that `user` left exactly once, for one of these reasons.
+    /// Every observer received exactly one leave of `user`, with one of these reasons.
     pub(crate) fn assert_left_once(&mut self, user: &str, reasons: &[&str]) {
         for changes in self.changes_of(user) {
             let left: Vec<_> = changes.iter().filter(|change| matches!(change, MembershipChange::Left(..))).collect();
@@ -170,7 +170,7 @@ impl RoomObservers {
     /// The observer on a node.
     pub(crate) fn mirror(&mut self, node: &Node) -> &mut Mirror {
         let observer = self.list.iter_mut().find(|observer| observer.node == node.id);
-        &mut observer.expect("somebody looks there").mirror
+        &mut observer.expect("the node has an observer").mirror
     }
 }
 

@@ -1,5 +1,5 @@
-//! A server inside the test process: bound to port 0, stopped and joined at the end. Dropping it (a failed test)
-//! asks it to stop without waiting.
+//! A server inside the test process, on port 0. A test stops it at its end and waits for that; if the test fails,
+//! dropping the server stops it without waiting.
 
 use std::net::SocketAddr;
 
@@ -14,8 +14,7 @@ use super::http::{self, Response};
 use super::room::{Members, members_of, number};
 use super::{DEADLINE, EventClient, Mirror, RawClient, UserList, encoded};
 
-/// What a test gets unless it says otherwise: quick ticks, more than one worker, and no time that runs out while a test lasts, however
-/// slow the machine.
+/// Default flags: short ticks, more than one worker, and timeouts that no test reaches on a slow machine.
 const DEFAULTS: [[&str; 2]; 7] = [
     ["--listen", "127.0.0.1:0"],
     ["--workers", "2"],
@@ -45,7 +44,7 @@ impl TestServer {
         let (address, status_address) = (server.local_addr(), server.status_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async move {
-            // A dropped sender counts as a stop, so that a failed test leaves no server behind.
+            // A dropped sender stops the server too, so that a failed test leaves none behind.
             let _ = stopped.await;
         }));
         Self { address, status_address, stop, task }
@@ -60,14 +59,14 @@ impl TestServer {
         self.status_address.expect("started with --status-port")
     }
 
-    /// Stops the server and waits for its end, which has to be a good one.
+    /// Stops the server and waits until `run()` returns, which must be without an error.
     pub(crate) async fn stop(self) {
         let ending = self.begin_stop();
         let ended = timeout(DEADLINE, ending).await.expect("run() returns in bounded time");
         ended.expect("the server does not panic").expect("a stop is not an error");
     }
 
-    /// Asks for the stop and returns what `run()` will return.
+    /// Starts the stop. Returns what `run()` will return.
     pub(crate) fn begin_stop(self) -> JoinHandle<anyhow::Result<()>> {
         self.stop.send(()).expect("the server was still running");
         self.task
@@ -78,14 +77,14 @@ impl TestServer {
         Mirror::connect(self.address, user, &[]).await
     }
 
-    /// A native client that is in `room` and has its snapshot.
+    /// A native client that has joined `room` and received the snapshot.
     pub(crate) async fn connect_to(&self, user: &str, room: &str) -> Mirror {
         let mut mirror = Mirror::connect(self.address, user, &[room]).await;
-        mirror.wait_until("the snapshot with me in it", |mirror| mirror.has(room, user)).await;
+        mirror.wait_until("the snapshot with the user", |mirror| mirror.has(room, user)).await;
         mirror
     }
 
-    /// A native client that looks at `room` unseen and has its snapshot.
+    /// A native client that observes `room` without joining it and has received the snapshot.
     pub(crate) async fn observe(&self, user: &str, room: &str) -> Mirror {
         let mut mirror = Mirror::connect(self.address, user, &[]).await;
         mirror.send(&serde_json::json!({"type": "observe", "room": room}));
@@ -93,12 +92,12 @@ impl TestServer {
         mirror
     }
 
-    /// A client of the online users dialect that has its first list.
+    /// An online-users client that has received its first list.
     pub(crate) async fn online_users(&self, user: &str) -> UserList {
         UserList::connect(self.address, user).await
     }
 
-    /// A client of online status that has been greeted.
+    /// An online-status client that has received its greeting.
     pub(crate) async fn online_status(&self, user: &str) -> EventClient {
         let mut client =
             EventClient::connect(self.address, &format!("/ws-online-status?userId={}", encoded(user))).await;
@@ -106,7 +105,7 @@ impl TestServer {
         client
     }
 
-    /// A chat client that has come in and has seen its own join, or that it was there already.
+    /// A chat client that has joined and received its own join, or the one of another connection of the user.
     pub(crate) async fn chat(&self, user: &str) -> EventClient {
         let mut client = EventClient::connect(self.address, "/ws").await;
         client.send(&serde_json::json!({"type": "join", "payload": {"user": user}}));
@@ -155,13 +154,13 @@ impl TestServer {
         number(&self.get("/v1/stats").await.json(), name)
     }
 
-    /// How many ticks there have been. What was done between two times that this is the same was done within one tick. (The server
-    /// ticks on the thread of the test, so no tick is half done when this is asked.)
+    /// The number of ticks so far. What happens between two calls that return the same number is handled within one
+    /// tick: the server ticks on the thread of the test, so no tick is half done during the call.
     pub(crate) async fn ticks(&self) -> u64 {
         self.stat("ticks").await
     }
 
-    /// Everybody in a room, over as many pages of the HTTP API as it takes.
+    /// All members of a room, over as many pages of the HTTP API as necessary.
     pub(crate) async fn members(&self, room: &str) -> Members {
         let mut members = Members::new();
         let mut after = String::new();
@@ -178,7 +177,7 @@ impl TestServer {
         }
     }
 
-    /// Waits until every mirror's room is what the registry says over HTTP, and returns that.
+    /// Waits until the room of every mirror equals the members over HTTP. Returns the members.
     pub(crate) async fn wait_for_agreement(&self, room: &str, mirrors: &mut [Mirror]) -> Members {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -194,11 +193,11 @@ impl TestServer {
         }
     }
 
-    /// Waits until `user` is, or is no longer, a member of `room` by the HTTP API.
+    /// Waits until `user` is a member of `room` according to the HTTP API, or is not.
     pub(crate) async fn wait_for_member(&self, room: &str, user: &str, present: bool) {
         let deadline = Instant::now() + DEADLINE;
         while self.members(room).await.contains_key(user) != present {
-            assert!(Instant::now() < deadline, "{user} in {room} was to become {present}");
+            assert!(Instant::now() < deadline, "{user} is a member of {room}: still not {present}");
             sleep(std::time::Duration::from_millis(10)).await;
         }
     }

@@ -1,5 +1,5 @@
-//! A WebSocket client (tokio-tungstenite) that reads by itself in a task, so that pings are answered whatever the
-//! test is doing, and that can stop reading or drop_connection when told to.
+//! A WebSocket client (tokio-tungstenite). A task reads all the time, so pings are answered whatever the test does. The test
+//! can stop it from reading, or drop the connection.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ pub(crate) enum Event {
     Text(String),
     /// A close frame with this code.
     Close(Option<u16>),
-    /// The connection is over; nothing follows.
+    /// The connection has ended; nothing follows.
     End,
 }
 
@@ -28,7 +28,7 @@ enum Command {
     /// Messages to send in one write.
     Send(Vec<Message>),
     Read(bool),
-    /// Send a heartbeat each time that this has passed.
+    /// Send a heartbeat at this interval.
     Beat(Duration),
 }
 
@@ -43,13 +43,13 @@ impl Socket {
         Self::over(stream, address, path).await
     }
 
-    /// With a small receive buffer, so that not reading is soon felt by the server.
+    /// With a small receive buffer, so that the server soon notices when this client does not read.
     pub(crate) async fn connect_with_small_buffer(address: SocketAddr, path: &str) -> Self {
         Self::over(raw::small_buffer_stream(address).await, address, path).await
     }
 
     async fn over(stream: TcpStream, address: SocketAddr, path: &str) -> Self {
-        stream.set_nodelay(true).expect("TCP has no delay");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         let request = format!("ws://{address}{path}").into_client_request().expect("a good URL");
         let handshake = tokio_tungstenite::client_async(request, stream);
         let (stream, _) = timeout(DEADLINE, handshake)
@@ -66,13 +66,14 @@ impl Socket {
         self.send_all([text]);
     }
 
-    /// Several messages in one segment, so that the server reads them together.
+    /// Sends several messages in one TCP segment, so that the server reads them together.
     pub(crate) fn send_all<T: Into<String>>(&self, texts: impl IntoIterator<Item = T>) {
         let messages = texts.into_iter().map(|text| Message::text(text.into())).collect();
         let _ = self.commands.send(Command::Send(messages));
     }
 
-    /// Sends heartbeats by itself, six for each lease, so that most of one is left for pauses. Else it answers the server's pings only.
+    /// Sends six heartbeats per lease from now on, which leaves most of a lease for pauses. Otherwise the client only
+    /// answers pings.
     pub(crate) fn send_heartbeats(&self, lease: Duration) {
         let _ = self.commands.send(Command::Beat(lease / 6));
     }
@@ -82,13 +83,13 @@ impl Socket {
         let _ = self.commands.send(Command::Send(vec![Message::Close(Some(frame))]));
     }
 
-    /// Stops or resumes reading; sending goes on.
+    /// Stops or resumes reading; sending continues.
     pub(crate) fn set_reading(&self, on: bool) {
         let _ = self.commands.send(Command::Read(on));
     }
 }
 
-/// Owns the stream. Ends with it, or when the `Socket` is dropped: then the connection just breaks off.
+/// Owns the stream. Ends with it, or when the `Socket` is dropped: then the connection ends without a close frame.
 async fn serve(
     mut stream: WebSocketStream<TcpStream>,
     mut commands: UnboundedReceiver<Command>,
@@ -131,7 +132,7 @@ async fn serve(
     }
 }
 
-/// Waits for the next time to beat, for ever if there is none.
+/// Waits for the next heartbeat; for ever if there is none.
 async fn tick(beat: &mut Option<Interval>) {
     match beat {
         Some(interval) => drop(interval.tick().await),

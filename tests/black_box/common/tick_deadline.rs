@@ -1,5 +1,4 @@
-//! A time within which nodes have promised something, by their own clock: the ticks they have done. A tick that a busy machine has put
-//! off is no time that they had.
+//! A deadline measured in completed ticks of nodes: on a busy machine ticks are late, and the deadline with them.
 
 use std::time::Duration;
 
@@ -8,49 +7,49 @@ use tokio::time::Instant;
 use super::node::TICK;
 use super::{DEADLINE, Node};
 
-/// What a loaded machine may take on top: Redis and the clients have no such clock.
+/// Extra time for a loaded machine: Redis and the clients do not run on ticks.
 const SLACK: Duration = Duration::from_secs(15);
-/// If a test is not run for so long, the nodes were probably not either. What they find out by being in touch without a break
-/// they then begin anew, and so does their time.
+/// If a test did not run for this long, the nodes probably did not either. Checks of the nodes that need an unbroken
+/// connection then start again, and so does the deadline.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct TickDeadline<'a> {
-    /// The nodes, and their ticks when the time began.
+    /// The nodes, and their completed ticks at the start.
     nodes: Vec<(&'a Node, u64)>,
     ticks: u64,
-    looked: Instant,
+    last_call: Instant,
     deadline: Instant,
 }
 
 impl<'a> TickDeadline<'a> {
-    /// The time begins now.
+    /// Starts now.
     pub(crate) async fn after(nodes: &[&'a Node], time: Duration) -> Self {
         let ticks = (time + SLACK).as_millis() / TICK.as_millis();
         let now = Instant::now();
         let mut tick_deadline = Self {
             nodes: nodes.iter().map(|node| (*node, 0)).collect(),
             ticks: u64::try_from(ticks).expect("a short time"),
-            looked: now,
+            last_call: now,
             deadline: now + DEADLINE,
         };
-        tick_deadline.begin().await;
+        tick_deadline.restart().await;
         tick_deadline
     }
 
-    async fn begin(&mut self) {
+    async fn restart(&mut self) {
         for (node, began) in &mut self.nodes {
             *began = node.stat("ticks").await;
         }
-        self.looked = Instant::now();
+        self.last_call = Instant::now();
     }
 
-    /// Whether the time is over for all of them. Asked again and again: what is looked at afterwards and is not there has come
-    /// too late.
+    /// Whether the time has passed for all nodes. To be called before each check: a check that fails after the time has
+    /// passed has failed for good.
     pub(crate) async fn has_passed(&mut self) -> bool {
-        if self.looked.elapsed() > PAUSE {
-            self.begin().await;
+        if self.last_call.elapsed() > PAUSE {
+            self.restart().await;
         }
-        self.looked = Instant::now();
+        self.last_call = Instant::now();
         for (node, began) in &self.nodes {
             if node.stat("ticks").await - began < self.ticks {
                 return Instant::now() >= self.deadline;

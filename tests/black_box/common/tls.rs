@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and a certificate of its for 127.0.0.1, made with openssl.
+//! A certificate authority for one test and its certificate for 127.0.0.1, created with openssl.
 
 use std::fs;
 use std::path::PathBuf;

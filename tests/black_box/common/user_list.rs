@@ -1,5 +1,5 @@
-//! A client of the online users dialect (`/ws/{user_id}`): keeps the last list, asserts that lists are sorted and
-//! that a list is only sent when it says something new.
+//! A client of the online-users protocol (`/ws/{user_id}`). It keeps the last list, and asserts that lists are sorted
+//! and that each list differs from the one before.
 
 use std::net::SocketAddr;
 
@@ -13,11 +13,11 @@ use super::{DEADLINE, SHORT_TTL, encoded};
 pub(crate) struct UserList {
     /// The last list.
     pub(crate) users: Vec<String>,
-    /// How many lists have come.
+    /// How many lists were received.
     pub(crate) lists: usize,
     /// How many heartbeats were acknowledged.
     pub(crate) acknowledged: usize,
-    /// How many messages were not understood.
+    /// How many errors were received.
     pub(crate) errors: usize,
     pub(crate) closed: Option<Option<u16>>,
     pub(crate) ended: bool,
@@ -31,7 +31,7 @@ impl UserList {
         Self::over(Socket::connect(address, &format!("/ws/{}", encoded(user))).await, user).await
     }
 
-    /// The same with a small receive buffer: soon a slow client once it stops reading.
+    /// With a small receive buffer: a slow client soon after it stops reading.
     pub(crate) async fn connect_with_small_buffer(address: SocketAddr, user: &str) -> Self {
         let socket = Socket::connect_with_small_buffer(address, &format!("/ws/{}", encoded(user))).await;
         Self::over(socket, user).await
@@ -52,7 +52,7 @@ impl UserList {
         list
     }
 
-    /// The same, and it beats by itself from now on, often enough for the shortest leases of nodes.
+    /// Sends heartbeats from now on, often enough for the shortest lease of the tests.
     pub(crate) fn with_heartbeats(self) -> Self {
         self.socket.send_heartbeats(SHORT_TTL);
         self
@@ -86,11 +86,11 @@ impl UserList {
         let deadline = Instant::now() + DEADLINE;
         while !done(self) {
             let (user, users) = (&self.user, &self.users);
-            assert!(!self.ended, "{user}: over while waiting for {what}, closed {:?}", self.closed);
+            assert!(!self.ended, "{user}: ended while waiting for {what}, closed {:?}", self.closed);
             match timeout_at(deadline, self.socket.events.recv()).await {
                 Ok(Some(event)) => self.apply(event),
                 Ok(None) => self.ended = true,
-                Err(_) => panic!("{user}: {what} did not come; the list is {users:?}"),
+                Err(_) => panic!("{user}: waited for {what} in vain; the list is {users:?}"),
             }
         }
     }
@@ -113,7 +113,7 @@ impl UserList {
                 let users: Vec<String> =
                     serde_json::from_value(message["users"].clone()).expect("users are a list of strings");
                 assert!(users.is_sorted_by(|a, b| a < b), "sorted, each once: {users:?}");
-                assert!(self.lists == 0 || users != self.users, "nothing new in {users:?}");
+                assert!(self.lists == 0 || users != self.users, "the same list again: {users:?}");
                 self.users = users;
                 self.lists += 1;
             }

@@ -88,7 +88,7 @@ async fn every_protocol_meets_over_nodes(store: Store) {
     let everybody = ["7", "chat", "far chat", "list", "native"];
     list.wait_until("everybody", |list| list.users == everybody).await;
     status
-        .wait_until("all others", |status| status.shows(&["\"chat\"", "\"far chat\"", "\"list\"", "\"native\""]))
+        .wait_until("all others", |status| status.has_online(&["\"chat\"", "\"far chat\"", "\"list\"", "\"native\""]))
         .await;
     let joined =
         |name: &'static str| move |message: &Value| message["type"] == "join" && message["payload"]["user"] == name;

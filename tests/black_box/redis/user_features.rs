@@ -208,8 +208,8 @@ async fn a_logout_ends_that_login_on_every_node(store: Store) {
     other.send_json(&json!({"type": "join", "room": "told", "observe": false})).await;
     a.wait_until("it is told", async || a.members("told").await.contains_key("alice")).await;
     assert_eq!(send(&a, "POST", "/logout", &first, "").await.status, 200);
-    assert_eq!(here.closed().await, Some(1008));
-    assert_eq!(there.closed().await, Some(1008));
+    assert_eq!(here.wait_for_close().await, Some(1008));
+    assert_eq!(there.wait_for_close().await, Some(1008));
     assert!(other.is_served().await, "another login of hers");
     // What has ended the connections has made the cookie worthless, there as well.
     for node in [&a, &b] {
@@ -221,7 +221,7 @@ async fn a_logout_ends_that_login_on_every_node(store: Store) {
     observers.assert_stable(&["alice"]);
     observers.allow_leaves(&["alice"]);
     assert_eq!(send(&a, "POST", "/logout", &second, "").await.status, 200);
-    assert_eq!(other.closed().await, Some(1008));
+    assert_eq!(other.wait_for_close().await, Some(1008));
     observers.wait_for_members(&[&a, &b], &[]).await;
     observers.assert_left_once("alice", &["left"]);
 }

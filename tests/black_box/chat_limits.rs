@@ -1,0 +1,161 @@
+//! What the chat protocol limits: the rate of messages, slow clients, and connections without a join or a pong.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::chat::{chat_message, ends_with, errors, join, short_log};
+use crate::common::frame::{CLOSE, PING};
+use crate::common::{DEADLINE, EventClient, Frame, RawClient, TestServer};
+
+#[tokio::test]
+async fn a_flood_of_messages_is_refused_and_others_are_not_affected() {
+    let server = TestServer::start(&["--tick", "500ms"]);
+    let mut flood = server.chat("flood").await;
+    let mut calm = server.chat("calm").await;
+    let messages: Vec<Value> = (0..200).map(|n| chat_message(&format!("{n}"))).collect();
+    flood.send_all(&messages);
+    calm.send(&chat_message("calm message"));
+    calm.wait_until("its own", |calm| short_log(calm).contains(&"calm: calm message".into())).await;
+    flood.wait_until("the errors", |flood| errors(flood).len() >= 170).await;
+    assert!(errors(&flood).iter().all(|message| *message == "slow down"));
+    // The limit is ten per second, and the flood may have spanned two seconds.
+    let heard = short_log(&calm).iter().filter(|line| line.starts_with("flood: ")).count();
+    assert!(heard <= 20, "{heard}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn messages_of_one_room_and_tick_are_bounded() {
+    let server = TestServer::start(&["--tick", "1s"]);
+    for round in 0..100 {
+        let mut speakers = Vec::new();
+        for n in 0..4 {
+            speakers.push(EventClient::connect(server.address(), "/ws").await);
+            speakers[n].send(&join(&format!("speaker-{round}-{n}")));
+        }
+        let ticks = server.ticks().await;
+        let text = "x".repeat(4000);
+        for speaker in &speakers {
+            speaker.send_all(&vec![chat_message(&text); 9]);
+        }
+        // Four users send 144 KB within their own limits; the room's limit is 32 KiB per tick.
+        let mut passed = 36;
+        for speaker in &mut speakers {
+            speaker.send(&json!({"type": "ping"}));
+            speaker.wait_until("the pong", |speaker| !speaker.of("pong").is_empty()).await;
+            passed -= errors(speaker).len() as u64;
+        }
+        let ticks = server.ticks().await - ticks + 1;
+        assert!(passed > 0 && passed <= 8 * ticks, "{passed} of 36 in {ticks} ticks");
+        if ticks <= 2 {
+            return server.stop().await;
+        }
+    }
+    panic!("every attempt took more than two ticks");
+}
+
+#[tokio::test]
+async fn a_slow_client_receives_every_message_or_is_disconnected() {
+    let server = TestServer::start(&["--tick", "20ms"]);
+    let mut speaker = server.chat("speaker").await;
+    let mut slow = EventClient::connect_with_small_buffer(server.address(), "/ws").await;
+    slow.send(&join("slow"));
+    speaker.wait_until("slow", |speaker| ends_with(speaker, "+slow")).await;
+    let hung = EventClient::connect_with_small_buffer(server.address(), "/ws").await;
+    hung.send(&join("hung"));
+    speaker.wait_until("hung", |speaker| ends_with(speaker, "+hung")).await;
+    slow.wait_until("hung", |slow| ends_with(slow, "+hung")).await;
+    slow.set_reading(false);
+    hung.set_reading(false);
+    // Joins and leaves of users with long names, about 40 KB: those are not rate limited.
+    let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
+    let mut guests = Vec::new();
+    for name in &names {
+        guests.push(server.connect(name).await);
+    }
+    let churn = async |speaker: &mut EventClient, rounds: usize| {
+        for _ in 0..rounds {
+            let before = speaker.log.len();
+            guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
+            speaker.wait_until("the joins", |speaker| speaker.log.len() >= before + 100).await;
+            guests.iter().for_each(|guest| guest.send(&json!({"type": "leave", "room": "lobby"})));
+            speaker.wait_until("the leaves", |speaker| speaker.log.len() >= before + 200).await;
+        }
+    };
+    churn(&mut speaker, 6).await;
+    slow.set_reading(true);
+    speaker.send(&chat_message("end"));
+    speaker.wait_until("the end", |speaker| ends_with(speaker, "speaker: end")).await;
+    slow.wait_until("the end", |slow| ends_with(slow, "speaker: end")).await;
+    let since = short_log(&speaker).iter().position(|line| line == "+slow").expect("seen above");
+    assert!(short_log(&slow).ends_with(&short_log(&speaker)[since..]), "each message once and in order");
+    let deadline = Instant::now() + DEADLINE;
+    while server.stat("connections_too_slow").await == 0 {
+        assert!(Instant::now() < deadline, "it was not disconnected");
+        churn(&mut speaker, 6).await;
+    }
+    speaker.wait_until("the leave", |speaker| short_log(speaker).contains(&"-hung".into())).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_a_ping_is_disconnected_at_the_next() {
+    let server = TestServer::start(&["--ping-interval", "300ms"]);
+    let mut observer = server.chat("observer").await;
+    let mut silent = RawClient::open(server.address(), "/ws").await;
+    silent.send_json(&join("silent")).await;
+    let mut pings = 0;
+    while let Some(frame) = silent.frame().await {
+        assert_ne!(frame.opcode, CLOSE);
+        pings += usize::from(frame.opcode == PING);
+    }
+    assert_eq!(pings, 1);
+    observer.wait_until("the leave", |observer| ends_with(observer, "-silent")).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_join_in_time_is_closed_with_1008() {
+    let server = TestServer::start(&["--header-timeout", "2s", "--ping-interval", "200ms"]);
+    let started = Instant::now();
+    let mut silent = RawClient::open(server.address(), "/ws").await;
+    let mut alive = RawClient::open(server.address(), "/ws").await;
+    let mut late = EventClient::connect(server.address(), "/ws").await;
+    // Frames without a message do not extend the time.
+    for _ in 0..3 {
+        sleep(Duration::from_millis(100)).await;
+        alive.send_frame(&Frame::new(PING, *b"")).await;
+    }
+    late.send(&join("late"));
+    for client in [&mut silent, &mut alive] {
+        let frame = loop {
+            let frame = client.frame().await.expect("a close frame");
+            if frame.opcode == CLOSE {
+                break frame;
+            }
+        };
+        assert!(started.elapsed() >= Duration::from_millis(1900), "{:?}", started.elapsed());
+        assert_eq!(frame.close_code(), Some(1008));
+        assert_eq!(&frame.payload[2..], b"missing join/user");
+    }
+    // A client that joined is pinged as usual.
+    sleep(Duration::from_millis(500)).await;
+    late.send(&chat_message("still here"));
+    late.wait_until("it", |late| ends_with(late, "late: still here")).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_closes_with_1012_and_reports_no_leaves() {
+    let server = TestServer::start(&[]);
+    let mut clients = vec![server.chat("a").await, server.chat("b").await];
+    clients.push(EventClient::connect(server.address(), "/ws").await);
+    let run = server.begin_stop();
+    for client in &mut clients {
+        assert_eq!(client.wait_for_close().await, Some(1012));
+        assert!(client.of("leave").is_empty());
+    }
+    run.await.expect("the server does not panic").expect("a stop is not an error");
+}
