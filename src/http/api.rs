@@ -23,7 +23,7 @@ const REUSE_FACTOR: u32 = 10;
 
 /// `GET /v1/rooms/{room}/members`: a page of the members.
 pub(super) async fn members(context: Context) -> Result<Reply, Reply> {
-    let name = context.id("room", "the room")?;
+    let name = context.id("room", "the room name")?;
     let limit = context.target.number("limit", MAX_PAGE, 1..=MAX_PAGE)?;
     let after = context.target.first("after")?;
     Ok(Reply::json(|buffer| {
@@ -68,7 +68,7 @@ fn put_next(buffer: &mut BytesMut, next: Option<&str>) {
 
 /// `GET /v1/rooms/{room}/count`.
 pub(super) async fn count(context: Context) -> Result<Reply, Reply> {
-    let name = context.id("room", "the room")?;
+    let name = context.id("room", "the room name")?;
     let count = context.node().registry.room(&name).map_or(0, |room| room.read(Roster::count));
     Ok(Reply::json(|buffer| put_room_count(buffer, &name, count)))
 }
