@@ -85,8 +85,9 @@ impl RoomObservers {
             );
             for change in &observer.changes[known..] {
                 let MembershipChange::Left(user, reason) = change else { continue };
-                let caused = self.leavers.contains(user);
-                assert!(caused, "{user} left on {} ({reason}): {}", observer.node, observer.mirror.describe());
+                let allowed = self.leavers.contains(user);
+                let (node, mirror) = (&observer.node, observer.mirror.describe());
+                assert!(allowed, "the observer on {node} saw {user} leave ({reason}): {mirror}");
             }
         }
     }
