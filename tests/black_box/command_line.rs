@@ -66,12 +66,28 @@ fn help_lists_the_flags_and_their_environment() {
         "--dev-login",
         "--session-key",
         "--admin-token",
+        "--event-log",
         "--log",
         "--log-format",
     ] {
         let variable = format!("ROLLCALL_{}", flag[2..].to_uppercase().replace('-', "_"));
         assert!(said.contains(flag) && said.contains(&variable), "{flag} and {variable}: {said}");
     }
+    let headings = said.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
+    let expected = [
+        "Commands:",
+        "Options:",
+        "Listening:",
+        "Workers and limits:",
+        "Presence:",
+        "Chat:",
+        "Several nodes (Redis):",
+        "Logins and administration:",
+        "Event log:",
+        "Logging:",
+        "Examples:",
+    ];
+    assert_eq!(headings.collect::<Vec<_>>(), expected);
 }
 
 #[test]
