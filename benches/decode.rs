@@ -12,8 +12,8 @@ use std::ops::ControlFlow;
 use common::{Random, join_message, masked_frame};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::json::{self, Reader};
-use rollcall::presence::Audience;
-use rollcall::protocol::{Command, native};
+use rollcall::protocol::Command;
+use rollcall::protocol::native::{self, Request};
 use rollcall::websocket::decoder::{Limits, Message, decode_frames};
 use simd_json::{Buffers, Tape};
 
@@ -31,7 +31,7 @@ fn heartbeat(criterion: &mut Criterion) {
         ("json", br#"{"type":"heartbeat"}"#, false),
         ("json_ack", br#"{"type":"heartbeat","ack":true}"#, true),
     ] {
-        native::decode(&mut reader, text, |command| assert_eq!(command, Ok(Command::Heartbeat { ack })));
+        native::decode(&mut reader, text, |command| assert_eq!(command, Ok(Request::Heartbeat { ack })));
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(BenchmarkId::new("native", form), |bencher| {
             bencher.iter(|| native::decode(&mut reader, black_box(text), |command| black_box(command).is_ok()));
@@ -79,7 +79,7 @@ fn frames(criterion: &mut Criterion) {
         });
         let mut reader = Reader::default();
         let mut is_heartbeat =
-            |text: &[u8]| native::decode(&mut reader, text, |command| matches!(command, Ok(Command::Heartbeat { .. })));
+            |text: &[u8]| native::decode(&mut reader, text, |command| matches!(command, Ok(Request::Heartbeat { .. })));
         assert_eq!(take_texts(&wire, &mut scratch, &mut is_heartbeat), count);
         group.bench_function(BenchmarkId::new("heartbeats_decoded", count), |bencher| {
             bencher.iter(|| take_texts(black_box(&wire), &mut scratch, &mut is_heartbeat));
@@ -119,8 +119,10 @@ fn check_join(reader: &mut Reader, tapes: &mut Tapes, text: &str) {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&read).unwrap(), expected);
     assert!(tapes.nodes(text.as_bytes()) > 2 * expected.as_object().unwrap().len());
     native::decode(reader, text.as_bytes(), |command| {
-        let Ok(Command::Join { room, state, audience, resume }) = command else { panic!("{command:?}") };
-        assert_eq!((room, audience), ("lobby", Some(Audience::Members)));
+        let Ok(Request::Command(Command::Join { room, state, audience, resume })) = command else {
+            panic!("{command:?}")
+        };
+        assert_eq!((room, audience), ("lobby", Some(native::MEMBERS)));
         assert_eq!(resume.map(|resume| resume.seq), expected["resume"]["seq"].as_u64());
         let state = state.map(|state| serde_json::from_str::<serde_json::Value>(state.as_str()).unwrap());
         assert_eq!(state.as_ref(), expected.get("state"));

@@ -18,12 +18,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use common::{
-    Crowd, HISTORY, ROOM, Random, TICK, TTL, WORKERS, diff_of, join_message, masked_frame, registry, room_of, user_name,
+    Crowd, ROOM, Random, TICK, TTL, WORKERS, diff_of, encoders, join_message, masked_frame, registry, room_of,
+    user_name,
 };
 use rollcall::broadcast::Broadcaster;
 use rollcall::json::Reader;
 use rollcall::presence::{Audience, Now, Reason, Registry, Session};
-use rollcall::protocol::{Command, native, online_users};
+use rollcall::protocol::client::{Client, Host, ServerInfo};
+use rollcall::protocol::{Command, Outcome, Protocol, SessionNumber, chat, native, online_status, online_users};
 use rollcall::websocket::decoder::{Limits, Message, decode_frames};
 use rollcall::websocket::outbox::{MAX_SLICES, Outbox};
 
@@ -33,6 +35,10 @@ const BATCH: usize = 1_000;
 const ROUNDS: usize = 10;
 /// Users who come or go between two ticks.
 const CHANGES: usize = 100;
+
+/// An audience of each kind.
+const AUDIENCES: [Audience; 5] =
+    [native::MEMBERS, native::COUNT, online_users::NAMES, online_status::EVENTS, chat::CHAT];
 
 /// Walks a path for so many rounds and returns how often that was.
 type Walk = fn(rounds: usize) -> usize;
@@ -126,7 +132,7 @@ fn decode(rounds: usize, text: &[u8]) -> usize {
 }
 
 fn decode_online_users(rounds: usize) -> usize {
-    repeat(rounds * BATCH, || assert!(online_users::decode(black_box(b"heartbeat")).is_some()))
+    repeat(rounds * BATCH, || assert!(online_users::is_heartbeat(black_box(b"heartbeat"))))
 }
 
 fn renew(rounds: usize) -> usize {
@@ -139,10 +145,51 @@ fn renew(rounds: usize) -> usize {
     rounds * BATCH
 }
 
-/// All that a heartbeat is, but for the socket it comes from.
+/// A connection with one session that only sends heartbeats.
+struct Heartbeats<'a> {
+    crowd: &'a Crowd,
+    session: &'a Arc<Session>,
+}
+
+impl Host for Heartbeats<'_> {
+    fn execute(&self, _: SessionNumber, command: Command<'_>) -> Outcome {
+        if command == Command::Heartbeat {
+            self.crowd.registry.renew(self.session, black_box(self.crowd.now));
+        }
+        Ok(())
+    }
+
+    fn identify(&self, _: &str) -> Option<SessionNumber> {
+        None
+    }
+
+    fn is_identified(&self) -> bool {
+        true
+    }
+
+    fn count_refusal(&self) {
+        panic!("a heartbeat is never refused");
+    }
+
+    fn expect_close(&self) {
+        panic!("a heartbeat closes nothing");
+    }
+
+    fn name(&self) -> String {
+        String::new()
+    }
+
+    fn server(&self) -> ServerInfo<'_> {
+        panic!("a heartbeat does not ask about the server");
+    }
+}
+
+/// The whole path of a heartbeat, but for the socket it comes from: frame, protocol, command, lease.
 fn frame_to_lease(rounds: usize) -> usize {
     let crowd = Crowd::gather(BATCH);
     let mut reader = Reader::default();
+    let mut replies = BytesMut::new();
+    let rules = black_box(Protocol::Native).rules();
     let wire = masked_frame(&mut Random::new(), b"heartbeat");
     let mut reads = wire.repeat(rounds * BATCH);
     let mut beats = 0;
@@ -150,12 +197,9 @@ fn frame_to_lease(rounds: usize) -> usize {
         for (read, session) in reads.chunks_exact_mut(wire.len()).zip(crowd.sessions.iter().cycle()) {
             let done = decode_frames(read, &mut None, &Limits::PRESENCE, |incoming| {
                 let Message::Text(text) = incoming else { return ControlFlow::Break(()) };
-                native::decode(&mut reader, text, |command| {
-                    if let Ok(Command::Heartbeat { ack: false }) = command {
-                        crowd.registry.renew(session, black_box(crowd.now));
-                        beats += 1;
-                    }
-                });
+                let host = Heartbeats { crowd: &crowd, session };
+                (rules.receive)(&mut Client::new(&host, &mut replies), &mut reader, text);
+                beats += 1;
                 ControlFlow::Continue(())
             });
             assert!(done.is_ok());
@@ -231,7 +275,7 @@ fn come_and_go(rounds: usize, moment: Moment) -> usize {
 /// A tick in which nobody came, went or is due.
 fn tick_quiet(rounds: usize) -> usize {
     let crowd = Crowd::gather(BATCH);
-    let mut broadcaster = Broadcaster::new(Arc::clone(&crowd.registry), WORKERS, TICK, HISTORY);
+    let mut broadcaster = Broadcaster::new(Arc::clone(&crowd.registry), WORKERS, TICK, encoders());
     repeat(rounds * BATCH, || assert_eq!(broadcaster.tick(crowd.now).1.rooms, 0))
 }
 
@@ -256,7 +300,7 @@ fn settle(rounds: usize) -> usize {
 fn tick_change(rounds: usize) -> usize {
     let crowd = Crowd::gather(BATCH);
     for worker in 0..WORKERS {
-        for audience in Audience::ALL {
+        for audience in AUDIENCES {
             crowd.registry.observe(ROOM, worker, audience, false);
         }
     }
@@ -270,13 +314,13 @@ fn tick_room(rounds: usize) -> usize {
     let now = Now::default();
     let churn = churn(&registry, now, |number| format!("room-{number}").into());
     for (_, room) in &churn {
-        registry.observe(room, 0, Audience::Members, false);
+        registry.observe(room, 0, native::MEMBERS, false);
     }
     tick_swaps(rounds, &registry, &churn, now)
 }
 
 fn tick_swaps(rounds: usize, registry: &Arc<Registry>, churn: &[Newcomer], now: Now) -> usize {
-    let mut broadcaster = Broadcaster::new(Arc::clone(registry), WORKERS, TICK, HISTORY);
+    let mut broadcaster = Broadcaster::new(Arc::clone(registry), WORKERS, TICK, encoders());
     broadcaster.tick(now);
     let mut changes = 0;
     for _ in 0..rounds * BATCH / CHANGES {

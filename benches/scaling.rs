@@ -18,10 +18,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Crowd, HISTORY, ROOM, Random, TICK, WORKERS, race, race_with_pauses, registry, timed, user_name};
+use common::{Crowd, ROOM, Random, TICK, WORKERS, encoders, race, race_with_pauses, registry, timed, user_name};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::broadcast::Broadcaster;
-use rollcall::presence::{Audience, Now, Registry, Session};
+use rollcall::presence::{Now, Registry, Session};
+use rollcall::protocol::native;
 
 /// Users that a thread brings and takes away between two ticks, and users who move between rooms.
 const GUESTS: usize = 1_000;
@@ -175,9 +176,9 @@ impl Town {
             registry.join(&registry.open_session(&user_name(user), now), &room_name(user % rooms), None, now);
         }
         for room in 0..rooms {
-            registry.observe(&room_name(room), room % WORKERS, Audience::Members, false);
+            registry.observe(&room_name(room), room % WORKERS, native::MEMBERS, false);
         }
-        let mut broadcaster = Broadcaster::new(Arc::clone(&registry), WORKERS, TICK, HISTORY);
+        let mut broadcaster = Broadcaster::new(Arc::clone(&registry), WORKERS, TICK, encoders());
         broadcaster.tick(now);
         assert_eq!((registry.users_online(), registry.rooms_open()), (users(), rooms));
         let mut random = Random::new();
@@ -204,7 +205,7 @@ impl Town {
         let (batches, counts) = done.expect("the tick was done");
         let visited: HashSet<&str> = self.guests.iter().map(|(_, room)| &**room).collect();
         assert_eq!((counts.rooms, counts.changes), (visited.len() as u64, GUESTS as u64));
-        assert_eq!(batches.iter().map(|batch| batch.updates.len()).sum::<usize>(), visited.len());
+        assert_eq!(batches.iter().map(|batch| batch.rooms.len()).sum::<usize>(), visited.len());
         assert_eq!(self.registry.rooms_open(), self.rooms);
         [moving, telling]
     }

@@ -11,10 +11,11 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Crowd, HISTORY, ROOM, TICK, WORKERS, json_of};
+use common::{Crowd, ROOM, TICK, WORKERS, encoders, json_of};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::broadcast::{Batch, Broadcaster, TickCounts};
-use rollcall::presence::{Audience, Reason, Session};
+use rollcall::presence::{Reason, Session};
+use rollcall::protocol::native;
 
 /// Members of the room in which changes and observers are counted.
 const MEMBERS: usize = 1_000;
@@ -61,7 +62,7 @@ fn present(criterion: &mut Criterion) {
 /// Counts observers of the room's members, spread over the workers.
 fn observe(crowd: &Crowd, observers: usize) {
     for number in 0..observers {
-        crowd.registry.observe(ROOM, number % WORKERS, Audience::Members, false);
+        crowd.registry.observe(ROOM, number % WORKERS, native::MEMBERS, false);
     }
     crowd.settle();
 }
@@ -79,7 +80,7 @@ impl<'a> Stage<'a> {
     fn new(crowd: &'a mut Crowd, changes: usize, observers: usize) -> Self {
         let newcomer = |number| crowd.registry.open_session(&format!("churn-{number}"), crowd.now);
         let churn = (0..changes).map(newcomer).collect();
-        let broadcaster = Broadcaster::new(Arc::clone(&crowd.registry), WORKERS, TICK, HISTORY);
+        let broadcaster = Broadcaster::new(Arc::clone(&crowd.registry), WORKERS, TICK, encoders());
         let mut stage = Self { crowd, broadcaster, churn, inside: false, observers };
         for _ in 0..2 {
             stage.swap();
@@ -118,7 +119,7 @@ impl<'a> Stage<'a> {
     fn check_counts(&self, batches: &[Batch], counts: TickCounts) {
         assert_eq!(counts, TickCounts { rooms: 1, changes: self.churn.len() as u64 });
         for (worker, batch) in batches.iter().enumerate() {
-            assert_eq!(batch.updates.len(), usize::from(self.observers > worker), "worker {worker}");
+            assert_eq!(batch.rooms.len(), usize::from(self.observers > worker), "worker {worker}");
         }
     }
 
@@ -127,8 +128,8 @@ impl<'a> Stage<'a> {
         let inside = if self.inside { self.churn.len() } else { 0 };
         let expected = self.crowd.sessions.len() + inside;
         assert_eq!(self.crowd.announced(), expected);
-        for update in batches.iter().flat_map(|batch| &batch.updates) {
-            let diff = json_of(update.changes[Audience::Members as usize].as_ref().unwrap());
+        for update in batches.iter().flat_map(|batch| &batch.rooms) {
+            let diff = json_of(update.changes(native::MEMBERS).unwrap());
             let (moved, other) = if self.inside { ("joined", "left") } else { ("left", "joined") };
             assert_eq!(diff[moved].as_array().unwrap().len(), self.churn.len());
             assert!(diff.get(other).is_none());

@@ -17,6 +17,7 @@ pub mod json;
 pub mod memory_budget;
 pub mod metrics;
 pub mod os;
+pub mod query;
 
 pub mod presence;
 
@@ -39,7 +40,6 @@ pub mod worker;
 
 pub mod http;
 
-pub mod acceptor;
 pub mod health;
 pub mod server;
 

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use mimalloc::MiMalloc;
+use rollcall::Config;
+use rollcall::broadcast::encoder::Encoders;
 use rollcall::presence::{Diff, Now, Reason, Registry, Room, Roster, Session, Settings, State, Tick};
+use rollcall::protocol;
 
 /// The allocator of the server.
 #[global_allocator]
@@ -24,8 +27,6 @@ pub(crate) const ROOM: &str = "lobby";
 pub(crate) const WORKERS: usize = 2;
 /// The tick of the server.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
-/// Messages that the server keeps of a chat.
-pub(crate) const HISTORY: usize = 100;
 /// 10 s of ticks, the lease of the server.
 pub(crate) const TTL: Tick = 100;
 /// 5 s of ticks: how often a client sends its heartbeat.
@@ -78,6 +79,11 @@ impl Random {
 /// The name of a user, as long as names usually are.
 pub(crate) fn user_name(number: usize) -> String {
     format!("user-{number:06}")
+}
+
+/// The encoders of a server with default settings.
+pub(crate) fn encoders() -> Encoders {
+    protocol::encoders(&Config::from_args(["rollcall"]).expect("settings"))
 }
 
 /// A registry with nobody in it.

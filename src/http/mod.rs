@@ -3,6 +3,7 @@
 //! Every connection starts here. When a request becomes a WebSocket, the worker takes over the bare socket with the bytes that
 //! hyper has read ahead, and hyper's buffers are freed.
 
+pub mod accept;
 mod api;
 mod context;
 mod corked;
@@ -37,8 +38,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::protocol::Upgrade;
+use crate::websocket::stream::Stream;
 use crate::websocket::{Refusal, close, put_close};
-use crate::worker::{Upgrade, Worker};
+use crate::worker::Worker;
 use corked::{Cork, CorkedStream};
 use reply::Reply;
 use request::Target;
@@ -117,7 +120,7 @@ async fn hand_over(upgraded: Upgraded, worker: &Rc<Worker>) {
         refuse(stream, answer, close::TRY_AGAIN, "too many connections, try again later").await;
     } else {
         match outcome {
-            Ok(upgrade) => return worker.park(stream, answer, &read_ahead, &upgrade),
+            Ok(upgrade) => return worker.park(Stream::from(stream), answer, &read_ahead, &upgrade),
             Err((code, reason)) => refuse(stream, answer, code, &reason).await,
         }
     }
@@ -175,12 +178,16 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         self.worker.counters.requests.add(1);
         let target = Target::of(&request);
-        if let Some(accepted) = upgrade::accept(&target, &request) {
-            let handshake = accepted.and_then(|upgrade| Ok((upgrade::switch(&request, upgrade.protocol)?, upgrade)));
-            return match handshake {
-                Ok((switch, upgrade)) => self.upgrade(target, request, switch, upgrade),
-                Err(reply) => Box::pin(ready(Ok(reply.into_response()))),
+        if let Some((protocol, accepted)) = upgrade::accept(&target, &request) {
+            let reply = match accepted {
+                Err(Refusal::Http { status, code, message }) => Reply::refusal(status, code, &message),
+                accepted => match (upgrade::switch(&request, protocol), accepted) {
+                    (Ok(switch), Ok(upgrade)) => return self.upgrade(target, request, switch, upgrade),
+                    (Ok(switch), refused) => self.upgrading.finish(switch, refused),
+                    (Err(reply), _) => reply,
+                },
             };
+            return Box::pin(ready(Ok(reply.into_response())));
         }
         let worker = Rc::clone(&self.worker);
         Box::pin(async move {

@@ -1,51 +1,64 @@
-//! How observers look at a room, and sets and numbers of them.
+//! Audiences: observers of a room that are sent the same bytes. To presence an audience is a number; what its observers are sent
+//! is a matter of the protocol that registered it.
 
-/// How an observer looks at a room. Each audience is encoded once per change, whatever the number of its observers.
+/// The number of audiences that all protocols together may have; arrays are indexed by [`Audience::index`].
+pub const MAX_AUDIENCES: usize = 8;
+
+/// One audience. Each is encoded once per change, whatever the number of its observers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Audience {
-    /// Members with their states: a snapshot, then diffs (native).
-    Members,
-    /// The number of members only (native, `detail: "count"`).
-    Count,
-    /// The whole list of names at each change (online users).
-    Names,
-    /// Who came and who went, one event each (online status).
-    Events,
-    /// Who came, what was said and who went, one message each (chat).
-    Talk,
-}
-
-/// The number of audiences; arrays are indexed by `Audience as usize`.
-pub const AUDIENCES: usize = 5;
+pub struct Audience(u8);
 
 impl Audience {
-    /// All of them.
-    pub const ALL: [Self; AUDIENCES] = [Self::Members, Self::Count, Self::Names, Self::Events, Self::Talk];
+    /// The audience of this number.
+    ///
+    /// # Panics
+    /// If the number is not below [`MAX_AUDIENCES`]. Protocols name their audiences in constants, so it fails at compile time.
+    #[must_use]
+    pub const fn new(number: usize) -> Self {
+        assert!(number < MAX_AUDIENCES, "too many audiences");
+        Self(number as u8)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// All audiences, whether a protocol uses them or not.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..MAX_AUDIENCES as u8).map(Self)
+    }
 }
 
 /// A set of audiences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AudienceSet(pub(super) u8);
+pub struct AudienceSet(u8);
 
 impl AudienceSet {
-    /// Adds one.
+    /// Adds an audience.
     pub fn insert(&mut self, audience: Audience) {
-        self.0 |= 1 << audience as u8;
+        self.0 |= 1 << audience.0;
     }
 
-    /// Whether it is in.
+    /// Whether an audience is in the set.
     #[must_use]
     pub fn contains(self, audience: Audience) -> bool {
-        self.0 & (1 << audience as u8) != 0
+        self.0 & (1 << audience.0) != 0
     }
 
-    /// Whether none is in.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
+
+    /// The audiences that are in either set.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// How many observers of each audience one worker has in a room.
-pub type Observers = [u32; AUDIENCES];
+pub type Observers = [u32; MAX_AUDIENCES];

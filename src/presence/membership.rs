@@ -1,15 +1,13 @@
 //! One user in the live truth: the rooms it is in, how many sessions hold it there, and which other nodes do.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use dashmap::Entry;
 use smallvec::SmallVec;
 
+use super::change::HoldChange;
 use super::remote::Hold;
-use super::room::{HoldChange, LiveState, Reported};
-use super::session::SessionRooms;
-use super::{Now, Reason, Registry, Room, Session, State};
+use super::room::Reported;
+use super::{Now, Reason, Room, State};
 use crate::inline_vec::InlineVec;
 
 /// One user, in all rooms.
@@ -99,141 +97,6 @@ impl Membership {
             (false, true) => Some(HoldChange::Released(self.reason)),
             (false, false) => None,
         }
-    }
-}
-
-impl Registry {
-    /// Counts a session in. Returns the room that has this name now.
-    pub(super) fn count_in(&self, user: &Arc<str>, room: &str, state: Option<&State>, now: Now) -> Arc<Room> {
-        self.enter(user, room, now.unix_ms, |_, membership| {
-            if membership.sessions == 0 || state.is_some() {
-                membership.state = state.cloned().map(|state| membership.dated(state, now));
-                membership.moved = true;
-            }
-            membership.sessions += 1;
-            true
-        })
-    }
-
-    /// Changes a membership, which it creates if need be, and since when the user is here. It is reported to its room if it is new,
-    /// or if `change` says that there is something to announce. Returns the room.
-    pub(super) fn enter(
-        &self,
-        user: &Arc<str>,
-        room: &str,
-        since_unix_ms: u64,
-        change: impl Fn(&mut u64, &mut Membership) -> bool,
-    ) -> Arc<Room> {
-        loop {
-            let room = self.room_or_new(room);
-            let reported = self.try_enter(user, &room, since_unix_ms, &change);
-            if reported != Reported::Closed {
-                self.queue(&room, reported);
-                return room;
-            }
-        }
-    }
-
-    /// Does nothing if the room is closed. An existing membership keeps its room open.
-    fn try_enter(
-        &self,
-        user: &Arc<str>,
-        room: &Arc<Room>,
-        since_unix_ms: u64,
-        change: impl Fn(&mut u64, &mut Membership) -> bool,
-    ) -> Reported {
-        let mut entry = match self.users.entry(Arc::clone(user)) {
-            Entry::Occupied(entry) => entry.into_ref(),
-            Entry::Vacant(entry) => {
-                let reported = room.report(user);
-                if reported != Reported::Closed {
-                    let (mut since_unix_ms, mut membership) = (since_unix_ms, Membership::empty(room));
-                    change(&mut since_unix_ms, &mut membership);
-                    entry.insert(User { since_unix_ms, memberships: InlineVec::One(membership) });
-                    self.online.fetch_add(1, Ordering::Relaxed);
-                }
-                return reported;
-            }
-        };
-        let User { since_unix_ms, memberships } = entry.value_mut();
-        if let Some(membership) = memberships.iter_mut().find(|membership| Arc::ptr_eq(&membership.room, room)) {
-            let is_news = change(since_unix_ms, membership);
-            return if is_news { membership.report(user) } else { Reported::AlreadyQueued };
-        }
-        let reported = room.report(user);
-        if reported != Reported::Closed {
-            let mut membership = Membership::empty(room);
-            change(since_unix_ms, &mut membership);
-            memberships.push(membership);
-        }
-        reported
-    }
-
-    pub(super) fn count_out(&self, user: &Arc<str>, room: &Arc<Room>, reason: Reason) {
-        self.with_membership(user, room, |membership| {
-            membership.sessions -= 1;
-            membership.reason = reason;
-            membership.sessions == 0
-        });
-    }
-
-    /// Counts a session out of all its rooms, if it counts there.
-    pub(super) fn count_out_all(&self, session: &Session, rooms: &mut SessionRooms, reason: Reason) {
-        if std::mem::replace(&mut rooms.counted, false) {
-            for joined in &rooms.joined {
-                self.count_out(session.user(), &joined.room, reason);
-            }
-        }
-    }
-
-    pub(super) fn set_live_state(&self, user: &Arc<str>, room: &Arc<Room>, state: Option<State>, now: Now) {
-        self.with_membership(user, room, |membership| {
-            // Beside other nodes' states it matters when it was written, even if it says what it said before.
-            let changed = membership.state != state || self.has_store;
-            membership.state = state.map(|state| membership.dated(state, now));
-            changed
-        });
-    }
-
-    /// Changes a membership, and reports it to its room if `change` says that there is something to announce.
-    fn with_membership(&self, user: &Arc<str>, room: &Arc<Room>, change: impl FnOnce(&mut Membership) -> bool) {
-        let Some(mut entry) = self.users.get_mut(user) else { return };
-        let Some(membership) = entry.membership(room) else { return };
-        if change(membership) {
-            membership.moved = true;
-            let reported = membership.report(user);
-            drop(entry);
-            self.queue(room, reported);
-        }
-    }
-
-    /// What the live truth says about a user in a room's inbox, and what of that the store does not know; a membership that
-    /// nobody holds goes away with it.
-    pub(super) fn live_state(&self, user: &Arc<str>, room: &Arc<Room>) -> (LiveState, Option<HoldChange>) {
-        let gone = || (LiveState::Offline(Reason::Left), None);
-        let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user)) else { return gone() };
-        let memberships = &mut entry.get_mut().memberships;
-        let Some(at) = memberships.iter().position(|membership| Arc::ptr_eq(&membership.room, room)) else {
-            return gone();
-        };
-        memberships[at].pending = false;
-        let told = if self.has_store { memberships[at].tell() } else { None };
-        if memberships[at].is_online() {
-            return (LiveState::Online(memberships[at].shown_state()), told);
-        }
-        let reason = memberships[at].reason;
-        memberships.remove(at);
-        if memberships.is_empty() {
-            entry.remove();
-            self.online.fetch_sub(1, Ordering::Relaxed);
-        }
-        (LiveState::Offline(reason), told)
-    }
-
-    /// Whether sessions of this node hold the user there.
-    pub(super) fn is_member(&self, user: &str, room: &str) -> bool {
-        let Some(user) = self.users.get(user) else { return false };
-        user.memberships.iter().any(|membership| membership.room.is_named(room) && membership.sessions > 0)
     }
 }
 

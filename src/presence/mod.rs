@@ -11,6 +11,7 @@
 //! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox. The watchlist by itself.
 
 mod audience;
+mod change;
 mod grace;
 mod id;
 pub mod kick;
@@ -26,12 +27,18 @@ mod state;
 mod watchlist;
 mod wheel;
 
-pub use audience::{AUDIENCES, Audience, AudienceSet, Observers};
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use foldhash::quality::RandomState;
+
+pub use audience::{Audience, AudienceSet, MAX_AUDIENCES, Observers};
+pub use change::{Diff, HoldChange};
 pub use id::{IdError, MAX_ID_BYTES, check_id};
 pub use registry::{Attachment, Registry, Settings, UserRooms};
 pub use remote::{LocalHolds, Remote, RunNumber};
 pub use rest_sessions::RestSessionsFull;
-pub use room::{Diff, HoldChange, Room, RoomChange, RoomMessage};
+pub use room::{Room, RoomChange, RoomMessage};
 pub use roster::Roster;
 pub use session::Session;
 pub use state::{MAX_STATE_BYTES, State};
@@ -40,6 +47,9 @@ pub use wheel::Wheel;
 
 /// The room of REST heartbeats, and of protocols without rooms of their own.
 pub const LOBBY: &str = "lobby";
+
+/// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
+const SHARDS: usize = 256;
 
 /// Engine time: the number of ticks that have been executed. It stands still while the engine cannot keep up, so that nobody
 /// times out because *we* were slow.
@@ -89,4 +99,8 @@ impl Reason {
             Self::Kicked => "kicked",
         }
     }
+}
+
+fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
+    DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), SHARDS)
 }

@@ -98,7 +98,7 @@ impl Registry {
     /// Takes what was said on another node to the next tick. Who says it must be a member by then, or it is not heard.
     pub fn publish_remote(&self, room: &str, user: &str, data: Box<str>) {
         if let Some(room) = self.room(room) {
-            let (reported, _) = room.publish(RoomMessage { user: self.shared_name(user), data, from_here: false });
+            let (reported, _) = room.publish(RoomMessage { user: Some(self.shared_name(user)), data, is_local: false });
             self.queue(&room, reported);
         }
     }

@@ -9,59 +9,21 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{AUDIENCES, Audience, AudienceSet, Observers, Reason, Roster, State};
+use super::change::{Diff, HoldChange, LiveState};
+use super::{Audience, AudienceSet, MAX_AUDIENCES, Observers, Roster};
 
-/// What is said in a room in one tick, names included: some 300 KiB a second to each who listens, at the default tick.
-const MAX_SAID_BYTES: usize = 32 * 1024;
+/// Messages of a room in one tick, names included: some 300 KiB per second to each observer, at the default tick.
+const MAX_MESSAGE_BYTES_PER_TICK: usize = 32 * 1024;
 
-/// What changed in a room between two sequence numbers, each list sorted by user. An empty one is never sent.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Diff {
-    /// Members who were not there before, with their states.
-    pub joined: Vec<(Arc<str>, Option<State>)>,
-    /// Members whose state is another now.
-    pub updated: Vec<(Arc<str>, Option<State>)>,
-    /// Members who are gone, and why.
-    pub left: Vec<(Arc<str>, Reason)>,
-}
-
-impl Diff {
-    /// Whether nothing changed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.joined.is_empty() && self.updated.is_empty() && self.left.is_empty()
-    }
-
-    /// Whether the set of members changed, not only somebody's state.
-    #[must_use]
-    pub fn moved(&self) -> bool {
-        !(self.joined.is_empty() && self.left.is_empty())
-    }
-}
-
-/// Something that a member said.
+/// A message to the observers of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomMessage {
-    /// Who.
-    pub user: Arc<str>,
-    /// What: compact JSON text.
+    /// The member that published it; `None` for the application.
+    pub user: Option<Arc<str>>,
+    /// Compact JSON text.
     pub data: Box<str>,
-    /// By a session of this node: the others have still to hear of it.
-    pub from_here: bool,
-}
-
-/// What the store has to be told about a user in a room: whether this node holds it there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HoldChange {
-    /// It does, as of now or with another state.
-    Held {
-        /// What sessions of this node wrote last.
-        state: Option<State>,
-        /// It did not before.
-        joined: bool,
-    },
-    /// It does not any more.
-    Released(Reason),
+    /// Published on this node: other nodes are still to be told.
+    pub is_local: bool,
 }
 
 /// What the tick found when it settled a room.
@@ -75,16 +37,16 @@ pub struct RoomChange {
     pub count: usize,
     /// What is new since the last one; empty if only observers asked for something.
     pub diff: Diff,
-    /// What was said since then, in order.
-    pub said: Vec<RoomMessage>,
+    /// Messages published since then, in order.
+    pub messages: Vec<RoomMessage>,
     /// What sessions of this node changed, sorted by user; collected only for a registry with a store.
     pub told: Vec<(Arc<str>, HoldChange)>,
-    /// Audiences in which somebody waits for a snapshot.
-    pub wanted: AudienceSet,
-    /// Per worker, whom to tell.
+    /// Audiences in which an observer waits for a snapshot.
+    pub requested: AudienceSet,
+    /// Per worker, the number of observers.
     pub observers: SmallVec<[Observers; 4]>,
-    /// Whether diffs are to be remembered: somebody has observed the members and may come back to resume.
-    pub keeps_history: bool,
+    /// Audiences that the room has had observers of: one may return and ask for what it missed.
+    pub observed_before: AudienceSet,
 }
 
 /// A room and its members.
@@ -107,13 +69,13 @@ struct Inbox {
     generation: u64,
     /// Users who reported a change, each once (its membership is marked pending).
     changed: Vec<Arc<str>>,
-    /// What members said, and how many bytes that is: at most [`MAX_SAID_BYTES`].
-    said: Vec<RoomMessage>,
-    said_bytes: usize,
-    wanted: AudienceSet,
+    /// Published messages, and how many bytes they have: the limit is [`MAX_MESSAGE_BYTES_PER_TICK`].
+    messages: Vec<RoomMessage>,
+    message_bytes: usize,
+    requested: AudienceSet,
     /// Per worker; kept up by `observe` and `unobserve`.
     observers: SmallVec<[Observers; 4]>,
-    keeps_history: bool,
+    observed_before: AudienceSet,
 }
 
 /// Whether a report put the room into the dirty list, or why it could not be taken.
@@ -122,13 +84,6 @@ pub(super) enum Reported {
     Queue,
     AlreadyQueued,
     Closed,
-}
-
-/// The word of the live truth about one user that reported a change.
-#[derive(Debug)]
-pub(super) enum LiveState {
-    Online(Option<State>),
-    Offline(Reason),
 }
 
 impl Room {
@@ -142,11 +97,11 @@ impl Room {
                 queued: false,
                 generation: 0,
                 changed: Vec::new(),
-                said: Vec::new(),
-                said_bytes: 0,
-                wanted: AudienceSet::default(),
-                observers: SmallVec::from_elem([0; AUDIENCES], workers),
-                keeps_history: false,
+                messages: Vec::new(),
+                message_bytes: 0,
+                requested: AudienceSet::default(),
+                observers: SmallVec::from_elem([0; MAX_AUDIENCES], workers),
+                observed_before: AudienceSet::default(),
             }),
             roster: Mutex::new(Roster::default()),
         }
@@ -190,14 +145,15 @@ impl Room {
         self.with_inbox(|inbox| inbox.changed.push(Arc::clone(user))).0
     }
 
-    /// Takes what a member says to the next tick; false if too much has been said already.
-    pub(super) fn publish(&self, said: RoomMessage) -> (Reported, bool) {
+    /// Takes a message to the next tick; false if the room has too many bytes of messages already.
+    pub(super) fn publish(&self, message: RoomMessage) -> (Reported, bool) {
         let (reported, taken) = self.with_inbox(|inbox| {
-            let bytes = size_of::<RoomMessage>() + said.user.len() + said.data.len();
-            let fits = inbox.said_bytes + bytes <= MAX_SAID_BYTES;
+            let user_bytes = message.user.as_ref().map_or(0, |user| user.len());
+            let bytes = size_of::<RoomMessage>() + user_bytes + message.data.len();
+            let fits = inbox.message_bytes + bytes <= MAX_MESSAGE_BYTES_PER_TICK;
             if fits {
-                inbox.said_bytes += bytes;
-                inbox.said.push(said);
+                inbox.message_bytes += bytes;
+                inbox.messages.push(message);
             }
             fits
         });
@@ -207,27 +163,27 @@ impl Room {
     /// Counts an observer in or out (`by` is 1 or -1).
     pub(super) fn count_observer(&self, worker: usize, audience: Audience, by: i32) -> Reported {
         let count = |inbox: &mut Inbox| {
-            let observers = &mut inbox.observers[worker][audience as usize];
+            let observers = &mut inbox.observers[worker][audience.index()];
             *observers = observers.saturating_add_signed(by);
         };
         self.with_inbox(count).0
     }
 
-    /// Asks for a snapshot at the next tick (or only for a visit, when history will do). Returns the generation of the asking.
-    pub(super) fn want(&self, audience: Audience, snapshot: bool) -> (Reported, u64) {
+    /// Requests a snapshot at the next tick (or only an update, when history will do). Returns the generation of the request.
+    pub(super) fn request_snapshot(&self, audience: Audience, snapshot: bool) -> (Reported, u64) {
         let (reported, generation) = self.with_inbox(|inbox| {
-            inbox.keeps_history |= audience == Audience::Members;
+            inbox.observed_before.insert(audience);
             if snapshot {
-                inbox.wanted.insert(audience);
+                inbox.requested.insert(audience);
             }
             inbox.generation
         });
         (reported, generation.unwrap_or(0))
     }
 
-    /// Puts the room on the dirty list again without news: something was put off to a later tick.
-    pub(super) fn revisit(&self, wanted: AudienceSet) -> Reported {
-        self.with_inbox(|inbox| inbox.wanted.0 |= wanted.0).0
+    /// Puts the room on the dirty list again although nothing changed: something was deferred to a later tick.
+    pub(super) fn defer(&self, requested: AudienceSet) -> Reported {
+        self.with_inbox(|inbox| inbox.requested = inbox.requested.union(requested)).0
     }
 
     fn with_inbox<R>(&self, act: impl FnOnce(&mut Inbox) -> R) -> (Reported, Option<R>) {
@@ -255,13 +211,13 @@ impl Room {
             seq: 0,
             count: 0,
             diff: Diff::default(),
-            said: std::mem::take(&mut inbox.said),
+            messages: std::mem::take(&mut inbox.messages),
             told: Vec::new(),
-            wanted: std::mem::take(&mut inbox.wanted),
+            requested: std::mem::take(&mut inbox.requested),
             observers: inbox.observers.clone(),
-            keeps_history: inbox.keeps_history,
+            observed_before: inbox.observed_before,
         };
-        inbox.said_bytes = 0;
+        inbox.message_bytes = 0;
         drop(inbox);
         // In the roster's order: the walk goes forward, and the lists of the diff come out sorted.
         changed.sort_unstable();
@@ -276,9 +232,6 @@ impl Room {
             roster.apply(word, user, &mut change.diff);
         }
         roster.seq += u64::from(!change.diff.is_empty());
-        if !change.keeps_history {
-            roster.forget_history();
-        }
         (change.seq, change.count) = (roster.seq, roster.members.len());
         drop(roster);
         change
@@ -290,7 +243,7 @@ impl Room {
         let mut inbox = self.inbox.lock();
         let unused = roster.members.is_empty()
             && inbox.changed.is_empty()
-            && inbox.said.is_empty()
+            && inbox.messages.is_empty()
             && inbox.observers.iter().flatten().all(|observers| *observers == 0);
         inbox.closed |= unused;
         unused

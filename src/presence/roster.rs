@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::room::LiveState;
-use super::{Diff, State};
+use super::State;
+use super::change::{Diff, LiveState};
 
 /// Past diffs kept for `resume`: at 10 a second in the worst case a little over six seconds, in quiet rooms hours.
 const HISTORY_DIFFS: usize = 64;

@@ -12,8 +12,7 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::membership::Membership;
-use super::{Diff, Registry, Room, State};
+use super::{Diff, State};
 
 /// Users who are watched by anybody: some 300 bytes each, names included.
 const MAX_WATCHED: usize = 1_000_000;
@@ -35,7 +34,7 @@ pub struct StatusChange {
     /// Who.
     pub user: Arc<str>,
     /// How it stands now.
-    pub sight: UserStatus,
+    pub status: UserStatus,
     /// It is news for all who watch; otherwise only for those who asked.
     pub changed: bool,
     /// How many watch on each worker.
@@ -74,13 +73,13 @@ struct Watched {
 
 /// A user as the registry has it at a tick.
 #[derive(Debug, Clone, Default)]
-struct LiveStatus {
+pub(super) struct LiveStatus {
     /// It is in a room, and those who look at the room have been told.
-    announced: bool,
+    pub(super) announced: bool,
     /// Sessions hold it somewhere, told or not.
-    held: bool,
-    since_unix_ms: u64,
-    state: Option<State>,
+    pub(super) held: bool,
+    pub(super) since_unix_ms: u64,
+    pub(super) state: Option<State>,
 }
 
 impl Watchlist {
@@ -134,12 +133,12 @@ impl Watchlist {
 
     /// Looks at the users who were noted or asked about since the last time, and says what there is to tell. For the tick, when
     /// it has settled its rooms.
-    pub fn settle(&self, registry: &Registry, unix_ms: u64) -> Vec<StatusChange> {
+    pub(super) fn settle(&self, unix_ms: u64, live_status: impl Fn(&str) -> LiveStatus) -> Vec<StatusChange> {
         if self.is_empty() {
             return Vec::new();
         }
         let due = self.with_list(|list| std::mem::take(&mut list.due));
-        let looks: Vec<_> = due.into_iter().map(|user| (registry.look(&user), user)).collect();
+        let looks: Vec<_> = due.into_iter().map(|user| (live_status(&user), user)).collect();
         self.with_list(|list| looks.into_iter().filter_map(|(look, user)| list.see(&user, look, unix_ms)).collect())
     }
 
@@ -193,12 +192,12 @@ impl List {
         }
         // It came after its room was settled: the next tick tells that, or it has gone again without a word.
         let to_come = look.held && !look.announced;
-        let sight = watched.sight(look, unix_ms);
-        let changed = watched.told.as_ref().is_some_and(|told| *told != sight);
+        let status = watched.status(look, unix_ms);
+        let changed = watched.told.as_ref().is_some_and(|told| *told != status);
         let news = std::mem::take(&mut watched.asked) || changed;
-        watched.told = Some(sight.clone());
+        watched.told = Some(status.clone());
         let seen =
-            news.then(|| StatusChange { user: Arc::clone(user), sight, changed, watchers: watched.watchers.clone() });
+            news.then(|| StatusChange { user: Arc::clone(user), status, changed, watchers: watched.watchers.clone() });
         if to_come {
             self.put_due(user);
         }
@@ -217,7 +216,7 @@ impl Watched {
     }
 
     /// How the user is to be told of, after what was told last.
-    fn sight(&self, look: LiveStatus, unix_ms: u64) -> UserStatus {
+    fn status(&self, look: LiveStatus, unix_ms: u64) -> UserStatus {
         let told = self.told.clone().unwrap_or_default();
         match (told.online, look.announced) {
             // Between two rooms when the tick came: it has left one and is in another already, so it never went.
@@ -230,24 +229,6 @@ impl Watched {
             (true, false) => UserStatus { online: false, since_unix_ms: Some(unix_ms), state: None },
             (false, false) => told,
         }
-    }
-}
-
-impl Registry {
-    /// How a user stands in the announced rooms. Every room that was told of a user is among its memberships, because only the
-    /// tick that tells its leave ends one: so this is for the tick alone, between its rooms and the next.
-    fn look(&self, user: &str) -> LiveStatus {
-        let Some(entry) = self.users.get(user) else { return LiveStatus::default() };
-        let rooms: SmallVec<[Arc<Room>; 4]> = entry.memberships.iter().map(|held| Arc::clone(&held.room)).collect();
-        let held = entry.memberships.iter().any(Membership::is_online);
-        let mut look = LiveStatus { held, since_unix_ms: entry.since_unix_ms, ..LiveStatus::default() };
-        drop(entry);
-        for room in rooms {
-            let member = room.read(|roster| roster.members.get(user).cloned());
-            look.announced |= member.is_some();
-            look.state = look.state.or(member.flatten());
-        }
-        look
     }
 }
 
@@ -302,8 +283,7 @@ mod tests {
             list.unwatch(1, names.iter());
         }
         assert!(list.with_list(|list| list.due.len()) <= 1);
-        let registry = Registry::new(crate::presence::Settings { ttl: 10, workers: 2, incarnation: 1 });
-        assert!(list.settle(&registry, NOW).is_empty());
+        assert!(list.settle(NOW, |_| look(false, false, 0)).is_empty());
         assert_eq!(list.watched(), 0);
     }
 }

@@ -1,129 +1,240 @@
-//! The wire protocols: bytes of a client become a [`Command`], changes of a room become frames.
+//! The wire protocols. A protocol is one file, or one folder, with a [`Rules`] entry; adding one edits this file and the settings.
 //!
-//! One file per protocol; the wire format stands in its module's doc. A protocol knows nothing of sockets: it reads the payload
-//! of a text message and writes finished, unmasked server frames (RFC 6455, 5.1), which every receiver shares.
+//! A protocol decodes the messages of its clients, executes [`Command`]s through its [`Client`], answers each [`Outcome`] in its own
+//! format, and provides an [`Encoder`] per audience. It does not know sockets, workers or HTTP. Its wire format stands at the top of
+//! its file.
 
 pub mod chat;
+pub mod client;
+mod command;
+#[cfg(feature = "echo")]
+mod echo;
+pub mod handshake;
 pub mod native;
 pub mod online_status;
 pub mod online_users;
 
-use crate::presence::{Audience, LOBBY, State};
+use std::time::Duration;
 
-/// The protocol that a connection speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use bytes::BytesMut;
+
+use crate::broadcast::encoder::{Encoder, Encoders, StatusEncoder};
+use crate::config::Config;
+use crate::json::Reader;
+use crate::presence::{Audience, Reason};
+use crate::websocket::Refusal;
+use crate::websocket::decoder::Limits;
+
+pub use client::Client;
+pub use command::{
+    Command, MAX_MESSAGES_PER_SECOND, MAX_ROOMS_PER_CONNECTION, MAX_WATCHED_PER_CONNECTION, Outcome, Refused, Resume,
+    SessionNumber,
+};
+pub use handshake::{Handshake, Upgrade};
+
+/// The protocol of a connection. One byte, because every connection holds one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Protocol {
     /// `presence.v1`, see [`native`].
     Native,
-    /// The online-users seed, see [`online_users`].
+    /// See [`online_users`].
     OnlineUsers,
-    /// The online-status seed, see [`online_status`].
-    Status,
-    /// The chat seed, see [`chat`].
+    /// See [`online_status`].
+    OnlineStatus,
+    /// See [`chat`].
     Chat,
-    /// Gives every message back; for conformance suites.
+    /// Returns every message; for conformance suites.
     #[cfg(feature = "echo")]
     Echo,
 }
 
 impl Protocol {
-    /// Whether presence is a lease that signs of life renew. Otherwise it is the connection, from its join to its end, and the
-    /// connection is pinged at the seeds' pace.
+    /// All protocols, in the order in which they are asked about a WebSocket path.
+    pub const ALL: &[Self] = &[
+        Self::Native,
+        Self::OnlineUsers,
+        Self::OnlineStatus,
+        Self::Chat,
+        #[cfg(feature = "echo")]
+        Self::Echo,
+    ];
+
+    /// Everything that distinguishes this protocol from the others.
     #[must_use]
-    pub fn has_lease(self) -> bool {
-        matches!(self, Self::Native | Self::OnlineUsers)
+    pub const fn rules(self) -> &'static Rules {
+        match self {
+            Self::Native => &native::RULES,
+            Self::OnlineUsers => &online_users::RULES,
+            Self::OnlineStatus => &online_status::RULES,
+            Self::Chat => &chat::RULES,
+            #[cfg(feature = "echo")]
+            Self::Echo => &echo::RULES,
+        }
     }
 
-    /// Whether its clients are told events only: a snapshot cannot take back what they were told before they missed something.
-    /// That these are the protocols without a lease is the seeds' choice: neither follows from the other.
+    /// The number of this protocol's `number`th audience among the audiences of all protocols.
     #[must_use]
-    pub fn is_stream(self) -> bool {
-        matches!(self, Self::Status | Self::Chat)
+    pub const fn audience(self, number: usize) -> Audience {
+        assert!(number < self.rules().audiences, "the protocol has fewer audiences");
+        let (mut first, mut at) = (0, 0);
+        while at < self as usize {
+            first += Self::ALL[at].rules().audiences;
+            at += 1;
+        }
+        Audience::new(first + number)
     }
-}
 
-/// What a client asks for. Names are checked, states are compact JSON within their limit.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command<'a> {
-    /// Renews the lease; `ack` asks for an answer.
-    Heartbeat {
-        /// Whether to answer.
-        ack: bool,
-    },
-    /// Become a member of a room, and look at it unless `audience` is `None`.
-    Join {
-        /// The room.
-        room: &'a str,
-        /// The member's state; `None` keeps the one it has.
-        state: Option<State>,
-        /// How to look at it.
-        audience: Option<Audience>,
-        /// What the client has of it already.
-        resume: Option<Resume<'a>>,
-    },
-    /// Stop being a member of a room, and looking at it.
-    Leave {
-        /// The room.
-        room: &'a str,
-    },
-    /// Replace the state in a joined room; `None` clears it.
-    SetState {
-        /// The room.
-        room: &'a str,
-        /// The new state.
-        state: Option<State>,
-    },
-    /// LiveStatus without being seen.
-    Observe {
-        /// The room.
-        room: &'a str,
-        /// How to look at it.
-        audience: Audience,
-        /// What the client has of it already.
-        resume: Option<Resume<'a>>,
-    },
-    /// Stop looking; a member stays one.
-    Unobserve {
-        /// The room.
-        room: &'a str,
-    },
-    /// Send a snapshot of an observed room.
-    Resync {
-        /// The room.
-        room: &'a str,
-    },
-    /// Be told about these users, wherever they are.
-    Watch {
-        /// Their names.
-        users: Vec<&'a str>,
-    },
-    /// Be told about these users no longer.
-    Unwatch {
-        /// Their names.
-        users: Vec<&'a str>,
-    },
-    /// Say something to those who look at a joined room.
-    Say {
-        /// The room.
-        room: &'a str,
-        /// What: compact JSON text.
-        data: String,
-    },
-}
-
-impl Command<'_> {
-    /// What a protocol without rooms of its own does first.
+    /// The number of this protocol's status format among those of all protocols, if its clients can watch users.
     #[must_use]
-    pub fn join_lobby(audience: Audience) -> Self {
-        Self::Join { room: LOBBY, state: None, audience: Some(audience), resume: None }
+    pub fn status_format(self) -> Option<usize> {
+        self.rules().status?;
+        Some(Self::ALL[..self as usize].iter().filter(|protocol| protocol.rules().status.is_some()).count())
     }
 }
 
-/// How far a client that comes back has followed a room.
+/// What a protocol is. Every difference between protocols that other modules must know is a field here.
+#[derive(Debug)]
+pub struct Rules {
+    /// What keeps a member online.
+    pub presence: Presence,
+    /// What a client that does not read fast enough gets.
+    pub missed: Missed,
+    /// When the user of a connection is known.
+    pub identity: Identity,
+    /// What becomes of the sessions of a connection when it ends.
+    pub on_close: OnClose,
+    /// The limits of frames and messages.
+    pub limits: Limits,
+    /// The WebSocket subprotocol that is selected when a client offers it.
+    pub subprotocol: Option<&'static str>,
+    /// The number of audiences: of encoders that `encoders` returns.
+    pub audiences: usize,
+    /// The format of the status of watched users, if clients can watch any.
+    pub status: Option<StatusEncoder>,
+    /// Appends whether the node sees the other nodes, if clients are told.
+    pub health: Option<fn(&mut BytesMut, degraded_since_unix_ms: Option<u64>)>,
+    /// Looks at the request of a WebSocket; `None` if its path belongs to another protocol.
+    pub upgrade: fn(&Handshake<'_>) -> Option<Result<Upgrade, Refusal>>,
+    /// Sends the first messages, and joins rooms if the request or the protocol asks for it.
+    pub greet: fn(&mut Client<'_>, &Upgrade),
+    /// Handles a text message.
+    pub receive: fn(&mut Client<'_>, &mut Reader, &[u8]),
+    /// Handles a binary message; without it, one closes the connection with 1003.
+    pub receive_binary: Option<fn(&mut Client<'_>, &[u8])>,
+    /// One encoder per audience.
+    pub encoders: fn(&Config) -> Vec<Box<dyn Encoder>>,
+}
+
+/// What keeps a member online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resume<'a> {
-    /// The epoch that `seq` counts in.
-    pub epoch: &'a str,
-    /// The last diff that the client has applied.
-    pub seq: u64,
+pub enum Presence {
+    /// A lease that signs of life renew: every frame, pongs included, or only what the client says. `--liveness` overrides that.
+    Lease {
+        /// Whether any frame renews the lease; otherwise heartbeats and other commands do.
+        any_frame_renews: bool,
+    },
+    /// The connection, from its join to its end. It is pinged every `--ping-interval`.
+    Connection,
+}
+
+impl Presence {
+    /// Whether presence is a lease.
+    #[must_use]
+    pub fn is_lease(self) -> bool {
+        matches!(self, Self::Lease { .. })
+    }
+}
+
+/// What a client that does not read fast enough gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// It skips changes and gets a new snapshot when it reads again.
+    Snapshot,
+    /// Events wait for it, up to a limit, since a snapshot cannot take back earlier events; beyond the limit it is disconnected.
+    Queue,
+}
+
+/// When the user of a connection is known.
+#[derive(Debug, Clone, Copy)]
+pub enum Identity {
+    /// The request names the user, or authentication finds it.
+    AtUpgrade {
+        /// How a request without a user is refused.
+        missing: fn() -> Refusal,
+    },
+    /// The first message names the user. It must come within `deadline`, or the connection is closed with 1008 and this reason.
+    FirstMessage {
+        /// The time for it.
+        deadline: fn(&Config) -> Duration,
+        /// The reason in the close frame.
+        reason: &'static str,
+    },
+    /// Nobody has to be named: an anonymous observer, or one user per subscription.
+    PerSubscription,
+}
+
+/// What becomes of the sessions of a connection, by the way it ended.
+#[derive(Debug, Clone, Copy)]
+pub struct OnClose {
+    /// The client closed it with 1000, or without a code as `close()` in a browser does.
+    pub clean: AtClose,
+    /// It ended in any other way.
+    pub lost: AtClose,
+    /// It ended in any other way while the server is stopping.
+    pub drained: AtClose,
+}
+
+/// What becomes of a session when its connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtClose {
+    /// The user leaves at once, for this reason.
+    Leave(Reason),
+    /// It stays for `--grace`, then its lease ends.
+    Grace,
+    /// It stays until its lease ends.
+    LeaseEnds,
+    /// It stays: the server goes, and its users do not.
+    Stay,
+}
+
+/// The encoders of all protocols.
+#[must_use]
+pub fn encoders(config: &Config) -> Encoders {
+    let rules = Protocol::ALL.iter().map(|protocol| protocol.rules());
+    let audiences = rules.clone().flat_map(|rules| {
+        let encoders = (rules.encoders)(config);
+        debug_assert_eq!(encoders.len(), rules.audiences, "one encoder per audience");
+        encoders
+    });
+    Encoders { audiences: audiences.collect(), statuses: rules.filter_map(|rules| rules.status).collect() }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod rules_tests {
+    use super::*;
+
+    #[test]
+    fn audiences_are_numbered_in_the_order_of_the_encoders() {
+        let config = Config::from_args(["rollcall"]).unwrap();
+        let mut next = 0;
+        for protocol in Protocol::ALL {
+            assert_eq!((protocol.rules().encoders)(&config).len(), protocol.rules().audiences, "{protocol:?}");
+            for number in 0..protocol.rules().audiences {
+                assert_eq!(protocol.audience(number).index(), next);
+                next += 1;
+            }
+        }
+        assert_eq!(encoders(&config).audiences.len(), next);
+    }
+
+    #[test]
+    fn a_protocol_finds_its_status_format() {
+        let config = Config::from_args(["rollcall"]).unwrap();
+        let formats: Vec<_> = Protocol::ALL.iter().filter_map(|protocol| protocol.status_format()).collect();
+        assert_eq!(formats, (0..encoders(&config).statuses.len()).collect::<Vec<_>>());
+    }
 }

@@ -1,44 +1,90 @@
-//! The online-status seed: `GET /ws-online-status?userId=123`.
+//! The protocol of online-status clients: `GET /ws-online-status?userId=123`.
 //!
 //! ```text
 //! S  {"type":"CONNECTION_ESTABLISHED","userId":123,"timestamp":T,"connectionId":"123-1704110400000"}      at once
-//! S  {"type":"USER_ONLINE","userId":123,"timestamp":T}        who is online already, then whoever comes
-//! S  {"type":"USER_OFFLINE","userId":123,"timestamp":T}       whoever goes
+//! S  {"type":"USER_ONLINE","userId":123,"timestamp":T}        users that are online already, then each that comes
+//! S  {"type":"USER_OFFLINE","userId":123,"timestamp":T}       each that goes
 //! ```
 //!
-//! `T` is ISO 8601 in UTC with milliseconds, `"2024-01-01T12:00:00.000Z"`: for events that of the tick. Users are told of others and
-//! not of themselves. What a client sends is ignored. A user id that reads as a whole number is one in JSON.
+//! `T` is ISO 8601 in UTC with milliseconds, `"2024-01-01T12:00:00.000Z"`; an event has the time of its tick. Users are not told
+//! about themselves. What a client sends is ignored. A user id that reads as a whole number is a number in JSON.
 //!
-//! A connection is the presence: there is no lease, and its end, in whatever way, takes the user offline with the next tick.
+//! The connection is the presence: there is no lease, and the user is offline with the next tick after it ends, in whatever way.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::handshake::id;
+use super::{AtClose, Client, Command, Handshake, Identity, Missed, OnClose, Presence, Protocol, Rules, Upgrade};
+use crate::broadcast::encoder::{Encoder, Pacing};
+use crate::broadcast::{RoomUpdate, Snapshot, Spans};
 use crate::json::put_string;
-use crate::presence::{Diff, Room};
+use crate::memory_budget::MemoryBudget;
+use crate::os::unix_ms;
+use crate::presence::{Audience, Diff, Reason, Room};
+use crate::websocket::decoder::Limits;
 use crate::websocket::frame::append_text_frame;
+use crate::websocket::{Refusal, close};
 
-/// Events in one piece of the list for newcomers: at some 80 bytes each about as much as one socket buffer takes at once.
+/// Observers of events: one per user that comes or goes.
+pub const EVENTS: Audience = Protocol::OnlineStatus.audience(0);
+
+pub(super) static RULES: Rules = Rules {
+    presence: Presence::Connection,
+    missed: Missed::Queue,
+    // The close frame says what is missing: clients of this protocol expect the handshake to succeed.
+    identity: Identity::AtUpgrade { missing: || Refusal::close(close::POLICY, "User ID required") },
+    on_close: OnClose { clean: LEAVE, lost: LEAVE, drained: AtClose::Stay },
+    limits: Limits::PRESENCE,
+    subprotocol: None,
+    audiences: 1,
+    status: None,
+    health: None,
+    upgrade: |handshake| (handshake.path == "/ws-online-status").then(|| upgrade(handshake)),
+    greet,
+    receive: |_, _, _| {},
+    receive_binary: None,
+    encoders: |_| vec![Box::new(Events)],
+};
+
+const LEAVE: AtClose = AtClose::Leave(Reason::Closed);
+/// Events in one page of a snapshot: at some 80 bytes each about as much as one socket buffer takes at once.
 const PAGE_EVENTS: usize = 1000;
-/// Memory set aside for an event: 76 bytes and the user's id. For longer ids the buffer grows.
+/// Memory reserved for an event: 76 bytes and the user id. For longer ids the buffer grows.
 const EVENT_BYTES: usize = 90;
-/// Beyond this JavaScript's numbers are not exact (ECMA-262, `Number.MAX_SAFE_INTEGER`): such an id stays a string.
+/// Beyond this the numbers of JavaScript are not exact (ECMA-262, `Number.MAX_SAFE_INTEGER`): such an id stays a string.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Where the event of each user stands in a list for newcomers, so that a newcomer's own can be left out of the shared bytes.
-#[derive(Debug, Default)]
-pub struct Spans(Vec<(Arc<str>, u32, Range<u32>)>);
+fn upgrade(handshake: &Handshake<'_>) -> Result<Upgrade, Refusal> {
+    let query = handshake.query()?;
+    let user = query.first("userId").filter(|user| !user.is_empty());
+    let user = user.map(|user| id(user, "userId")).transpose()?;
+    Ok(Upgrade::new(Protocol::OnlineStatus, user))
+}
 
-impl Spans {
-    /// The piece that tells of a user, and the bytes in it that do.
-    #[must_use]
-    pub fn find(&self, user: &str) -> Option<(usize, Range<usize>)> {
-        let at = self.0.binary_search_by(|(held, ..)| (**held).cmp(user)).ok()?;
-        let (_, page, range) = &self.0[at];
-        Some((*page as usize, range.start as usize..range.end as usize))
+fn greet(client: &mut Client<'_>, upgrade: &Upgrade) {
+    put_established(client.replies, upgrade.user.as_deref().unwrap_or_default(), unix_ms());
+    let _ = client.execute(Command::join_lobby(EVENTS));
+}
+
+#[derive(Debug)]
+struct Events;
+
+impl Encoder for Events {
+    fn pacing(&self) -> Pacing {
+        Pacing::Snapshots
+    }
+
+    fn changes(&mut self, update: RoomUpdate<'_>) -> Option<Bytes> {
+        let diff = &update.change.diff;
+        diff.moved().then(|| encode_changes(diff, update.now.unix_ms))
+    }
+
+    fn snapshot(&mut self, update: RoomUpdate<'_>, unread: &MemoryBudget) -> Snapshot {
+        let (pages, spans) = encode_roster(update.room, update.now.unix_ms);
+        Snapshot { spans: Some(spans), ..Snapshot::new(pages, unread) }
     }
 }
 
@@ -62,22 +108,22 @@ pub fn encode_changes(diff: &Diff, unix_ms: u64) -> Bytes {
     buffer.freeze()
 }
 
-/// Everybody in the announced roster as events, in pieces of 1,000. Only the tick moves the roster, so the pieces agree.
+/// All announced members as events, in pages of 1,000. Only the tick moves the roster, so the pages agree.
 #[must_use]
-pub fn encode_roster(room: &Room, unix_ms: u64) -> (Arc<[Bytes]>, Spans) {
+pub fn encode_roster(room: &Room, unix_ms: u64) -> (Vec<Bytes>, Spans) {
     let timestamp = timestamp(unix_ms);
-    let (mut pages, mut spans, mut after): (Vec<Bytes>, _, Option<Arc<str>>) = (Vec::new(), Spans::default(), None);
+    let (mut pages, mut spans, mut after): (Vec<Bytes>, _, Option<Arc<str>>) = (Vec::new(), Vec::new(), None);
     loop {
         let page: Vec<Arc<str>> = room.read(|roster| {
             roster.members_after(after.as_deref()).take(PAGE_EVENTS).map(|(user, _)| Arc::clone(user)).collect()
         });
-        let Some(last) = page.last() else { return (pages.into(), spans) };
+        let Some(last) = page.last() else { return (pages, Spans::new(spans)) };
         after = Some(Arc::clone(last));
         let mut buffer = BytesMut::with_capacity(page.len() * EVENT_BYTES);
         for user in page {
             let start = buffer.len() as u32;
             put_event(&mut buffer, "USER_ONLINE", &user, &timestamp);
-            spans.0.push((user, pages.len() as u32, start..buffer.len() as u32));
+            spans.push((user, pages.len() as u32, start..buffer.len() as u32));
         }
         pages.push(buffer.freeze());
     }
@@ -116,7 +162,7 @@ fn timestamp(unix_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::{Audience, Now, Reason, Registry, Settings};
+    use crate::presence::{Now, Registry, Settings};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -184,7 +230,7 @@ mod tests {
         for user in users {
             registry.join(&registry.open_unleased_session(&user), "lobby", None, now);
         }
-        let attachment = registry.observe("lobby", 0, Audience::Events, true);
+        let attachment = registry.observe("lobby", 0, EVENTS, true);
         registry.settle(&attachment.room);
         attachment.room
     }

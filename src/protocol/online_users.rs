@@ -1,41 +1,100 @@
-//! The online-users seed over WebSocket: `GET /ws/{user_id}`.
+//! The protocol of online-users clients: `GET /ws/{user_id}`.
 //!
 //! ```text
-//! C  heartbeat                                             each 5 s; renews the lease
+//! C  heartbeat                                             every 5 s; renews the lease
 //! S  {"type": "online_users", "users": ["user1", …]}       on connect, then whenever the set changed, sorted
 //! S  {"type": "heartbeat_ack"}                             to every heartbeat
 //! S  {"type": "error", "message": "Unknown message"}       to anything else
 //! ```
 //!
-//! Closing leaves the user online until its lease ends. Only heartbeats renew the lease, as the seed documents it.
+//! A user stays online until the lease ends, also after the connection is closed. Only heartbeats renew the lease.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::Command;
-use crate::json::{put_list, put_string};
+use super::handshake::{bad_request, id_segment};
+use super::{AtClose, Client, Command, Handshake, Identity, Missed, OnClose, Presence, Protocol, Rules, Upgrade};
+use crate::broadcast::encoder::{Encoder, Pacing};
+use crate::broadcast::{RoomUpdate, Snapshot};
+use crate::json::{Reader, put_list, put_string};
+use crate::memory_budget::MemoryBudget;
+use crate::presence::Audience;
+use crate::websocket::Refusal;
+use crate::websocket::decoder::Limits;
 use crate::websocket::frame::text_frame;
 
-/// The answer to a heartbeat, as a finished frame.
-pub const HEARTBEAT_ACK: &[u8] = b"\x81\x19{\"type\": \"heartbeat_ack\"}";
+/// Observers of the list of names.
+pub const NAMES: Audience = Protocol::OnlineUsers.audience(0);
 
-/// The answer to anything else, as a finished frame.
-pub const UNKNOWN_MESSAGE: &[u8] = b"\x81\x2f{\"type\": \"error\", \"message\": \"Unknown message\"}";
+pub(super) static RULES: Rules = Rules {
+    presence: Presence::Lease { any_frame_renews: false },
+    missed: Missed::Snapshot,
+    identity: Identity::AtUpgrade { missing: || bad_request("the user id is missing: /ws/USER") },
+    on_close: OnClose { clean: AtClose::LeaseEnds, lost: AtClose::LeaseEnds, drained: AtClose::LeaseEnds },
+    limits: Limits::PRESENCE,
+    subprotocol: None,
+    audiences: 1,
+    status: None,
+    health: None,
+    upgrade,
+    greet: |client, _| {
+        let _ = client.execute(Command::join_lobby(NAMES));
+    },
+    receive,
+    receive_binary: None,
+    encoders: |_| vec![Box::new(NameList)],
+};
 
-/// The command of a text message; `None` if it is not one, which is answered with [`UNKNOWN_MESSAGE`].
-#[must_use]
-pub fn decode(text: &[u8]) -> Option<Command<'static>> {
-    (text == b"heartbeat").then_some(Command::Heartbeat { ack: true })
+/// The reply to a heartbeat, as a finished frame.
+const HEARTBEAT_ACK: &[u8] = b"\x81\x19{\"type\": \"heartbeat_ack\"}";
+
+/// The reply to anything else, as a finished frame.
+const UNKNOWN_MESSAGE: &[u8] = b"\x81\x2f{\"type\": \"error\", \"message\": \"Unknown message\"}";
+
+fn upgrade(handshake: &Handshake<'_>) -> Option<Result<Upgrade, Refusal>> {
+    let user = handshake.path.strip_prefix("/ws/").filter(|user| !user.contains('/'))?;
+    Some(id_segment(user, "the user id").map(|user| Upgrade::new(Protocol::OnlineUsers, Some(user))))
 }
 
-/// The list of everyone, from their names in order.
+fn receive(client: &mut Client<'_>, _: &mut Reader, text: &[u8]) {
+    if is_heartbeat(text) {
+        // It is acknowledged whatever becomes of it.
+        let _ = client.execute(Command::Heartbeat);
+        client.replies.extend_from_slice(HEARTBEAT_ACK);
+    } else {
+        client.count_refusal();
+        client.replies.extend_from_slice(UNKNOWN_MESSAGE);
+    }
+}
+
+/// Whether a text message is a heartbeat. There is no other message.
+#[must_use]
+pub fn is_heartbeat(text: &[u8]) -> bool {
+    text == b"heartbeat"
+}
+
+/// The list of all users, from their names in order.
 pub fn encode_list<'a>(users: impl IntoIterator<Item = &'a Arc<str>>) -> Bytes {
     text_frame(|buffer| {
         buffer.put_slice(br#"{"type": "online_users", "users": ["#);
         put_list(buffer, users, |buffer, user| put_string(buffer, user));
         buffer.put_slice(b"]}");
     })
+}
+
+#[derive(Debug)]
+struct NameList;
+
+impl Encoder for NameList {
+    fn pacing(&self) -> Pacing {
+        Pacing::Lists
+    }
+
+    fn snapshot(&mut self, update: RoomUpdate<'_>, unread: &MemoryBudget) -> Snapshot {
+        let list = update.room.read(|roster| encode_list(roster.members_after(None).map(|(user, _)| user)));
+        Snapshot::new([list], unread)
+    }
 }
 
 #[cfg(test)]
@@ -52,15 +111,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_heartbeat_is_known() {
-        assert_eq!(decode(b"heartbeat"), Some(Command::Heartbeat { ack: true }));
+    fn only_the_exact_text_is_a_heartbeat() {
+        assert!(is_heartbeat(b"heartbeat"));
         for text in ["", "heartbeat ", "Heartbeat", "{\"type\":\"heartbeat\"}"] {
-            assert_eq!(decode(text.as_bytes()), None, "{text:?}");
+            assert!(!is_heartbeat(text.as_bytes()), "{text:?}");
         }
     }
 
     #[test]
-    fn the_list_reads_as_the_seed_writes_it() {
+    fn the_list_has_the_documented_spacing() {
         let users: Vec<Arc<str>> = vec!["a\"b".into(), "user2".into()];
         let frame = encode_list(&users);
         assert_eq!(&frame[2..], br#"{"type": "online_users", "users": ["a\"b","user2"]}"#);

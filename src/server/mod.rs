@@ -2,6 +2,7 @@
 
 pub mod listen;
 mod ticker;
+mod worker_thread;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,10 +11,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::acceptor::{self, Signal};
 use crate::auth::Auth;
 use crate::config::{Config, ConfigError};
 use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
@@ -23,11 +23,13 @@ use crate::os::{new_incarnation, unix_ms};
 use crate::presence::kick::Kicks;
 use crate::presence::{Registry, Settings};
 use crate::store::{Memory, Sinks, Store, Unavailable, redis};
+use crate::worker::thread::Signal;
 use ticker::Ticker;
+use worker_thread::{WorkerHandle, start};
 
 /// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put
 /// off: changes go on being coalesced, and engine time stands still.
-const MAILBOX_MESSAGES: usize = 2;
+const MAILBOX_SIGNALS: usize = 2;
 /// How often the state of the server is logged.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
@@ -43,14 +45,6 @@ pub struct Server {
     incarnation: u64,
     node_id: String,
     sinks: Arc<Sinks>,
-}
-
-/// A worker thread as the ticker sees it.
-struct WorkerHandle {
-    number: usize,
-    mailbox: mpsc::Sender<Signal>,
-    /// Resolves when the thread has ended, with an error if it could not do its work.
-    ended: oneshot::Receiver<anyhow::Result<()>>,
 }
 
 impl Server {
@@ -196,20 +190,6 @@ fn first_ended(workers: &mut Vec<WorkerHandle>) -> Option<anyhow::Result<()>> {
         return Some(result);
     }
     None
-}
-
-fn start(number: usize, listeners: Vec<std::net::TcpListener>, node: Arc<Node>) -> anyhow::Result<WorkerHandle> {
-    let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
-    let (tell, ended) = oneshot::channel();
-    std::thread::Builder::new()
-        .name(format!("worker-{number}"))
-        .spawn(move || {
-            let result = acceptor::run(number, listeners, node, messages);
-            // Nobody listens if the server has been dropped.
-            let _ = tell.send(result);
-        })
-        .with_context(|| format!("cannot start worker {number}"))?;
-    Ok(WorkerHandle { number, mailbox, ended })
 }
 
 fn new_node(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn Store>, sinks: Arc<Sinks>) -> Node {

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::{MAILBOX_MESSAGES, WorkerHandle};
-use crate::acceptor::Signal;
-use crate::broadcast::Broadcaster;
+use super::MAILBOX_SIGNALS;
+use super::worker_thread::WorkerHandle;
+use crate::broadcast::{Broadcaster, Health};
 use crate::node::Node;
 use crate::os::unix_ms;
 use crate::presence::Now;
 use crate::presence::kick::Kick;
-use crate::protocol::native;
+use crate::protocol;
 use crate::store::StoreEvent;
+use crate::worker::thread::Signal;
 
 /// Does the ticks, at their pace.
 pub(super) struct Ticker {
@@ -34,7 +34,7 @@ impl Ticker {
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let config = &node.config;
         let broadcaster =
-            Broadcaster::new(Arc::clone(&node.registry), config.limits.workers, tick, config.chat.history);
+            Broadcaster::new(Arc::clone(&node.registry), config.limits.workers, tick, protocol::encoders(config));
         let broadcaster = broadcaster.with_sinks(Arc::clone(&node.sinks));
         Self { node, broadcaster, degraded_since: None, interval }
     }
@@ -44,7 +44,7 @@ impl Ticker {
         self.interval.tick().await;
         let node = Arc::clone(&self.node);
         let counters = &node.metrics.ticker;
-        if workers.iter().any(|worker| worker.mailbox.capacity() < MAILBOX_MESSAGES) {
+        if workers.iter().any(|worker| worker.mailbox.capacity() < MAILBOX_SIGNALS) {
             counters.ticks_missed.add(1);
             return;
         }
@@ -58,7 +58,7 @@ impl Ticker {
         let kicks = take_kicks(&node, &mut news);
         for worker in workers {
             let mut batch = std::mem::take(&mut batches[worker.number]);
-            (batch.health, batch.kicks) = (health.clone(), Arc::clone(&kicks));
+            (batch.health, batch.kicks) = (health, Arc::clone(&kicks));
             // There is room, as was looked at above; a worker that has ended needs no batch.
             let _ = worker.mailbox.try_send(Signal::Tick(batch));
         }
@@ -71,15 +71,11 @@ impl Ticker {
         counters.tick_us_max.raise(took_us);
     }
 
-    /// What native clients have to be told about the store, if anything is new.
-    fn health(&mut self) -> Option<Bytes> {
-        let since = self.node.store.degraded_since();
-        if std::mem::replace(&mut self.degraded_since, since) == since {
-            return None;
-        }
-        let mut frame = BytesMut::new();
-        native::put_health(&mut frame, since);
-        Some(frame.freeze())
+    /// Whether the node sees the other nodes, if that has changed since the last tick.
+    fn health(&mut self) -> Option<Health> {
+        let degraded_since_unix_ms = self.node.store.degraded_since();
+        let before = std::mem::replace(&mut self.degraded_since, degraded_since_unix_ms);
+        (before != degraded_since_unix_ms).then_some(Health { degraded_since_unix_ms })
     }
 }
 

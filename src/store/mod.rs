@@ -30,8 +30,15 @@ pub type RoomUser = (Arc<str>, Arc<str>);
 pub enum StoreEvent {
     /// Sessions of this node hold a user in a room, with this state, or do not any more.
     HoldChange(RoomUser, HoldChange),
-    /// A user said this in a room, compact JSON text.
-    RoomMessage(RoomUser, Box<str>),
+    /// A message to the observers of a room.
+    RoomMessage {
+        /// The room.
+        room: Arc<str>,
+        /// The member that published it; `None` for the application.
+        user: Option<Arc<str>>,
+        /// Compact JSON text.
+        data: Box<str>,
+    },
     /// A user is to go at once, from all rooms.
     Removed(Kick),
 }
@@ -40,16 +47,21 @@ impl StoreEvent {
     /// What a tick's change of a room means for the store.
     pub fn of(room: &Room, change: &RoomChange) -> impl Iterator<Item = Self> {
         let place = |user: &Arc<str>| (Arc::clone(room.name()), Arc::clone(user));
-        let told = change.told.iter().map(move |(user, told)| Self::HoldChange(place(user), told.clone()));
-        let said = change.said.iter().filter(|said| said.from_here);
-        told.chain(said.map(move |said| Self::RoomMessage(place(&said.user), said.data.clone())))
+        let held = change.told.iter().map(move |(user, told)| Self::HoldChange(place(user), told.clone()));
+        let messages = change.messages.iter().filter(|message| message.is_local);
+        held.chain(messages.map(|message| Self::RoomMessage {
+            room: Arc::clone(room.name()),
+            user: message.user.clone(),
+            data: message.data.clone(),
+        }))
     }
 
-    /// Whom it is about.
+    /// The name that decides about the partition: the user, or the room of a message of the application.
     #[must_use]
-    pub fn user(&self) -> &Arc<str> {
+    pub fn partition_key(&self) -> &Arc<str> {
         match self {
-            Self::HoldChange((_, user), _) | Self::RoomMessage((_, user), _) | Self::Removed(Kick { user, .. }) => user,
+            Self::HoldChange((_, user), _) | Self::Removed(Kick { user, .. }) => user,
+            Self::RoomMessage { room, user, .. } => user.as_ref().unwrap_or(room),
         }
     }
 }

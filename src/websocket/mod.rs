@@ -2,8 +2,10 @@
 
 pub mod decoder;
 pub mod frame;
+pub mod handshake;
 pub mod outbox;
 mod refusal;
+pub mod stream;
 
 use bytes::{BufMut, BytesMut};
 use fastwebsockets::{CloseCode, Frame, OpCode, Payload};

@@ -55,28 +55,27 @@ impl Worker {
 
     /// A connection is gone.
     pub(super) fn forget_owner(&self, connection: &Connection) {
-        if let Some(session) = connection.session.get().filter(|_| self.node.config.kicks_users()) {
-            self.owners.borrow_mut().remove(session.user(), connection.id.index);
+        if self.node.config.kicks_users() {
+            let mut owners = self.owners.borrow_mut();
+            connection.for_each_session(|session| owners.remove(session.user(), connection.id.index));
         }
     }
 
-    /// Ends the connections that are to go, and their presence.
-    pub(crate) fn remove(self: &Rc<Self>, kicks: &[Kick]) {
+    /// Ends the presence of kicked users, and closes their connections.
+    pub(super) fn kick(self: &Rc<Self>, kicks: &[Kick]) {
         for Kick { user, login, reason } in kicks {
-            // A connection of this worker that is lost by now lingers; one that is not yet is found among the others.
+            // A connection of this worker that is lost by now is in its grace; one that is not yet lost is found below.
             self.node.registry.end_grace_sessions(user, *reason);
             if login.is_none() {
                 self.node.registry.end_rest_session(user, *reason);
             }
-            let places = self.owners.borrow().of(user, *login);
-            for index in places {
+            let indexes = self.owners.borrow().of(user, *login);
+            for index in indexes {
                 let connection = self.connections.borrow().get(index as usize).map(Rc::clone);
-                let is_its = |connection: &Rc<Connection>| {
-                    connection.session.get().is_some_and(|session| **session.user() == **user)
-                };
+                let is_its = |connection: &Rc<Connection>| connection.session_of(user).is_some();
                 let Some(connection) = connection.filter(is_its) else { continue };
                 let why = if *reason == Reason::Left { "signed out" } else { "removed" };
-                self.release(&connection, Ending::Removed(*reason));
+                self.release(&connection, Ending::Kicked(*reason));
                 self.close(&connection, close::POLICY, why);
             }
         }

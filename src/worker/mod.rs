@@ -1,13 +1,15 @@
-//! One thread: its connections, what their clients ask for, and its share of the fan-out.
+//! One thread: its connections, the commands of their clients, and its share of the fanout.
 //!
-//! A worker runs a `current_thread` runtime, so nothing here is shared but the registry. Three kinds of tasks run on it: the
-//! acceptor, the mailbox (one batch a tick), and one small task per connection.
+//! A worker runs a `current_thread` runtime, so it shares nothing with other workers but the [`Node`]. Three kinds of tasks run on
+//! it: the accept loop, the signals of the ticker (one batch per tick), and one small task per connection.
 
 mod commands;
 mod kick;
 mod liveness;
 mod rate_limit;
 mod reader;
+pub mod thread;
+mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,23 +18,23 @@ use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use slab::Slab;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::connection::{Connection, ConnectionId, Phase, Reader};
+use crate::connection::{Connection, ConnectionId, Phase};
 use crate::fanout::Fanout;
 use crate::json;
 use crate::metrics::WorkerCounters;
 use crate::node::Node;
-use crate::presence::{Reason, Tick, Wheel};
-use crate::protocol::Protocol;
-use crate::websocket::{close, put_close};
+use crate::presence::{Reason, Session, Tick, Wheel};
+use crate::protocol::{AtClose, Client, Protocol, SessionNumber, Upgrade};
+use crate::websocket::put_close;
+use crate::websocket::stream::Stream;
+use commands::Commands;
 use liveness::Times;
+use reader::Reader;
 
-/// What one read takes at most. A heartbeat is 15 bytes; this is for floods, which are taken in bites that delay nobody much.
+/// The most that one read takes. A heartbeat is 15 bytes; this is for floods, which are read in slices that delay nobody much.
 const SCRATCH_BYTES: usize = 16 * 1024;
-/// Rooms that one connection may have joined or look at.
-pub const MAX_ROOMS_PER_CONNECTION: usize = 100;
 
 /// The state of one worker thread.
 pub struct Worker {
@@ -42,47 +44,38 @@ pub struct Worker {
     pub node: Arc<Node>,
     /// Its counters; nobody else writes them.
     pub counters: Arc<WorkerCounters>,
-    /// Where every read of every connection goes.
-    pub(crate) scratch: RefCell<Box<[u8]>>,
-    /// Who looks at which room.
-    pub(crate) fanout: RefCell<Fanout>,
-    /// The tick of the last batch that was done, for those who wait for one.
+    /// The buffer of every read of every connection.
+    scratch: RefCell<Box<[u8]>>,
+    /// The observers of each room.
+    fanout: RefCell<Fanout>,
+    /// The tick of the last batch that was executed, for requests that wait for one.
     pub done: watch::Sender<Tick>,
-    /// RestSessions that are being answered.
+    /// Requests that are being answered.
     pub requests: Cell<usize>,
     /// The server is stopping: no new connections.
     pub draining: Cell<bool>,
     connections: RefCell<Slab<Rc<Connection>>>,
     next_serial: Cell<u32>,
-    /// When to look whether a connection is still alive.
+    /// When to check whether a connection is still alive.
     checks: RefCell<Wheel<ConnectionId>>,
     json: RefCell<json::Reader>,
-    answers: RefCell<BytesMut>,
-    /// Who has said how much on this worker.
+    /// The buffer for replies.
+    replies: RefCell<BytesMut>,
     rate_limits: RefCell<rate_limit::RateLimits>,
-    /// Whose connections are where.
+    /// The connections of each user.
     owners: RefCell<kick::Owners>,
     times: Times,
 }
 
-/// What was agreed at the upgrade.
-#[derive(Debug, Clone)]
-pub struct Upgrade {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The user that the connection speaks for, if the request says so.
-    pub user: Option<Box<str>>,
-    /// Rooms to join at once.
-    pub rooms: Vec<Box<str>>,
-    /// The login that it came with, if the user's.
-    pub login: Option<u64>,
-}
-
-impl Upgrade {
-    /// A connection of this protocol, and of this user if the request names one.
-    pub fn new(protocol: Protocol, user: Option<String>) -> Self {
-        Self { protocol, user: user.map(Into::into), rooms: Vec::new(), login: None }
-    }
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The client closed it with 1000, or without a code, as `close()` in a browser does.
+    Clean,
+    /// Any other way.
+    Lost,
+    /// The user was kicked or has signed out.
+    Kicked(Reason),
 }
 
 impl std::fmt::Debug for Worker {
@@ -99,7 +92,7 @@ impl Worker {
             number,
             counters: Arc::clone(&node.metrics.workers[number]),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-            fanout: RefCell::default(),
+            fanout: RefCell::new(Fanout::new(Arc::clone(&node), number)),
             done: watch::Sender::new(0),
             requests: Cell::new(0),
             draining: Cell::new(false),
@@ -107,7 +100,7 @@ impl Worker {
             next_serial: Cell::new(0),
             checks: RefCell::new(Wheel::new(times.longest_check() + 1)),
             json: RefCell::default(),
-            answers: RefCell::default(),
+            replies: RefCell::default(),
             rate_limits: RefCell::default(),
             owners: RefCell::default(),
             times,
@@ -115,16 +108,18 @@ impl Worker {
         }
     }
 
-    /// Takes over a socket after its upgrade, with the answer to it, which goes out with the greeting, and what was read ahead.
-    pub fn park(self: &Rc<Self>, stream: TcpStream, mut answers: BytesMut, read_ahead: &[u8], upgrade: &Upgrade) {
+    /// Parks a socket after its upgrade, with the response to the request, which goes out with the greeting, and the bytes that were
+    /// read ahead.
+    pub fn park(self: &Rc<Self>, stream: Stream, mut replies: BytesMut, read_ahead: &[u8], upgrade: &Upgrade) {
         let now = self.node.now();
         self.node.connections.fetch_add(1, Ordering::Relaxed);
         let connection = self.admit(upgrade.protocol, stream, now.tick);
         if let Some(user) = &upgrade.user {
             self.identify(&connection, user, upgrade.login);
         }
-        self.greet(&connection, upgrade, &mut answers);
-        connection.answer(self, &mut answers);
+        let host = Commands::new(self, &connection);
+        (upgrade.protocol.rules().greet)(&mut Client::new(&host, &mut replies), upgrade);
+        self.reply(&connection, &mut replies);
         let mut read_ahead = read_ahead.to_vec();
         if !read_ahead.is_empty() && self.receive(&connection, &mut read_ahead).is_break() {
             return self.disconnected(&connection);
@@ -132,18 +127,23 @@ impl Worker {
         tokio::task::spawn_local(Reader::new(connection, Rc::clone(self)));
     }
 
-    /// Gives a connection its user, once.
-    fn identify(&self, connection: &Connection, user: &str, login: Option<u64>) {
+    /// Gives a connection a user: the session that it has for this user, or a new one.
+    fn identify(&self, connection: &Connection, user: &str, login: Option<u64>) -> Option<SessionNumber> {
+        if let Some(known) = connection.session_of(user) {
+            return Some(known);
+        }
         let registry = &self.node.registry;
-        connection.heard(self.node.now().tick);
-        connection.session.get_or_init(|| match connection.protocol.has_lease() {
-            true => registry.open_session(user, self.node.now()),
+        let now = self.node.now();
+        connection.heard(now.tick);
+        let number = connection.add_session(match connection.protocol.rules().presence.is_lease() {
+            true => registry.open_session(user, now),
             false => registry.open_unleased_session(user),
         });
         self.note_owner(connection, user, login);
+        number
     }
 
-    fn admit(&self, protocol: Protocol, stream: TcpStream, now: Tick) -> Rc<Connection> {
+    fn admit(&self, protocol: Protocol, stream: Stream, now: Tick) -> Rc<Connection> {
         let mut connections = self.connections.borrow_mut();
         let serial = self.next_serial.get();
         self.next_serial.set(serial.wrapping_add(1));
@@ -157,23 +157,18 @@ impl Worker {
         connection
     }
 
-    /// Sends the snapshots that a connection missed while its socket was full.
-    pub(crate) fn catch_up(&self, connection: &Rc<Connection>) {
-        self.fanout.borrow_mut().catch_up(self, connection);
-    }
-
     /// The reader has come to the end: everything of the connection goes.
-    pub(crate) fn disconnected(self: &Rc<Self>, connection: &Rc<Connection>) {
+    fn disconnected(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.release(connection, Ending::Lost);
-        // Released connections look at nothing; one left behind here would hold its socket for ever.
-        self.fanout.borrow_mut().forget(self, connection);
+        // Released connections observe nothing; one left behind here would hold its socket for ever.
+        self.fanout.borrow_mut().forget(connection);
         if connection.is_blocked() {
-            connection.abort(); // Nobody is there to read what still waits.
+            connection.abort(); // No client is there to read what still waits.
         }
         connection.phase.set(Phase::Dead);
         let index = connection.id.index as usize;
         let mut connections = self.connections.borrow_mut();
-        if connections.get(index).is_some_and(|held| held.id == connection.id) {
+        if connections.get(index).is_some_and(|known| known.id == connection.id) {
             connections.remove(index);
             self.forget_owner(connection);
             self.counters.connections.subtract(1);
@@ -188,25 +183,29 @@ impl Worker {
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Ends the presence of a connection as its protocol wants it. Once.
+    /// Ends the presence of a connection as its protocol's rules say. Once.
     fn release(&self, connection: &Rc<Connection>, ending: Ending) {
         if connection.released.replace(true) {
             return;
         }
-        self.fanout.borrow_mut().forget(self, connection);
+        self.fanout.borrow_mut().forget(connection);
+        let rules = connection.protocol.rules();
+        let at_close = match ending {
+            Ending::Kicked(reason) => AtClose::Leave(reason),
+            Ending::Clean => rules.on_close.clean,
+            Ending::Lost if self.draining.get() => rules.on_close.drained,
+            Ending::Lost => rules.on_close.lost,
+        };
+        connection.for_each_session(|session| self.end_session(session, at_close));
+    }
+
+    fn end_session(&self, session: &Arc<Session>, at_close: AtClose) {
         let registry = &self.node.registry;
-        let Some(session) = connection.session.get() else { return };
-        match (connection.protocol, ending) {
-            (_, Ending::Removed(reason)) => registry.end_session(session, reason),
-            (Protocol::Native, Ending::Clean) => registry.end_session(session, Reason::Closed),
-            (Protocol::Native, Ending::Lost) => registry.detach_session(session, self.times.grace, self.node.now()),
-            // It stays until its lease ends.
-            (Protocol::OnlineUsers, _) => registry.detach_session(session, self.times.ttl, self.node.now()),
-            // The server goes and not its users: they are not to see each other leave.
-            (Protocol::Status | Protocol::Chat, Ending::Lost) if self.draining.get() => {}
-            (Protocol::Status | Protocol::Chat, _) => registry.end_session(session, Reason::Closed),
-            #[cfg(feature = "echo")]
-            (Protocol::Echo, _) => registry.end_session(session, Reason::Closed),
+        match at_close {
+            AtClose::Leave(reason) => registry.end_session(session, reason),
+            AtClose::Grace => registry.detach_session(session, self.times.grace, self.node.now()),
+            AtClose::LeaseEnds => registry.detach_session(session, self.times.ttl, self.node.now()),
+            AtClose::Stay => {}
         }
     }
 
@@ -215,9 +214,9 @@ impl Worker {
         if connection.phase.get() != Phase::Open {
             return;
         }
-        let mut answers = BytesMut::new();
-        put_close(&mut answers, code, reason);
-        connection.answer(self, &mut answers);
+        let mut replies = BytesMut::new();
+        put_close(&mut replies, code, reason);
+        self.reply(connection, &mut replies);
         self.expect_close(connection, Phase::Closing);
     }
 
@@ -230,45 +229,20 @@ impl Worker {
         self.checks.borrow_mut().insert(now + self.times.close_wait, connection.id);
     }
 
-    /// Whether no further connection may be taken.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether no further connection may be accepted.
+    pub fn is_full(&self) -> bool {
         self.node.connections.load(Ordering::Relaxed) >= self.node.config.limits.max_connections
     }
 
-    /// Tells all native clients whether other nodes are seen.
-    pub(crate) fn tell_health(self: &Rc<Self>, frame: &[u8]) {
-        for connection in self.open(usize::MAX, |connection| connection.protocol == Protocol::Native) {
-            connection.answer(self, &mut BytesMut::from(frame));
-        }
-    }
-
     /// Connections open on this worker.
-    pub(crate) fn connections_open(&self) -> usize {
+    fn connections_open(&self) -> usize {
         self.connections.borrow().len()
     }
 
-    /// Asks up to `most` clients to come back elsewhere, or later.
-    pub(crate) fn send_away(self: &Rc<Self>, most: usize) {
-        for connection in self.open(most, |_| true) {
-            self.close(&connection, close::RESTART, close::RESTART_REASON);
-        }
-    }
-
-    /// Up to so many of the connections that are open and are asked for. Copies, since what is done to them may remove some.
-    fn open(&self, most: usize, is_asked: impl Fn(&Connection) -> bool) -> Vec<Rc<Connection>> {
+    /// Up to `limit` of the open connections that `is_asked` selects. Copies, since what is done to them may remove some.
+    fn open(&self, limit: usize, is_asked: impl Fn(&Connection) -> bool) -> Vec<Rc<Connection>> {
         let connections = self.connections.borrow();
         let open = connections.iter().filter(|(_, open)| open.phase.get() == Phase::Open && is_asked(open));
-        open.take(most).map(|(_, connection)| Rc::clone(connection)).collect()
+        open.take(limit).map(|(_, connection)| Rc::clone(connection)).collect()
     }
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    /// The client closed it with 1000, or without a code, as `close()` in a browser does.
-    Clean,
-    /// Any other way.
-    Lost,
-    /// The user is to go at once.
-    Removed(Reason),
 }

@@ -1,106 +1,138 @@
-//! Bytes of a client become frames, frames become messages, messages are answered.
+//! The task of a connection: it reads bytes, decodes frames in place, and hands messages to the connection's protocol.
 
+use std::future::Future;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 
+use super::commands::Commands;
 use super::{Ending, Worker};
-use crate::connection::{Connection, Inbound, Phase};
-use crate::protocol::{Protocol, chat, native, online_users};
-use crate::websocket::decoder::{Limits, Message, decode_frames};
+use crate::connection::{Connection, Partial, Phase};
+use crate::protocol::Client;
+use crate::websocket::decoder::{Message, decode_frames};
 use crate::websocket::{close, put_close, put_pong};
 
-/// Answers are written when there are so many bytes of them, although more may follow from the same read.
-const ANSWER_BYTES: usize = 16 * 1024;
+/// Reads of one connection before the others get their turn. Nearly always the first read takes everything and the second finds
+/// that out without a system call; a flood is read in turns.
+const CHUNKS_PER_TURN: usize = 2;
+/// Replies are written when there are this many bytes of them, although more may follow from the same read.
+const REPLY_BYTES: usize = 16 * 1024;
+
+/// Reads from a connection until its end.
+#[derive(Debug)]
+pub(super) struct Reader {
+    connection: Rc<Connection>,
+    worker: Rc<Worker>,
+}
+
+impl Reader {
+    pub(super) fn new(connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
+        Self { connection, worker }
+    }
+
+    fn poll_chunk(&self, context: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        if self.connection.must_wait(Some(context)) {
+            return Poll::Pending;
+        }
+        if self.connection.has_backlog() {
+            return Poll::Ready(self.worker.receive(&self.connection, &mut []));
+        }
+        let mut scratch = self.worker.scratch.borrow_mut();
+        match ready!(self.connection.poll_read(context, &mut scratch)) {
+            Ok(read) if read > 0 => Poll::Ready(self.worker.receive(&self.connection, &mut scratch[..read])),
+            _ => Poll::Ready(ControlFlow::Break(())),
+        }
+    }
+}
+
+impl Future for Reader {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..CHUNKS_PER_TURN {
+            if ready!(self.poll_chunk(context)).is_break() {
+                self.worker.disconnected(&self.connection);
+                return Poll::Ready(());
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
 
 impl Worker {
-    /// Takes bytes that a client has sent. Breaks when the connection is over.
-    pub(crate) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> ControlFlow<()> {
-        let now = self.node.now();
+    /// Handles bytes that a client has sent. Breaks when the connection is over.
+    pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> ControlFlow<()> {
         match connection.phase.get() {
-            Phase::Open => self.sign_of_life(connection, now),
+            Phase::Open => self.sign_of_life(connection, self.node.now()),
             Phase::Closing => {}
             Phase::Failed => return ControlFlow::Continue(()),
             Phase::Dead => return ControlFlow::Break(()),
         }
-        match connection.inbound.take() {
+        match connection.take_partial() {
             None => {
-                let mut inbound = Inbound::default();
-                let (done, flow) = self.take_all(connection, bytes, &mut inbound);
-                inbound.tail = bytes[done..].to_vec();
-                self.keep(connection, inbound);
+                let mut partial = Partial::default();
+                let (done, flow) = self.decode(connection, bytes, &mut partial);
+                partial.tail = bytes[done..].to_vec();
+                keep(connection, partial);
                 flow
             }
-            Some(mut inbound) => {
-                let mut buffer = std::mem::take(&mut inbound.tail);
+            Some(mut partial) => {
+                let mut buffer = std::mem::take(&mut partial.tail);
                 buffer.extend_from_slice(bytes);
-                let (done, flow) = self.take_all(connection, &mut buffer, &mut inbound);
+                let (done, flow) = self.decode(connection, &mut buffer, &mut partial);
                 buffer.drain(..done);
-                inbound.tail = buffer;
-                self.keep(connection, *inbound);
+                partial.tail = buffer;
+                keep(connection, partial);
                 flow
             }
         }
     }
 
-    /// Keeps what is not whole yet, if there is anything.
-    fn keep(&self, connection: &Connection, mut inbound: Inbound) {
-        if connection.phase.get() != Phase::Failed && (!inbound.tail.is_empty() || inbound.fragments.is_some()) {
-            inbound.tail.shrink_to_fit();
-            connection.inbound.set(Some(Box::new(inbound)));
-        }
-    }
-
-    /// Whether whole frames wait that were not looked at because answers were not read.
-    pub(crate) fn has_backlog(&self, connection: &Connection) -> bool {
-        let inbound = connection.inbound.take();
-        let backlog = inbound.as_ref().is_some_and(|inbound| inbound.backlog);
-        connection.inbound.set(inbound);
-        backlog
-    }
-
-    /// Takes frames until none is whole, the client must read first, or the connection is over.
-    fn take_all(
+    /// Handles frames until none is complete, the client must read first, or the connection is over.
+    fn decode(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         bytes: &mut [u8],
-        inbound: &mut Inbound,
+        partial: &mut Partial,
     ) -> (usize, ControlFlow<()>) {
-        let limits = limits(connection.protocol);
-        let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
+        let limits = &connection.protocol.rules().limits;
+        let mut replies = std::mem::take(&mut *self.replies.borrow_mut());
         let (mut done, mut over) = (0, ControlFlow::Continue(()));
-        inbound.backlog = false;
+        partial.backlog = false;
         loop {
             let mut full = false;
-            let result = decode_frames(&mut bytes[done..], &mut inbound.fragments, &limits, |incoming| {
+            let result = decode_frames(&mut bytes[done..], &mut partial.fragments, limits, |message| {
                 self.counters.frames_received.add(1);
-                over = self.take(connection, incoming, &mut answers);
-                full = answers.len() > ANSWER_BYTES;
+                over = self.handle(connection, message, &mut replies);
+                full = replies.len() > REPLY_BYTES;
                 if full { ControlFlow::Break(()) } else { over }
             });
             match result {
-                Ok(taken) => done += taken,
+                Ok(decoded) => done += decoded,
                 Err(violation) => {
                     self.counters.protocol_violations.add(1);
                     if connection.phase.get() == Phase::Open {
-                        put_close(&mut answers, violation.code, violation.reason);
+                        put_close(&mut replies, violation.code, violation.reason);
                     }
                     self.expect_close(connection, Phase::Failed);
                 }
             }
-            connection.answer(self, &mut answers);
+            self.reply(connection, &mut replies);
             if over.is_break() && connection.is_blocked() {
-                // The answer to the client's close frame waits behind others: it is given the time to go out.
+                // The reply to the client's close frame waits behind others: it gets the time to go out.
                 self.expect_close(connection, Phase::Closing);
                 over = ControlFlow::Continue(());
             }
-            inbound.backlog = full && over.is_continue() && connection.is_choked();
-            if !full || over.is_break() || inbound.backlog {
+            partial.backlog = full && over.is_continue() && connection.must_wait(None);
+            if !full || over.is_break() || partial.backlog {
                 break;
             }
         }
-        *self.answers.borrow_mut() = answers;
+        *self.replies.borrow_mut() = replies;
         if connection.phase.get() == Phase::Failed {
             connection.finish_writing();
             done = bytes.len();
@@ -108,76 +140,53 @@ impl Worker {
         (done, over)
     }
 
-    fn take(
+    fn handle(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
-        incoming: Message<'_>,
-        answers: &mut BytesMut,
+        message: Message<'_>,
+        replies: &mut BytesMut,
     ) -> ControlFlow<()> {
         let closing = connection.phase.get() != Phase::Open;
-        match incoming {
+        match message {
             Message::Close(code) => {
                 if !closing {
-                    put_close_answer(answers, code);
+                    put_close_reply(replies, code);
                     let clean = matches!(code, None | Some(close::NORMAL));
                     self.release(connection, if clean { Ending::Clean } else { Ending::Lost });
                 }
                 return ControlFlow::Break(());
             }
             _ if closing => {}
-            Message::Ping(payload) => put_pong(answers, payload),
+            Message::Ping(payload) => put_pong(replies, payload),
             Message::Pong => {}
-            Message::Text(text) => self.take_text(connection, text, answers),
-            #[cfg(feature = "echo")]
-            Message::Binary(data) if connection.protocol == Protocol::Echo => {
-                crate::websocket::put_message(answers, false, data);
+            Message::Text(text) => {
+                let host = Commands::new(self, connection);
+                let mut json = self.json.borrow_mut();
+                (connection.protocol.rules().receive)(&mut Client::new(&host, replies), &mut json, text);
             }
-            Message::Binary(_) => {
-                put_close(answers, close::UNSUPPORTED, "messages are text");
-                self.expect_close(connection, Phase::Closing);
-            }
+            Message::Binary(data) => match connection.protocol.rules().receive_binary {
+                Some(receive) => receive(&mut Client::new(&Commands::new(self, connection), replies), data),
+                None => {
+                    put_close(replies, close::UNSUPPORTED, "messages are text");
+                    self.expect_close(connection, Phase::Closing);
+                }
+            },
         }
         ControlFlow::Continue(())
     }
+}
 
-    fn take_text(self: &Rc<Self>, connection: &Rc<Connection>, text: &[u8], answers: &mut BytesMut) {
-        match connection.protocol {
-            Protocol::Native => {
-                let mut json = self.json.borrow_mut();
-                native::decode(&mut json, text, |command| match command {
-                    Ok(command) => self.execute(connection, command, answers),
-                    Err(refusal) => self.refuse(&refusal, answers),
-                });
-            }
-            Protocol::OnlineUsers => match online_users::decode(text) {
-                Some(command) => self.execute(connection, command, answers),
-                None => {
-                    self.counters.messages_refused.add(1);
-                    answers.extend_from_slice(online_users::UNKNOWN_MESSAGE);
-                }
-            },
-            Protocol::Chat => {
-                let mut json = self.json.borrow_mut();
-                chat::decode(&mut json, text, |request| self.converse(connection, request, answers));
-            }
-            Protocol::Status => {} // Its clients only listen.
-            #[cfg(feature = "echo")]
-            Protocol::Echo => crate::websocket::put_message(answers, true, text),
-        }
+/// Keeps what is not complete yet, if there is anything.
+fn keep(connection: &Connection, mut partial: Partial) {
+    if connection.phase.get() != Phase::Failed && (!partial.tail.is_empty() || partial.fragments.is_some()) {
+        partial.tail.shrink_to_fit();
+        connection.keep_partial(partial);
     }
 }
 
-fn limits(protocol: Protocol) -> Limits {
-    match protocol {
-        Protocol::Native | Protocol::OnlineUsers | Protocol::Status | Protocol::Chat => Limits::PRESENCE,
-        #[cfg(feature = "echo")]
-        Protocol::Echo => Limits::ECHO,
-    }
-}
-
-fn put_close_answer(answers: &mut BytesMut, code: Option<u16>) {
+fn put_close_reply(replies: &mut BytesMut, code: Option<u16>) {
     match code {
-        Some(code) => put_close(answers, code, ""),
-        None => answers.extend_from_slice(&[0x88, 0]),
+        Some(code) => put_close(replies, code, ""),
+        None => replies.extend_from_slice(&[0x88, 0]),
     }
 }

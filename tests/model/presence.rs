@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use rollcall::Config;
 use rollcall::broadcast::{Broadcaster, RoomFrames};
-use rollcall::presence::{Audience, Now, Reason, Registry, Session, Settings, State};
+use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
+use rollcall::protocol::{self, native};
 use serde_json::Value;
 
 const TTL: u64 = 5;
@@ -98,7 +100,8 @@ fn state_of(state: Option<u8>) -> Option<State> {
 impl World {
     fn new() -> Self {
         let registry = Arc::new(Registry::new(Settings { ttl: TTL, workers: 2, incarnation: 7 }));
-        let broadcaster = Broadcaster::new(Arc::clone(&registry), 2, Duration::from_millis(100), 100);
+        let encoders = protocol::encoders(&Config::from_args(["rollcall"]).expect("settings"));
+        let broadcaster = Broadcaster::new(Arc::clone(&registry), 2, Duration::from_millis(100), encoders);
         Self {
             registry,
             broadcaster,
@@ -228,13 +231,13 @@ impl World {
                 self.write_state(user, 0, None, was_member);
             }
             Step::Observe { room } if self.mirrors.len() < 6 => {
-                let attachment = self.registry.observe(ROOMS[room], room % 2, Audience::Members, true);
+                let attachment = self.registry.observe(ROOMS[room], room % 2, native::MEMBERS, true);
                 let (held, asked) = (attachment.room, attachment.generation);
                 self.mirrors.push(Mirror { room, held, asked, seq: None, members: BTreeMap::new() });
             }
             Step::Unobserve { observer } if observer < self.mirrors.len() => {
                 let mirror = self.mirrors.swap_remove(observer);
-                self.registry.unobserve(&mirror.held, mirror.room % 2, Audience::Members);
+                self.registry.unobserve(&mirror.held, mirror.room % 2, native::MEMBERS);
             }
             Step::Tick => self.tick(),
             Step::Open { .. } | Step::Observe { .. } | Step::Unobserve { .. } => {}
@@ -250,7 +253,7 @@ impl World {
         self.rest.retain(|_, seen| tick <= *seen + TTL);
         let (batches, _) = self.broadcaster.tick(self.now);
         for (worker, batch) in batches.iter().enumerate() {
-            for update in &batch.updates {
+            for update in &batch.rooms {
                 let mirrors = self.mirrors.iter_mut().filter(|mirror| mirror.room % 2 == worker);
                 mirrors.filter(|mirror| mirror.held.id() == update.room.id()).for_each(|mirror| mirror.apply(update));
             }
@@ -299,8 +302,8 @@ impl World {
 
 impl Mirror {
     fn apply(&mut self, update: &RoomFrames) {
-        let members = Audience::Members as usize;
-        match (self.seq, &update.changes[members], &update.snapshots[members]) {
+        let members = native::MEMBERS;
+        match (self.seq, update.changes(members), update.snapshot(members)) {
             (Some(seq), Some(diff), _) => {
                 let diff = payload(diff);
                 assert_eq!(diff["seq"], seq + 1, "seq grows by one");
@@ -311,6 +314,7 @@ impl Mirror {
             }
             (None, _, Some(pages)) if update.generation > self.asked => {
                 self.members = pages
+                    .pages
                     .iter()
                     .flat_map(|page| payload(page)["members"].as_array().unwrap().clone())
                     .map(|member| entry(&member))
@@ -359,7 +363,7 @@ proptest! {
         // After a lease without signs of life no member and no room is left.
         (0..=TTL + 1).for_each(|_| world.tick());
         while let Some(mirror) = world.mirrors.pop() {
-            world.registry.unobserve(&mirror.held, mirror.room % 2, Audience::Members);
+            world.registry.unobserve(&mirror.held, mirror.room % 2, native::MEMBERS);
         }
         world.tick();
         prop_assert_eq!((world.registry.users_online(), world.registry.rooms_open()), (0, 0));

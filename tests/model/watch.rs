@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use rollcall::Config;
 use rollcall::broadcast::Broadcaster;
 use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
+use rollcall::protocol::{self, Protocol};
 use serde_json::{Value, json};
 
 const USERS: usize = 3;
@@ -79,7 +81,8 @@ fn name(user: usize) -> String {
 impl World {
     fn new() -> Self {
         let registry = Arc::new(Registry::new(Settings { ttl: 1_000_000, workers: WORKERS, incarnation: 7 }));
-        let broadcaster = Broadcaster::new(Arc::clone(&registry), WORKERS, Duration::from_millis(100), 0);
+        let encoders = protocol::encoders(&Config::from_args(["rollcall"]).expect("settings"));
+        let broadcaster = Broadcaster::new(Arc::clone(&registry), WORKERS, Duration::from_millis(100), encoders);
         let now = Now { tick: 0, unix_ms: 1_000 };
         Self {
             registry,
@@ -159,14 +162,15 @@ impl World {
         self.users.iter_mut().for_each(|user| user.settle(unix_ms));
         let (batches, _) = self.broadcaster.tick(self.now);
         let mut news = BTreeMap::new();
+        let format = Protocol::Native.status_format().expect("native clients watch users");
         for (worker, batch) in batches.iter().enumerate() {
-            for sighting in &batch.status_frames {
-                let user = (0..USERS).find(|user| *name(*user) == *sighting.user).expect("a user of the model");
-                let told: Value = serde_json::from_slice(&sighting.object).expect("an object");
+            for status in &batch.status_frames {
+                let user = (0..USERS).find(|user| *name(*user) == *status.user).expect("a user of the model");
+                let told: Value = serde_json::from_slice(&status.objects[format]).expect("an object");
                 assert!(self.users[user].watchers[worker] > 0, "worker {worker} does not watch this user: {told}");
                 // Workers that did not ask receive changes only.
                 if let Some(known) = self.mirrors[worker].get(&user) {
-                    assert_eq!(sighting.changed, *known != told, "{known} then {told}");
+                    assert_eq!(status.changed, *known != told, "{known} then {told}");
                 }
                 self.mirrors[worker].insert(user, told.clone());
                 news.insert(user, told);

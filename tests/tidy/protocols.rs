@@ -7,7 +7,7 @@ use super::exceptions::{self, Violation};
 use super::sources;
 
 /// Files in `src/protocol/` that all protocols share.
-const SHARED: [&str; 1] = ["mod"];
+const SHARED: [&str; 5] = ["mod", "client", "command", "handshake", "tests"];
 
 #[test]
 fn only_the_protocol_folder_names_a_protocol() {

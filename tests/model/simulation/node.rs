@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rollcall::broadcast::Broadcaster;
+use rollcall::broadcast::encoder::Encoders;
 use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
 use rollcall::store::redis::command::{Command, Reply};
 use rollcall::store::redis::nodes::Nodes;
@@ -55,7 +56,12 @@ impl Node {
             shown: BTreeMap::new(),
             inbox: VecDeque::new(),
             up: false,
-            broadcaster: Broadcaster::new(Arc::clone(&registry), 1, Duration::from_millis(TICK_MS), 0),
+            broadcaster: Broadcaster::new(
+                Arc::clone(&registry),
+                1,
+                Duration::from_millis(TICK_MS),
+                Encoders::default(),
+            ),
             lanes: (0..lanes).map(|lane| Lane::new(Arc::clone(&schema), lane, TTL_MS / TICK_MS, life)).collect(),
             view: View::new(Arc::clone(&schema), Arc::clone(&registry)),
             nodes: Nodes::new(Arc::clone(&schema)),
@@ -97,7 +103,7 @@ impl Node {
     pub(crate) fn tick(&mut self, now: Now) -> Vec<(String, String)> {
         self.broadcaster.tick(now);
         for news in self.broadcaster.take_store_events() {
-            self.lanes[self.schema.lane_of(news.user())].record(news);
+            self.lanes[self.schema.lane_of(news.partition_key())].record(news);
         }
         self.lanes.iter_mut().for_each(|lane| lane.expire(now.tick));
         let before = std::mem::take(&mut self.shown);

@@ -135,7 +135,7 @@ impl Engine {
     fn distribute(&self) {
         let news = std::mem::take(&mut *self.shared.news.lock());
         for news in news {
-            let lane = self.schema.lane_of(news.user());
+            let lane = self.schema.lane_of(news.partition_key());
             self.lanes[lane].lane.borrow_mut().record(news);
         }
         let (now, mut pending) = (self.now(), 0);

@@ -144,7 +144,9 @@ impl Lane {
                 self.keys.mark(&place.1);
                 self.record_hold(place, told);
             }
-            StoreEvent::RoomMessage(place, data) => {
+            StoreEvent::RoomMessage { user: None, .. } => {}
+            StoreEvent::RoomMessage { room, user: Some(user), data } => {
+                let place = (room, user);
                 self.said_count += 1;
                 self.keep_said(vec![RoomMessage { number: self.said_count, place, data }]);
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::broadcast::Broadcaster;
+use crate::broadcast::encoder::Encoders;
 use crate::presence::{Now, Settings};
 
 const TTL_TICKS: Tick = 100;
@@ -22,7 +23,7 @@ impl Bench {
         let registry = Arc::new(Registry::with_store(settings));
         let (node, run, ttl) = ("n1".to_owned(), "n1.1".to_owned(), Duration::from_secs(10));
         let schema = Arc::new(Schema { prefix: "p".to_owned(), lanes: 1, node, run, ttl });
-        let broadcaster = Broadcaster::new(Arc::clone(&registry), 1, Duration::from_millis(100), 0);
+        let broadcaster = Broadcaster::new(Arc::clone(&registry), 1, Duration::from_millis(100), Encoders::default());
         Self { registry, broadcaster, lane: Lane::new(schema, 0, TTL_TICKS, 7), tick: 0 }
     }
 
@@ -194,7 +195,11 @@ fn what_is_said_while_nobody_can_be_told_has_a_bound() {
     let mut bench = Bench::new();
     let data: Box<str> = "x".repeat(10_000).into();
     for _ in 0..1000 {
-        bench.lane.record(StoreEvent::RoomMessage(("lobby".into(), "alice".into()), data.clone()));
+        bench.lane.record(StoreEvent::RoomMessage {
+            room: "lobby".into(),
+            user: Some("alice".into()),
+            data: data.clone(),
+        });
     }
     assert!(bench.lane.said_bytes <= MAX_SAID_BYTES && bench.lane.said.len() > 10);
 }

@@ -300,7 +300,7 @@ mod tests {
         for (seq, number) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 3)] {
             view.hear(0, &format!("n2.1\t{seq}\nsaid\tlobby:alice\t{number}\t\"{number}\""), 0);
         }
-        let said: Vec<_> = registry.settle(&room).said.iter().map(|said| said.data.to_string()).collect();
+        let said: Vec<_> = registry.settle(&room).messages.iter().map(|said| said.data.to_string()).collect();
         assert_eq!(said, ["\"1\"", "\"2\"", "\"3\""]);
     }
 

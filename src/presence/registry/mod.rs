@@ -1,5 +1,9 @@
 //! The live truth: which sessions hold whom in which room, sharded by user.
 
+mod members;
+mod sessions;
+mod status;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,11 +16,9 @@ use super::leases::Leases;
 use super::membership::User;
 use super::rest_sessions::RestSessions;
 use super::room::Reported;
-use super::session::Joined;
-use super::{Audience, AudienceSet, Now, Reason, Room, RoomChange, RoomMessage, Session, State, Tick, Watchlist};
+use super::{Audience, AudienceSet, Room, RoomChange, Tick, Watchlist, sharded};
 
-/// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
-const SHARDS: usize = 256;
+pub use status::UserRooms;
 
 /// What the registry has to know about its surroundings.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +40,7 @@ pub struct Registry {
     pub(super) users: DashMap<Arc<str>, User, RandomState>,
     rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
     /// Sessions of REST heartbeats, by user.
-    pub(super) requests: RestSessions,
+    pub(super) rest_sessions: RestSessions,
     /// Rooms that the next tick visits, each once.
     dirty: Mutex<Vec<Arc<Room>>>,
     pub(super) leases: Leases,
@@ -60,15 +62,6 @@ pub struct Attachment {
     pub generation: u64,
 }
 
-/// One user as `POST /v1/users/status` shows it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UserRooms {
-    /// Rooms where the user is online, in the order joined.
-    pub rooms: Vec<Arc<str>>,
-    /// Milliseconds since the Unix epoch.
-    pub since_unix_ms: u64,
-}
-
 impl Registry {
     /// An empty one.
     #[must_use]
@@ -78,7 +71,7 @@ impl Registry {
             has_store: false,
             users: sharded(),
             rooms: sharded(),
-            requests: RestSessions::new(),
+            rest_sessions: RestSessions::new(),
             dirty: Mutex::default(),
             leases: Leases::new(settings.ttl),
             online: AtomicUsize::new(0),
@@ -100,55 +93,6 @@ impl Registry {
         self.has_store
     }
 
-    /// Makes the session's user a member of `room`, or replaces its state there if a state is given.
-    pub fn join(&self, session: &Arc<Session>, room: &str, state: Option<State>, now: Now) -> Arc<Room> {
-        let state = state.map(|state| state.stamped(now.unix_ms));
-        let mut rooms = self.lock_counted(session, now);
-        if let Some(joined) = rooms.joined.iter_mut().find(|joined| joined.room.is_named(room)) {
-            if state.is_some() {
-                joined.state.clone_from(&state);
-                self.set_live_state(session.user(), &joined.room, state, now);
-            }
-            return Arc::clone(&joined.room);
-        }
-        let room = self.count_in(session.user(), room, state.as_ref(), now);
-        rooms.joined.push(Joined { room: Arc::clone(&room), state });
-        room
-    }
-
-    /// Replaces the state of a joined room. False if the session has not joined it.
-    pub fn set_state(&self, session: &Arc<Session>, room: &str, state: Option<State>, now: Now) -> bool {
-        // Other nodes must see that it was cleared after what they have.
-        let cleared = || self.has_store.then(|| State::written("", now.unix_ms));
-        let state = state.map(|state| state.stamped(now.unix_ms)).or_else(cleared);
-        let mut rooms = self.lock_counted(session, now);
-        let Some(joined) = rooms.joined.iter_mut().find(|joined| joined.room.is_named(room)) else { return false };
-        joined.state.clone_from(&state);
-        self.set_live_state(session.user(), &joined.room, state, now);
-        true
-    }
-
-    /// Takes the session out of one room. False if it had not joined it.
-    pub fn leave(&self, session: &Session, room: &str) -> bool {
-        let mut rooms = session.rooms.lock();
-        let Some(at) = rooms.joined.iter().position(|joined| joined.room.is_named(room)) else { return false };
-        let joined = rooms.joined.swap_remove(at);
-        if rooms.counted {
-            self.count_out(session.user(), &joined.room, Reason::Left);
-        }
-        true
-    }
-
-    /// Says something to those who look at a joined room. False if the session has not joined it, or too much is being said there.
-    pub fn publish(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
-        let rooms = self.lock_counted(session, now);
-        let Some(joined) = rooms.joined.iter().find(|joined| joined.room.is_named(room)) else { return false };
-        let (reported, taken) =
-            joined.room.publish(RoomMessage { user: Arc::clone(session.user()), data, from_here: true });
-        self.queue(&joined.room, reported);
-        taken
-    }
-
     /// Starts to observe a room; it need not have members. Ask with `snapshot: false` if history will do.
     pub fn observe(&self, room: &str, worker: usize, audience: Audience, snapshot: bool) -> Attachment {
         loop {
@@ -156,15 +100,15 @@ impl Registry {
             let reported = room.count_observer(worker, audience, 1);
             if reported != Reported::Closed {
                 self.queue(&room, reported);
-                let generation = self.ask(&room, audience, snapshot);
+                let generation = self.request_snapshot(&room, audience, snapshot);
                 return Attachment { room, generation };
             }
         }
     }
 
     /// Asks for a snapshot at the next tick, for an observer that the room counts already. Returns the generation of the asking.
-    pub fn ask(&self, room: &Arc<Room>, audience: Audience, snapshot: bool) -> u64 {
-        let (reported, generation) = room.want(audience, snapshot);
+    pub fn request_snapshot(&self, room: &Arc<Room>, audience: Audience, snapshot: bool) -> u64 {
+        let (reported, generation) = room.request_snapshot(audience, snapshot);
         self.queue(room, reported);
         generation
     }
@@ -175,9 +119,9 @@ impl Registry {
         self.queue(room, reported);
     }
 
-    /// Has the next tick visit the room again, with these snapshots still wanted.
-    pub fn revisit(&self, room: &Arc<Room>, wanted: AudienceSet) {
-        let reported = room.revisit(wanted);
+    /// Has the next tick settle the room again, with these snapshots still requested.
+    pub fn defer(&self, room: &Arc<Room>, requested: AudienceSet) {
+        let reported = room.defer(requested);
         self.queue(room, reported);
     }
 
@@ -208,15 +152,6 @@ impl Registry {
         self.rooms.iter().map(|room| Arc::clone(&room)).collect()
     }
 
-    /// Where the user is online at this moment; `None` if nowhere.
-    #[must_use]
-    pub fn status(&self, user: &str) -> Option<UserRooms> {
-        let user = self.users.get(user)?;
-        let online = user.memberships.iter().filter(|membership| membership.is_online());
-        let rooms: Vec<_> = online.map(|membership| Arc::clone(membership.room.name())).collect();
-        (!rooms.is_empty()).then_some(UserRooms { rooms, since_unix_ms: user.since_unix_ms })
-    }
-
     /// Users who are in at least one room.
     #[must_use]
     pub fn users_online(&self) -> usize {
@@ -230,11 +165,11 @@ impl Registry {
     }
 
     /// The user's name as it is held already, or a new copy.
-    pub(super) fn shared_name(&self, user: &str) -> Arc<str> {
+    pub(in crate::presence) fn shared_name(&self, user: &str) -> Arc<str> {
         self.users.get(user).map_or_else(|| Arc::from(user), |entry| Arc::clone(entry.key()))
     }
 
-    pub(super) fn room_or_new(&self, name: &str) -> Arc<Room> {
+    pub(in crate::presence) fn room_or_new(&self, name: &str) -> Arc<Room> {
         if let Some(room) = self.room(name) {
             return room;
         }
@@ -247,13 +182,9 @@ impl Registry {
         Arc::clone(&room)
     }
 
-    pub(super) fn queue(&self, room: &Arc<Room>, reported: Reported) {
+    pub(in crate::presence) fn queue(&self, room: &Arc<Room>, reported: Reported) {
         if reported == Reported::Queue {
             self.dirty.lock().push(Arc::clone(room));
         }
     }
-}
-
-pub(super) fn sharded<V>() -> DashMap<Arc<str>, V, RandomState> {
-    DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::default(), SHARDS)
 }

@@ -1,0 +1,160 @@
+//! The observers of one room on one worker: attached ones get each change, pending ones wait for a snapshot.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use slab::Slab;
+
+use super::FrameNumbers;
+use super::deliveries::{Deliveries, Origin};
+use crate::broadcast::RoomFrames;
+use crate::connection::{Connection, ObserverState, Subscription};
+use crate::presence::{Audience, MAX_AUDIENCES, Registry};
+
+#[derive(Debug, Default)]
+pub(super) struct RoomObservers {
+    attached: [Slab<Rc<Connection>>; MAX_AUDIENCES],
+    pending: Slab<Pending>,
+}
+
+/// An observer that waits for its first frames.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) connection: Rc<Connection>,
+    pub(super) audience: Audience,
+    /// Served by frames of a later generation: these include what this connection did before it asked.
+    pub(super) generation: u64,
+    /// The diff after which the client wants to continue, if history will do.
+    pub(super) since: Option<u64>,
+}
+
+/// Numbers of message frames, to send before and after the changes.
+#[derive(Debug, Clone, Copy, Default)]
+struct MessageNumbers {
+    before: Option<u32>,
+    after: Option<u32>,
+}
+
+impl RoomObservers {
+    pub(super) fn wait(&mut self, pending: Pending) -> ObserverState {
+        ObserverState::Pending(self.pending.insert(pending) as u32)
+    }
+
+    pub(super) fn remove(&mut self, subscription: &Subscription) {
+        match subscription.state {
+            ObserverState::Absent => {}
+            ObserverState::Pending(slot) => drop(self.pending.remove(slot as usize)),
+            ObserverState::Attached(slot) | ObserverState::Lagging(slot) => {
+                self.attached[subscription.audience.index()].remove(slot as usize);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.attached.iter().all(Slab::is_empty)
+    }
+
+    /// Adds the frames of this room to the deliveries.
+    pub(super) fn plan(&mut self, registry: &Registry, frames: &RoomFrames, deliveries: &mut Deliveries) {
+        let mut messages = [MessageNumbers::default(); MAX_AUDIENCES];
+        for audience in Audience::all() {
+            let numbers = &mut messages[audience.index()];
+            *numbers = plan_messages(frames, audience, deliveries);
+            let attached = &self.attached[audience.index()];
+            if attached.is_empty() {
+                continue;
+            }
+            let change = frames.changes(audience).map(|frame| deliveries.presence(frame, frames));
+            let all: FrameNumbers = [numbers.before, change, numbers.after].into_iter().flatten().collect();
+            // All frames of one observer together, so that they go out in one write, or none of them does.
+            for (_, connection) in attached.iter().filter(|_| !all.is_empty()) {
+                all.iter().for_each(|frame| deliveries.push(connection, *frame));
+            }
+        }
+        self.serve_pending(registry, frames, &messages, deliveries);
+    }
+
+    /// Attaches the observers that these frames serve, and plans what they get first.
+    fn serve_pending(
+        &mut self,
+        registry: &Registry,
+        frames: &RoomFrames,
+        messages: &[MessageNumbers; MAX_AUDIENCES],
+        deliveries: &mut Deliveries,
+    ) {
+        let mut pages: [Vec<u32>; MAX_AUDIENCES] = Default::default();
+        for slot in self.waiting_for(frames) {
+            let audience = self.pending[slot].audience;
+            let after = messages[audience.index()].after;
+            if let Some(since) = self.pending[slot].since.take() {
+                match frames.room.read(|roster| roster.history(since, frames.seq)) {
+                    Some(missed) => {
+                        let missed = missed.iter().map(|frame| deliveries.presence(frame, frames));
+                        let first: Vec<u32> = missed.chain(after).collect();
+                        self.attach(slot, &first, frames, deliveries);
+                    }
+                    None => {
+                        self.pending[slot].generation = registry.request_snapshot(&frames.room, audience, true);
+                    }
+                }
+                continue;
+            }
+            // Without a snapshot: it was deferred, and the room is settled again.
+            let Some(snapshot) = frames.snapshot(audience) else { continue };
+            let whole = &mut pages[audience.index()];
+            if whole.is_empty() {
+                let snapshot = snapshot.pages.iter().map(|page| deliveries.presence(page, frames));
+                // Messages of members that have just left mean nothing to an observer that has not seen them.
+                *whole = snapshot.chain(after).collect();
+            }
+            match self.own_entry(slot, frames) {
+                Some((page, own)) => {
+                    let around = deliveries.presence_around(&snapshot.pages[page], own, frames);
+                    let first = [&whole[..page], &around, &whole[page + 1..]].concat();
+                    self.attach(slot, &first, frames, deliveries);
+                }
+                None => self.attach(slot, whole, frames, deliveries),
+            }
+        }
+    }
+
+    /// The place of a waiting observer's own entry in the snapshot, if its protocol leaves that out. Only in the snapshot: as long
+    /// as a client of such a protocol observes, it is a member, so no later change is about its own user.
+    fn own_entry(&self, slot: usize, frames: &RoomFrames) -> Option<(usize, Range<usize>)> {
+        let Pending { connection, audience, .. } = &self.pending[slot];
+        let spans = frames.snapshot(*audience)?.spans.as_ref()?;
+        spans.find(connection.session()?.user())
+    }
+
+    fn waiting_for(&self, frames: &RoomFrames) -> Vec<usize> {
+        let served = self.pending.iter().filter(|(_, pending)| pending.generation < frames.generation);
+        served.map(|(slot, _)| slot).collect()
+    }
+
+    fn attach(&mut self, slot: usize, first: &[u32], frames: &RoomFrames, deliveries: &mut Deliveries) {
+        let Pending { connection, audience, .. } = self.pending.remove(slot);
+        let slot = self.attached[audience.index()].insert(Rc::clone(&connection)) as u32;
+        connection.with_subscriptions(|subscriptions| {
+            if let Some(subscription) = find(subscriptions, frames.room.name()) {
+                subscription.state = ObserverState::Attached(slot);
+            }
+        });
+        first.iter().for_each(|frame| deliveries.push(&connection, *frame));
+    }
+}
+
+fn plan_messages(frames: &RoomFrames, audience: Audience, deliveries: &mut Deliveries) -> MessageNumbers {
+    let messages = &frames.messages[audience.index()];
+    let mut add = |frame: &Option<bytes::Bytes>| {
+        frame.as_ref().map(|frame| deliveries.add(frame.clone(), Origin::Messages(frames.room.id())))
+    };
+    MessageNumbers { before: add(&messages.before_changes), after: add(&messages.after_changes) }
+}
+
+pub(super) fn position(subscriptions: &[Subscription], room: &str) -> Option<usize> {
+    subscriptions.iter().position(|subscription| subscription.room.is_named(room))
+}
+
+pub(super) fn find<'a>(subscriptions: &'a mut [Subscription], room: &str) -> Option<&'a mut Subscription> {
+    subscriptions.iter_mut().find(|subscription| subscription.room.is_named(room))
+}

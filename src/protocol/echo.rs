@@ -1,0 +1,31 @@
+//! An echo on `/` and `/echo` with large limits, for conformance suites. It takes part in no presence.
+
+use super::{AtClose, Handshake, Identity, Missed, OnClose, Presence, Protocol, Rules, Upgrade};
+use crate::presence::Reason;
+use crate::websocket::Refusal;
+use crate::websocket::decoder::Limits;
+use crate::websocket::put_message;
+
+const LEAVE: AtClose = AtClose::Leave(Reason::Closed);
+
+pub(super) static RULES: Rules = Rules {
+    presence: Presence::Connection,
+    missed: Missed::Snapshot,
+    identity: Identity::PerSubscription,
+    on_close: OnClose { clean: LEAVE, lost: LEAVE, drained: LEAVE },
+    limits: Limits::ECHO,
+    subprotocol: None,
+    audiences: 0,
+    status: None,
+    health: None,
+    upgrade,
+    greet: |_, _| {},
+    receive: |client, _, text| put_message(client.replies, true, text),
+    receive_binary: Some(|client, data| put_message(client.replies, false, data)),
+    encoders: |_| Vec::new(),
+};
+
+fn upgrade(handshake: &Handshake<'_>) -> Option<Result<Upgrade, Refusal>> {
+    let is_echo = matches!(handshake.path, "/" | "/echo") && handshake.is_upgrade;
+    is_echo.then(|| Ok(Upgrade::new(Protocol::Echo, Some("echo".to_owned()))))
+}

@@ -1,0 +1,70 @@
+//! The request of a WebSocket as protocols see it, and what they make of it.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::Protocol;
+use crate::presence::check_id;
+use crate::query::Query;
+use crate::websocket::Refusal;
+
+/// A request for a WebSocket, without the parts that RFC 6455 decides about.
+#[derive(Debug, Clone, Copy)]
+pub struct Handshake<'a> {
+    /// The path, as sent.
+    pub path: &'a str,
+    /// The query string, as sent.
+    pub query: &'a str,
+    /// Whether the request asks for an upgrade at all.
+    pub is_upgrade: bool,
+}
+
+/// What was agreed.
+#[derive(Debug, Clone)]
+pub struct Upgrade {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The user that the client claims to be, and after authentication the user that it is.
+    pub user: Option<Box<str>>,
+    /// Rooms to join at once.
+    pub rooms: Vec<Box<str>>,
+    /// The login that the request came with, if it is the user's.
+    pub login: Option<u64>,
+}
+
+impl Upgrade {
+    /// A connection of this protocol, and of this user if the request names one.
+    #[must_use]
+    pub fn new(protocol: Protocol, user: Option<String>) -> Self {
+        Self { protocol, user: user.map(Into::into), rooms: Vec::new(), login: None }
+    }
+}
+
+impl Handshake<'_> {
+    /// The parameters of the query.
+    ///
+    /// # Errors
+    /// If they are not UTF-8.
+    pub fn query(&self) -> Result<Query, Refusal> {
+        Query::parse(self.query).ok_or_else(|| bad_request("the query must be percent-encoded UTF-8"))
+    }
+}
+
+/// Decodes a segment of a path and checks that it may be an id.
+pub(super) fn id_segment(segment: &str, what: &str) -> Result<String, Refusal> {
+    let text = percent_decode_str(segment).decode_utf8();
+    let text = text.map_err(|_| bad_request(format!("{what} must be percent-encoded UTF-8")))?;
+    id(&text, what)
+}
+
+/// Checks that a text may be an id.
+pub(super) fn id(text: &str, what: &str) -> Result<String, Refusal> {
+    let checked = check_id(text).map_err(|error| bad_request(format!("{what} {error}")))?;
+    Ok(checked.to_owned())
+}
+
+/// 400: something about the request is wrong.
+pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::http(400, "bad_request", message)
+}
