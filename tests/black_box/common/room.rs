@@ -1,101 +1,68 @@
-//! A room as a client knows it: built from snapshots, diffs and counts alone, with every rule of the native
-//! protocol about them asserted on the way.
+//! A room as a client knows it: the mirror of the crate `wire`, which the load generator uses too, and in addition
+//! every rule of the native protocol about snapshots, diffs and counts as an assertion.
 
-use std::collections::BTreeMap;
+use std::ops::Deref;
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
+use wire::room::{Diff, RoomMirror, Snapshot};
 
-/// Who is there, each with a state or without.
-pub(crate) type Members = BTreeMap<String, Option<Value>>;
+pub(crate) use wire::room::Members;
 
-/// More members than this come in pages.
+/// A snapshot of more members comes in pages.
 pub(crate) const PAGE_LIMIT: usize = 1000;
 
 const REASONS: [&str; 5] = ["left", "closed", "timeout", "node_lost", "kicked"];
 
+/// Dereferences to the mirror: `epoch`, `seq`, `count` and `members`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Room {
-    pub(crate) epoch: String,
-    pub(crate) seq: u64,
-    pub(crate) count: u64,
-    pub(crate) members: Members,
-    /// True once a whole snapshot or a first count is there.
+    mirror: RoomMirror,
+    /// Whether a complete snapshot or a first count has been received.
     pub(crate) attached: bool,
+    /// Complete snapshots.
     pub(crate) snapshots: usize,
     pub(crate) diffs: usize,
     pub(crate) counts: usize,
-    /// The pages of a snapshot that is still coming.
-    paging: Option<Paging>,
+    /// The last member on the previous page of an incomplete snapshot.
+    last_listed: Option<String>,
 }
 
-#[derive(Clone, Debug)]
-struct Paging {
-    epoch: String,
-    seq: u64,
-    count: u64,
-    pages: u64,
-    /// The page that came last.
-    page: u64,
-    members: Members,
-    /// Diffs that came between the pages; they apply on top.
-    diffs: Vec<Value>,
+impl Deref for Room {
+    type Target = RoomMirror;
+
+    fn deref(&self) -> &RoomMirror {
+        &self.mirror
+    }
 }
 
 impl Room {
     pub(crate) fn apply_snapshot(&mut self, message: &Value) {
         assert_keys(message, &["type", "room", "epoch", "seq", "count", "members", "page", "pages"], &[]);
         let (page, pages) = (number(message, "page"), number(message, "pages"));
-        let epoch = string(message, "epoch");
         let (seq, count) = (number(message, "seq"), number(message, "count"));
-        let listed = message["members"].as_array().expect("members are a list");
-        assert!(listed.len() <= PAGE_LIMIT, "a page has {} members", listed.len());
+        let members = members_of(&message["members"]);
+        assert!(members.len() <= PAGE_LIMIT, "a page has {} members", members.len());
         assert!(1 <= page && page <= pages, "page {page} of {pages}");
         assert_eq!(pages > 1, count > PAGE_LIMIT as u64, "{count} members in {pages} pages");
-        if self.attached && epoch == self.epoch {
+        if self.attached && string(message, "epoch") == self.epoch {
             assert!(seq >= self.seq, "a snapshot goes back from {} to {seq}", self.seq);
         }
-        if page == 1 {
-            let (members, diffs) = (Members::new(), Vec::new());
-            self.paging = Some(Paging { epoch, seq, count, pages, page: 0, members, diffs });
+        let previous = self.last_listed.take().filter(|_| page > 1);
+        if let (Some(last), Some((first, _))) = (previous, members.first_key_value()) {
+            assert!(last < *first, "sorted over the pages: {last:?} before {first:?}");
         }
-        let paging = self.paging.as_mut().expect("the first page comes first");
-        let same = (paging.seq, paging.count, paging.pages) == (seq, count, pages);
-        assert!(same && paging.epoch == string(message, "epoch"), "pages agree: {message}");
-        assert_eq!(page, paging.page + 1, "pages come in order");
-        paging.page = page;
-        let members = members_of(&message["members"]);
-        if let (Some((last, _)), Some((first, _))) = (paging.members.last_key_value(), members.first_key_value()) {
-            assert!(last < first, "sorted over the pages: {last:?} before {first:?}");
-        }
-        paging.members.extend(members);
-        if page == pages {
-            self.complete_snapshot();
-        }
-    }
-
-    fn complete_snapshot(&mut self) {
-        let paging = self.paging.take().expect("only called with pages");
-        assert_eq!(paging.members.len() as u64, paging.count, "the count is that of the members");
-        self.epoch = paging.epoch;
-        self.seq = paging.seq;
-        self.count = paging.count;
-        self.members = paging.members;
-        self.attached = true;
-        self.snapshots += 1;
-        for diff in &paging.diffs {
-            self.apply_diff(diff);
+        self.last_listed = members.last_key_value().map(|(user, _)| user.clone());
+        let snapshot = Snapshot::deserialize(message).expect("a snapshot");
+        if self.mirror.apply_page(&snapshot).unwrap_or_else(|error| panic!("{error}: {message}")) {
+            self.attached = true;
+            self.snapshots += 1;
         }
     }
 
     pub(crate) fn apply_diff(&mut self, message: &Value) {
-        if let Some(paging) = &mut self.paging {
-            paging.diffs.push(message.clone());
-            return;
-        }
         assert_keys(message, &["type", "room", "seq", "count"], &["joined", "updated", "left"]);
-        assert!(self.attached, "a diff before a snapshot: {message}");
-        assert_eq!(number(message, "seq"), self.seq + 1, "a gap: {message}");
-        self.seq += 1;
+        assert!(self.attached || self.is_paging(), "a diff before a snapshot: {message}");
         self.diffs += 1;
         let (joined, updated, left) =
             (entries(message, "joined"), entries(message, "updated"), entries(message, "left"));
@@ -105,26 +72,18 @@ impl Room {
             assert_keys(entry, &["user", "reason"], &[]);
             let reason = string(entry, "reason");
             assert!(REASONS.contains(&reason.as_str()), "{entry}");
-            assert!(self.members.remove(&string(entry, "user")).is_some(), "{entry} was not here");
         }
-        for entry in joined {
-            let (user, state) = member(entry);
-            assert!(self.members.insert(user, state).is_none(), "{entry} was here: {message}");
-        }
-        for entry in updated {
-            let (user, state) = member(entry);
-            assert!(self.members.insert(user, state).is_some(), "{entry} was not here: {message}");
-        }
-        self.count = number(message, "count");
-        assert_eq!(self.count, self.members.len() as u64, "the count is that of the members");
+        joined.iter().chain(updated).for_each(|entry| drop(member(entry)));
+        let diff = Diff::deserialize(message).expect("a diff");
+        self.mirror.apply_diff(&diff).unwrap_or_else(|error| panic!("{error}: {message}"));
     }
 
     pub(crate) fn apply_count(&mut self, message: &Value) {
         assert_keys(message, &["type", "room", "seq", "count"], &[]);
         let (seq, count) = (number(message, "seq"), number(message, "count"));
         assert!(seq >= self.seq, "counts go back from {} to {seq}", self.seq);
-        self.seq = seq;
-        self.count = count;
+        self.mirror.seq = seq;
+        self.mirror.count = count;
         self.counts += 1;
         self.attached = true;
     }
