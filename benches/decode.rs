@@ -1,8 +1,9 @@
-//! Decoding: what a client sent becomes a command.
+//! Decoding of client messages into commands.
 //!
-//! `native` is the decoder of the server, `reader` its JSON reader alone, `simd_json` the crate as it comes (tape, reused
-//! buffers, its own copy of the input) and `serde_json` a `Value`, which allocates what the tape does not: read them as tools
-//! for the same job, not as parsers on equal terms. Everything but serde_json copies its input first, for simd-json destroys it.
+//! `native` is the decoder of the server, `reader` its JSON reader alone, `simd_json` the crate with a reused tape and
+//! reused buffers, `serde_json` a `Value`. The results differ in form (a `Value` allocates what a tape does not), so
+//! this compares tools for the same task rather than parsers. All but serde_json copy their input first, because
+//! simd-json modifies it.
 
 mod common;
 
@@ -17,12 +18,12 @@ use rollcall::protocol::native::{self, Request};
 use rollcall::websocket::decoder::{Limits, Message, decode_frames};
 use simd_json::{Buffers, Tape};
 
-/// A join without a state, with a short one, with a usual one, with the longest that goes.
+/// A join without a state, with a short one, with a typical one, and with one near the limit.
 const JOIN_BYTES: [usize; 4] = [30, 80, 300, 1000];
-/// Heartbeats that one read finds: nearly always one; more when the worker was busy.
+/// Heartbeats in one read: nearly always one, more if the worker was busy.
 const FRAMES_PER_READ: [usize; 3] = [1, 16, 64];
 
-/// The three ways to publish it: bare, as the one JSON text that is compared, and as JSON that is parsed.
+/// The three forms of a heartbeat: bare text, the JSON text that is only compared, and JSON that is parsed.
 fn heartbeat(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode_heartbeat");
     let mut reader = Reader::default();
@@ -65,54 +66,55 @@ fn join(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From the bytes of a read to text messages, and to commands. The copy stands for the read: frames are unmasked in place.
+/// From the bytes of a read to text messages, and on to commands. Frames are unmasked in place, so each iteration
+/// copies the bytes first, as a read would.
 fn frames(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode_frames");
     let mut random = Random::new();
     for count in FRAMES_PER_READ {
         let wire: Vec<u8> = (0..count).flat_map(|_| masked_frame(&mut random, b"heartbeat")).collect();
         let mut scratch = wire.clone();
-        assert_eq!(take_texts(&wire, &mut scratch, |text| text == b"heartbeat"), count);
+        assert_eq!(count_texts(&wire, &mut scratch, |text| text == b"heartbeat"), count);
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(BenchmarkId::new("heartbeats", count), |bencher| {
-            bencher.iter(|| take_texts(black_box(&wire), &mut scratch, |text| !black_box(text).is_empty()));
+            bencher.iter(|| count_texts(black_box(&wire), &mut scratch, |text| !black_box(text).is_empty()));
         });
         let mut reader = Reader::default();
         let mut is_heartbeat =
             |text: &[u8]| native::decode(&mut reader, text, |command| matches!(command, Ok(Request::Heartbeat { .. })));
-        assert_eq!(take_texts(&wire, &mut scratch, &mut is_heartbeat), count);
+        assert_eq!(count_texts(&wire, &mut scratch, &mut is_heartbeat), count);
         group.bench_function(BenchmarkId::new("heartbeats_decoded", count), |bencher| {
-            bencher.iter(|| take_texts(black_box(&wire), &mut scratch, &mut is_heartbeat));
+            bencher.iter(|| count_texts(black_box(&wire), &mut scratch, &mut is_heartbeat));
         });
     }
     for bytes in JOIN_BYTES {
         let message = join_message(&mut random, bytes);
         let wire = masked_frame(&mut random, message.as_bytes());
         let mut scratch = wire.clone();
-        assert_eq!(take_texts(&wire, &mut scratch, |text| text == message.as_bytes()), 1);
+        assert_eq!(count_texts(&wire, &mut scratch, |text| text == message.as_bytes()), 1);
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(BenchmarkId::new("message", bytes), |bencher| {
-            bencher.iter(|| take_texts(black_box(&wire), &mut scratch, |text| !black_box(text).is_empty()));
+            bencher.iter(|| count_texts(black_box(&wire), &mut scratch, |text| !black_box(text).is_empty()));
         });
     }
     group.finish();
 }
 
-/// Takes all frames of `wire` and returns how many carried a text that `counts`.
-fn take_texts(wire: &[u8], scratch: &mut [u8], mut counts: impl FnMut(&[u8]) -> bool) -> usize {
+/// Decodes all frames of `wire` and returns how many contain a text for which `counts` is true.
+fn count_texts(wire: &[u8], scratch: &mut [u8], mut counts: impl FnMut(&[u8]) -> bool) -> usize {
     scratch.copy_from_slice(wire);
-    let mut taken = 0;
-    let done = decode_frames(scratch, &mut None, &Limits::PRESENCE, |incoming| {
-        if let Message::Text(text) = incoming {
-            taken += usize::from(counts(text));
+    let mut counted = 0;
+    let done = decode_frames(scratch, &mut None, &Limits::PRESENCE, |message| {
+        if let Message::Text(text) = message {
+            counted += usize::from(counts(text));
         }
         ControlFlow::Continue(())
     });
     assert_eq!(done, Ok(wire.len()));
-    taken
+    counted
 }
 
-/// All readers find the same message, and the decoder the join that stands in it.
+/// All parsers read the same message, and the decoder finds its join.
 fn check_join(reader: &mut Reader, tapes: &mut Tapes, text: &str) {
     let expected: serde_json::Value = serde_json::from_str(text).unwrap();
     let read = reader.read(text.as_bytes(), |value| json::compact(&value.unwrap()));
@@ -129,7 +131,7 @@ fn check_join(reader: &mut Reader, tapes: &mut Tapes, text: &str) {
     });
 }
 
-/// simd-json with everything reused that it lets one reuse.
+/// simd-json, reusing everything that can be reused.
 struct Tapes {
     buffers: Buffers,
     tape: Tape<'static>,
@@ -143,7 +145,7 @@ impl Default for Tapes {
 }
 
 impl Tapes {
-    /// Parses the text and returns the length of its tape.
+    /// Parses the text and returns the length of the tape.
     fn nodes(&mut self, text: &[u8]) -> usize {
         self.input.clear();
         self.input.extend_from_slice(text);

@@ -1,7 +1,7 @@
-//! Encoding: changes and rooms become finished frames.
+//! Encoding of changes and rooms as complete frames.
 //!
-//! Throughput is in members (or changes) a second, for strings in bytes. serde_json's writer stands beside ours for strings
-//! alone: it is what a derived encoder would spend there.
+//! Throughput is in members or changes per second, for strings in bytes per second. For strings, serde_json's writer is
+//! measured as well; a derived encoder would use it.
 
 mod common;
 
@@ -14,7 +14,7 @@ use rollcall::json;
 use rollcall::presence::Room;
 use rollcall::protocol::{native, online_users};
 
-/// A room within a page of a snapshot, one of exactly a page, one of many pages.
+/// Rooms whose snapshot has less than a page, exactly one page, and many pages.
 const MEMBERS: [usize; 3] = [10, 1_000, 10_000];
 
 fn diff(criterion: &mut Criterion) {
@@ -25,9 +25,9 @@ fn diff(criterion: &mut Criterion) {
         let json = json_of(&native::encode_diff(&room, 7, 1_234, &diff));
         assert_eq!((&json["type"], &json["room"]), (&"diff".into(), &ROOM.into()));
         assert_eq!((&json["seq"], &json["count"]), (&7.into(), &1_234.into()));
-        let told = |field: &str| json.get(field).map_or(0, |list| list.as_array().unwrap().len());
+        let listed = |field: &str| json.get(field).map_or(0, |list| list.as_array().unwrap().len());
         assert_eq!(
-            [told("joined"), told("updated"), told("left")],
+            [listed("joined"), listed("updated"), listed("left")],
             [diff.joined.len(), diff.updated.len(), diff.left.len()]
         );
         group.throughput(Throughput::Elements(changes as u64));
@@ -38,7 +38,7 @@ fn diff(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The whole room, in the three ways that observers look at one.
+/// The whole room, for the three kinds of observers.
 fn rooms(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode_room");
     for members in MEMBERS {
@@ -48,8 +48,8 @@ fn rooms(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("snapshot", members), |bencher| {
             bencher.iter(|| native::encode_snapshot(black_box(&room)));
         });
-        group.bench_function(BenchmarkId::new("names", members), |bencher| {
-            bencher.iter(|| names(black_box(&room)));
+        group.bench_function(BenchmarkId::new("user_list", members), |bencher| {
+            bencher.iter(|| user_list(black_box(&room)));
         });
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("count", members), |bencher| {
@@ -90,7 +90,7 @@ fn strings(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn names(room: &Room) -> bytes::Bytes {
+fn user_list(room: &Room) -> bytes::Bytes {
     room.read(|roster| online_users::encode_list(roster.members_after(None).map(|(user, _)| user)))
 }
 
@@ -99,10 +99,10 @@ fn check_room(room: &Room, members: usize) {
     expected.sort_unstable();
     let pages: Vec<_> = native::encode_snapshot(room).iter().map(|page| json_of(page)).collect();
     assert!(pages.iter().all(|page| page["count"] == members && page["pages"] == pages.len()));
-    let shown: Vec<_> = pages.iter().flat_map(|page| page["members"].as_array().unwrap()).collect();
-    assert!(shown.iter().map(|member| member["user"].as_str().unwrap()).eq(&expected));
-    assert_eq!(shown.iter().filter(|member| member.get("state").is_some()).count(), members / 2);
-    assert_eq!(json_of(&names(room))["users"], serde_json::json!(expected));
+    let listed: Vec<_> = pages.iter().flat_map(|page| page["members"].as_array().unwrap()).collect();
+    assert!(listed.iter().map(|member| member["user"].as_str().unwrap()).eq(&expected));
+    assert_eq!(listed.iter().filter(|member| member.get("state").is_some()).count(), members / 2);
+    assert_eq!(json_of(&user_list(room))["users"], serde_json::json!(expected));
     assert_eq!(json_of(&native::encode_count(room, 7, members))["count"], members);
 }
 

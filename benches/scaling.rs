@@ -1,15 +1,16 @@
-//! Scaling: what stays as it is when threads and rooms become more.
+//! What stays constant when the numbers of threads and rooms grow.
 //!
-//! `scaling_heartbeat` and `scaling_join_leave`: so many threads on one registry, and beside it perfect scaling, which is as
-//! many threads each on a registry of its own with its share of the users: they share nothing but the machine. A time is that
-//! of one operation (a join and its leave are one) on its thread, the slowest thread counts, and throughput is that of all
-//! threads together. With more threads than cores times grow, whatever the registry does.
+//! `scaling_heartbeat` and `scaling_join_leave`: several threads on one registry. For comparison, the same threads each
+//! use a registry of their own with a share of the users, which is perfect scaling: they share only the machine. Times
+//! are per operation of one thread (a join with its leave is one), the slowest thread counts, and throughput is that of
+//! all threads together. With more threads than cores, times grow in any case.
 //!
-//! `scaling_rooms`: the same users spread over ever more rooms, each room with an observer, and the same number of users who
-//! move; what their joins and leaves cost, and the tick that tells of them. Changes that share a room share a frame.
+//! `scaling_rooms`: the same users spread over more and more rooms, each with an observer, and a constant number of
+//! users who join and leave. Measures their joins and leaves, and the tick that broadcasts them. Changes in the same
+//! room share a frame.
 //!
-//! Elsewhere, so not here: ever more users in registry.rs (each operation) and tick.rs (`tick_present`), ever more observers in
-//! tick.rs (`tick_changes`), ever more sockets in fanout.rs.
+//! Other sizes are measured elsewhere: users in registry (per operation) and tick.rs (`tick_present`), observers in
+//! tick.rs (`tick_changes`), sockets in fanout.
 
 mod common;
 
@@ -18,16 +19,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Crowd, ROOM, Random, TICK, WORKERS, encoders, race, race_with_pauses, registry, timed, user_name};
+use common::{
+    BusyRoom, ROOM, Random, TICK, WORKERS, encoders, registry, run_on_threads, run_on_threads_with_pauses, timed,
+    user_name,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollcall::broadcast::Broadcaster;
 use rollcall::presence::{Now, Registry, Session};
 use rollcall::protocol::native;
 
-/// Users that a thread brings and takes away between two ticks, and users who move between rooms.
-const GUESTS: usize = 1_000;
+/// Users who join or leave between two ticks: per thread in `scaling_join_leave`, in total in `scaling_rooms`.
+const CHURN: usize = 1_000;
 
-/// Powers of two up to the number of cores, and at least to 4.
+/// Powers of two up to the number of cores, at least up to 4.
 fn thread_counts() -> Vec<usize> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = if common::smoke() { 2 } else { cores.max(4) };
@@ -37,66 +41,67 @@ fn thread_counts() -> Vec<usize> {
     counts
 }
 
-/// Large enough to be cold in the caches of a core, small enough to be gathered in a second.
+/// Too many for the caches of a core, and few enough to join in a second.
 fn users() -> usize {
     if common::smoke() { 1_000 } else { 100_000 }
 }
 
 /// The users, spread over this many registries.
-fn gather(registries: usize) -> Vec<Crowd> {
-    (0..registries).map(|_| Crowd::gather(users() / registries)).collect()
+fn busy_rooms(registries: usize) -> Vec<BusyRoom> {
+    (0..registries).map(|_| BusyRoom::with_users(users() / registries)).collect()
 }
 
 fn heartbeat(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scaling_heartbeat");
     for threads in thread_counts() {
         for (name, registries) in [("one_registry", 1), ("own_registries", threads)] {
-            let crowds = LazyCell::new(|| gather(registries));
+            let rooms = LazyCell::new(|| busy_rooms(registries));
             let mut start = 0;
             group.throughput(Throughput::Elements(threads as u64));
             group.bench_function(BenchmarkId::new(name, threads), |bencher| {
                 let mut shares = Vec::new();
-                for crowd in &*crowds {
-                    let sessions = crowd.sessions.chunks(crowd.sessions.len().div_ceil(threads / registries));
-                    shares.extend(sessions.map(|sessions| (&*crowd.registry, crowd.now, sessions)));
+                for busy in &*rooms {
+                    let sessions = busy.sessions.chunks(busy.sessions.len().div_ceil(threads / registries));
+                    shares.extend(sessions.map(|sessions| (&*busy.registry, busy.now, sessions)));
                 }
                 assert_eq!(shares.len(), threads);
-                bencher.iter_custom(|beats| {
+                bencher.iter_custom(|heartbeats| {
                     start += 1;
-                    race(shares.clone(), 1, |(registry, now, sessions), _| {
-                        // Each time another part of the crowd: what a sample before has warmed is cold again.
-                        let order = sessions.iter().cycle().skip(start * 7_919 % sessions.len()).take(beats as usize);
+                    run_on_threads(shares.clone(), 1, |(registry, now, sessions), _| {
+                        // Each sample starts elsewhere, so that the previous one has not warmed the caches for it.
+                        let order =
+                            sessions.iter().cycle().skip(start * 7_919 % sessions.len()).take(heartbeats as usize);
                         timed(|| order.for_each(|session| registry.renew(session, *now)))
                     })
                 });
-                assert!(crowds.iter().all(|crowd| crowd.registry.users_online() == crowd.sessions.len()));
+                assert!(rooms.iter().all(|busy| busy.registry.users_online() == busy.sessions.len()));
             });
         }
     }
     group.finish();
 }
 
-/// Guests of all threads meet in the room where everybody is, or in a room of the thread, or in a registry of it.
+/// All threads use the room of all users, or each thread a room of its own, or each thread a registry of its own.
 fn join_leave(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scaling_join_leave");
     for threads in thread_counts() {
         for (name, registries, own_room) in
             [("one_room", 1, false), ("own_rooms", 1, true), ("own_registries", threads, false)]
         {
-            let crowds = LazyCell::new(|| gather(registries));
+            let rooms = LazyCell::new(|| busy_rooms(registries));
             group.throughput(Throughput::Elements(threads as u64));
             group.bench_function(BenchmarkId::new(name, threads), |bencher| {
-                let hands: Vec<Hand<'_>> = (0..threads)
+                let shares: Vec<ThreadChurn<'_>> = (0..threads)
                     .map(|thread| {
                         let room = if own_room { format!("{ROOM}-{thread}") } else { ROOM.to_owned() };
-                        Hand::new(&crowds[thread % registries], thread, room)
+                        ThreadChurn::new(&rooms[thread % registries], thread, room)
                     })
                     .collect();
-                bencher.iter_custom(|times| come_and_go(&crowds, &hands, times as usize));
-                for crowd in &*crowds {
+                bencher.iter_custom(|times| join_and_leave(&rooms, &shares, times as usize));
+                for busy in &*rooms {
                     assert_eq!(
-                        (crowd.registry.users_online(), crowd.announced()),
-                        (crowd.sessions.len(), crowd.sessions.len())
+                        (busy.registry.users_online(), busy.announced()),
+                        (busy.sessions.len(), busy.sessions.len())
                     );
                 }
             });
@@ -105,41 +110,41 @@ fn join_leave(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The guests of one thread.
-struct Hand<'a> {
+/// The users who join and leave on one thread.
+struct ThreadChurn<'a> {
     registry: &'a Registry,
     now: Now,
     room: String,
-    guests: Vec<Arc<Session>>,
+    sessions: Vec<Arc<Session>>,
 }
 
-impl<'a> Hand<'a> {
-    fn new(crowd: &'a Crowd, thread: usize, room: String) -> Self {
-        let open = |number| crowd.registry.open_session(&format!("guest-{thread}-{number}"), crowd.now);
-        Self { registry: &crowd.registry, now: crowd.now, room, guests: (0..GUESTS).map(open).collect() }
+impl<'a> ThreadChurn<'a> {
+    fn new(busy: &'a BusyRoom, thread: usize, room: String) -> Self {
+        let open = |number| busy.registry.open_session(&format!("churn-{thread}-{number}"), busy.now);
+        Self { registry: &busy.registry, now: busy.now, room, sessions: (0..CHURN).map(open).collect() }
     }
 }
 
-/// Lets the guests of each hand join and leave in turn, with a tick after each, until each hand has done so many. The clock
-/// stands still, so that no lease is looked at.
-fn come_and_go(crowds: &[Crowd], hands: &[Hand<'_>], times: usize) -> Duration {
-    let moving = |round: usize| GUESTS.min(times - round / 2 * GUESTS);
-    let work = |hand: &mut &Hand<'_>, round: usize| {
-        let guests = hand.guests[..moving(round)].iter();
+/// The sessions of each thread join and leave in turn, with a tick after each, until each thread has done `times`
+/// joins. The clock stands still, so no lease is checked.
+fn join_and_leave(rooms: &[BusyRoom], shares: &[ThreadChurn<'_>], times: usize) -> Duration {
+    let count = |round: usize| CHURN.min(times - round / 2 * CHURN);
+    let work = |share: &mut &ThreadChurn<'_>, round: usize| {
+        let sessions = share.sessions[..count(round)].iter();
         timed(|| {
             if round.is_multiple_of(2) {
-                guests.for_each(|guest| drop(hand.registry.join(guest, &hand.room, None, hand.now)));
+                sessions.for_each(|session| drop(share.registry.join(session, &share.room, None, share.now)));
             } else {
-                guests.for_each(|guest| assert!(hand.registry.leave(guest, &hand.room)));
+                sessions.for_each(|session| assert!(share.registry.leave(session, &share.room)));
             }
         })
     };
-    let present: usize = crowds.iter().map(|crowd| crowd.sessions.len()).sum();
-    race_with_pauses(hands.iter().collect(), 2 * times.div_ceil(GUESTS), work, |round| {
-        crowds.iter().for_each(Crowd::settle);
-        let online: usize = crowds.iter().map(|crowd| crowd.registry.users_online()).sum();
-        let inside = if round.is_multiple_of(2) { hands.len() * moving(round) } else { 0 };
-        assert_eq!(online, present + inside);
+    let present: usize = rooms.iter().map(|busy| busy.sessions.len()).sum();
+    run_on_threads_with_pauses(shares.iter().collect(), 2 * times.div_ceil(CHURN), work, |round| {
+        rooms.iter().for_each(BusyRoom::settle);
+        let online: usize = rooms.iter().map(|busy| busy.registry.users_online()).sum();
+        let joined = if round.is_multiple_of(2) { shares.len() * count(round) } else { 0 };
+        assert_eq!(online, present + joined);
     })
 }
 
@@ -147,29 +152,30 @@ fn rooms(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scaling_rooms");
     let counts: &[usize] = if common::smoke() { &[1, 100] } else { &[1, 10, 100, 1_000, 10_000, 100_000] };
     for rooms in counts {
-        let mut town = LazyCell::new(|| Town::found(*rooms));
-        group.throughput(Throughput::Elements(GUESTS as u64));
+        let mut many = LazyCell::new(|| ManyRooms::new(*rooms));
+        group.throughput(Throughput::Elements(CHURN as u64));
         for (name, timed_part) in [("join_or_leave", 0), ("tick", 1)] {
             group.bench_function(BenchmarkId::new(name, rooms), |bencher| {
-                bencher.iter_custom(|times| (0..times).map(|_| town.swap()[timed_part]).sum());
+                bencher.iter_custom(|times| (0..times).map(|_| many.toggle()[timed_part]).sum());
             });
         }
     }
     group.finish();
 }
 
-/// Users spread evenly over rooms that somebody looks at, and some more who come and go together.
-struct Town {
+/// Users spread evenly over observed rooms, and additional users who join and leave together.
+struct ManyRooms {
     registry: Arc<Registry>,
     broadcaster: Broadcaster,
-    /// Each with the room it goes to.
-    guests: Vec<(Arc<Session>, String)>,
-    inside: bool,
+    /// The additional users, each with its room.
+    churn: Vec<(Arc<Session>, String)>,
+    /// Whether the additional users are in their rooms.
+    joined: bool,
     rooms: usize,
 }
 
-impl Town {
-    fn found(rooms: usize) -> Self {
+impl ManyRooms {
+    fn new(rooms: usize) -> Self {
         let registry = Arc::new(registry());
         let now = Now::default();
         for user in 0..users() {
@@ -182,32 +188,32 @@ impl Town {
         broadcaster.tick(now);
         assert_eq!((registry.users_online(), registry.rooms_open()), (users(), rooms));
         let mut random = Random::new();
-        let guest = |number| (registry.open_session(&format!("guest-{number}"), now), room_name(random.below(rooms)));
-        let guests = (0..GUESTS).map(guest).collect();
-        Self { registry, broadcaster, guests, inside: false, rooms }
+        let open = |number| (registry.open_session(&format!("churn-{number}"), now), room_name(random.below(rooms)));
+        let churn = (0..CHURN).map(open).collect();
+        Self { registry, broadcaster, churn, joined: false, rooms }
     }
 
-    /// All guests come, or go, and a tick tells of it. How long either took.
-    fn swap(&mut self) -> [Duration; 2] {
-        self.inside = !self.inside;
+    /// The additional users all join or all leave, and a tick follows. Returns the time of each.
+    fn toggle(&mut self) -> [Duration; 2] {
+        self.joined = !self.joined;
         let now = Now::default();
-        let moving = timed(|| {
-            for (guest, room) in &self.guests {
-                if self.inside {
-                    self.registry.join(guest, room, None, now);
+        let changing = timed(|| {
+            for (session, room) in &self.churn {
+                if self.joined {
+                    self.registry.join(session, room, None, now);
                 } else {
-                    assert!(self.registry.leave(guest, room));
+                    assert!(self.registry.leave(session, room));
                 }
             }
         });
         let mut done = None;
-        let telling = timed(|| done = Some(self.broadcaster.tick(now)));
-        let (batches, counts) = done.expect("the tick was done");
-        let visited: HashSet<&str> = self.guests.iter().map(|(_, room)| &**room).collect();
-        assert_eq!((counts.rooms, counts.changes), (visited.len() as u64, GUESTS as u64));
-        assert_eq!(batches.iter().map(|batch| batch.rooms.len()).sum::<usize>(), visited.len());
+        let ticking = timed(|| done = Some(self.broadcaster.tick(now)));
+        let (batches, counts) = done.expect("the tick is done");
+        let changed: HashSet<&str> = self.churn.iter().map(|(_, room)| &**room).collect();
+        assert_eq!((counts.rooms, counts.changes), (changed.len() as u64, CHURN as u64));
+        assert_eq!(batches.iter().map(|batch| batch.rooms.len()).sum::<usize>(), changed.len());
         assert_eq!(self.registry.rooms_open(), self.rooms);
-        [moving, telling]
+        [changing, ticking]
     }
 }
 

@@ -1,7 +1,8 @@
-//! What the benches share: random numbers that are the same in every run, a crowd that is alive, and what clients
-//! send and are told.
+//! Shared by the benches: reproducible random numbers, a room full of users with heartbeats, and the messages of
+//! clients.
 //!
-//! A bench is smoke when cargo runs it as a test: it does everything once, on small sizes, and its checks count.
+//! When cargo runs a bench as a test, it is a smoke run: everything is executed once, with small sizes, and only the
+//! checks matter.
 #![allow(dead_code, reason = "every bench uses its own part of this module")]
 
 use std::cell::{LazyCell, RefCell};
@@ -14,25 +15,26 @@ use rollcall::Config;
 use rollcall::broadcast::encoder::Encoders;
 use rollcall::presence::{Diff, Now, Reason, Registry, Room, Roster, Session, Settings, State, Tick};
 use rollcall::protocol;
+use wire::frame;
 
 /// The allocator of the server.
 #[global_allocator]
 static GLOBAL: MiMalloc = MiMalloc;
 
-/// Every bench starts its random numbers here.
+/// The seed of all random numbers.
 pub(crate) const SEED: u64 = 0x5eed;
-/// Where everybody is.
+/// The room that all users are in.
 pub(crate) const ROOM: &str = "lobby";
-/// Worker threads that the registry knows; observers are spread over them.
+/// Worker threads of the registry; observers are spread over them.
 pub(crate) const WORKERS: usize = 2;
 /// The tick of the server.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
-/// 10 s of ticks, the lease of the server.
+/// The lease of the server: 10 s in ticks.
 pub(crate) const TTL: Tick = 100;
-/// 5 s of ticks: how often a client sends its heartbeat.
-const BEAT: Tick = 50;
+/// The heartbeat interval of a client: 5 s in ticks.
+const HEARTBEAT_INTERVAL: Tick = 50;
 
-/// Short enough that all benches together take some seven minutes, long enough for two digits that stay.
+/// All benches together take about seven minutes, and two digits of each result are stable.
 pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(15)
@@ -42,18 +44,18 @@ pub(crate) fn criterion() -> Criterion {
         .without_plots()
 }
 
-/// Whether this run only shows that everything works. As criterion decides it: `--test`, or not from `cargo bench`.
+/// Whether this is a smoke run. As criterion decides it: with `--test`, or without the `--bench` of `cargo bench`.
 pub(crate) fn smoke() -> bool {
     let given = |flag: &str| std::env::args().any(|argument| argument == flag);
     given("--test") || !given("--bench")
 }
 
-/// How many users are present.
-pub(crate) fn crowd_sizes() -> &'static [usize] {
+/// Sizes of a [`BusyRoom`].
+pub(crate) fn user_counts() -> &'static [usize] {
     if smoke() { &[1_000] } else { &[1_000, 10_000, 100_000, 1_000_000] }
 }
 
-/// Numbers that look random (splitmix64).
+/// Pseudo-random numbers (splitmix64).
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -76,66 +78,66 @@ impl Random {
     }
 }
 
-/// The name of a user, as long as names usually are.
+/// A user name of typical length.
 pub(crate) fn user_name(number: usize) -> String {
     format!("user-{number:06}")
 }
 
 /// The encoders of a server with default settings.
 pub(crate) fn encoders() -> Encoders {
-    protocol::encoders(&Config::from_args(["rollcall"]).expect("settings"))
+    protocol::encoders(&Config::from_args(["rollcall"]).expect("default settings are valid"))
 }
 
-/// A registry with nobody in it.
+/// An empty registry.
 pub(crate) fn registry() -> Registry {
     Registry::new(Settings { ttl: TTL, workers: WORKERS, incarnation: 1 })
 }
 
-/// Users in one room who send their heartbeats, each tick those whose turn it is.
-pub(crate) struct Crowd {
+/// A registry whose users are all in one room and send heartbeats, each tick an equal share of them.
+pub(crate) struct BusyRoom {
     pub(crate) registry: Arc<Registry>,
-    /// In random order: neighbours here are not neighbours in memory, as on a server that has run for a while.
+    /// In random order: neighbors here are not neighbors in memory, as on a server that has run for a while.
     pub(crate) sessions: Vec<Arc<Session>>,
     pub(crate) now: Now,
 }
 
-impl Crowd {
-    /// This many users, who arrived over one heartbeat's time.
-    pub(crate) fn gather(users: usize) -> Self {
-        let mut crowd = Self { registry: Arc::new(registry()), sessions: Vec::new(), now: Now::default() };
+impl BusyRoom {
+    /// The users arrive evenly over one heartbeat interval.
+    pub(crate) fn with_users(users: usize) -> Self {
+        let mut busy = Self { registry: Arc::new(registry()), sessions: Vec::new(), now: Now::default() };
         let mut random = Random::new();
         let mut numbers: Vec<usize> = (0..users).collect();
         random.shuffle(&mut numbers);
-        for arrivals in numbers.chunks(users.div_ceil(BEAT as usize)) {
-            crowd.now.tick += 1;
+        for arrivals in numbers.chunks(users.div_ceil(HEARTBEAT_INTERVAL as usize)) {
+            busy.now.tick += 1;
             for number in arrivals {
-                let session = crowd.registry.open_session(&user_name(*number), crowd.now);
-                crowd.registry.join(&session, ROOM, None, crowd.now);
-                crowd.sessions.push(session);
+                let session = busy.registry.open_session(&user_name(*number), busy.now);
+                busy.registry.join(&session, ROOM, None, busy.now);
+                busy.sessions.push(session);
             }
-            crowd.settle();
+            busy.settle();
         }
-        random.shuffle(&mut crowd.sessions);
-        // One lease later everybody beats in its turn, and the wheel is as full everywhere as it will be.
+        random.shuffle(&mut busy.sessions);
+        // After two leases the timing wheel is filled as evenly as it will be.
         for _ in 0..2 * TTL {
-            crowd.rest_heartbeat();
-            crowd.settle();
+            busy.next_tick();
+            busy.settle();
         }
-        assert_eq!(crowd.registry.users_online(), users, "a heartbeat keeps its user");
-        crowd
+        assert_eq!(busy.registry.users_online(), users, "heartbeats keep all users online");
+        busy
     }
 
-    /// The next tick has come; the users whose turn it is have sent their heartbeats.
-    pub(crate) fn rest_heartbeat(&mut self) {
+    /// Advances the clock by one tick and sends the heartbeats that are due in it.
+    pub(crate) fn next_tick(&mut self) {
         self.now.tick += 1;
-        let turn = (self.now.tick % BEAT) as usize;
-        let share = |turn| self.sessions.len() * turn / BEAT as usize;
+        let turn = (self.now.tick % HEARTBEAT_INTERVAL) as usize;
+        let share = |turn| self.sessions.len() * turn / HEARTBEAT_INTERVAL as usize;
         for session in &self.sessions[share(turn)..share(turn + 1)] {
             self.registry.renew(session, self.now);
         }
     }
 
-    /// What a tick does to the registry, without telling anyone.
+    /// What a tick does to the registry, without a broadcast.
     pub(crate) fn settle(&self) {
         self.registry.end_leases(self.now);
         for room in self.registry.take_dirty() {
@@ -143,24 +145,24 @@ impl Crowd {
         }
     }
 
-    /// Members that the room announces.
+    /// Announced members of the room.
     pub(crate) fn announced(&self) -> usize {
         self.registry.room(ROOM).map_or(0, |room| room.read(Roster::count))
     }
 }
 
-/// Crowds of all sizes, each gathered when the first bench needs it.
-pub(crate) type Crowds<F> = Vec<(usize, LazyCell<RefCell<Crowd>, F>)>;
+/// One room per user count, each created when a bench first needs it.
+pub(crate) type BusyRooms<F> = Vec<(usize, LazyCell<RefCell<BusyRoom>, F>)>;
 
-pub(crate) fn crowds() -> Crowds<impl FnOnce() -> RefCell<Crowd>> {
+pub(crate) fn busy_rooms() -> BusyRooms<impl FnOnce() -> RefCell<BusyRoom>> {
     let later = |users: &usize| {
         let users = *users;
-        (users, LazyCell::new(move || RefCell::new(Crowd::gather(users))))
+        (users, LazyCell::new(move || RefCell::new(BusyRoom::with_users(users))))
     };
-    crowd_sizes().iter().map(later).collect()
+    user_counts().iter().map(later).collect()
 }
 
-/// A room in which every second member says something about itself.
+/// A room in which every second member has a state.
 pub(crate) fn room_of(members: usize) -> Arc<Room> {
     let registry = registry();
     let now = Now::default();
@@ -177,7 +179,7 @@ fn state(number: usize) -> Option<State> {
     (number % 2 == 1).then(|| State::from(String::from(r#"{"status":"away","device":"phone"}"#)))
 }
 
-/// Joins, updates and leaves in turn, of users in random order.
+/// Joins, leaves and updates in turn, of users in random order.
 pub(crate) fn diff_of(changes: usize) -> Diff {
     let mut numbers: Vec<usize> = (0..changes).collect();
     Random::new().shuffle(&mut numbers);
@@ -193,22 +195,13 @@ pub(crate) fn diff_of(changes: usize) -> Diff {
     diff
 }
 
-/// A frame as a client sends it (RFC 6455, 5.2 and 5.3).
+/// A client's text frame with a random masking key.
 pub(crate) fn masked_frame(random: &mut Random, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    if payload.len() < 126 {
-        frame.push(0x80 | payload.len() as u8);
-    } else {
-        frame.push(0x80 | 126);
-        frame.extend((payload.len() as u16).to_be_bytes());
-    }
-    let mask: [u8; 4] = std::array::from_fn(|_| random.below(256) as u8);
-    frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
+    let mask = std::array::from_fn(|_| random.below(256) as u8);
+    frame::masked_with(mask, frame::TEXT, payload)
 }
 
-/// A join of exactly this length, its state made of what applications put there.
+/// A join message of exactly this length. Its state has fields as applications use them.
 pub(crate) fn join_message(random: &mut Random, bytes: usize) -> String {
     let resume = if bytes < 200 { "" } else { r#","resume":{"epoch":"18c2f4a91b-1","seq":4217}"# };
     let bare = format!(r#"{{"type":"join","room":"lobby"{resume}}}"#);
@@ -231,63 +224,60 @@ pub(crate) fn join_message(random: &mut Random, bytes: usize) -> String {
         }
         message += &field;
     }
-    unreachable!("the message ends when it is long enough")
+    unreachable!("the loop returns when the message is long enough")
 }
 
-/// How long the work takes.
+/// How long `work` takes.
 pub(crate) fn timed(work: impl FnOnce()) -> Duration {
-    let began = Instant::now();
+    let started = Instant::now();
     work();
-    began.elapsed()
+    started.elapsed()
 }
 
-/// Gives each share to a thread of its own, all at once and round for round. Returns the longest that a thread worked, as
-/// `work` times itself.
-pub(crate) fn race<T: Send>(
+/// Runs `work` on one thread per share. All threads start each round together. Returns the time of the slowest thread,
+/// as `work` measures it.
+pub(crate) fn run_on_threads<T: Send>(
     shares: Vec<T>,
     rounds: usize,
     work: impl Fn(&mut T, usize) -> Duration + Sync,
 ) -> Duration {
-    race_with_pauses(shares, rounds, work, |_| ())
+    run_on_threads_with_pauses(shares, rounds, work, |_| ())
 }
 
-/// And calls `pause` after each round, while everybody waits.
-pub(crate) fn race_with_pauses<T: Send>(
+/// Also calls `pause` after each round, while the threads wait.
+pub(crate) fn run_on_threads_with_pauses<T: Send>(
     shares: Vec<T>,
     rounds: usize,
     work: impl Fn(&mut T, usize) -> Duration + Sync,
     mut pause: impl FnMut(usize),
 ) -> Duration {
-    let gate = Barrier::new(shares.len() + 1);
+    let barrier = Barrier::new(shares.len() + 1);
     let run = |mut share| {
         let mut spent = Duration::ZERO;
         for round in 0..rounds {
-            gate.wait();
+            barrier.wait();
             spent += work(&mut share, round);
-            gate.wait();
+            barrier.wait();
         }
         spent
     };
     let run = &run;
     std::thread::scope(|scope| {
-        let runners: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || run(share))).collect();
+        let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || run(share))).collect();
         for round in 0..rounds {
-            gate.wait();
-            gate.wait();
+            barrier.wait();
+            barrier.wait();
             pause(round);
         }
-        runners.into_iter().map(|runner| runner.join().unwrap()).max().unwrap_or_default()
+        threads.into_iter().map(|thread| thread.join().unwrap()).max().unwrap_or_default()
     })
 }
 
-/// The payload of a finished, unmasked text frame, as JSON.
+/// The JSON payload of a complete, unmasked text frame.
 pub(crate) fn json_of(frame: &[u8]) -> serde_json::Value {
-    assert_eq!(frame[0], 0x81, "a whole text frame");
-    let (head, length) = match frame[1] {
-        126 => (4, usize::from(u16::from_be_bytes([frame[2], frame[3]]))),
-        127 => (10, u64::from_be_bytes(frame[2..10].try_into().unwrap()) as usize),
-        short => (2, usize::from(short)),
-    };
-    assert_eq!(frame.len(), head + length, "one frame and nothing behind it");
-    serde_json::from_slice(&frame[head..]).unwrap()
+    let header = frame::parse_header(frame).expect("a valid header").expect("a complete header");
+    assert_eq!((header.opcode, header.is_final, header.mask), (frame::TEXT, true, None));
+    let payload = &frame[header.header_bytes..];
+    assert_eq!(payload.len() as u64, header.payload_bytes, "one frame and nothing after it");
+    serde_json::from_slice(payload).unwrap()
 }

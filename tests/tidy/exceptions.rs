@@ -15,7 +15,7 @@ pub(crate) const IMPORTS: &[&str] =
 /// Files outside `src/protocol/` that name a protocol.
 const NAME_A_PROTOCOL: &[&str] = &[];
 
-const LONG_FILES: &[&str] = &["benches/registry.rs"];
+const LONG_FILES: &[&str] = &[];
 
 /// Each with its file.
 const LONG_FUNCTIONS: &[&str] = &["tests/black_box/redis/chaos.rs live_through"];

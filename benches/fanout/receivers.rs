@@ -1,4 +1,4 @@
-//! The receiving end: sockets that a thread of its own reads empty, and counts.
+//! The receiving end: a thread that reads all sockets and counts the bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 use parking_lot::Mutex;
+use wire::frame;
 
-/// A round that takes longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Silence for this long after everybody has come in means that all have got what newcomers get.
+use crate::senders::{CoreFor, pin_to};
+
+/// A round that takes longer has failed.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(20);
+/// After the observers have connected, silence for this long means that all have received their snapshot.
 const SILENCE: Duration = Duration::from_millis(350);
 
 /// Reads from all sockets until they end.
@@ -20,13 +23,13 @@ pub(super) struct Receivers {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What has come since the last frame was taken.
+/// What was received since the last call of `wait_for_frame`.
 struct Received {
     /// Bytes by socket.
     bytes: Vec<usize>,
     /// Their sum.
     total: usize,
-    /// What the first socket got.
+    /// The bytes of the first socket.
     first: Vec<u8>,
 }
 
@@ -36,13 +39,13 @@ impl Receivers {
         let received = Arc::new(Mutex::new(received));
         let shared = Arc::clone(&received);
         let thread = std::thread::spawn(move || {
-            super::senders::stand_on(super::senders::Core::Receivers);
+            pin_to(CoreFor::Receivers);
             read_all(streams, &shared);
         });
         Self { received, thread: Some(thread) }
     }
 
-    /// Waits until nothing comes any more, and forgets what came.
+    /// Waits until nothing arrives any more, and discards what was received.
     pub(super) fn wait_for_silence(&self) {
         let mut before = usize::MAX;
         loop {
@@ -56,31 +59,31 @@ impl Receivers {
         self.received.lock().clear();
     }
 
-    /// Waits until every socket has got one frame, the same for all by its length, and returns that of the first.
+    /// Waits until every socket has received one frame of the same length, and returns that of the first.
     pub(super) fn wait_for_frame(&self) -> Vec<u8> {
-        let began = Instant::now();
+        let started = Instant::now();
         loop {
             let mut received = self.received.lock();
-            let length = length_of(&received.first);
+            let length = frame_length(&received.first);
             if let Some(length) = length.filter(|length| received.total >= length * received.bytes.len()) {
                 assert!(
                     received.bytes.iter().all(|bytes| *bytes == length),
-                    "everybody got one frame and nothing else"
+                    "every socket received one frame and nothing else"
                 );
                 let frame = std::mem::take(&mut received.first);
                 received.clear();
                 return frame;
             }
-            assert!(began.elapsed() < PATIENCE, "{} bytes have come, more should", received.total);
+            assert!(started.elapsed() < ROUND_TIMEOUT, "only {} bytes were received", received.total);
             drop(received);
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Waits for the end of all sockets. The sender must have closed them.
+    /// Waits for the end of all sockets, which the sender must have closed.
     pub(super) fn join(&mut self) {
         let thread = self.thread.take().expect("a thread that reads");
-        thread.join().expect("it has read to the end");
+        thread.join().expect("it reads to the end");
     }
 }
 
@@ -97,12 +100,12 @@ fn read_all(streams: Vec<TcpStream>, received: &Mutex<Received>) {
     let mut streams: Vec<_> = streams
         .into_iter()
         .map(|stream| {
-            stream.set_nonblocking(true).expect("a socket that does not wait");
+            stream.set_nonblocking(true).expect("a non-blocking socket");
             mio::net::TcpStream::from_std(stream)
         })
         .collect();
     for (index, stream) in streams.iter_mut().enumerate() {
-        poll.registry().register(stream, Token(index), Interest::READABLE).expect("a place in it");
+        poll.registry().register(stream, Token(index), Interest::READABLE).expect("the socket is registered");
     }
     let mut open = streams.len();
     let mut events = Events::with_capacity(1_024);
@@ -137,17 +140,13 @@ fn read_all(streams: Vec<TcpStream>, received: &Mutex<Received>) {
     }
 }
 
-/// How long the first frame is, if its head is there.
-fn length_of(bytes: &[u8]) -> Option<usize> {
-    let [_, short, rest @ ..] = bytes else { return None };
-    match short {
-        0..126 => Some(2 + usize::from(*short)),
-        126 => Some(4 + usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?]))),
-        _ => panic!("a frame that is not of this bench"),
-    }
+/// Length of the first frame, if its header is complete.
+fn frame_length(bytes: &[u8]) -> Option<usize> {
+    let header = frame::parse_header(bytes).expect("a valid header")?;
+    Some(header.header_bytes + header.payload_bytes as usize)
 }
 
-/// A WebSocket of a user who is nowhere yet.
+/// Connects a user that enters no room yet.
 pub(super) fn connect(server: SocketAddr, user: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server).expect("a connection");
     stream.set_nodelay(true).expect("a connection");
@@ -160,17 +159,14 @@ pub(super) fn connect(server: SocketAddr, user: &str) -> TcpStream {
     let mut buffer = [0; 1024];
     while !answer.windows(4).any(|window| window == b"\r\n\r\n") {
         let read = stream.read(&mut buffer).expect("an answer");
-        assert!(read > 0, "the server hung up");
+        assert!(read > 0, "the server closed the connection");
         answer.extend_from_slice(&buffer[..read]);
     }
     assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
     stream
 }
 
-/// Sends a text message in a frame whose mask is zero, which masks nothing and is allowed.
-pub(super) fn publish(stream: &mut TcpStream, text: &str) {
-    let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
-    assert!(text.len() < 126);
-    frame.extend_from_slice(text.as_bytes());
-    stream.write_all(&frame).expect("a message that goes out");
+/// Sends a text message.
+pub(super) fn send_text(stream: &mut TcpStream, text: &str) {
+    stream.write_all(&frame::masked(frame::TEXT, text.as_bytes())).expect("the message is sent");
 }
