@@ -1,10 +1,9 @@
-"""What the measuring scripts share: servers pinned to a core, the generator on another, and filed results.
+"""Shared by the measuring scripts: servers pinned to one core, the load generator on another, and files under results/.
 
-Figures count as ratios of one run: servers take turns (A B A B ...), each started anew for each run.
+Only ratios within one run are meaningful: servers take turns (A B A B ...), and each run gets a fresh server.
 """
-import argparse, contextlib, datetime, json, os, pathlib, platform, random, re, shlex, shutil, signal, socket, statistics, subprocess, sys, tempfile
-import time
-import urllib.request
+import argparse, contextlib, datetime, json, os, pathlib, platform, random, re, shlex, shutil, signal, socket, statistics
+import subprocess, sys, tempfile, textwrap, time, urllib.request
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -13,28 +12,29 @@ BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", TARGET)).resolve()
 BIN = BUILT / "release"
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, GENERATOR_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
-# Where there are two cores only, Redis shares the generator's: the server keeps its own.
+# With only two cores, Redis shares the generator's core, not the server's.
 REDIS_CORE = CORES[min(2, len(CORES) - 1)]
-# Of a second server; with fewer than four cores it shares Redis'.
+# The core of a second server; with fewer than four cores it is that of Redis.
 SECOND_CORE = CORES[min(3, len(CORES) - 1)]
-# Only failures take so long.
+# Timeouts that only failures reach.
 START_SECONDS, STOP_SECONDS, RUN_SECONDS, ANSWER_SECONDS = 120, 60, 600, 60
-# Below the ports that the system gives to connections: nobody takes one while a server restarts.
+# Below the ephemeral ports, so that no connection takes the port of a server while it restarts.
 PORTS = range(20_000, 32_000)
-# Of generators, where figures mean nothing: who gets no CPU is late and not gone.
-PATIENT = ["--connect-timeout", "2m"]
-PATIENT_OBSERVERS = [*PATIENT, "--settle-timeout", "2m"]
-# Far more users than a generator has.
-USERS_APART = 1_000_000
+# Options of generators in quick runs, whose figures mean nothing: on a busy machine clients are slow, which is not a
+# failure.
+LONG_TIMEOUTS = ["--connect-timeout", "2m"]
+LONG_OBSERVER_TIMEOUTS = [*LONG_TIMEOUTS, "--settle-timeout", "2m"]
+# The distance between the first users of two generators; more than a generator has users.
+FIRST_USER_STEP = 1_000_000
 EXIT_USAGE = 64
 
 
 class Failed(Exception):
-    """A run that could not be made, or whose figures do not hold."""
+    """A run failed, or its figures are invalid."""
 
 
 class Figure(NamedTuple):
-    """A figure of a report as a column: the value is divided to have the unit."""
+    """A figure of a report as a column of a table. The value is divided by `divisor` to get the unit."""
     name: str
     heading: str
     unit: str
@@ -42,20 +42,20 @@ class Figure(NamedTuple):
 
 
 def cpu_per(unit_of_work):
-    return Figure(f"server_cpu_per_{unit_of_work}_us", f"CPU per {unit_of_work}", "µs")
+    return Figure(f"server_cpu_per_{unit_of_work}_us", f"CPU time per {unit_of_work}", "µs")
 
 
 SEEN_P50 = Figure("join_to_seen_p50_us", "join → seen, p50", "ms", 1000)
 SEEN_P99 = Figure("join_to_seen_p99_us", "join → seen, p99", "ms", 1000)
 DELIVERIES = Figure("deliveries_per_s", "deliveries", "1/s")
-BUSY = Figure("server_cpu_cores", "busy", "cores")
-ALL_IN = Figure("all_rejoined_s", "until all have rejoined", "s")
+BUSY = Figure("server_cpu_cores", "server CPU", "cores")
+ALL_REJOINED = Figure("all_rejoined_s", "until all have rejoined", "s")
 IDLE_MEMORY = Figure("server_rss_per_connection_bytes", "memory per connection", "B")
-IDLE_CPU = Figure("server_cpu_per_connection_ns_per_s", "CPU per connection and second", "ns")
+IDLE_CPU = Figure("server_cpu_per_connection_ns_per_s", "CPU time per connection and second", "ns")
 
 
 class Arguments(argparse.ArgumentParser):
-    """A script's options, its own text as the help. A wrong command line exits as the server's does."""
+    """The options of a script. Its docstring is the help text; a wrong command line exits with 64, like the server's."""
 
     def __init__(self, text):
         super().__init__(prog=script(), description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,21 +65,21 @@ class Arguments(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
     def add(self, option, default, text, **more):
-        """An option whose help ends with its default."""
+        """Adds an option and shows its default in the help."""
         self.add_argument(option, default=default, help=f"{text} (default: {default})", **more)
 
     def add_count(self, option, default, text):
         self.add(option, default, text, type=positive, metavar="N")
 
     def add_name(self):
-        self.add("--name", "machine", "what the machine is called in the names of folders", type=folder_part)
+        self.add("--name", "machine", "name of the machine, as part of folder names", type=folder_part)
 
     def add_rounds(self, default):
-        self.add_count("--rounds", default, "how often each run is made")
+        self.add_count("--rounds", default, "number of rounds; each run is repeated once per round")
 
     def add_only(self, names):
         self.add_argument("--only", nargs="+", choices=names, default=list(names), metavar="NAME",
-                          help=f"some of {', '.join(names)} (default: all)")
+                          help=f"run only these: {', '.join(names)} (default: all)")
 
 
 def positive(text):
@@ -91,7 +91,7 @@ def positive(text):
 
 def folder_part(text):
     if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        raise argparse.ArgumentTypeError("it is part of a folder's name: letters, digits, dots, dashes")
+        raise argparse.ArgumentTypeError("must consist of letters, digits, dots, underscores and dashes: it is part of a folder name")
     return text
 
 
@@ -100,8 +100,17 @@ def script():
 
 
 def command_line():
-    """The command that runs, as it is filed."""
-    return shlex.join([script(), *sys.argv[1:]])
+    """This command as it is written to files, without paths of this machine."""
+    return shlex.join([script(), *map(without_folder, sys.argv[1:])])
+
+
+def without_folder(word):
+    """An absolute path without its folder.
+
+    >>> without_folder("/tmp/before/release/rollcall"), without_folder("target/x"), without_folder("--rounds")
+    ('.../rollcall', 'target/x', '--rounds')
+    """
+    return f".../{pathlib.Path(word).name}" if word.startswith("/") else word
 
 
 def pinned(core, command):
@@ -124,7 +133,7 @@ def accepts(port):
 
 @contextlib.contextmanager
 def serving(command, port, core=SERVER_CORE, name="server"):
-    """Runs a server until the block ends; yields its process when it accepts connections."""
+    """Runs a server until the block ends. Yields its process once it accepts connections."""
     TARGET.mkdir(exist_ok=True)
     path = TARGET / f"measure-{name}.log"
     with open(path, "w") as log:
@@ -146,9 +155,10 @@ def serving(command, port, core=SERVER_CORE, name="server"):
 
 
 @contextlib.contextmanager
-def rollcall(*options, core=SERVER_CORE, workers=1, name="rollcall"):
+def rollcall(*options, core=SERVER_CORE, workers=1, name="rollcall", binary=None):
+    """A rollcall server, of another build if `binary` is given. Yields its process and port."""
     port = free_port()
-    command = [BIN / "rollcall", "--listen", f"127.0.0.1:{port}", "--workers", workers, *options]
+    command = [binary or BIN / "rollcall", "--listen", f"127.0.0.1:{port}", "--workers", workers, *options]
     with serving(command, port, core, name) as process:
         yield process, port
 
@@ -162,7 +172,7 @@ def floor(*options):
 
 @contextlib.contextmanager
 def redis(core=REDIS_CORE, port=None):
-    """A redis-server of our own that keeps nothing on disk, on a free port or on this one; yields its process and port."""
+    """A redis-server without persistence, on a free port or on the given one. Yields its process and port."""
     port = port or free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
@@ -171,13 +181,13 @@ def redis(core=REDIS_CORE, port=None):
 
 
 def stats(port):
-    """What a rollcall server counts."""
+    """The /v1/stats of a rollcall server."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/stats", timeout=ANSWER_SECONDS) as answer:
         return json.load(answer)
 
 
 def redis_info(port, section):
-    """The fields of one section of what a Redis says of itself."""
+    """The fields of one section of a Redis server's INFO."""
     with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection, connection.makefile("rb") as answer:
         connection.sendall(f"INFO {section}\r\n".encode())
         text = answer.read(int(answer.readline()[1:])).decode()
@@ -186,8 +196,9 @@ def redis_info(port, section):
 
 @contextlib.contextmanager
 def generating(runs):
-    """Generators at once, each with the words of its command on a core, until the block ends; yields them."""
-    # Relative: the command is filed with the result, which names no path of a machine.
+    """Runs generators at the same time until the block ends. `runs` has the arguments and the core of each. Yields
+    (command, process) pairs."""
+    # Relative paths: the report contains the command, and must not contain paths of this machine.
     relative = lambda word: str(word.relative_to(ROOT) if isinstance(word, pathlib.Path) else word)
     processes = []
     try:
@@ -204,13 +215,13 @@ def generating(runs):
 
 
 def finish_early(generators):
-    """They end with their reports and their checks."""
+    """Ends generators before their time, with their reports and checks."""
     for _, process in generators:
         process.send_signal(signal.SIGINT)
 
 
 def wait_for(generators, seconds):
-    """Waits until all have ended; one whose figures do not hold fails."""
+    """Waits until all generators have ended. Fails if one of them failed or its figures are invalid."""
     for generator, process in generators:
         output, _ = process.communicate(timeout=seconds)
         if process.returncode != 0:
@@ -227,38 +238,38 @@ def run_loadtest(words, core=GENERATOR_CORE, seconds=RUN_SECONDS):
 
 
 def loadtests(runs):
-    """Several generators on one server, each with users of its own; their reports as one."""
+    """Runs several generators against one server, each with its own users. Returns their merged report."""
     parts = [TARGET / f"generator-{number}.json" for number in range(len(runs))]
-    own = lambda number: ["--first-user", number * USERS_APART, "--json", parts[number]]
+    own = lambda number: ["--first-user", number * FIRST_USER_STEP, "--json", parts[number]]
     run_generators([([*words, *own(number)], core) for number, (words, core) in enumerate(runs)])
     return merge(parts)
 
 
 def loadtest(scenario, port, pid, *options):
-    """One run against a server; its report."""
+    """One run against a server. Returns its report."""
     out = TARGET / "measure.json"
     run_loadtest([scenario, "--url", f"ws://127.0.0.1:{port}", "--pid", pid, "--json", out, *options])
-    return taken(out)
+    return read_report(out)
 
 
 def merge(parts, *options):
-    """Reports or series of several files as one; the files are gone then."""
+    """Merges reports or series and deletes their files."""
     out = TARGET / "merged.json"
     run_loadtest(["merge", *parts, "--json", out, *options])
     for part in parts:
         part.unlink()
-    return taken(out)
+    return read_report(out)
 
 
 def file_series(parts, folder):
-    """Series as one, filed with its page."""
+    """Joins series and writes the result and its page to a folder."""
     series = merge(parts, "--report", folder)
     write_json(folder / "run.json", series)
     return series
 
 
-def taken(path):
-    """What is filed of a report: without the numbers that only merging generators needs. The file is gone then."""
+def read_report(path):
+    """Reads a report and deletes its file. The encoded histograms, which only `merge` needs, are left out."""
     report = json.loads(path.read_text())
     path.unlink()
     for one in [report, *(run["report"] for run in report.get("runs", []))]:
@@ -268,11 +279,16 @@ def taken(path):
 
 
 def cpu_seconds(pid):
-    """Of all threads of a process, as the scheduler counts it."""
+    """CPU time of all threads of a process, from the scheduler's statistics."""
     return sum(int((task / "schedstat").read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()) / 1e9
 
 
 def spread(values):
+    """Median, minimum and maximum of the runs.
+
+    >>> spread([3.0, 1.0, 2.0])
+    {'median': 2.0, 'min': 1.0, 'max': 3.0, 'runs': [3.0, 1.0, 2.0]}
+    """
     values = list(values)
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "runs": values}
 
@@ -297,18 +313,34 @@ def write_json(path, value):
     path.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def place(machine):
-    """The machine, as a sentence."""
-    return (f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, {machine['rustc']}, commit {machine['commit'][:12]}"
-            f"{' with changes' if machine['uncommitted_changes'] else ''}")
+def ratios(values, base):
+    """Spread of the ratios within each round.
+
+    >>> ratios([2.0, 9.0], [1.0, 3.0])
+    {'median': 2.5, 'min': 2.0, 'max': 3.0, 'runs': [2.0, 3.0]}
+    """
+    return spread(value / other for value, other in zip(values, base))
+
+
+def describe_machine(machine):
+    """The machine and the commit, for a README."""
+    return (f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, {machine['rustc']}, "
+            f"commit {machine['commit'][:12]}{' with uncommitted changes' if machine['uncommitted_changes'] else ''}")
 
 
 def file_readme(folder, title, about, machine, lines):
-    """The folder's README: what was measured, where, with which command, and what was found. Returns it."""
-    text = "\n".join([f"# {title}", "", f"{about} On {place(machine)} ([machine.json](machine.json)).", "", "```", command_line(), "```", "", *lines]).rstrip() + "\n"
+    """Writes the folder's README: what was measured, on which machine, with which command, and the result. Returns it."""
+    measured_on = f"Measured on {describe_machine(machine)} ([machine.json](machine.json))."
+    head = [f"# {title}", "", *wrapped(f"{about} {measured_on}"), "", "```", command_line(), "```", ""]
+    text = "\n".join([*head, *lines]).rstrip() + "\n"
     (folder / "README.md").write_text(text)
     write_json(folder / "machine.json", machine)
     return text
+
+
+def wrapped(text):
+    """A paragraph as lines of at most 120 columns."""
+    return textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def table(headings, rows):
@@ -316,20 +348,27 @@ def table(headings, rows):
 
 
 def cell(entry, divisor=1):
-    """Median, least and most, where they differ."""
+    """The median, and in parentheses minimum and maximum if they differ.
+
+    >>> cell({"median": 1234.5, "min": 1000.0, "max": 2000.0}, 1000), cell({"median": 150.0, "min": 150.0, "max": 150.0})
+    ('1.23 (1.00 to 2.00)', '150')
+    """
     if entry is None:
         return "–"
     decimals = 0 if abs(entry["median"] / divisor) >= 100 else 2
-    median, least, most = (f"{entry[part] / divisor:,.{decimals}f}" for part in ["median", "min", "max"])
-    return median if least == most else f"{median} ({least} to {most})"
+    median, minimum, maximum = (f"{entry[part] / divisor:,.{decimals}f}" for part in ["median", "min", "max"])
+    return median if minimum == maximum else f"{median} ({minimum} to {maximum})"
 
 
 def notes(report):
-    """What a report says of itself besides its figures."""
-    return ["", "What the runs noted:", "", *(f"- {note}" for note in report["notes"])] if report["notes"] else []
+    """The notes of a report as a list."""
+    lines = (line for note in report["notes"] for line in
+             textwrap.wrap(note, 120, initial_indent="- ", subsequent_indent="  ", break_long_words=False))
+    return ["", "Notes of the runs:", "", *lines] if report["notes"] else []
 
 
 def need(*programs):
+    """Installs the Debian packages of programs that are missing."""
     missing = [program for program in programs if not shutil.which(program)]
     if missing:
         packages = sorted({"redis-server": "redis-server", "redis-benchmark": "redis-tools", "taskset": "util-linux"}.get(program, program)
@@ -338,7 +377,7 @@ def need(*programs):
 
 
 def build(*more, quick=False):
-    """What is to be measured; where figures mean nothing, the tests' own build of it will do."""
+    """Builds the release binaries. For quick runs, whose figures mean nothing, the debug build that the tests use suffices."""
     global BIN
     profile = ["--release"] if not quick else []
     BIN = BUILT / ("release" if not quick else "debug")
@@ -346,7 +385,7 @@ def build(*more, quick=False):
 
 
 def main(body):
-    """Runs a script's body; what goes wrong is a sentence, not a stack, and whatever ends it, the servers end with it."""
+    """Runs the body of a script. Errors are printed as a sentence, and servers are stopped whatever ends the script."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         body()

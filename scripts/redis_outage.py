@@ -44,7 +44,7 @@ def run(kind, options):
             nodes.append(stack.enter_context(measure.rollcall(*words, core=core, name=name))[1])
         churn = ["churn", "--url", url(nodes[0]), "--observers", observers, "--observers-join", "--members", members, "--rate", rate,
                  *duration, *options.patient_observers]
-        idle = ["idle", "--url", url(nodes[1]), "--connections", present, "--first-user", measure.USERS_APART, *duration, *options.patient]
+        idle = ["idle", "--url", url(nodes[1]), "--connections", present, "--first-user", measure.FIRST_USER_STEP, *duration, *options.patient]
         generators = stack.enter_context(measure.generating([(churn, measure.GENERATOR_CORE), (idle, measure.GENERATOR_CORE)]))
         wait_for_all(nodes, options.users)
         before = sample(nodes, before_seconds)

@@ -136,4 +136,4 @@ def across(options, _):
             churn = ["--observers", options.observers, "--members", 200, "--rate", 50, "--duration", options.duration, *options.patient_observers]
             return {"same": measure.loadtest("churn", port, first.pid, *churn),
                     "other": measure.loadtest("churn", port, f"{first.pid},{second.pid}", "--observe-url", f"ws://127.0.0.1:{other}",
-                                              "--first-user", measure.USERS_APART, *churn)}
+                                              "--first-user", measure.FIRST_USER_STEP, *churn)}

@@ -70,7 +70,12 @@ struct Connecting<'a, L> {
 
 impl ClientSpec<'_> {
     pub(crate) fn protocol(&self, args: &ServerArgs) -> ClientProtocol {
-        ClientProtocol { kind: args.protocol, rooms: self.rooms, first_user: args.first_user }
+        ClientProtocol {
+            kind: args.protocol,
+            rooms: self.rooms,
+            first_user: args.first_user,
+            user_digits: args.user_digits,
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct ClientProtocol {
     pub(crate) kind: Protocol,
     pub(crate) rooms: u32,
     pub(crate) first_user: u32,
+    /// User names are padded to this many digits.
+    pub(crate) user_digits: u8,
 }
 
 /// How a client that is not ready yet reacts to a message.
@@ -94,7 +96,8 @@ impl Protocol {
 
 impl ClientProtocol {
     pub(crate) fn user(&self, index: usize) -> String {
-        format!("{USER_PREFIX}{:06}", self.first_user as usize + index)
+        let (number, digits) = (self.first_user as usize + index, usize::from(self.user_digits));
+        format!("{USER_PREFIX}{number:0digits$}")
     }
 
     /// The inverse of `user`. `None`: the name does not belong to this generator.
@@ -229,7 +232,7 @@ fn after<'a>(bytes: &'a [u8], token: &[u8]) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    const NATIVE: ClientProtocol = ClientProtocol { kind: Protocol::Native, rooms: 1, first_user: 0 };
+    const NATIVE: ClientProtocol = ClientProtocol { kind: Protocol::Native, rooms: 1, first_user: 0, user_digits: 6 };
     const JOINS_ONLY: Role = Role::Member(Observe::None);
     const OBSERVES: Role = Role::Member(Observe::Members);
 
@@ -251,6 +254,8 @@ mod tests {
         assert_eq!(protocol.index_of(&protocol.user(1_234_567)), Some(1_234_567));
         assert_eq!(protocol.index_of("user-004999"), None, "the user of another generator");
         assert_eq!(protocol.index_of("alice"), None);
+        let short = ClientProtocol { user_digits: 5, ..NATIVE };
+        assert_eq!((short.user(42), short.index_of("user-00042")), ("user-00042".to_owned(), Some(42)));
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub(crate) struct ServerArgs {
     /// Number of the first user: each generator process needs a range of its own
     #[arg(long, default_value_t = 0)]
     pub(crate) first_user: u32,
+    /// Digits of the number in user names, which are user-000000 and so on
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=20))]
+    pub(crate) user_digits: u8,
     /// Seed of the random numbers
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

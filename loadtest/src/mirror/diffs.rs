@@ -244,7 +244,7 @@ mod tests {
     use super::*;
     use crate::protocol::Protocol;
 
-    const PROTOCOL: ClientProtocol = ClientProtocol { kind: Protocol::Native, rooms: 1, first_user: 0 };
+    const PROTOCOL: ClientProtocol = ClientProtocol { kind: Protocol::Native, rooms: 1, first_user: 0, user_digits: 6 };
     const SNAPSHOT: &str = r#"{"type":"snapshot","room":"lobby","epoch":"e","seq":1,"count":1,"members":[{"user":"a"}],"page":1,"pages":1}"#;
     const B_JOINS: &str = r#"{"type":"diff","room":"lobby","seq":2,"count":2,"joined":[{"user":"b"}]}"#;
     const A_LEAVES: &str = r#"{"type":"diff","room":"lobby","seq":3,"count":1,"left":[{"user":"a","reason":"left"}]}"#;

@@ -157,8 +157,9 @@ impl Events {
 mod tests {
     use super::*;
 
-    const STATUS: ClientProtocol = ClientProtocol { kind: Protocol::OnlineStatus, rooms: 1, first_user: 0 };
-    const CHAT: ClientProtocol = ClientProtocol { kind: Protocol::Chat, rooms: 1, first_user: 0 };
+    const STATUS: ClientProtocol =
+        ClientProtocol { kind: Protocol::OnlineStatus, rooms: 1, first_user: 0, user_digits: 6 };
+    const CHAT: ClientProtocol = ClientProtocol { kind: Protocol::Chat, rooms: 1, first_user: 0, user_digits: 6 };
 
     fn online(client: usize) -> String {
         format!(r#"{{"type":"USER_ONLINE","userId":"{}","timestamp":"2024-01-01T12:00:00.000Z"}}"#, STATUS.user(client))

@@ -158,7 +158,8 @@ mod tests {
     use super::*;
     use crate::protocol::Protocol;
 
-    const PROTOCOL: ClientProtocol = ClientProtocol { kind: Protocol::OnlineUsers, rooms: 1, first_user: 0 };
+    const PROTOCOL: ClientProtocol =
+        ClientProtocol { kind: Protocol::OnlineUsers, rooms: 1, first_user: 0, user_digits: 6 };
 
     fn list(users: &[&str]) -> String {
         format!(r#"{{"type": "online_users", "users": {users:?}}}"#)
