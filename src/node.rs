@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use crate::auth::Auth;
 use crate::config::Config;
-use crate::memory_budget::MemoryBudget;
+use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
 use crate::metrics::Metrics;
+use crate::os::unix_ms;
 use crate::presence::kick::Kicks;
 use crate::presence::{Now, Registry};
 use crate::store::{Sinks, Store};
@@ -54,6 +55,30 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node that has just started.
+    #[must_use]
+    pub fn new(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn Store>, sinks: Arc<Sinks>) -> Self {
+        Self {
+            registry,
+            store,
+            sinks,
+            metrics: Metrics::new(config.limits.workers),
+            id,
+            started: Instant::now(),
+            tick: AtomicU64::new(0),
+            unix_ms: AtomicU64::new(unix_ms()),
+            sockets: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            names: parking_lot::Mutex::default(),
+            room_list: tokio::sync::Mutex::default(),
+            answer_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
+            status_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
+            auth: Auth::new(&config, unix_ms()),
+            kicks: Kicks::default(),
+            config,
+        }
+    }
+
     /// The moment of the last tick.
     pub fn now(&self) -> Now {
         Now { tick: self.tick.load(Ordering::Relaxed), unix_ms: self.unix_ms.load(Ordering::Relaxed) }

@@ -7,20 +7,16 @@ mod worker_thread;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::auth::Auth;
 use crate::config::{Config, ConfigError};
-use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
-use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::os::{new_incarnation, unix_ms};
-use crate::presence::kick::Kicks;
 use crate::presence::{Registry, Settings};
 use crate::store::{Memory, Sinks, Store, Unavailable, redis};
 use crate::worker::thread::Signal;
@@ -113,7 +109,7 @@ impl Server {
                 (registry, Box::new(store))
             }
         };
-        Ok(ReadyServer { node: Arc::new(new_node(config, node_id, registry, store, sinks)), listeners })
+        Ok(ReadyServer { node: Arc::new(Node::new(config, node_id, registry, store, sinks)), listeners })
     }
 }
 
@@ -190,28 +186,6 @@ fn first_ended(workers: &mut Vec<WorkerHandle>) -> Option<anyhow::Result<()>> {
         return Some(result);
     }
     None
-}
-
-fn new_node(config: Config, id: String, registry: Arc<Registry>, store: Box<dyn Store>, sinks: Arc<Sinks>) -> Node {
-    Node {
-        registry,
-        store,
-        sinks,
-        metrics: Metrics::new(config.limits.workers),
-        id,
-        started: Instant::now(),
-        tick: AtomicU64::new(0),
-        unix_ms: AtomicU64::new(unix_ms()),
-        sockets: AtomicUsize::new(0),
-        connections: AtomicUsize::new(0),
-        names: parking_lot::Mutex::default(),
-        room_list: tokio::sync::Mutex::default(),
-        answer_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
-        status_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
-        auth: Auth::new(&config, unix_ms()),
-        kicks: Kicks::default(),
-        config,
-    }
 }
 
 /// What the last log line counted from.

@@ -143,3 +143,6 @@ impl Host for Commands<'_> {
 fn done(done: bool, refused: Refused) -> Outcome {
     if done { Ok(()) } else { Err(refused) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Connections with several users, and with none.
+
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::*;
+use crate::config::Config;
+use crate::node::Node;
+use crate::presence::{Registry, Settings};
+use crate::protocol::Protocol;
+use crate::store::{Memory, Sinks};
+use crate::worker::Ending;
+
+const TTL: u64 = 10;
+const MEMBERS: Audience = Protocol::ALL[0].audience(0);
+
+/// Calls `test` with an open connection that has no user. Its client stays connected as long as the test runs.
+fn with_connection(test: impl FnOnce(&Rc<Worker>, &Rc<Connection>)) {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let config = Config::from_args(["rollcall", "--workers", "1"]).unwrap();
+        let settings = Settings { ttl: TTL, workers: 1, incarnation: 1 };
+        let (registry, sinks) = (Arc::new(Registry::new(settings)), Arc::<Sinks>::default());
+        let node = Node::new(config, "node".to_owned(), registry, Box::new(Memory), sinks);
+        let worker = Rc::new(Worker::new(0, Arc::new(node)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let connection = worker.admit(Protocol::ALL[0], stream.into(), 0);
+        test(&worker, &connection);
+    });
+}
+
+fn join(room: &str) -> Command<'_> {
+    Command::Join { room, state: None, audience: None, resume: None }
+}
+
+fn rooms(worker: &Worker, user: &str) -> Vec<String> {
+    let status = worker.node.registry.status(user);
+    status.map_or_else(Vec::new, |status| status.rooms.iter().map(|room| room.to_string()).collect())
+}
+
+fn now(tick: u64) -> crate::presence::Now {
+    crate::presence::Now { tick, unix_ms: 0 }
+}
+
+#[test]
+fn one_connection_acts_for_several_users() {
+    with_connection(|worker, connection| {
+        let host = Commands::new(worker, connection);
+        let (ann, bob) = (host.identify("ann").unwrap(), host.identify("bob").unwrap());
+        assert_eq!((host.identify("ann"), host.identify("bob")), (Some(ann), Some(bob)), "one session per user");
+        assert_eq!(host.execute(ann, join("red")), Ok(()));
+        assert_eq!(host.execute(bob, join("blue")), Ok(()));
+        assert_eq!((rooms(worker, "ann"), rooms(worker, "bob")), (vec!["red".to_owned()], vec!["blue".to_owned()]));
+        // Commands about a joined room are those of its member, whichever session executes them.
+        assert_eq!(host.execute(ann, Command::Publish { room: "blue", data: "1".to_owned() }), Ok(()));
+        assert_eq!(host.execute(ann, Command::Leave { room: "blue" }), Ok(()));
+        assert_eq!(rooms(worker, "bob"), Vec::<String>::new());
+        assert_eq!(host.execute(bob, Command::Leave { room: "blue" }), Err(Refused::NotJoined));
+    });
+}
+
+#[test]
+fn a_sign_of_life_renews_the_leases_of_all_users_of_a_connection() {
+    with_connection(|worker, connection| {
+        let host = Commands::new(worker, connection);
+        for (user, room) in [("ann", "red"), ("bob", "blue")] {
+            host.execute(host.identify(user).unwrap(), join(room)).unwrap();
+        }
+        worker.sign_of_life(connection, now(TTL));
+        worker.node.registry.end_leases(now(TTL + 5));
+        assert_eq!((rooms(worker, "ann").len(), rooms(worker, "bob").len()), (1, 1));
+        worker.node.registry.end_leases(now(3 * TTL));
+        assert_eq!((rooms(worker, "ann").len(), rooms(worker, "bob").len()), (0, 0));
+    });
+}
+
+#[test]
+fn the_end_of_a_connection_ends_the_sessions_of_all_its_users() {
+    with_connection(|worker, connection| {
+        let host = Commands::new(worker, connection);
+        for (user, room) in [("ann", "red"), ("bob", "blue")] {
+            host.execute(host.identify(user).unwrap(), join(room)).unwrap();
+        }
+        worker.release(connection, Ending::Clean);
+        assert_eq!((rooms(worker, "ann").len(), rooms(worker, "bob").len()), (0, 0));
+    });
+}
+
+#[test]
+fn a_connection_without_a_user_observes_and_does_nothing_else() {
+    with_connection(|worker, connection| {
+        let host = Commands::new(worker, connection);
+        let first = SessionNumber::FIRST;
+        let observe = Command::Observe { room: "red", audience: MEMBERS, resume: None };
+        assert_eq!(host.execute(first, observe), Ok(()));
+        assert_eq!(host.execute(first, join("red")), Err(Refused::NoUser));
+        assert_eq!(
+            host.execute(first, Command::Publish { room: "red", data: "1".to_owned() }),
+            Err(Refused::NotJoined)
+        );
+        assert_eq!(host.execute(first, Command::Heartbeat), Ok(()));
+        worker.sign_of_life(connection, now(1));
+        assert!(!host.is_identified() && worker.node.registry.users_online() == 0);
+        assert_eq!(host.execute(first, Command::Unobserve { room: "red" }), Ok(()));
+        assert_eq!(host.execute(first, Command::Unobserve { room: "red" }), Err(Refused::NotObserved));
+    });
+}
+
+#[test]
+fn a_connection_has_a_maximum_number_of_users() {
+    with_connection(|worker, connection| {
+        let host = Commands::new(worker, connection);
+        assert!((0..256).all(|number| host.identify(&format!("user-{number}")).is_some()));
+        assert_eq!(host.identify("one too many"), None);
+        assert_eq!(host.identify("user-255").map(SessionNumber::index), Some(255));
+    });
+}
