@@ -21,11 +21,8 @@ const CHROMIUM_ARGS = [
   "--disable-component-update",
   "--disable-sync",
 ];
-/**
- * What Chromium itself writes into the console when a server is away; the last, when something is sent in the moment between its close
- * and the event that tells the page of it.
- */
-const NETWORK_COMPLAINT = /net::ERR_|WebSocket connection to|Failed to load resource|WebSocket is already in CLOSING or CLOSED state/;
+/** What Chromium itself writes to the console while a server is away. */
+const NETWORK_COMPLAINT = /net::ERR_|WebSocket connection to|Failed to load resource/;
 
 export class Browser {
   static async start() {

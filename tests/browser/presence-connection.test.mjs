@@ -44,6 +44,15 @@ describe("a connection", () => {
     assert.equal(server.sockets.length, 2);
   });
 
+  test("that is closing is sent nothing: no heartbeat, no probe, no message", () => {
+    server.last.readyState = 2;
+    const before = server.sent().length;
+    mock.timers.tick(30_000);
+    server.browserSays("offline");
+    assert.equal(lobby.send("late"), false);
+    assert.equal(server.sent().length, before);
+  });
+
   test("is given up when the welcome does not come", () => {
     server.lose();
     mock.timers.tick(500);

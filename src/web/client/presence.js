@@ -1,27 +1,27 @@
-// The client of rollcall; presence.d.ts says what it does.
+// The rollcall client, documented in presence.d.ts.
 
 const CONNECT_TIMEOUT_MS = 10000;
 const BACKOFF_BASE_MS = 1000;
 const BACKOFF_CAP_MS = 30000;
 const ACK_TIMEOUT_MS = 4000;
-const SILENT_BEATS = 3;
-const MAX_HELD_DIFFS = 64;
+const SILENT_HEARTBEATS = 3;
+const MAX_DIFFS = 64;
 const MAX_STATE_BYTES = 1024;
 const MAX_DATA_BYTES = 4096;
 const MAX_BUFFERED_BYTES = 1e6;
-const NAMES_PER_FRAME = 50;
+const MAX_NAMES = 50;
 const KINDS = { 1006: "cut", 1008: "refused", 1012: "restarting", 1013: "busy" };
 
 const now = () => Date.now();
-const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+const equal = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-function fit(text, most) {
-  if (new Blob([text]).size > most) throw new RangeError(`more than ${most} bytes`);
+function checkSize(text, limit) {
+  if (new Blob([text]).size > limit) throw new RangeError(`the limit is ${limit} bytes`);
 }
 
 function checkName(name) {
   if (typeof name !== "string" || !/^[^\p{Cc}\p{Cs}]+$/u.test(name)) throw new TypeError(`not a name: ${name}`);
-  fit(name, 128);
+  checkSize(name, 128);
 }
 
 function emitter() {
@@ -36,7 +36,7 @@ function emitter() {
         try {
           if (handlers[event].has(handler)) handler(...args);
         } catch (error) {
-          setTimeout(() => { throw error; }, 0); // the mirror goes on
+          setTimeout(() => { throw error; }, 0); // reported as uncaught
         }
       }
     },
@@ -49,7 +49,7 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
   const watches = new Set();
   let socket, listening, timer, ackTimer, lossy;
   let attempt = 0;
-  let silentBeats = 0;
+  let silentHeartbeats = 0;
 
   checkName(user);
   if (away === true) away = { away };
@@ -65,87 +65,87 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
   };
   const heartbeatMs = () => presence.welcome?.heartbeat_ms ?? 5000;
 
-  function enter(name, wish) {
+  function enter(name, options) {
     checkName(name);
-    if (wish.state !== undefined) wish.state = checkState(wish.state);
+    if (options.state !== undefined) options.state = checkState(options.state);
     const room = rooms.get(name) ?? createRoom(name);
     rooms.set(name, room);
-    room.want(wish);
+    room.configure(options);
     return room.room;
   }
 
   function checkState(state) {
     const text = JSON.stringify(state);
     if (!/^({|null$)/.test(text)) throw new TypeError(`not an object: ${text}`);
-    fit(JSON.stringify({ ...state, ...away }), MAX_STATE_BYTES);
+    checkSize(JSON.stringify({ ...state, ...away }), MAX_STATE_BYTES);
     return JSON.parse(text);
   }
 
   function createRoom(name) {
     const { on, emit } = emitter();
     const members = new Map();
-    const wanted = { observe: true, detail: "members", state: away ? null : undefined };
-    let epoch, pages, asked;
+    const options = { observe: true, detail: "members", state: away ? null : undefined };
+    let epoch, pages, requestedAt;
 
     const room = {
       name, members, count: 0, seq: 0, ready: false, on,
       setState(state) {
-        wanted.state = checkState(state);
+        options.state = checkState(state);
         sendState();
       },
       send(data = null) {
-        fit(JSON.stringify(data), MAX_DATA_BYTES);
+        checkSize(JSON.stringify(data), MAX_DATA_BYTES);
         return !(socket?.bufferedAmount > MAX_BUFFERED_BYTES) && send({ type: "message", room: name, data });
       },
       leave() {
         if (rooms.get(name)?.room !== room) return;
         rooms.delete(name);
-        send({ type: wanted.joined ? "leave" : "unobserve", room: name });
-        wanted.joined = false;
-        forget();
+        send({ type: options.joined ? "leave" : "unobserve", room: name });
+        options.joined = false;
+        clear();
       },
     };
 
-    const shown = () => (away && globalThis.document?.hidden ? { ...wanted.state, ...away } : wanted.state);
+    const currentState = () => (away && globalThis.document?.hidden ? { ...options.state, ...away } : options.state);
 
     function sendState() {
-      if (wanted.joined) send({ type: "state", room: name, state: shown() });
+      if (options.joined) send({ type: "state", room: name, state: currentState() });
     }
 
-    function want(wish) {
-      const { detail } = wanted;
-      for (const key in wish) if (wish[key] !== undefined) wanted[key] = wish[key];
-      if (!wanted.observe || detail !== wanted.detail) forget();
-      ask();
+    function configure(changed) {
+      const { detail } = options;
+      for (const key in changed) if (changed[key] !== undefined) options[key] = changed[key];
+      if (!options.observe || detail !== options.detail) clear();
+      request();
     }
 
-    function forget() {
+    function clear() {
       members.clear();
       epoch = undefined;
       room.count = room.seq = 0;
       room.ready = false;
     }
 
-    function ask() {
-      const { joined, observe, detail } = wanted;
-      const state = shown();
+    function request() {
+      const { joined, observe, detail } = options;
+      const state = currentState();
       if (!epoch) room.seq = 0;
       pages = undefined;
-      asked = observe && !epoch && now();
+      requestedAt = observe && !epoch && now();
       const resume = epoch && { epoch, seq: room.seq };
       send({ type: joined ? "join" : "observe", room: name, state, observe, detail, resume });
-      if (state === null) sendState(); // in a join it means: as before
+      if (state === null) sendState(); // null in a join keeps it
     }
 
-    // Where one message was lost, the last one may be too.
+    // If one message was lost, so may be the last.
     function check() {
-      if (asked ? asked + 2 * heartbeatMs() <= now() : wanted.observe && lossy) ask();
+      if (requestedAt ? requestedAt + 2 * heartbeatMs() <= now() : options.observe && lossy) request();
     }
 
-    function gap() {
-      if (asked + heartbeatMs() / 5 > now()) return;
+    function resync() {
+      if (requestedAt + heartbeatMs() / 5 > now()) return;
       pages = undefined;
-      asked = now();
+      requestedAt = now();
       lossy = true;
       send({ type: "resync", room: name });
     }
@@ -153,64 +153,64 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     function receive(message) {
       const { type, seq, count } = message;
       if (type === "message") emit(type, message);
-      else if (wanted.detail === "count") {
+      else if (options.detail === "count") {
         if (type !== "count" || seq < room.seq) return;
         room.seq = seq;
-        settle(count);
-      } else if (type === "snapshot") takePage(message);
-      else if (type === "diff") takeDiff(message);
+        setCount(count);
+      } else if (type === "snapshot") receivePage(message);
+      else if (type === "diff") receiveDiff(message);
     }
 
-    function takePage(message) {
+    function receivePage(message) {
       const { seq, page } = message;
-      if (message.epoch === epoch && seq <= room.seq) return void (asked = 0);
+      if (message.epoch === epoch && seq <= room.seq) return void (requestedAt = 0);
       const id = message.epoch + seq;
       if (page === 1) pages = { id, next: 1, joined: [], diffs: [] };
-      if (pages?.id !== id || pages.next !== page) return gap();
+      if (pages?.id !== id || pages.next !== page) return resync();
       const { joined, diffs } = pages;
       pages.next++;
       joined.push(...message.members);
-      asked = now();
+      requestedAt = now();
       if (page < message.pages) return;
       const gone = new Set(members.keys());
       for (const { user } of joined) gone.delete(user);
       const left = [...gone].map((user) => ({ user }));
       epoch = message.epoch;
       pages = undefined;
-      become({ seq, joined, left }, true);
-      diffs.forEach(takeDiff);
+      apply({ seq, joined, left }, true);
+      diffs.forEach(receiveDiff);
     }
 
-    function takeDiff(diff) {
-      if (pages) pages.diffs.push(diff) > MAX_HELD_DIFFS && gap();
-      else if (!epoch || diff.seq > room.seq + 1) gap();
-      else if (diff.seq > room.seq) become(diff, false);
+    function receiveDiff(diff) {
+      if (pages) pages.diffs.push(diff) > MAX_DIFFS && resync();
+      else if (!epoch || diff.seq > room.seq + 1) resync();
+      else if (diff.seq > room.seq) apply(diff, false);
     }
 
-    function become({ seq, joined = [], updated = [], left = [] }, reset) {
-      const news = { joined: [], updated: [], left: left.filter(({ user }) => members.delete(user)), reset };
+    function apply({ seq, joined = [], updated = [], left = [] }, reset) {
+      const change = { joined: [], updated: [], left: left.filter(({ user }) => members.delete(user)), reset };
       for (const { user, state = null } of [...joined, ...updated]) {
-        if (!members.has(user)) news.joined.push({ user, state });
-        else if (!same(members.get(user), state)) news.updated.push({ user, state });
+        if (!members.has(user)) change.joined.push({ user, state });
+        else if (!equal(members.get(user), state)) change.updated.push({ user, state });
         members.set(user, state);
       }
       room.seq = seq;
-      settle(members.size);
-      emit("change", news);
-      for (const one of news.joined) emit("join", one, reset);
-      for (const one of news.updated) emit("update", one, reset);
-      for (const one of news.left) emit("leave", one, reset);
+      setCount(members.size);
+      emit("change", change);
+      for (const member of change.joined) emit("join", member, reset);
+      for (const member of change.updated) emit("update", member, reset);
+      for (const member of change.left) emit("leave", member, reset);
     }
 
-    function settle(count) {
-      const news = !room.ready || count !== room.count;
-      asked = 0;
+    function setCount(count) {
+      const changed = !room.ready || count !== room.count;
+      requestedAt = 0;
       room.ready = true;
       room.count = count;
-      if (news) emit("count", count);
+      if (changed) emit("count", count);
     }
 
-    return { room, want, ask, check, receive, sendState };
+    return { room, configure, request, check, receive, sendState };
   }
 
   function watch(users) {
@@ -225,37 +225,37 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       sendNames("unwatch", names.filter((name) => !others.has(name)));
     }
 
-    function tell(told) {
-      const news = told.filter(({ user, ...status }) => names.includes(user) && !same(watch.users.get(user), status));
-      for (const { user, ...status } of news) watch.users.set(user, status);
-      if (news.length) emit("change", news);
+    function receive(users) {
+      const changed = users.filter(({ user, ...status }) => names.includes(user) && !equal(watch.users.get(user), status));
+      for (const { user, ...status } of changed) watch.users.set(user, status);
+      if (changed.length) emit("change", changed);
     }
 
-    const inner = { names, tell };
+    const inner = { names, receive };
     watches.add(inner);
     sendNames("watch", names);
     return watch;
   }
 
   function sendNames(type, names) {
-    for (let at = 0; at < names.length; at += NAMES_PER_FRAME) send({ type, users: names.slice(at, at + NAMES_PER_FRAME) });
+    for (let at = 0; at < names.length; at += MAX_NAMES) send({ type, users: names.slice(at, at + MAX_NAMES) });
   }
 
-  function show(connection, event) {
+  function setConnection(connection, event) {
     presence.connection = connection;
     emit("phase", connection);
     if (event) emit(event, connection);
   }
 
-  function later(ms, action, what) {
+  function schedule(ms, action, argument) {
     clearTimeout(timer);
-    timer = setTimeout(action, ms, what);
+    timer = setTimeout(action, ms, argument);
   }
 
-  function send(message) {
-    if (presence.connection.phase !== "online") return false;
-    socket.send(JSON.stringify(message));
-    return true;
+  function send(message, text = JSON.stringify(message)) {
+    const open = presence.connection.phase === "online" && socket.readyState === 1;
+    if (open) socket.send(text);
+    return open;
   }
 
   function connect() {
@@ -266,27 +266,27 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     socket = new WebSocket(address.href, "presence.v1");
     socket.onmessage = ({ data }) => receive(data);
     socket.onerror = () => {};
-    socket.onclose = ({ code, reason }) => lost({ kind: KINDS[code] ?? "ended", code, reason });
-    later(CONNECT_TIMEOUT_MS, giveUp, "timeout");
+    socket.onclose = ({ code, reason }) => reconnect({ kind: KINDS[code] ?? "ended", code, reason });
+    schedule(CONNECT_TIMEOUT_MS, giveUp, "timeout");
     listening ??= new AbortController();
     for (const type of ["online", "offline", "visibilitychange"]) {
-      globalThis.addEventListener?.(type, browserSays, listening);
+      globalThis.addEventListener?.(type, receiveEvent, listening);
     }
-    show({ phase: "connecting", attempt });
+    setConnection({ phase: "connecting", attempt });
   }
 
   function close() {
     const old = detach();
-    if (old?.readyState === 0) old.onopen = () => old.close(1000); // else: a console error
+    if (old?.readyState === 0) old.onopen = () => old.close(1000); // avoids a console error
     else old?.close(1000);
     listening?.abort();
     listening = undefined;
-    show({ phase: "closed" });
+    setConnection({ phase: "closed" });
   }
 
   function receive(data) {
     clearTimeout(ackTimer);
-    ackTimer = silentBeats = 0;
+    ackTimer = silentHeartbeats = 0;
     let message;
     try {
       message = JSON.parse(data);
@@ -294,66 +294,63 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
       return;
     }
     const type = message?.type;
-    if (type === "welcome") welcomed(message);
+    if (type === "welcome") receiveWelcome(message);
     else if (type === "status") {
-      for (const { tell } of watches) tell(message.users);
+      for (const { receive } of watches) receive(message.users);
       emit(type, message.users);
-    } else if (type === "health") takeHealth(message);
+    } else if (type === "health") receiveHealth(message);
     else if (type === "error") emit(type, message);
     else rooms.get(message?.room)?.receive(message);
   }
 
-  function welcomed(welcome) {
+  function receiveWelcome(welcome) {
     if (presence.connection.phase === "online") return;
     presence.welcome = welcome;
     presence.connection = { phase: "online", since: now() };
     lossy = false;
-    later(heartbeatMs() * Math.random(), beat);
-    for (const { ask } of rooms.values()) ask();
+    schedule(heartbeatMs() * Math.random(), heartbeat);
+    for (const { request } of rooms.values()) request();
     for (const { names } of watches) sendNames("watch", names);
-    show(presence.connection, "open");
-    takeHealth({ degraded: false });
+    setConnection(presence.connection, "open");
+    receiveHealth({ degraded: false });
   }
 
-  function takeHealth({ degraded, since }) {
+  function receiveHealth({ degraded, since }) {
     if (degraded === presence.degraded) return;
     presence.degraded = degraded;
     emit("degraded", { degraded, since });
   }
 
-  function beat() {
-    later(heartbeatMs(), beat);
+  function heartbeat() {
+    schedule(heartbeatMs(), heartbeat);
     for (const { check } of rooms.values()) check();
-    if (++silentBeats > SILENT_BEATS) probe();
-    else socket.send("heartbeat");
+    if (++silentHeartbeats > SILENT_HEARTBEATS) probe();
+    else send(0, "heartbeat");
   }
 
   function probe() {
     if (send({ type: "heartbeat", ack: true })) ackTimer ||= setTimeout(giveUp, ACK_TIMEOUT_MS, "silent");
   }
 
-  // Not 1000: that is a leave.
+  // 1000 would be a leave.
   function giveUp(kind) {
     socket.close(4000, kind);
-    lost({ kind });
+    reconnect({ kind });
   }
 
-  function lost(cause) {
+  function reconnect(cause) {
     const { since } = presence.connection;
     if (cause.code === 1006 && !since) cause.kind = "unreachable";
     const { kind } = cause;
     detach();
     if (since + presence.welcome?.ttl_ms <= now()) attempt = 0;
-    let connection = { phase: kind, cause };
-    if (kind !== "refused") {
-      let delay = Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** attempt);
-      if (kind === "busy") delay = (BACKOFF_CAP_MS / 3) * (1 + 2 * Math.random());
-      if (kind === "restarting" && !attempt) delay = Math.random() * heartbeatMs();
-      attempt++;
-      later(delay, connect);
-      connection = { phase: "waiting", attempt, retryAt: now() + delay, cause };
-    }
-    show(connection, "down");
+    if (kind === "refused") return setConnection({ phase: kind, cause }, "down");
+    let delay = Math.random() * Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** attempt);
+    if (kind === "busy") delay = (BACKOFF_CAP_MS / 3) * (1 + 2 * Math.random());
+    if (kind === "restarting" && !attempt) delay = Math.random() * heartbeatMs();
+    attempt++;
+    schedule(delay, connect);
+    setConnection({ phase: "waiting", attempt, retryAt: now() + delay, cause }, "down");
   }
 
   function detach() {
@@ -362,11 +359,11 @@ export function connect(url, { user, token, away, WebSocket = globalThis.WebSock
     clearTimeout(timer);
     clearTimeout(ackTimer);
     socket = undefined;
-    ackTimer = silentBeats = 0;
+    ackTimer = silentHeartbeats = 0;
     return old;
   }
 
-  function browserSays({ type }) {
+  function receiveEvent({ type }) {
     const { phase, retryAt } = presence.connection;
     if (away && type === "visibilitychange") for (const { sendState } of rooms.values()) sendState();
     if (phase === "waiting" && (type === "online" || retryAt <= now())) connect();

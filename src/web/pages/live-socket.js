@@ -110,7 +110,7 @@ export class LiveSocket {
     clearTimeout(this.#timer);
     if (!this.#probe) return;
     this.#after(SILENT_MS, () => {
-      this.#socket.send(JSON.stringify(this.#probe));
+      this.send(this.#probe);
       this.#after(PATIENCE_MS, () => this.#giveUp("silent"));
     });
   }
