@@ -37,7 +37,7 @@ const FRAGMENTS: [(&str, &str); 5] = [
     ("{{header}}", web!("pages/header.html")),
     ("{{notice}}", web!("pages/notice.html")),
     ("{{name-dialog}}", web!("pages/name-dialog.html")),
-    ("{{foot}}", web!("pages/foot.html")),
+    ("{{body-end}}", web!("pages/body-end.html")),
 ];
 
 /// Path, media type and content of each other file.
@@ -60,12 +60,12 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/roster.js", SCRIPT, web!("pages/roster.js")),
     ("/page.js", SCRIPT, web!("pages/page.js")),
     ("/name-dialog.js", SCRIPT, web!("pages/name-dialog.js")),
-    ("/live-socket.js", SCRIPT, web!("pages/live-socket.js")),
+    ("/reconnecting-socket.js", SCRIPT, web!("pages/reconnecting-socket.js")),
     ("/chat.js", SCRIPT, web!("pages/chat.js")),
     ("/status.js", SCRIPT, web!("pages/status.js")),
     ("/login.js", SCRIPT, web!("pages/login.js")),
     ("/dashboard.js", SCRIPT, web!("pages/dashboard.js")),
-    ("/numbers.js", SCRIPT, web!("pages/numbers.js")),
+    ("/counters.js", SCRIPT, web!("pages/counters.js")),
     ("/chart.js", SCRIPT, web!("pages/chart.js")),
     ("/demo-users.js", SCRIPT, web!("pages/demo-users.js")),
     ("/embed.js", SCRIPT, web!("embed/embed.js")),

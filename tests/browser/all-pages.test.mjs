@@ -1,56 +1,54 @@
-/** What holds for every page: nothing sticks out, nothing complains, all are linked, named and usable by keyboard. */
+/** What holds for every page: layout, links, accessible names, keyboard, Content-Security-Policy. */
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { screenshot } from "./harness.mjs";
-import { assertNothingSticksOut, DARK, PHONE, Scene, SMALL_PHONE } from "./scene.mjs";
+import { screenshot } from "./browser.mjs";
+import { assertNoHorizontalScrolling, DARK, Fixture, PHONE, SMALL_PHONE } from "./fixture.mjs";
+import { LONG_LEASE } from "./server.mjs";
 
-const scene = new Scene();
+const fixture = new Fixture();
 const PAGES = { online: "/?user=me", chat: "/chat?user=me", status: "/status", login: "/login", dashboard: "/dashboard" };
-/** Those who are there, and what each page shows last when it is opened. */
-const CROWD = ["Ada Lovelace", "grace.hopper", "x".repeat(128)];
+const USERS = ["Ada Lovelace", "grace.hopper", "x".repeat(128)];
+/** The element that each page shows last when it is opened. */
 const COMPLETE = {
-  online: (page) => page.locator("#roster > .row").nth(CROWD.length),
-  chat: (page) => page.locator("#roster .name").nth(CROWD.length),
+  online: (page) => page.locator("#roster > .row").nth(USERS.length),
+  chat: (page) => page.locator("#roster .name").nth(USERS.length),
   status: (page) => page.getByLabel("User id"),
   login: (page) => page.getByRole("heading", { name: "Your application owns the accounts" }),
   dashboard: (page) => page.locator('body[data-phase="online"] .chart').first(),
 };
-const LOOKS = {
+const SCREENS = {
   desk: {}, "desk-dark": DARK, phone: PHONE, "phone-dark": { ...PHONE, ...DARK }, "small-phone": SMALL_PHONE,
   tablet: { viewport: { width: 820, height: 1180 } },
 };
 
-function assertNoComplaints(visitor) {
-  assert.deepEqual(visitor.problems(), []);
-}
-
 for (const [name, path] of Object.entries(PAGES)) {
-  test(`${path} fits every screen, in light and dark`, async () => {
-    await scene.start({ args: ["--ttl", "1h", "--tick", "50ms"] });
-    await scene.server.beat(CROWD);
-    for (const [look, options] of Object.entries(LOOKS)) {
-      const visitor = await scene.visitor(options);
-      const page = await visitor.open(scene.server, "", { path, online: false });
+  test(`${path} fits every screen, light and dark`, async () => {
+    await fixture.startServer({ args: LONG_LEASE });
+    await fixture.server.sendHeartbeats(USERS);
+    for (const [screen, options] of Object.entries(SCREENS)) {
+      const visitor = await fixture.newVisitor(options);
+      const page = await visitor.open(fixture.server, "", { path, online: false });
       await COMPLETE[name](page).waitFor();
-      await assertNothingSticksOut(page);
+      await assertNoHorizontalScrolling(page);
       const [red] = (await page.evaluate(() => getComputedStyle(document.body).backgroundColor)).match(/\d+/g).map(Number);
-      assert.equal(red < 64, options.colorScheme === "dark", `${look}: the ground is ${red}`);
-      await screenshot(page, `page-${name}-${look}`);
-      assertNoComplaints(visitor);
-      await visitor.leave();
+      assert.equal(red < 64, options.colorScheme === "dark", `${screen}: the red of the background is ${red}`);
+      await screenshot(page, `page-${name}-${screen}`);
+      assert.deepEqual(visitor.problems(), []);
+      await visitor.close();
     }
   });
 }
 
 describe("every page", () => {
-  test("links to all others and says which one it is", async () => {
-    await scene.start();
-    const page = await scene.open("/status");
-    for (const [link, path] of [["Online", "/"], ["Chat", "/chat"], ["Login", "/login"], ["Dashboard", "/dashboard"], ["Status", "/status"]]) {
+  test("links to all other pages and marks its own link", async () => {
+    await fixture.startServer();
+    const page = await fixture.open("/status");
+    const links = { Online: "/", Chat: "/chat", Login: "/login", Dashboard: "/dashboard", Status: "/status" };
+    for (const [link, path] of Object.entries(links)) {
       await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: link }).click({ noWaitAfter: false });
-      await page.waitForURL(scene.server.url + path);
+      await page.waitForURL(fixture.server.url + path);
       const current = page.locator("nav [aria-current=page]");
       assert.deepEqual(await current.allTextContents(), [link]);
       if (await page.locator("dialog[open]").count()) {
@@ -60,16 +58,18 @@ describe("every page", () => {
     }
   });
 
-  test("has a heading, names for all that can be used, and a way past the header", async () => {
-    await scene.start();
+  test("has one heading, accessible names for all controls, and a link that skips the header", async () => {
+    await fixture.startServer();
     for (const path of Object.values(PAGES)) {
-      const page = await scene.open(path);
+      const page = await fixture.open(path);
       assert.equal(await page.locator("h1").count(), 1, path);
       assert.equal(await page.locator("main").count(), 1, path);
-      const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, textarea, a[href], [role=img]")]
-        .filter((node) => node.checkVisibility() && !node.textContent.trim() && !node.labels?.length && !node.getAttribute("aria-label"))
-        .map((node) => node.outerHTML));
-      assert.deepEqual(nameless, [], path);
+      const unnamed = await page.evaluate(() => {
+        const isNamed = (node) => node.textContent.trim() || node.labels?.length || node.getAttribute("aria-label");
+        return [...document.querySelectorAll("button, input, textarea, a[href], [role=img]")]
+          .filter((node) => node.checkVisibility() && !isNamed(node)).map((node) => node.outerHTML);
+      });
+      assert.deepEqual(unnamed, [], path);
       await page.evaluate(() => document.activeElement?.blur());
       await page.keyboard.press("Tab");
       const skip = await page.evaluate(() => document.activeElement.getAttribute("href"));
@@ -79,14 +79,14 @@ describe("every page", () => {
     }
   });
 
-  test("takes nothing from another host and allows nothing inline", async () => {
-    await scene.start();
-    const visitor = await scene.visitor();
+  test("loads nothing from other hosts and allows nothing inline", async () => {
+    await fixture.startServer();
+    const visitor = await fixture.newVisitor();
     const hosts = new Set();
     visitor.context.on("request", (request) => hosts.add(new URL(request.url()).host));
     for (const path of Object.values(PAGES)) {
-      const page = await visitor.open(scene.server, "", { path, online: false });
-      const answer = await fetch(scene.server.url + path);
+      const page = await visitor.open(fixture.server, "", { path, online: false });
+      const answer = await fetch(fixture.server.url + path);
       assert.match(answer.headers.get("content-security-policy"), /default-src 'none'; script-src 'self'; style-src 'self'/);
       assert.equal(await page.locator("[style], style, script:not([src]), [onclick]").count(), 0, path);
       const injected = await page.evaluate(() => {
@@ -95,9 +95,9 @@ describe("every page", () => {
         document.body.append(script);
         return document.body.dataset.owned;
       });
-      assert.equal(injected, undefined, `${path}: the policy holds`);
+      assert.equal(injected, undefined, `${path}: the policy blocks inline scripts`);
       await page.close();
     }
-    assert.deepEqual([...hosts], [new URL(scene.server.url).host]);
+    assert.deepEqual([...hosts], [new URL(fixture.server.url).host]);
   });
 });

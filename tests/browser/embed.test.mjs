@@ -1,4 +1,4 @@
-/** embed.js on a page of another origin, in a real browser, against the real server. */
+/** embed.js on a page of another origin, in a browser, with a real server. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -6,12 +6,12 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, before, describe, test } from "node:test";
 
-import { screenshot } from "./harness.mjs";
-import { assertNothingSticksOut, assertOnlyText, eventually, HOSTILE, PHONE, Scene, shows } from "./scene.mjs";
-import { HASTY } from "./server.mjs";
+import { screenshot } from "./browser.mjs";
+import { assertNoHorizontalScrolling, assertOnlyText, eventually, Fixture, HOSTILE, PHONE, shows } from "./fixture.mjs";
+import { SHORT_TIMES } from "./server.mjs";
 
-const scene = new Scene();
-/** Somebody else's site: rude styles, and one page whose body the test says. */
+const fixture = new Fixture();
+/** Another site with one page, whose HTML is set by the test. */
 let site;
 let html = "";
 
@@ -26,86 +26,89 @@ before(async () => {
 });
 after(() => site.close());
 
+/** Styles of the other site that must not affect the embedded list. */
 const STYLES = "<style>p, li, section, button { color: red !important; font-size: 40px !important } ol { display: none }</style>";
 
 function pageWith(scripts) {
-  html = `<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Shop</title>
-    ${STYLES}<h1>A shop</h1><p id="own">Our own words.</p>${scripts}`;
+  html = `<!doctype html><meta charset="utf-8"><title>Shop</title>
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    ${STYLES}<h1>A shop</h1><p id="own">Text of the shop.</p>${scripts}`;
 }
 
-const script = (attributes) => `<script type="module" src="${scene.server.url}/embed.js" ${attributes}></script>`;
+const script = (attributes) => `<script type="module" src="${fixture.server.url}/embed.js" ${attributes}></script>`;
 
-/** Opens the other site; `localhost` is not the server's host, so it is another origin in every respect. */
+/** Opens the other site. Its host is `localhost`, the server's is 127.0.0.1, so they are also different sites. */
 async function visit(options) {
-  const visitor = await scene.visitor(options);
+  const visitor = await fixture.newVisitor(options);
   return visitor.open({ url: `http://localhost:${site.address().port}` }, "", { path: "/", online: false });
 }
 
-/** Texts of a selector inside the shadow roots of the page. */
-const inside = (css) => [...document.querySelectorAll("div")].flatMap((node) => [...(node.shadowRoot?.querySelectorAll(css) ?? [])])
-  .map((node) => node.textContent);
+/** The texts of a selector inside the shadow roots of the page. Evaluated in the page. */
+const inside = (css) => [...document.querySelectorAll("div")]
+  .flatMap((node) => [...(node.shadowRoot?.querySelectorAll(css) ?? [])]).map((node) => node.textContent);
 
-const roster = (page, names) => eventually(page, inside, names, ".name");
+const showsNames = (page, names) => eventually(page, inside, names, ".name");
 
 describe("the roster", () => {
-  test("appears on a page of another origin and follows who comes and goes", async () => {
-    await scene.start();
+  test("appears on a page of another origin and follows joins and leaves", async () => {
+    await fixture.startServer();
     pageWith(script('data-room="lobby" data-user="alice"'));
     const page = await visit();
-    await roster(page, ["alice"]);
-    const local = await scene.open("/?user=bob");
+    await showsNames(page, ["alice"]);
+    const local = await fixture.open("/?user=bob");
     await shows(local, "#roster > .row:not(.leaving) .name", ["alice", "bob"]);
-    await roster(page, ["alice", "bob"]);
+    await showsNames(page, ["alice", "bob"]);
     await eventually(page, inside, ["2"], ".count");
     await local.close();
-    await roster(page, ["alice"]);
-    scene.assertNoProblems();
+    await showsNames(page, ["alice"]);
+    fixture.assertNoProblems();
   });
 
-  test("the page in docs/embed.md works as it stands there", async () => {
-    await scene.start();
+  test("the page in docs/embed.md works unchanged", async () => {
+    await fixture.startServer();
     const [, page] = /```html\n(.*?)```/s.exec(readFileSync(new URL("../../docs/embed.md", import.meta.url), "utf8"));
-    html = page.replaceAll("http://localhost:8000", scene.server.url);
+    html = page.replaceAll("http://localhost:8000", fixture.server.url);
     const shop = await visit();
     await shop.getByRole("textbox", { name: "Your name" }).fill("carol");
     await shop.keyboard.press("Enter");
-    await roster(shop, ["carol"]);
+    await showsNames(shop, ["carol"]);
     await eventually(shop, inside, ["shop"], ".room");
-    await shop.getByRole("textbox", { name: "Say something" }).waitFor();
-    scene.assertNoProblems();
+    await shop.getByRole("textbox", { name: "Write a message" }).waitFor();
+    fixture.assertNoProblems();
   });
 
-  test("neither page changes the other's look", async () => {
-    await scene.start();
+  test("styles of the page and of the list do not mix", async () => {
+    await fixture.startServer();
     pageWith(script('data-user="alice"'));
     const page = await visit();
-    await roster(page, ["alice"]);
-    const looks = await page.evaluate(() => {
+    await showsNames(page, ["alice"]);
+    const styles = await page.evaluate(() => {
       const root = [...document.querySelectorAll("div")].find((node) => node.shadowRoot).shadowRoot;
       const { fontSize, color } = getComputedStyle(root.querySelector(".row"));
       const list = getComputedStyle(root.querySelector("ol")).display;
       return { fontSize, red: color === "rgb(255, 0, 0)", list, own: getComputedStyle(document.querySelector("#own")).fontSize };
     });
-    assert.deepEqual(looks, { fontSize: "15px", red: false, list: "block", own: "40px" });
-    scene.assertNoProblems();
+    assert.deepEqual(styles, { fontSize: "15px", red: false, list: "block", own: "40px" });
+    fixture.assertNoProblems();
   });
 
-  test("two on one page: two rooms, each where its script stands", async () => {
-    await scene.start();
-    pageWith(`${script('data-room="sales" data-user="alice"')}<h2>Between</h2>${script('data-room="help" data-user="bob" data-theme="dark"')}`);
+  test("two scripts on one page show two rooms, each after its script", async () => {
+    await fixture.startServer();
+    const [sales, help] = ['data-room="sales" data-user="alice"', 'data-room="help" data-user="bob" data-theme="dark"'];
+    pageWith(`${script(sales)}<h2>Between</h2>${script(help)}`);
     const page = await visit();
-    await roster(page, ["alice", "bob"]);
+    await showsNames(page, ["alice", "bob"]);
     await eventually(page, inside, ["sales", "help"], ".room");
-    const lights = await page.evaluate(() => [...document.querySelectorAll("div")].map((node) =>
+    const backgrounds = await page.evaluate(() => [...document.querySelectorAll("div")].map((node) =>
       Number(/\d+/.exec(getComputedStyle(node.shadowRoot.querySelector(".box")).backgroundColor)[0])));
-    assert.deepEqual(lights.map((light) => light > 128), [true, false]);
+    assert.deepEqual(backgrounds.map((red) => red > 128), [true, false]);
     const order = await page.evaluate(() => [...document.body.children].map((node) => node.tagName));
     assert.deepEqual(order, ["H1", "P", "SCRIPT", "DIV", "H2", "SCRIPT", "DIV"]);
-    scene.assertNoProblems();
+    fixture.assertNoProblems();
   });
 
-  test("asks for a name where the page knows none, by keyboard", async () => {
-    await scene.start();
+  test("asks for a name if the page gives none", async () => {
+    await fixture.startServer();
     pageWith(script(""));
     const page = await visit(PHONE);
     const field = page.getByRole("textbox", { name: "Your name" });
@@ -115,44 +118,44 @@ describe("the roster", () => {
     await page.getByText("200 bytes").waitFor();
     await field.fill("carol");
     await page.keyboard.press("Enter");
-    await roster(page, ["carol"]);
-    await assertNothingSticksOut(page);
-    scene.assertNoProblems();
+    await showsNames(page, ["carol"]);
+    await assertNoHorizontalScrolling(page);
+    fixture.assertNoProblems();
   });
 
-  test("names are text, and a server that restarts is found again", async () => {
-    await scene.start();
+  test("shows names with HTML as text, and reconnects after a restart of the server", async () => {
+    await fixture.startServer();
     pageWith(script('data-user="alice"'));
     const page = await visit();
-    await scene.server.beat(HOSTILE);
+    await fixture.server.sendHeartbeats(HOSTILE);
     await eventually(page, inside, ["5"], ".count");
     const names = await page.evaluate(inside, ".name");
     assert.deepEqual(names.sort(), [...HOSTILE, "alice"].sort());
     await assertOnlyText(page, ".box");
-    await scene.restart({ args: HASTY });
-    await roster(page, ["alice"]);
-    scene.assertNoProblems({ serverWasAway: true });
+    await fixture.restartServer({ args: SHORT_TIMES });
+    await showsNames(page, ["alice"]);
+    fixture.assertNoProblems({ serverWasAway: true });
   });
 });
 
 describe("the chat", () => {
-  test("is heard by everybody in the room, as text", async () => {
-    await scene.start();
+  test("shows messages to everyone in the room, as text", async () => {
+    await fixture.startServer();
     pageWith(script('data-room="support" data-user="alice" data-chat'));
     const alice = await visit();
-    await roster(alice, ["alice"]);
+    await showsNames(alice, ["alice"]);
     pageWith(script('data-room="support" data-user="bob" data-chat'));
     const bob = await visit();
-    await roster(alice, ["alice", "bob"]);
-    await bob.getByRole("textbox", { name: "Say something" }).fill(HOSTILE[0]);
+    await showsNames(alice, ["alice", "bob"]);
+    await bob.getByRole("textbox", { name: "Write a message" }).fill(HOSTILE[0]);
     await bob.keyboard.press("Enter");
-    for (const page of [alice, bob]) await eventually(page, inside, [HOSTILE[0]], ".said");
-    await alice.getByRole("textbox", { name: "Say something" }).fill("Hello Bob");
+    for (const page of [alice, bob]) await eventually(page, inside, [HOSTILE[0]], ".message-text");
+    await alice.getByRole("textbox", { name: "Write a message" }).fill("Hello Bob");
     await alice.getByRole("button", { name: "Send" }).click();
-    for (const page of [alice, bob]) await eventually(page, inside, [HOSTILE[0], "Hello Bob"], ".said");
-    await eventually(alice, inside, ["Hello Bob"], ".mine .said");
+    for (const page of [alice, bob]) await eventually(page, inside, [HOSTILE[0], "Hello Bob"], ".message-text");
+    await eventually(alice, inside, ["Hello Bob"], ".mine .message-text");
     await assertOnlyText(alice, ".box");
     await screenshot(alice, "embed");
-    scene.assertNoProblems();
+    fixture.assertNoProblems();
   });
 });

@@ -1,4 +1,4 @@
-/** What may happen to a tab, on every page that shows who is here: it crashes, loses the network, is hidden for long. */
+/** Tabs that crash, lose the network or are hidden for long, on every page that shows who is online. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -6,20 +6,20 @@ import { connect as tcp, createServer } from "node:net";
 import { afterEach, describe, test } from "node:test";
 
 import { connect } from "../../src/web/client/presence.js";
-import { phase } from "./harness.mjs";
-import { HOSTILE, Scene, shows } from "./scene.mjs";
-import { freePort, installed, LEASE, STEADY } from "./server.mjs";
+import { waitForPhase } from "./browser.mjs";
+import { Fixture, HOSTILE, shows } from "./fixture.mjs";
+import { DEFAULT_TIMES, freePort, requirePackage, SHORT_LEASE } from "./server.mjs";
 
-const { WebSocket } = installed("ws");
-const ARGS = { args: [...STEADY, "--dev-login"] };
+const { WebSocket } = requirePackage("ws");
+const ARGS = { args: [...DEFAULT_TIMES, "--dev-login"] };
 
-/** How somebody comes online on each page, and who the page shows to be. */
+/** How a user comes online on each page, and where the page shows the names of online users. */
 const PAGES = {
-  "/": { path: (name) => `/?user=${name}`, here: "#roster > .row:not(.leaving) .name" },
-  "/chat": { path: (name) => `/chat?user=${name}`, here: "#roster .name" },
+  "/": { path: (name) => `/?user=${name}`, names: "#roster > .row:not(.leaving) .name" },
+  "/chat": { path: (name) => `/chat?user=${name}`, names: "#roster .name" },
   "/status": {
     path: () => "/status",
-    here: "#roster .name",
+    names: "#roster .name",
     async enter(page, name) {
       await page.getByLabel("User id").fill(name);
       await page.getByRole("button", { name: "Connect", exact: true }).click();
@@ -27,7 +27,7 @@ const PAGES = {
   },
   "/login": {
     path: () => "/login",
-    here: '.person[data-online="true"] .name',
+    names: '.person[data-online="true"] .name',
     async enter(page, name) {
       await page.getByRole("textbox", { name: "Your name" }).fill(name);
       await page.getByRole("button", { name: "Sign in" }).click();
@@ -35,27 +35,27 @@ const PAGES = {
   },
 };
 
-/** The network between a browser and the server, which can be cut and mended. */
-class Line {
+/** A TCP proxy between a browser and the server that can be cut and restored. */
+class Network {
   #sockets = new Set();
 
   static async to(server) {
-    const line = new Line();
-    line.server = createServer((near) => {
+    const network = new Network();
+    network.server = createServer((near) => {
       const far = tcp(server.port, "127.0.0.1");
       for (const [one, other] of [[near, far], [far, near]]) {
-        line.#sockets.add(one);
+        network.#sockets.add(one);
         one.pipe(other);
-        one.on("error", () => other.destroy()).on("close", () => line.#sockets.delete(one));
+        one.on("error", () => other.destroy()).on("close", () => network.#sockets.delete(one));
       }
     });
-    line.port = await freePort();
-    await line.mend();
-    line.url = `http://127.0.0.1:${line.port}`;
-    return line;
+    network.port = await freePort();
+    await network.restore();
+    network.url = `http://127.0.0.1:${network.port}`;
+    return network;
   }
 
-  async mend() {
+  async restore() {
     await once(this.server.listen(this.port, "127.0.0.1"), "listening");
   }
 
@@ -71,97 +71,97 @@ const hide = (tab, hidden) => tab.evaluate((value) => {
   document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
 }, hidden);
 
-function faults(path, { path: pathOf, here, enter }) {
+function testFaults(path, { path: pathOf, names, enter }) {
   describe(path, { concurrency: 1 }, () => {
-    const scene = new Scene();
-    let line = null;
+    const fixture = new Fixture();
+    let network = null;
     afterEach(async () => {
-      await line?.cut();
-      line = null;
+      await network?.cut();
+      network = null;
     });
-    const seq = async () => (await scene.server.membersOf("lobby")).seq;
+    const seq = async () => (await fixture.server.membersOf("lobby")).seq;
 
-    /** Somebody with a browser of their own who is online on the page. */
-    async function comes(name, { server = scene.server, stoppable = false } = {}) {
-      const visitor = await scene.visitor();
+    /** A new visitor who is online on the page. */
+    async function openAs(name, { server = fixture.server, stoppable = false } = {}) {
+      const visitor = await fixture.newVisitor();
       if (stoppable) await visitor.context.clock.install();
       const tab = await visitor.open(server, "", { path: pathOf(name), online: false });
       await enter?.(tab, name);
-      await phase(tab, "online");
+      await waitForPhase(tab, "online");
       return { visitor, tab };
     }
 
-    test("a tab that crashes is gone for the others", async () => {
-      await scene.start(ARGS);
-      const [alice, bob] = [await comes("alice"), await comes("bob")];
-      await shows(alice.tab, here, ["alice", "bob"]);
-      await shows(bob.tab, here, ["alice", "bob"]);
+    test("a tab that crashes leaves", async () => {
+      await fixture.startServer(ARGS);
+      const [alice, bob] = [await openAs("alice"), await openAs("bob")];
+      await shows(alice.tab, names, ["alice", "bob"]);
+      await shows(bob.tab, names, ["alice", "bob"]);
       const crashed = once(bob.tab, "crash");
       const devtools = await bob.visitor.context.newCDPSession(bob.tab);
       devtools.send("Page.crash").catch(() => {});
       await crashed;
-      await shows(alice.tab, here, ["alice"]);
-      scene.assertNoProblems();
+      await shows(alice.tab, names, ["alice"]);
+      fixture.assertNoProblems();
     });
 
-    test("a network that is lost and found: back by itself, with what happened meanwhile", async () => {
-      await scene.start(ARGS);
-      line = await Line.to(scene.server);
-      const alice = await comes("alice", { server: line });
-      const [bob, carol] = [await comes("bob"), await comes("carol")];
-      await shows(alice.tab, here, ["alice", "bob", "carol"]);
+    test("after a network failure the page reconnects and shows what changed meanwhile", async () => {
+      await fixture.startServer(ARGS);
+      network = await Network.to(fixture.server);
+      const alice = await openAs("alice", { server: network });
+      const [bob, carol] = [await openAs("bob"), await openAs("carol")];
+      await shows(alice.tab, names, ["alice", "bob", "carol"]);
       await alice.visitor.context.setOffline(true);
-      await line.cut();
-      await phase(alice.tab, "waiting");
-      await bob.visitor.leave();
-      await comes("dave");
-      await line.mend();
+      await network.cut();
+      await waitForPhase(alice.tab, "waiting");
+      await bob.visitor.close();
+      await openAs("dave");
+      await network.restore();
       await alice.visitor.context.setOffline(false);
-      await phase(alice.tab, "online");
-      for (const { tab } of [alice, carol]) await shows(tab, here, ["alice", "carol", "dave"]);
-      scene.assertNoProblems({ serverWasAway: true });
+      await waitForPhase(alice.tab, "online");
+      for (const { tab } of [alice, carol]) await shows(tab, names, ["alice", "carol", "dave"]);
+      fixture.assertNoProblems({ serverWasAway: true });
     });
 
-    test("a hidden tab in which no timer runs stays online for longer than a lease, and shows nobody anything", async () => {
-      await scene.start({ args: [...LEASE, "--dev-login"] });
-      const [alice, bob] = [await comes("alice"), await comes("bob", { stoppable: true })];
-      await shows(alice.tab, here, ["alice", "bob"]);
+    test("a hidden tab without timers stays online for longer than a lease, without a visible change", async () => {
+      await fixture.startServer({ args: [...SHORT_LEASE, "--dev-login"] });
+      const [alice, bob] = [await openAs("alice"), await openAs("bob", { stoppable: true })];
+      await shows(alice.tab, names, ["alice", "bob"]);
       const before = await seq();
-      // A clock goes forwards only: to a time that is still to come when the tab hears of it.
+      // The clock can only be paused at a time that is still in the future when the command arrives.
       await bob.tab.clock.pauseAt(Date.now() + 10_000);
-      // Headless, no tab is ever hidden: the browser's part is played by hand.
+      // Headless browsers never hide a tab, so the event is simulated.
       await hide(bob.tab, true);
-      await scene.server.leaseIsOver();
-      assert.equal(await seq(), before, "nobody was told anything");
-      await shows(alice.tab, here, ["alice", "bob"]);
+      await fixture.server.waitForLeaseToEnd();
+      assert.equal(await seq(), before, "no diff was sent");
+      await shows(alice.tab, names, ["alice", "bob"]);
       await bob.tab.clock.resume();
       await hide(bob.tab, false);
-      await comes("carol");
-      await shows(bob.tab, here, ["alice", "bob", "carol"]);
-      scene.assertNoProblems();
+      await openAs("carol");
+      await shows(bob.tab, names, ["alice", "bob", "carol"]);
+      fixture.assertNoProblems();
     });
 
-    test("states and messages of strangers are never more than text", async (context) => {
-      await scene.start(ARGS);
-      const stranger = connect(scene.server.url, { user: HOSTILE[0], WebSocket });
-      context.after(() => stranger.close());
+    test("states and messages with HTML are shown as text or not at all", async (context) => {
+      await fixture.startServer(ARGS);
+      const sender = connect(fixture.server.url, { user: HOSTILE[0], WebSocket });
+      context.after(() => sender.close());
       const [text, user, mood, name] = HOSTILE;
-      const room = stranger.join("lobby", { state: { text, user, mood, name, [text]: mood, [mood]: { [user]: text } } });
+      const room = sender.join("lobby", { state: { text, user, mood, name, [text]: mood, [mood]: { [user]: text } } });
       await new Promise((done) => room.on("change", done));
-      const { tab } = await comes("alice");
-      for (const said of HOSTILE) assert.ok(room.send({ text: said, user: said, type: said }));
+      const { tab } = await openAs("alice");
+      for (const value of HOSTILE) assert.ok(room.send({ text: value, user: value, type: value }));
       room.setState({ mood: user });
-      // Who comes after all that is seen after it.
-      await comes("bob");
-      await tab.locator(here, { hasText: /^bob$/ }).waitFor();
+      // When bob is shown, everything before his join has been processed, too.
+      await openAs("bob");
+      await tab.locator(names, { hasText: /^bob$/ }).waitFor();
       assert.equal(await tab.locator("main :is(img, script)").count(), 0);
       assert.equal(await tab.locator("body").getAttribute("data-owned"), null);
-      scene.assertNoProblems();
+      fixture.assertNoProblems();
     });
   });
 }
 
-// The pages side by side, each with its own browser: most of their time is waiting for a grace or a lease to be over.
-describe("what may happen to a tab", { concurrency: true }, () => {
-  for (const [path, page] of Object.entries(PAGES)) faults(path, page);
+// The pages are tested side by side: most of the time is spent waiting for a grace period or a lease to end.
+describe("faults of a tab", { concurrency: true }, () => {
+  for (const [path, page] of Object.entries(PAGES)) testFaults(path, page);
 });

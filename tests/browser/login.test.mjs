@@ -1,19 +1,19 @@
-/** The page at `/login` in a real browser, against the real server with `--dev-login`, and without it. */
+/** The page `/login` in a browser, with a real server, with and without `--dev-login`. */
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
-import { phase, screenshot } from "./harness.mjs";
-import { assertNothingSticksOut, assertOnlyText, DARK, eventually, HOSTILE, PHONE, Scene } from "./scene.mjs";
-import { HASTY, LONG_GRACE, STEADY } from "./server.mjs";
+import { screenshot, waitForPhase, waitForStale } from "./browser.mjs";
+import { assertNoHorizontalScrolling, assertOnlyText, DARK, eventually, Fixture, HOSTILE, PHONE } from "./fixture.mjs";
+import { DEFAULT_TIMES, LONG_GRACE, SHORT_TIMES } from "./server.mjs";
 
-const scene = new Scene();
+const fixture = new Fixture();
 const withLogin = (times) => ({ args: [...times, "--dev-login"] });
-const DEV_LOGIN = withLogin(STEADY);
+const DEV_LOGIN = withLogin(DEFAULT_TIMES);
 
 async function open(options) {
-  const page = await scene.open("/login", options);
-  await phase(page, "online");
+  const page = await fixture.open("/login", options);
+  await waitForPhase(page, "online");
   return page;
 }
 
@@ -23,126 +23,126 @@ async function signIn(page, name) {
   await page.getByRole("button", { name: "Sign out" }).waitFor();
 }
 
-/** Who is listed, and with which badge. */
+/** The badge of each listed user. Evaluated in the page. */
 const badges = () => Object.fromEntries([...document.querySelectorAll(".person")].map((row) =>
   [row.querySelector(".name").textContent, row.querySelector(".badge").textContent.split(" ")[0]]));
 
-const everybodySees = (pages, expected) => Promise.all(pages.map((page) => eventually(page, badges, expected)));
+const allShow = (pages, expected) => Promise.all(pages.map((page) => eventually(page, badges, expected)));
 
 describe("signing in and out", () => {
-  test("three browsers: everybody known is listed, online or not", async () => {
-    await scene.start(DEV_LOGIN);
+  test("three browsers list all known users with their status", async () => {
+    await fixture.startServer(DEV_LOGIN);
     const pages = [await open(), await open(DARK), await open(PHONE)];
     const [alice, bob, guest] = pages;
-    await everybodySees(pages, {});
+    await allShow(pages, {});
     await signIn(alice, "alice");
-    await everybodySees(pages, { alice: "online" });
+    await allShow(pages, { alice: "online" });
     await signIn(bob, "bob");
-    await everybodySees(pages, { alice: "online", bob: "online" });
+    await allShow(pages, { alice: "online", bob: "online" });
     assert.equal(await guest.locator("#summary").innerText(), "2 of 2 online");
     await alice.getByRole("button", { name: "Sign out" }).click();
-    await everybodySees(pages, { alice: "offline", bob: "online" });
+    await allShow(pages, { alice: "offline", bob: "online" });
     await alice.getByRole("textbox", { name: "Your name" }).waitFor();
     await screenshot(bob, "login-desk-dark");
-    await assertNothingSticksOut(guest);
-    scene.assertNoProblems();
+    await assertNoHorizontalScrolling(guest);
+    fixture.assertNoProblems();
   });
 
-  test("a reload stays signed in, and nobody sees it", async () => {
-    await scene.start(withLogin(LONG_GRACE));
-    const [alice, watcher] = [await open(), await open()];
+  test("a reload stays signed in and is invisible to others", async () => {
+    await fixture.startServer(withLogin(LONG_GRACE));
+    const [alice, observer] = [await open(), await open()];
     await signIn(alice, "alice");
-    await everybodySees([watcher], { alice: "online" });
-    await watcher.evaluate(() => {
+    await allShow([observer], { alice: "online" });
+    await observer.evaluate(() => {
       window.seen = [];
       new MutationObserver(() => window.seen.push(document.querySelector(".badge").textContent))
         .observe(document.querySelector("#people"), { subtree: true, childList: true, characterData: true });
     });
     await alice.reload();
-    await phase(alice, "online");
+    await waitForPhase(alice, "online");
     await eventually(alice, () => document.querySelector("#my-name").textContent, "alice");
     await signIn(await open(), "bob");
-    await everybodySees([watcher, alice], { alice: "online", bob: "online" });
-    assert.ok((await watcher.evaluate(() => window.seen)).every((badge) => badge === "online"));
-    scene.assertNoProblems();
+    await allShow([observer, alice], { alice: "online", bob: "online" });
+    assert.ok((await observer.evaluate(() => window.seen)).every((badge) => badge === "online"));
+    fixture.assertNoProblems();
   });
 
-  test("signed out in one tab is signed out in all of this browser, and not in another", async () => {
-    await scene.start(DEV_LOGIN);
-    const browser = await scene.visitor();
-    const tabs = [await browser.open(scene.server, "", { path: "/login" })];
+  test("signing out in one tab signs out all tabs of this browser, and no other browser", async () => {
+    await fixture.startServer(DEV_LOGIN);
+    const browser = await fixture.newVisitor();
+    const tabs = [await browser.open(fixture.server, "", { path: "/login" })];
     await signIn(tabs[0], "alice");
-    tabs.push(await browser.open(scene.server, "", { path: "/login" }));
+    tabs.push(await browser.open(fixture.server, "", { path: "/login" }));
     await tabs[1].getByRole("button", { name: "Sign out" }).waitFor();
-    const elsewhere = await open();
-    await signIn(elsewhere, "alice");
+    const otherBrowser = await open();
+    await signIn(otherBrowser, "alice");
     await tabs[1].getByRole("button", { name: "Sign out" }).click();
     for (const tab of tabs) await tab.getByRole("button", { name: "Sign in" }).waitFor();
-    await everybodySees([...tabs, elsewhere], { alice: "online" });
-    await elsewhere.getByRole("button", { name: "Sign out" }).click();
-    await everybodySees([...tabs, elsewhere], { alice: "offline" });
-    scene.assertNoProblems();
+    await allShow([...tabs, otherBrowser], { alice: "online" });
+    await otherBrowser.getByRole("button", { name: "Sign out" }).click();
+    await allShow([...tabs, otherBrowser], { alice: "offline" });
+    fixture.assertNoProblems();
   });
 
-  test("names are text, and what is no name is said", async () => {
-    await scene.start(DEV_LOGIN);
+  test("names with HTML are shown as text, and a missing name is reported", async () => {
+    await fixture.startServer(DEV_LOGIN);
     const page = await open();
     await page.getByRole("button", { name: "Sign in" }).click();
-    assert.match(await page.locator("#user-error").innerText(), /type a name/);
+    assert.match(await page.locator("#user-error").innerText(), /Enter a name/);
     for (const name of HOSTILE) await signIn(await open(), name);
-    await everybodySees([page], Object.fromEntries(await page.locator(".person .name").allTextContents()
-      .then(() => [...HOSTILE].sort(new Intl.Collator("en", { numeric: true, sensitivity: "base" }).compare).map((name) => [name, "online"]))));
+    const sorted = [...HOSTILE].sort(new Intl.Collator("en", { numeric: true, sensitivity: "base" }).compare);
+    await allShow([page], Object.fromEntries(sorted.map((name) => [name, "online"])));
     await assertOnlyText(page, "#people");
-    scene.assertNoProblems();
+    fixture.assertNoProblems();
   });
 
-  test("the keyboard alone is enough", async () => {
-    await scene.start(DEV_LOGIN);
+  test("everything works with the keyboard alone", async () => {
+    await fixture.startServer(DEV_LOGIN);
     const page = await open();
     await page.getByRole("textbox", { name: "Your name" }).focus();
     await page.keyboard.type("dora");
     await page.keyboard.press("Enter");
-    await everybodySees([page], { dora: "online" });
+    await allShow([page], { dora: "online" });
     await eventually(page, () => document.activeElement.id, "sign-out");
     await page.keyboard.press("Enter");
-    await everybodySees([page], { dora: "offline" });
+    await allShow([page], { dora: "offline" });
     await eventually(page, () => document.activeElement.id, "user");
-    scene.assertNoProblems();
+    fixture.assertNoProblems();
   });
 });
 
-test("a server that restarts with another key has forgotten who was signed in, and the page says so", async () => {
-  await scene.start(withLogin(HASTY));
+test("after a restart of the server with another key, the page shows that the user is signed out", async () => {
+  await fixture.startServer(withLogin(SHORT_TIMES));
   const page = await open();
   await signIn(page, "alice");
-  await everybodySees([page], { alice: "online" });
-  await scene.restart(withLogin(HASTY));
+  await allShow([page], { alice: "online" });
+  await fixture.restartServer(withLogin(SHORT_TIMES));
   await page.getByRole("button", { name: "Sign in" }).waitFor();
-  await everybodySees([page], {});
+  await allShow([page], {});
   await signIn(page, "alice");
-  await everybodySees([page], { alice: "online" });
-  scene.assertNoProblems({ serverWasAway: true });
+  await allShow([page], { alice: "online" });
+  fixture.assertNoProblems({ serverWasAway: true });
 });
 
-test("a server that restarts with the same key: signed in and online again", async () => {
-  const same = { args: [...HASTY, "--dev-login", "--session-key", "0123456789abcdef0123456789abcdef"] };
-  await scene.start(same);
-  const [page, watcher] = [await open(), await open()];
+test("after a restart of the server with the same key, the user is signed in and online", async () => {
+  const same = { args: [...SHORT_TIMES, "--dev-login", "--session-key", "0123456789abcdef0123456789abcdef"] };
+  await fixture.startServer(same);
+  const [page, observer] = [await open(), await open()];
   await signIn(page, "alice");
-  await everybodySees([page, watcher], { alice: "online" });
-  await scene.server.stop("SIGTERM");
-  await Promise.all([page, watcher].map((one) => one.locator("body[data-stale=true]").waitFor({ state: "attached" })));
-  await scene.start({ ...same, port: scene.server.port });
-  for (const one of [page, watcher]) await phase(one, "online");
-  await everybodySees([page, watcher], { alice: "online" });
+  await allShow([page, observer], { alice: "online" });
+  await fixture.server.stop("SIGTERM");
+  await Promise.all([page, observer].map(waitForStale));
+  await fixture.startServer({ ...same, port: fixture.server.port });
+  for (const one of [page, observer]) await waitForPhase(one, "online");
+  await allShow([page, observer], { alice: "online" });
   await page.getByRole("button", { name: "Sign out" }).click();
-  await everybodySees([page, watcher], { alice: "offline" });
-  scene.assertNoProblems({ serverWasAway: true });
+  await allShow([page, observer], { alice: "offline" });
+  fixture.assertNoProblems({ serverWasAway: true });
 });
 
-test("without --dev-login the page says whose business accounts are", async () => {
-  await scene.start();
-  const page = await scene.open("/login");
+test("without --dev-login the page explains that accounts belong to the application", async () => {
+  await fixture.startServer();
+  const page = await fixture.open("/login");
   await page.getByRole("heading", { name: "Your application owns the accounts" }).waitFor();
   assert.ok(await page.getByText("rollcall --dev-login").isVisible());
   assert.ok(await page.locator("#sign-in-box").isHidden());

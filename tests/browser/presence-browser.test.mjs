@@ -1,4 +1,4 @@
-/** presence.js in a real browser, on a page of another site: the twelve lines of the README, a worker, a hidden tab. */
+/** presence.js in a browser, on a page of another site: the example of the README, a worker, a hidden tab. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -7,16 +7,16 @@ import { createServer } from "node:http";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 
-import { Browser } from "./harness.mjs";
+import { Browser } from "./browser.mjs";
 import { root, Server } from "./server.mjs";
 
-const [, TWELVE_LINES] = /```html\n([^]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"));
+const [, README_EXAMPLE] = /```html\n([^]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"));
 const BLANK = "<!doctype html><title>blank</title>";
 
 let browser;
 let server;
 let site;
-/** What the other site serves at which path. */
+/** Path → content of the other site. */
 let files = {};
 let visitors = [];
 
@@ -37,18 +37,18 @@ after(async () => {
 });
 afterEach(async () => {
   for (const visitor of visitors) assert.deepEqual(visitor.problems(), []);
-  await Promise.all(visitors.map((visitor) => visitor.leave()));
+  await Promise.all(visitors.map((visitor) => visitor.close()));
   visitors = [];
 });
 
 async function visit(path = "/") {
-  const visitor = await browser.visitor();
+  const visitor = await browser.newVisitor();
   visitors.push(visitor);
   return visitor.open(site, "", { path, online: false });
 }
 
 /** Has the page connect as `user` and join `room`, as window.presence and window.room. */
-async function comesOnline(page, user, room, options = {}) {
+async function joinAs(page, user, room, options = {}) {
   await page.evaluate(async ([url, room, options]) => {
     const { connect } = await import(`${url}/presence.js`);
     window.presence = connect(url, options);
@@ -63,9 +63,9 @@ async function shows(page, expected) {
   await page.waitForFunction(same, Object.entries(expected).sort());
 }
 
-test("the twelve lines of the README, as they stand there", async () => {
-  assert.equal(TWELVE_LINES.trimEnd().split("\n").length, 12);
-  files = { "/": TWELVE_LINES.replaceAll("http://localhost:8000", server.url) };
+test("the example of the README has twelve lines and works unchanged", async () => {
+  assert.equal(README_EXAMPLE.trimEnd().split("\n").length, 12);
+  files = { "/": README_EXAMPLE.replaceAll("http://localhost:8000", server.url) };
   const [one, two] = [await visit(), await visit()];
   for (const page of [one, two]) await page.waitForFunction(() => document.querySelectorAll("#people li").length === 2);
   assert.equal(await one.locator("#count").innerText(), "2");
@@ -75,7 +75,7 @@ test("the twelve lines of the README, as they stand there", async () => {
   assert.equal(await one.locator("#count").innerText(), "1");
 });
 
-test("works in a worker, too", async () => {
+test("presence.js works in a worker", async () => {
   files = {
     "/": BLANK,
     "/worker.js": `import { connect } from "${server.url}/presence.js";
@@ -83,7 +83,7 @@ test("works in a worker, too", async () => {
       room.on("change", () => postMessage([...room.members.keys()].sort()));`,
   };
   const page = await visit();
-  await comesOnline(page, "page", "work");
+  await joinAs(page, "page", "work");
   const seen = await page.evaluate(() => new Promise((done) => {
     const worker = new Worker("/worker.js", { type: "module" });
     worker.onmessage = ({ data }) => data.length === 2 && done(data);
@@ -93,12 +93,12 @@ test("works in a worker, too", async () => {
   await shows(page, { page: { from: "page" }, worker: null });
 });
 
-test("a hidden tab is away where that was asked for, and itself again when it is shown", async () => {
+test("with the option `away`, a hidden tab is away until it is shown again", async () => {
   files = { "/": BLANK };
   const [observer, page] = [await visit(), await visit()];
-  await comesOnline(observer, "observer", "tabs");
-  await comesOnline(page, "tab", "tabs", { away: true });
-  // Headless, no tab is ever hidden: the browser's part is played by hand.
+  await joinAs(observer, "observer", "tabs");
+  await joinAs(page, "tab", "tabs", { away: true });
+  // Headless browsers never hide a tab, so the event is simulated.
   const hide = (hidden) => page.evaluate((hidden) => {
     Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
@@ -109,10 +109,10 @@ test("a hidden tab is away where that was asked for, and itself again when it is
   await shows(observer, { observer: { from: "observer" }, tab: { from: "tab" } });
 });
 
-test("a connection that is closed before it is open leaves no error in the console", async () => {
+test("closing a connection before it is open logs no error", async () => {
   files = { "/": BLANK };
   const [observer, page] = [await visit(), await visit()];
-  await comesOnline(observer, "observer", "hasty");
+  await joinAs(observer, "observer", "hasty");
   await page.evaluate(async (url) => {
     const { connect } = await import(`${url}/presence.js`);
     for (let times = 0; times < 5; times += 1) {

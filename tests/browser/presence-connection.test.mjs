@@ -1,18 +1,18 @@
-/** presence.js: how it beats, notices that a connection is dead, and comes back; time is moved by hand. */
+/** presence.js: heartbeats, detecting dead connections and reconnecting, on a simulated clock. */
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
 import { connect } from "../../src/web/client/presence.js";
-import { ScriptedServer, snapshot, WELCOME } from "./scripted.mjs";
+import { FakeServer, snapshot, WELCOME } from "./fake-server.mjs";
 
 let server;
 let client;
 let lobby;
 
-/** Each test starts online, with its join under way, and with dice that always fall in the middle. */
+/** Each test starts online with a join sent. Random numbers are 0.5. */
 beforeEach(() => {
-  server = new ScriptedServer();
+  server = new FakeServer();
   client = connect("ws://here", { user: "alice", WebSocket: server.WebSocket });
   lobby = client.join("lobby");
   server.welcome();
@@ -23,18 +23,18 @@ const phase = () => client.connection.phase;
 const kind = () => client.connection.cause?.kind;
 
 describe("a connection", () => {
-  test("beats at half the interval first, then at each, and asks for an answer when all is silent", () => {
+  test("sends heartbeats, the first after half an interval, and a probe if the server is silent", () => {
     mock.timers.tick(2_500);
-    assert.deepEqual(server.sent().slice(1), ["heartbeat"]);
+    assert.deepEqual(server.received().slice(1), ["heartbeat"]);
     for (let beat = 0; beat < 3; beat += 1) mock.timers.tick(5_000);
-    const ask = { type: "heartbeat", ack: true };
-    assert.deepEqual(server.sent().filter(({ type }) => type !== "join"), ["heartbeat", "heartbeat", "heartbeat", ask]);
-    server.say({ type: "heartbeat_ack" });
+    const probe = { type: "heartbeat", ack: true };
+    assert.deepEqual(server.received().filter(({ type }) => type !== "join"), ["heartbeat", "heartbeat", "heartbeat", probe]);
+    server.send({ type: "heartbeat_ack" });
     mock.timers.tick(4_000);
     assert.equal(phase(), "online");
   });
 
-  test("is given up when the answer does not come, without a leave", () => {
+  test("is given up without a leave if the probe is not answered", () => {
     mock.timers.tick(2_500);
     for (let beat = 0; beat < 3; beat += 1) mock.timers.tick(5_000);
     mock.timers.tick(4_000);
@@ -44,53 +44,54 @@ describe("a connection", () => {
     assert.equal(server.sockets.length, 2);
   });
 
-  test("that is closing is sent nothing: no heartbeat, no probe, no message", () => {
-    server.last.readyState = 2;
-    const before = server.sent().length;
+  test("sends nothing while it is closing: no heartbeat, no probe, no message", () => {
+    server.socket.readyState = 2;
+    const before = server.received().length;
     mock.timers.tick(30_000);
-    server.browserSays("offline");
+    server.dispatch("offline");
     assert.equal(lobby.send("late"), false);
-    assert.equal(server.sent().length, before);
+    assert.equal(server.received().length, before);
   });
 
-  test("is given up when the welcome does not come", () => {
-    server.lose();
+  test("is given up if the welcome does not arrive", () => {
+    server.close();
     mock.timers.tick(500);
     mock.timers.tick(10_000);
     assert.deepEqual([phase(), kind()], ["waiting", "timeout"]);
   });
 
-  test("goes on from where it was, and shows what it knew in the meantime", () => {
-    server.say(snapshot(7, ["a"]));
-    server.lose();
+  test("resumes after a reconnect, and shows the last members until then", () => {
+    server.send(snapshot(7, ["a"]));
+    server.close();
     assert.deepEqual([[...lobby.members.keys()], lobby.ready], [["a"], true]);
     mock.timers.tick(500);
     server.welcome();
-    assert.deepEqual(server.sent(), [{ type: "join", room: "lobby", observe: true, detail: "members", resume: { epoch: "e1", seq: 7 } }]);
-    server.say({ type: "diff", room: "lobby", seq: 8, joined: [{ user: "b" }] });
+    const resume = { epoch: "e1", seq: 7 };
+    assert.deepEqual(server.received(), [{ type: "join", room: "lobby", observe: true, detail: "members", resume }]);
+    server.send({ type: "diff", room: "lobby", seq: 8, joined: [{ user: "b" }] });
     assert.deepEqual([...lobby.members.keys()], ["a", "b"]);
   });
 
-  test("takes a second welcome for nothing new", () => {
-    server.say(WELCOME);
-    assert.equal(server.sent("join").length, 1);
+  test("ignores a second welcome", () => {
+    server.send(WELCOME);
+    assert.equal(server.received("join").length, 1);
   });
 
-  test("tells its phases", () => {
-    const told = [];
-    for (const event of ["phase", "open", "down"]) client.on(event, (connection) => told.push([event, connection.phase]));
-    server.lose();
+  test("reports its phases", () => {
+    const events = [];
+    for (const event of ["phase", "open", "down"]) client.on(event, ({ phase }) => events.push([event, phase]));
+    server.close();
     mock.timers.tick(500);
-    server.lose();
+    server.close();
     mock.timers.tick(1_000);
     server.welcome();
     client.close();
     const lost = [["phase", "waiting"], ["down", "waiting"], ["phase", "connecting"]];
-    assert.deepEqual(told, [...lost, ...lost, ["phase", "online"], ["open", "online"], ["phase", "closed"]]);
+    assert.deepEqual(events, [...lost, ...lost, ["phase", "online"], ["open", "online"], ["phase", "closed"]]);
   });
 
-  test("stays away when it is refused, until it is asked again", () => {
-    server.lose(1008, "not you");
+  test("does not reconnect after a refusal, until connect() is called", () => {
+    server.close(1008, "not you");
     assert.deepEqual([phase(), client.connection.cause.reason], ["refused", "not you"]);
     mock.timers.tick(600_000);
     assert.equal(server.sockets.length, 1);
@@ -99,7 +100,7 @@ describe("a connection", () => {
     assert.equal(server.sockets.length, 2);
   });
 
-  test("closes with 1000 when it is meant, and stays closed", () => {
+  test("close() sends 1000, and the connection stays closed", () => {
     client.close();
     assert.equal(server.sockets[0].closedWith, 1000);
     mock.timers.tick(600_000);
@@ -107,8 +108,8 @@ describe("a connection", () => {
     assert.equal(server.listeners.size, 0);
   });
 
-  test("that is not open yet is closed when it is", () => {
-    server.lose();
+  test("close() before the socket is open closes it as soon as it is open", () => {
+    server.close();
     mock.timers.tick(500);
     client.close();
     const [, socket] = server.sockets;
@@ -119,37 +120,38 @@ describe("a connection", () => {
 });
 
 describe("the delays before a reconnect", () => {
-  /** How long it waits after each of these close codes, without a welcome in between. */
+  /** The delays after each of these close codes, without a welcome in between. */
   function waits(codes, random) {
     mock.method(Math, "random", () => random);
     return codes.map((code) => {
-      server.lose(code);
+      server.close(code);
       const wait = client.connection.retryAt - Date.now();
       mock.timers.tick(wait);
       return wait;
     });
   }
 
-  test("grow, and end", () => {
-    assert.deepEqual(waits([1006, 1006, 1006, 1006, 1006, 1006, 1006], 1), [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+  test("grow up to a limit", () => {
+    const delays = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000];
+    assert.deepEqual(waits(delays.map(() => 1006), 1), delays);
   });
 
-  test("have full jitter", () => assert.deepEqual(waits([1006, 1006, 1006], 0), [0, 0, 0]));
+  test("are random, starting at zero", () => assert.deepEqual(waits([1006, 1006, 1006], 0), [0, 0, 0]));
 
-  test("are within the lease when the server restarts", () => {
+  test("are shorter than the lease if the server restarts", () => {
     assert.deepEqual(waits([1012, 1012], 1), [5_000, 2_000]);
   });
 
-  test("before any welcome, too", () => {
+  test("are the same before the first welcome", () => {
     client = connect("ws://here", { user: "bob", WebSocket: server.WebSocket });
     assert.deepEqual(waits([1012], 1), [5_000]);
   });
 
-  test("are long when the server is full", () => {
+  test("are long if the server is full", () => {
     assert.deepEqual([waits([1013], 0), waits([1013], 1)], [[10_000], [30_000]]);
   });
 
-  test("start again only after a connection that outlived a lease", () => {
+  test("start again after a connection that was longer than a lease", () => {
     assert.deepEqual(waits([1006, 1006], 0.5), [500, 1_000]);
     server.welcome();
     assert.deepEqual(waits([1006], 0.5), [2_000]);
@@ -159,47 +161,47 @@ describe("the delays before a reconnect", () => {
   });
 });
 
-describe("the browser's news", () => {
-  test("back on the network: at once", () => {
-    server.lose();
-    server.browserSays("online");
+describe("browser events", () => {
+  test("online: reconnects at once", () => {
+    server.close();
+    server.dispatch("online");
     assert.equal(phase(), "connecting");
   });
 
-  test("off the network, or shown again: is the server still there?", () => {
-    for (const news of ["offline", "visibilitychange"]) {
-      server.browserSays(news);
-      assert.deepEqual(server.sent().at(-1), { type: "heartbeat", ack: true });
+  test("offline, or shown again: sends a probe", () => {
+    for (const event of ["offline", "visibilitychange"]) {
+      server.dispatch(event);
+      assert.deepEqual(server.received().at(-1), { type: "heartbeat", ack: true });
     }
     mock.timers.tick(4_000);
     assert.equal(kind(), "silent");
   });
 
-  test("shown again while waiting: as planned", () => {
-    server.lose();
-    server.browserSays("visibilitychange");
+  test("shown again while waiting: keeps waiting", () => {
+    server.close();
+    server.dispatch("visibilitychange");
     assert.equal(phase(), "waiting");
   });
 
-  test("hidden: away, where that was asked for", () => {
+  test("hidden, with the option `away`: shows the user as away", () => {
     const away = connect("ws://here", { user: "bob", WebSocket: server.WebSocket, away: true });
     const room = away.join("lobby", { state: { mood: "fine" } });
     away.observe("stage");
     server.welcome();
-    const states = () => server.sent("state").map(({ state }) => state);
-    server.browserSays("visibilitychange", { hidden: true });
-    server.browserSays("visibilitychange", { hidden: false });
+    const states = () => server.received("state").map(({ state }) => state);
+    server.dispatch("visibilitychange", { hidden: true });
+    server.dispatch("visibilitychange", { hidden: false });
     assert.deepEqual(states(), [{ mood: "fine", away: true }, { mood: "fine" }]);
-    server.browserSays("visibilitychange", { hidden: true });
-    server.lose();
+    server.dispatch("visibilitychange", { hidden: true });
+    server.close();
     mock.timers.tick(500);
     server.welcome();
-    assert.deepEqual(server.sent("join")[0].state, { mood: "fine", away: true });
+    assert.deepEqual(server.received("join")[0].state, { mood: "fine", away: true });
     assert.throws(() => room.setState({ text: "x".repeat(1_005) }), RangeError);
   });
 
-  test("hidden: nothing, where it was not", () => {
-    server.browserSays("visibilitychange", { hidden: true });
-    assert.equal(server.sent("state").length, 0);
+  test("hidden, without the option `away`: sends no state", () => {
+    server.dispatch("visibilitychange", { hidden: true });
+    assert.equal(server.received("state").length, 0);
   });
 });

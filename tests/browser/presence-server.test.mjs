@@ -1,15 +1,12 @@
-/**
- * presence.js against the real server, over the npm package `ws` (Node 20 has no WebSocket of its own): every promise of
- * presence.d.ts that a server has a part in.
- */
+/** presence.js with a real server: what presence.d.ts promises. Uses the npm package `ws`; Node 20 has no WebSocket. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
 
 import { connect } from "../../src/web/client/presence.js";
-import { HASTY, installed, LEASE, LONG_GRACE, Server } from "./server.mjs";
+import { LONG_GRACE, LONG_LEASE, requirePackage, Server, SHORT_LEASE, SHORT_TIMES } from "./server.mjs";
 
-const { WebSocket } = installed("ws");
+const { WebSocket } = requirePackage("ws");
 
 let server;
 let clients = [];
@@ -27,18 +24,18 @@ function online(user, options) {
   return client;
 }
 
-/** Resolves with what the event is told of, when `enough` of it. */
-function next(source, event, enough = () => true) {
+/** Resolves with the next argument of an event for which `matches` is true. */
+function next(source, event, matches = () => true) {
   return new Promise((done) => {
     const off = source.on(event, (...args) => {
-      if (!enough(...args)) return;
+      if (!matches(...args)) return;
       off();
       done(args[0]);
     });
   });
 }
 
-/** Waits until the room's members are these users. */
+/** Waits until the members of the room are exactly these users. */
 async function shows(room, ...expected) {
   const same = () => JSON.stringify([...room.members.keys()].sort()) === JSON.stringify(expected.sort());
   if (!same()) await next(room, "change", same);
@@ -47,11 +44,11 @@ async function shows(room, ...expected) {
 const membersOf = async (room) => (await (await fetch(`${server.url}/v1/rooms/${room}/members`)).json()).members;
 
 describe("rooms", () => {
-  test("show who is there and with what state, and tell each change once", async () => {
+  test("show members with their states and report each change once", async () => {
     const alice = online("alice").join("one", { state: { mood: "curious" } });
     await shows(alice, "alice");
-    const told = [];
-    for (const event of ["join", "update", "leave", "count"]) alice.on(event, (news) => told.push([event, news]));
+    const events = [];
+    for (const event of ["join", "update", "leave", "count"]) alice.on(event, (news) => events.push([event, news]));
     const bob = online("bob").join("one");
     await shows(alice, "alice", "bob");
     await shows(bob, "alice", "bob");
@@ -65,14 +62,14 @@ describe("rooms", () => {
     bob.leave();
     await shows(alice, "alice");
     const update = (state) => ["update", { user: "bob", state }];
-    assert.deepEqual(told, [
+    assert.deepEqual(events, [
       ["count", 2], ["join", { user: "bob", state: null }],
       update({ mood: "busy" }), update(null),
       ["count", 1], ["leave", { user: "bob", reason: "left" }],
     ]);
   });
 
-  test("share one connection, up to the server's limit, which is told", async () => {
+  test("share one connection, and one room above the limit is an error", async () => {
     const client = online("many");
     const rooms = Array.from({ length: 100 }, (_, index) => client.join(`many-${index}`));
     await Promise.all(rooms.map((room) => shows(room, "many")));
@@ -82,7 +79,7 @@ describe("rooms", () => {
     assert.equal(client.connection.phase, "online");
   });
 
-  test("are looked at without being seen, or with a number only, or not at all", async () => {
+  test("can be observed without joining, by count only, or joined without observing", async () => {
     const observer = online("observer");
     const seen = observer.observe("stage");
     const counted = online("counter").observe("stage", { detail: "count" });
@@ -101,25 +98,25 @@ describe("rooms", () => {
     await shows(again, "blind");
   });
 
-  test("of more than a thousand come in pages and are shown whole", async () => {
-    const names = Array.from({ length: 1_100 }, (_, index) => `crowd ${String(index).padStart(4, "0")}`);
-    const roomy = await Server.start({ args: ["--ttl", "1h", "--tick", "50ms"] });
+  test("with more than a thousand members are shown only when all pages have arrived", async () => {
+    const names = Array.from({ length: 1_100 }, (_, index) => `user ${String(index).padStart(4, "0")}`);
+    const large = await Server.start({ args: LONG_LEASE });
     try {
-      await roomy.beat(names);
+      await large.sendHeartbeats(names);
       const sizes = [];
-      const lobby = online("last", { url: roomy.url }).join("lobby");
+      const lobby = online("last", { url: large.url }).join("lobby");
       lobby.on("change", () => sizes.push(lobby.members.size));
       if (lobby.count !== 1_101) await next(lobby, "count", (count) => count === 1_101);
-      await roomy.beat(["one more"]);
+      await large.sendHeartbeats(["one more"]);
       await shows(lobby, "last", "one more", ...names);
       assert.deepEqual(sizes, [1_101, 1_102]);
     } finally {
       clients.pop().close();
-      await roomy.stop();
+      await large.stop();
     }
   });
 
-  test("hold whatever names people have", async () => {
+  test("accept all kinds of names", async () => {
     const names = ["Zoë & <b>Ångström</b>", "明美?user=x", "محمد", "👩‍🚀#", "x".repeat(128), "a+b %41", "__proto__", "constructor"];
     const rooms = names.map((name) => online(name).join("na/mes ü?#", { state: { __proto__: null, name } }));
     await Promise.all(rooms.map((room) => shows(room, ...names)));
@@ -128,7 +125,7 @@ describe("rooms", () => {
 });
 
 describe("a connection", () => {
-  test("that breaks is taken up again, and nobody sees it; what happened meanwhile is shown", async () => {
+  test("that breaks is resumed with the missed changes, invisible to others", async () => {
     const alice = online("alice");
     let socket;
     class Breakable extends WebSocket {
@@ -151,44 +148,44 @@ describe("a connection", () => {
     room.setState({ changed: "meanwhile" });
     await Promise.all([next(bob, "open"), next(bobs, "update")]);
     assert.deepEqual(bobs.members.get("alice"), { changed: "meanwhile" });
-    assert.deepEqual(resets, [false, 2], "resumed with what was missed, without a whole list");
+    assert.deepEqual(resets, [false, 2], "resumed with the missed diff, without a snapshot");
     assert.deepEqual(seen.flatMap(({ joined, left }) => [...joined, ...left]), []);
   });
 
-  test("comes back to a server that was restarted, and shows what is true there", async () => {
-    let one = await Server.start({ args: HASTY });
-    const alice = online("alice", { url: one.url });
-    const bob = online("bob", { url: one.url });
+  test("reconnects to a restarted server and shows its members", async () => {
+    let ownServer = await Server.start({ args: SHORT_TIMES });
+    const alice = online("alice", { url: ownServer.url });
+    const bob = online("bob", { url: ownServer.url });
     const room = alice.join("lobby");
     bob.join("lobby");
     await shows(room, "alice", "bob");
     const empty = [];
     room.on("change", () => room.count === 0 && empty.push("empty"));
     const down = next(alice, "down");
-    const { port } = one;
-    await one.stop();
+    const { port } = ownServer;
+    await ownServer.stop();
     assert.equal((await down).cause.kind, "restarting");
-    assert.equal(room.count, 2, "the last list stays");
+    assert.equal(room.count, 2, "the last members are still shown");
     bob.close();
-    one = await Server.start({ args: HASTY, port });
+    ownServer = await Server.start({ args: SHORT_TIMES, port });
     try {
       await shows(room, "alice");
       assert.deepEqual(empty, []);
-      // Before the server's stop, which would have a client wait for it.
+      // Before the server stops, so that the client does not reconnect.
       alice.close();
     } finally {
-      await one.stop("SIGKILL");
+      await ownServer.stop("SIGKILL");
     }
   });
 
-  test("keeps its lease with heartbeats alone, where only they count", async () => {
-    const strict = await Server.start({ args: [...LEASE, "--liveness", "strict"] });
+  test("keeps its lease by heartbeats alone with --liveness strict", async () => {
+    const strict = await Server.start({ args: [...SHORT_LEASE, "--liveness", "strict"] });
     try {
       const room = online("alice", { url: strict.url }).join("lobby");
       await shows(room, "alice");
       const seen = [];
       room.on("change", (change) => seen.push(change));
-      await strict.leaseIsOver();
+      await strict.waitForLeaseToEnd();
       assert.deepEqual(seen, []);
     } finally {
       clients.pop().close();
@@ -196,12 +193,12 @@ describe("a connection", () => {
     }
   });
 
-  test("stays online where no timer runs: the server's pings are answered without one", async (context) => {
-    const leasing = await Server.start({ args: LEASE });
+  test("stays online without timers, because pings are answered without them", async (context) => {
+    const leasing = await Server.start({ args: SHORT_LEASE });
     context.after(() => leasing.stop("SIGKILL"));
     const alice = online("alice", { url: leasing.url }).join("hidden");
     await shows(alice, "alice");
-    // As in a tab that was hidden for long: timers come once a minute, which here is never.
+    // Browsers run the timers of hidden tabs rarely; here they never run.
     context.mock.method(globalThis, "setTimeout", () => 0);
     const sleeper = online("sleeper", { url: leasing.url });
     sleeper.join("hidden");
@@ -209,11 +206,11 @@ describe("a connection", () => {
     await shows(alice, "alice", "sleeper");
     const seen = [];
     alice.on("change", (change) => seen.push(change));
-    await leasing.leaseIsOver();
+    await leasing.waitForLeaseToEnd();
     assert.deepEqual(seen, []);
   });
 
-  test("that is closed leaves at once, and can be opened again", async () => {
+  test("that is closed leaves at once and can be opened again", async () => {
     const alice = online("alice").join("doors");
     const bob = online("bob");
     bob.join("doors");
@@ -225,7 +222,7 @@ describe("a connection", () => {
     await shows(alice, "alice", "bob");
   });
 
-  test("that nobody accepts says so and goes on trying", async () => {
+  test("to a port without a server is reported as unreachable and tried again", async () => {
     const started = Date.now();
     const lost = online("alice", { url: "http://127.0.0.1:1" });
     const { cause, retryAt } = await next(lost, "down");
@@ -234,20 +231,20 @@ describe("a connection", () => {
   });
 });
 
-describe("beside rooms", () => {
-  test("messages reach everybody who looks, the sender too", async () => {
+describe("messages and watched users", () => {
+  test("a message reaches all observers and the sender", async () => {
     const [alice, bob] = [online("alice"), online("bob")];
     const rooms = [alice.join("talk"), bob.observe("talk")];
     await Promise.all(rooms.map((room) => shows(room, "alice")));
-    const heard = Promise.all(rooms.map((room) => next(room, "message")));
+    const received = Promise.all(rooms.map((room) => next(room, "message")));
     rooms[0].send({ text: "hello" });
-    for (const { user, data, ts } of await heard) {
+    for (const { user, data, ts } of await received) {
       assert.deepEqual([user, data], ["alice", { text: "hello" }]);
       assert.ok(Math.abs(Date.now() - ts) < 60_000);
     }
   });
 
-  test("watched users are told of, whatever room they are in", async () => {
+  test("the status of watched users is reported, whichever room they are in", async () => {
     const alice = online("alice");
     await next(alice, "open");
     const watch = alice.watch(["bob", "nobody"]);
@@ -263,7 +260,7 @@ describe("beside rooms", () => {
   });
 });
 
-test("the server has the members that are shown", async () => {
+test("the server and the client have the same members and states", async () => {
   const room = online("alice").join("same", { state: { deep: { list: [1, "two", null, { three: 3.5 }] } } });
   await shows(room, "alice");
   assert.deepEqual(await membersOf("same"), [...room.members].map(([user, state]) => ({ user, state })));

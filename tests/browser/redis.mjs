@@ -1,4 +1,4 @@
-/** A real redis-server of the test's own: on a free port, in a folder of its own, keeping nothing, ended by its process id. */
+/** A real redis-server of a test: on a free port, in a temporary folder, without persistence. */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -29,7 +29,7 @@ export class Redis {
     return `redis://127.0.0.1:${this.port}`;
   }
 
-  /** Starts it, or starts it again, empty. */
+  /** Starts the server, empty; also after `kill`. */
   async run() {
     const flags = ["--port", this.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", this.#folder];
     this.#child = spawn("redis-server", flags.map(String), { stdio: "ignore" });

@@ -1,4 +1,4 @@
-/** How embed.js looks inside its shadow root: light or dark as the `color-scheme` of the page around it. */
+/** The styles of embed.js. Light or dark, by the `color-scheme` of the page. */
 
 const hues = [20, 48, 75, 105, 135, 160, 190, 220, 250, 280, 310, 345].map((hue, index) => `.hue-${index} { --hue: ${hue}; }`);
 
@@ -7,15 +7,15 @@ ${hues.join("\n")}
 
 :host {
   display: block;
-  --ground: light-dark(#fff, #111516);
-  --sunken: light-dark(#f1f3f3, #1b2123);
-  --ink: light-dark(#14181a, #eaeef0);
-  --soft: light-dark(#58626a, #96a1a8);
-  --rule: light-dark(#e2e6e8, #2a3235);
+  --background: light-dark(#fff, #111516);
+  --inset: light-dark(#f1f3f3, #1b2123);
+  --text: light-dark(#14181a, #eaeef0);
+  --text-soft: light-dark(#58626a, #96a1a8);
+  --border: light-dark(#e2e6e8, #2a3235);
   --live: light-dark(#08734a, #3ddc97);
   --live-soft: light-dark(#d9f4e7, #0e2a1f);
   --warn: light-dark(#9a5b00, #f2b45a);
-  --stop: light-dark(#b3261e, #ff8a80);
+  --error: light-dark(#b3261e, #ff8a80);
   max-width: 24rem;
 }
 
@@ -23,10 +23,10 @@ ${hues.join("\n")}
 
 .box {
   overflow: hidden;
-  border: 1px solid var(--rule);
+  border: 1px solid var(--border);
   border-radius: 12px;
-  background: var(--ground);
-  color: var(--ink);
+  background: var(--background);
+  color: var(--text);
   font: 400 15px/1.45 ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
   text-align: start;
 }
@@ -39,16 +39,16 @@ header {
   align-items: center;
   gap: 0.35em;
   padding: 12px 16px;
-  border-bottom: 1px solid var(--rule);
+  border-bottom: 1px solid var(--border);
   font-weight: 600;
   font-variant-numeric: tabular-nums;
 }
 
-.dot { width: 8px; height: 8px; margin-right: 4px; border-radius: 50%; background: var(--rule); }
+.dot { width: 8px; height: 8px; margin-right: 4px; border-radius: 50%; background: var(--border); }
 [data-phase="online"] .dot { background: var(--live); box-shadow: 0 0 0 3px var(--live-soft); }
 [data-phase="waiting"] .dot, [data-phase="connecting"] .dot { background: var(--warn); }
-[data-phase="refused"] .dot { background: var(--stop); }
-.room { overflow: hidden; margin-left: auto; color: var(--soft); font-weight: 400; text-overflow: ellipsis; white-space: nowrap; }
+[data-phase="refused"] .dot { background: var(--error); }
+.room { overflow: hidden; margin-left: auto; color: var(--text-soft); font-weight: 400; text-overflow: ellipsis; white-space: nowrap; }
 .state { color: var(--warn); font-size: 13px; font-weight: 400; }
 .state:empty { display: none; }
 
@@ -56,7 +56,7 @@ header {
 .row { display: flex; align-items: center; gap: 10px; min-width: 0; height: 38px; }
 .name { min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .tag { padding: 0 7px; border-radius: 99px; background: var(--live-soft); color: var(--live); font-size: 12px; font-weight: 600; }
-.more { padding: 6px 0; color: var(--soft); font-size: 13px; }
+.more { padding: 6px 0; color: var(--text-soft); font-size: 13px; }
 .box:not([data-phase="online"]) .roster { opacity: 0.5; }
 
 .avatar {
@@ -74,32 +74,32 @@ header {
   line-height: 1;
 }
 
-.log { height: 220px; padding: 8px 16px 12px; border-top: 1px solid var(--rule); overflow-y: auto; overscroll-behavior: contain; }
-.log:empty::before { content: "Nothing said yet."; color: var(--soft); font-size: 14px; }
+.log { height: 220px; padding: 8px 16px 12px; border-top: 1px solid var(--border); overflow-y: auto; overscroll-behavior: contain; }
+.log:empty::before { content: "No messages yet."; color: var(--text-soft); font-size: 14px; }
 .message { display: grid; grid-template-columns: 26px minmax(0, 1fr); column-gap: 10px; margin-top: 10px; }
 .message .avatar { grid-row: 1 / 3; }
-.who { display: flex; align-items: baseline; gap: 8px; min-width: 0; font-size: 13px; }
-.who .name { font-weight: 600; }
-.who time { flex: none; color: var(--soft); font-size: 12px; }
-.said { white-space: pre-wrap; overflow-wrap: anywhere; }
-.mine .who .name { color: var(--live); }
+.message-head { display: flex; align-items: baseline; gap: 8px; min-width: 0; font-size: 13px; }
+.message-head .name { font-weight: 600; }
+.message-head time { flex: none; color: var(--text-soft); font-size: 12px; }
+.message-text { white-space: pre-wrap; overflow-wrap: anywhere; }
+.mine .message-head .name { color: var(--live); }
 
-.line { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 8px; padding: 10px 12px; border-top: 1px solid var(--rule); }
-.body > .line:first-child { border-top: 0; }
+.input-line { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 8px; padding: 10px 12px; border-top: 1px solid var(--border); }
+.body > .input-line:first-child { border-top: 0; }
 
 input, button {
   min-height: 40px;
   padding: 6px 12px;
-  border: 1px solid var(--rule);
+  border: 1px solid var(--border);
   border-radius: 8px;
-  background: var(--sunken);
+  background: var(--inset);
   color: inherit;
   font: inherit;
 }
 
 input { font-size: 16px; }
-input::placeholder { color: var(--soft); opacity: 1; }
-button { border-color: var(--ink); background: var(--ink); color: var(--ground); font-weight: 550; cursor: pointer; }
-.problem { grid-column: 1 / -1; color: var(--stop); font-size: 13px; }
+input::placeholder { color: var(--text-soft); opacity: 1; }
+button { border-color: var(--text); background: var(--text); color: var(--background); font-weight: 550; cursor: pointer; }
+.problem { grid-column: 1 / -1; color: var(--error); font-size: 13px; }
 .problem:empty { display: none; }
 `;

@@ -1,8 +1,8 @@
 /**
- * Who is here, and a chat if one wants it, in somebody else's page:
+ * A list of the users in a room, with an optional chat, for pages of other sites:
  *   <script type="module" src="https://HOST/embed.js" data-room="support" data-user="alice" data-chat></script>
- * Everything is inside a shadow root after that element, so that neither page changes the other's look, and connects to
- * the host the script came from. The attributes and `mount` are in docs/embed.md.
+ * It is inserted after this element, in a shadow root, so that the styles of the page and of the list do not mix. It
+ * connects to the host of the script. docs/embed.md documents the attributes and `mount`.
  */
 
 import { avatarOf, element, nameOf, setText } from "/dom.js";
@@ -13,14 +13,14 @@ import { PlainRoster } from "/roster.js";
 
 const HOST = new URL(import.meta.url).origin;
 const MAX_MESSAGES = 200;
-/** The server takes 4 KiB as JSON, in which a character may have six bytes. */
+/** The server accepts 4 KiB of JSON, in which a character can take six bytes. */
 const MAX_TEXT_LENGTH = 600;
 
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(style);
 const timeFormat = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 
-function labelled(node, label) {
+function withLabel(node, label) {
   node.setAttribute("aria-label", label);
   return node;
 }
@@ -31,19 +31,19 @@ function button(text) {
   return node;
 }
 
-/** A line to type in: calls `take` with the text; what that returns is shown as a problem. */
-function lineForm({ label, action, maxLength, take }) {
-  const input = labelled(element("input", ""), label);
+/** A form with one input. Calls `submit` with the text, and shows what it returns as a problem. */
+function inputForm({ label, action, maxLength, submit }) {
+  const input = withLabel(element("input", ""), label);
   Object.assign(input, { placeholder: label, maxLength, autocomplete: "off" });
   const problem = element("p", "problem");
   problem.role = "alert";
-  const form = element("form", "line", input, button(action), problem);
+  const form = element("form", "input-line", input, button(action), problem);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const text = input.value.trim();
-    const wrong = text === "" ? "" : take(text);
-    setText(problem, wrong);
-    if (wrong === "") input.value = "";
+    const message = text === "" ? "" : submit(text);
+    setText(problem, message);
+    if (message === "") input.value = "";
   });
   return { form, input, problem };
 }
@@ -64,20 +64,21 @@ class Embed {
     const root = node.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [sheet];
     if (options.theme) node.style.colorScheme = options.theme;
-    const head = element("header", "", element("span", "dot"), this.#count, " here", element("bdi", "room", options.room), this.#state);
+    const room = element("bdi", "room", options.room);
+    const head = element("header", "", element("span", "dot"), this.#count, " here", room, this.#state);
     this.#state.role = "status";
-    this.#box = labelled(element("section", "box", head, this.#body), `Who is in ${options.room}`);
+    this.#box = withLabel(element("section", "box", head, this.#body), `Users in ${options.room}`);
     root.append(this.#box);
     if (options.user) this.enter(options.user);
     else this.#askName();
   }
 
   #askName() {
-    const { form, input } = lineForm({
+    const { form, input } = inputForm({
       label: "Your name",
       action: "Join",
       maxLength: 128,
-      take: (typed) => {
+      submit: (typed) => {
         const name = tidyName(typed);
         const problem = nameProblem(name);
         if (problem) return problem;
@@ -95,7 +96,7 @@ class Embed {
     this.#room = this.#presence.join(this.#options.room);
     const roster = new PlainRoster(this.#list);
     this.#list.tabIndex = 0;
-    labelled(this.#list, "Present");
+    withLabel(this.#list, "Present");
     this.#room.on("change", () => {
       roster.show([...this.#room.members.keys()], user);
       setText(this.#count, this.#room.members.size.toLocaleString());
@@ -108,43 +109,46 @@ class Embed {
   #chat(user) {
     this.#log.role = "log";
     this.#log.tabIndex = 0;
-    labelled(this.#log, "Messages");
-    const { form, problem } = lineForm({
-      label: "Say something",
+    withLabel(this.#log, "Messages");
+    const { form, problem } = inputForm({
+      label: "Write a message",
       action: "Send",
       maxLength: MAX_TEXT_LENGTH,
-      take: (text) => (this.#room.send({ text }) ? "" : "Not connected: try again in a moment."),
+      submit: (text) => (this.#room.send({ text }) ? "" : "Not connected. Try again in a moment."),
     });
     this.#presence.on("error", ({ message }) => setText(problem, `Not sent: ${message}`));
-    this.#room.on("message", (message) => this.#say(message, message.user === user));
+    this.#room.on("message", (message) => this.#addMessage(message, message.user === user));
     return [this.#log, form];
   }
 
-  #say({ user, data, ts }, mine) {
+  #addMessage({ user, data, ts }, mine) {
     const text = typeof data === "string" ? data : data?.text;
-    // Whatever else an application sends in this room is not for people to read.
+    // Other messages in this room are for the application.
     if (typeof text !== "string") return;
     const atEnd = this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < 40;
-    const head = element("p", "who", nameOf(mine ? "You" : user), element("time", "", timeFormat.format(new Date(ts))));
-    this.#log.append(element("li", `message${mine ? " mine" : ""}`, avatarOf(user), head, element("p", "said", text)));
+    const time = element("time", "", timeFormat.format(new Date(ts)));
+    const head = element("p", "message-head", nameOf(mine ? "You" : user), time);
+    const className = `message${mine ? " mine" : ""}`;
+    this.#log.append(element("li", className, avatarOf(user), head, element("p", "message-text", text)));
     while (this.#log.childElementCount > MAX_MESSAGES) this.#log.firstElementChild.remove();
     if (atEnd || mine) this.#log.scrollTop = this.#log.scrollHeight;
   }
 
   #showState() {
     const { phase, cause } = this.#presence.connection;
-    const texts = { connecting: "connecting…", waiting: "reconnecting…", refused: `refused: ${cause?.reason}`, closed: "closed" };
+    const refused = `refused: ${cause?.reason}`;
+    const texts = { connecting: "connecting…", waiting: "reconnecting…", refused, closed: "closed" };
     this.#box.dataset.phase = phase;
     setText(this.#state, texts[phase] ?? "");
   }
 
-  /** Leaves at once and stays away. */
+  /** Leaves the room and does not reconnect. */
   close() {
     this.#presence?.close();
   }
 }
 
-/** Puts it into `node`: `{ room, user, chat, theme, url, token }`, all optional. */
+/** Shows the list in `node`. All options are optional. */
 export function mount(node, { room = "lobby", user = "", chat = false, theme, url = HOST, token } = {}) {
   return new Embed(node, { room, user, chat, theme, url, token });
 }

@@ -1,38 +1,38 @@
 /**
- * The page at `/chat`. What is said goes over the chat protocol (`/ws`), who is here comes from presence.js. The page is
- * present through both: the chat alone would show everybody a leave and a join at each reload.
+ * The page `/chat`. Messages use the chat protocol (`/ws`), the list of participants uses presence.js. The user is
+ * present through both connections: with the chat connection alone, each reload would be a leave and a join.
  */
 
 import { avatarOf, element, nameOf } from "/dom.js";
-import { LiveSocket } from "/live-socket.js";
 import { askName } from "/name-dialog.js";
-import { el, hideNotice, showConnection, showTrouble } from "/page.js";
+import { el, hideNotice, showConnection, showConnectionProblem } from "/page.js";
 import { connect } from "/presence.js";
+import { ReconnectingSocket } from "/reconnecting-socket.js";
 import { PlainRoster } from "/roster.js";
 
 const ROOM = "lobby";
-/** Lines in the document at once; the oldest go. */
+/** Lines in the document. Older ones are removed. */
 const MAX_LINES = 500;
-/** The server's bound for one text. */
+/** The limit of the server. */
 const MAX_TEXT_BYTES = 4096;
-/** Who went on within this time is not named again. */
-const SAME_BREATH_S = 120;
-/** The history comes at once after the join; it is not read out. */
+/** Messages of one user within this time are shown under one name. */
+const SAME_GROUP_S = 120;
+/** The history arrives within this time after the join. Screen readers do not read it. */
 const HISTORY_MS = 1_500;
-/** So near to the end counts as reading along. */
+/** This close to the end of the log, new messages scroll it. */
 const AT_END_PX = 48;
 
 const roster = new PlainRoster(el.roster);
 let me = "";
 let chat = null;
 let presence = null;
-/** Until the first line after a (re)connect: what the server tells again is taken from it, not shown twice. */
-let retelling = false;
-/** Given back to the field if the server does not take it. */
+/** True from a (re)connect to its first line: the history that follows replaces the lines that it repeats. */
+let historyFollows = false;
+/** Put back into the input if the server refuses it. */
 let lastSent = "";
 let unread = 0;
 
-/* ------------------------------------------------------------------------------------------------------------- lines */
+/* ------------------------------------------------------------------------------------------------------------ lines */
 
 const timeFormat = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const dayFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -48,10 +48,10 @@ function timeOf(ts) {
 function messageLine({ user, text, ts }) {
   const mine = user === me;
   const head = element("p", "message-head", nameOf(mine ? "You" : user), timeOf(ts));
-  const before = el.log.lastElementChild;
-  const goesOn = before?.dataset.user === user && ts - Number(before.dataset.ts) < SAME_BREATH_S;
-  const line = element("li", `message${mine ? " mine" : ""}${goesOn ? " more-of-it" : ""}`,
-    avatarOf(user), head, element("p", "said", text));
+  const last = el.log.lastElementChild;
+  const continued = last?.dataset.user === user && ts - Number(last.dataset.ts) < SAME_GROUP_S;
+  const line = element("li", `message${mine ? " mine" : ""}${continued ? " continued" : ""}`,
+    avatarOf(user), head, element("p", "message-text", text));
   line.dataset.user = user;
   return line;
 }
@@ -67,8 +67,8 @@ const LINES = {
 };
 
 function addLine(type, payload) {
-  if (retelling) dropFrom(payload.ts);
-  retelling = false;
+  if (historyFollows) removeLinesFrom(payload.ts);
+  historyFollows = false;
   const atEnd = isAtEnd();
   const line = LINES[type](payload);
   line.dataset.ts = payload.ts;
@@ -81,8 +81,7 @@ function addLine(type, payload) {
   if (document.hidden && type === "msg") showUnread(unread + 1);
 }
 
-/** The history begins here: what is shown from there on is about to be told again. */
-function dropFrom(ts) {
+function removeLinesFrom(ts) {
   while (Number(el.log.lastElementChild?.dataset.ts) >= ts) el.log.lastElementChild.remove();
 }
 
@@ -98,48 +97,51 @@ function showUnread(count) {
   document.title = `${count > 0 ? `(${count}) ` : ""}Chat · rollcall`;
 }
 
-/* ------------------------------------------------------------------------------------------------------- what is said */
+/* --------------------------------------------------------------------------------------------------------- messages */
 
 function receive(message) {
   if (message.type in LINES) addLine(message.type, message.payload);
-  if (message.type === "error") refused(message.message);
+  if (message.type === "error") showRefusal(message.message);
 }
 
-function refused(why) {
-  const words = { "slow down": "Not so fast: that was not sent." };
-  el["text-error"].textContent = words[why] ?? `That was not sent: ${why}.`;
+function showRefusal(reason) {
+  const tooFast = /^slow down/.test(reason);
+  const problem = tooFast ? "Too fast: your message was not sent." : `Your message was not sent: ${reason}.`;
+  el["text-error"].textContent = problem;
   if (el.text.value === "") el.text.value = lastSent;
 }
 
-function say() {
+function sendText() {
   const text = el.text.value.trim();
   if (text === "") return;
   const bytes = new TextEncoder().encode(text).length;
   let problem = "";
-  const most = MAX_TEXT_BYTES.toLocaleString();
-  if (bytes > MAX_TEXT_BYTES) problem = `That is ${bytes.toLocaleString()} bytes; a message has ${most} at most.`;
-  else if (!chat?.send({ type: "msg", payload: { text } })) problem = "Not connected: your message stays here until we are.";
+  if (bytes > MAX_TEXT_BYTES) {
+    problem = `Your message is ${bytes.toLocaleString()} bytes; the limit is ${MAX_TEXT_BYTES.toLocaleString()}.`;
+  } else if (!chat?.send({ type: "msg", payload: { text } })) {
+    problem = "Not connected. Your message stays here: send it again when you are online.";
+  }
   el["text-error"].textContent = problem;
   if (problem) return;
   lastSent = text;
   el.text.value = "";
 }
 
-/* ------------------------------------------------------------------------------------------------------ all together */
+/* ------------------------------------------------------------------------------------------------------- connection */
 
 function showStatus(status) {
   showConnection(status);
   document.body.dataset.stale = String(status.phase !== "online");
   if (status.phase === "online") {
     hideNotice(() => el.text.focus());
-    retelling = true;
+    historyFollows = true;
     el.log.ariaLive = "off";
     setTimeout(() => (el.log.ariaLive = "polite"), HISTORY_MS);
   }
-  if (status.cause) showTrouble(status.cause, () => chat.status === status);
+  if (status.cause) showConnectionProblem(status.cause, () => chat.status === status);
 }
 
-/** Comes in under `name`, out under the one before. */
+/** Leaves under the present name, if there is one, and joins under `name`. */
 function enter(name) {
   chat?.close();
   presence?.close();
@@ -149,32 +151,33 @@ function enter(name) {
   const room = presence.join(ROOM);
   const mine = presence;
   presence.on("phase", (status) => {
-    if (mine === presence && status.phase === "refused") showTrouble(status.cause, () => mine === presence && mine.connection === status);
+    if (mine !== presence || status.phase !== "refused") return;
+    showConnectionProblem(status.cause, () => mine === presence && mine.connection === status);
   });
   room.on("change", () => {
     if (mine !== presence) return;
     roster.show([...room.members.keys()], name);
     el.count.textContent = room.members.size.toLocaleString();
   });
-  chat = new LiveSocket("/ws", {
-    greet: { type: "join", payload: { user: name } },
+  chat = new ReconnectingSocket("/ws", {
+    greeting: { type: "join", payload: { user: name } },
     probe: { type: "ping" },
-    receive,
-    changed: showStatus,
+    onMessage: receive,
+    onStatus: showStatus,
   });
   chat.connect();
 }
 
 el.composer.addEventListener("submit", (event) => {
   event.preventDefault();
-  say();
+  sendText();
   el.text.focus();
 });
 el.text.addEventListener("keydown", (event) => {
-  // While a word is being composed, Enter ends the word and not the message.
+  // While an input method composes a word, Enter ends the word.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  say();
+  sendText();
 });
 el.text.addEventListener("input", () => (el["text-error"].textContent = ""));
 el.newest.addEventListener("click", () => {
@@ -188,6 +191,7 @@ el.retry.addEventListener("click", () => {
 });
 document.addEventListener("visibilitychange", () => document.hidden || showUnread(0));
 new ResizeObserver(() => el.newest.hidden && scrollToEnd()).observe(el.log);
+// For the countdown to the next attempt.
 setInterval(() => document.hidden || !chat || showConnection(chat.status), 500);
 
 askName({ enter, focus: () => el.text.focus() });

@@ -1,6 +1,6 @@
 /**
- * Some people who are not there: real connections of this page that come, change their state, go, and come again for a
- * minute, so that there is something to see on a server that nobody uses yet.
+ * Demo users for a server that nobody uses yet: real connections of this page. For one minute they join, change their
+ * state, leave and join again.
  */
 
 import { connect } from "/presence.js";
@@ -8,15 +8,15 @@ import { connect } from "/presence.js";
 const ROOM = "lobby";
 const DURATION_MS = 60_000;
 const ARRIVE_WITHIN_MS = 5_000;
-/** Between two things that one of them does. */
-const PAUSE_MS = { least: 1_500, most: 6_000 };
-/** How often somebody goes instead of changing the state. */
-const GOES = 0.3;
+/** Between two actions of a user. */
+const PAUSE_MS = { min: 1_500, max: 6_000 };
+/** How often a user leaves instead of changing the state. */
+const LEAVE_PROBABILITY = 0.3;
 const MOODS = ["reading", "typing", "thinking", "on the phone", "having tea"];
-const NAMES = ["Ada", "Grace", "Linus", "Margaret", "Ken", "Barbara", "Edsger", "Radia", "Tony", "Frances", "Niklaus", "Jean",
-  "Dennis", "Shafi", "Leslie", "Adele", "Yukihiro", "Katherine", "Guido", "Hedy"];
+const NAMES = ["Ada", "Grace", "Linus", "Margaret", "Ken", "Barbara", "Edsger", "Radia", "Tony", "Frances", "Niklaus",
+  "Jean", "Dennis", "Shafi", "Leslie", "Adele", "Yukihiro", "Katherine", "Guido", "Hedy"];
 
-const pause = () => PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least);
+const pause = () => PAUSE_MS.min + Math.random() * (PAUSE_MS.max - PAUSE_MS.min);
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
 
 class DemoUser {
@@ -31,25 +31,25 @@ class DemoUser {
   }
 
   #act() {
-    if (!this.#presence) this.#come();
-    else if (Math.random() < GOES) this.#go();
+    if (!this.#presence) this.#join();
+    else if (Math.random() < LEAVE_PROBABILITY) this.#leave();
     else this.#room.setState({ mood: pick(MOODS) });
     this.#timer = setTimeout(() => this.#act(), pause());
   }
 
-  #come() {
+  #join() {
     this.#presence = connect(undefined, { user: `${this.#name} (demo)` });
     this.#room = this.#presence.join(ROOM, { state: { mood: pick(MOODS) } });
   }
 
-  #go() {
+  #leave() {
     this.#presence?.close();
     this.#presence = null;
   }
 
   end() {
     clearTimeout(this.#timer);
-    this.#go();
+    this.#leave();
   }
 }
 
@@ -58,17 +58,17 @@ export class DemoUsers {
   #users = [];
   #endsAt = 0;
   #timer;
-  #changed;
+  #onChange;
 
-  /** `changed` is called when they come and when the last has gone. */
-  constructor(changed) {
-    this.#changed = changed;
-    // Otherwise the server would keep them for a while, as it keeps everybody who reloads.
+  /** `onChange` is called after starting and after stopping. */
+  constructor(onChange) {
+    this.#onChange = onChange;
+    // Without an explicit leave the server keeps them for the grace period, as after a reload.
     addEventListener("pagehide", () => this.stop());
   }
 
   get secondsLeft() {
-    return this.#users.length > 0 ? Math.max(0, Math.ceil((this.#endsAt - Date.now()) / 1000)) : 0;
+    return this.running ? Math.max(0, Math.ceil((this.#endsAt - Date.now()) / 1000)) : 0;
   }
 
   get running() {
@@ -80,7 +80,7 @@ export class DemoUsers {
     this.#users = NAMES.map((name) => new DemoUser(name));
     this.#endsAt = Date.now() + DURATION_MS;
     this.#timer = setTimeout(() => this.stop(), DURATION_MS);
-    this.#changed();
+    this.#onChange();
   }
 
   stop() {
@@ -88,6 +88,6 @@ export class DemoUsers {
     clearTimeout(this.#timer);
     for (const user of this.#users) user.end();
     this.#users = [];
-    this.#changed();
+    this.#onChange();
   }
 }

@@ -1,7 +1,4 @@
-/**
- * Small makers of elements, for the pages and for embed.js. Text comes from strangers: it reaches a document as text,
- * never as markup.
- */
+/** Creates elements, for the pages and embed.js. Texts of other users are inserted as text, never as HTML. */
 
 import { hueClass, initialsOf } from "/names.js";
 
@@ -28,7 +25,7 @@ export function avatarOf(name) {
   return avatar;
 }
 
-/** A name, whatever its script and direction. */
+/** A name in any script and direction. */
 export function nameOf(name) {
   const label = element("bdi", "name", name);
   label.title = name;

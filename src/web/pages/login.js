@@ -1,57 +1,57 @@
 /**
- * The page at `/login`: sign in with a name, see everybody's badge, sign out. Accounts belong to the application; the
- * server signs people in by itself only with `--dev-login`, and without it this page says so.
- *   GET /login/session → {"user":"alice"} or {"user":null}, "enabled":false if nobody can sign in
+ * The page `/login`: sign in with a name, see the status of all accounts, sign out. Accounts belong to the application;
+ * the server has a sign-in of its own only with `--dev-login`. Without it, the page explains this.
+ *   GET /login/session → {"user":"alice"} or {"user":null}, with "enabled":false without `--dev-login`
  *   GET /login/users → {"users":["alice",…]}
  *   POST /login {"user":"alice"}    POST /logout
  */
 
 import { avatarOf, element, nameOf, paintAvatar, setText } from "/dom.js";
 import { compareNames, nameProblem, tidyName } from "/names.js";
-import { announce, el, hideNotice, showConnection, showNotice, showTrouble } from "/page.js";
+import { announce, el, hideNotice, showConnection, showNotice, showConnectionProblem } from "/page.js";
 import { connect } from "/presence.js";
 
 const ROOM = "lobby";
-/** A connection watches so many at most. */
+/** The limit of one connection. */
 const MAX_WATCHED = 1_000;
-/** Several newcomers of one moment are asked for once. */
-const ASK_AGAIN_MS = 300;
+/** Several joins within this time cause one request. */
+const REFRESH_DELAY_MS = 300;
 
 const lastSeen = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 
-/** The name this browser is signed in under, null if it is not; not asked yet at first. */
+/** The user who is signed in, null if nobody is, undefined until the server has answered. */
 let me;
 let presence = null;
 let watch = null;
 /** Name → { row, badge }. */
-const people = new Map();
-let askTimer = 0;
+const accounts = new Map();
+let refreshTimer = 0;
 
 async function call(method, path, body) {
   const request = { method, cache: "no-store", headers: { "content-type": "application/json" } };
   const response = await fetch(path, body ? { ...request, body: JSON.stringify(body) } : request);
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw Object.assign(new Error(answer.error?.message ?? `${path} answers ${response.status}`), { status: response.status });
+  if (!response.ok) throw new Error(answer.error?.message ?? `${path} answers ${response.status}`);
   return answer;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- the list */
+/* --------------------------------------------------------------------------------------------------------- the list */
 
-/** Everybody who has signed in since the start; whoever is new is watched from now on. */
-async function askWhoIsKnown() {
+/** Requests the known users, and watches those that are new. */
+async function refreshUsers() {
   const { users } = await call("GET", "/login/users");
   const known = users.slice(0, MAX_WATCHED).sort(compareNames);
-  const gone = [...people.keys()].filter((name) => !known.includes(name));
-  if (gone.length === 0 && known.length === people.size && watch) return;
-  // With both watches at once there would be too many names.
+  const gone = [...accounts.keys()].filter((name) => !known.includes(name));
+  if (gone.length === 0 && known.length === accounts.size && watch) return;
+  // Two watches at once could exceed the limit.
   if (gone.length + known.length > MAX_WATCHED) watch?.close();
-  gone.forEach((name) => people.delete(name));
-  for (const name of known) if (!people.has(name)) people.set(name, createRow(name));
-  el.people.replaceChildren(...known.map((name) => people.get(name).row));
-  // The new one first: what is known of those whom both watch goes over to it.
-  const before = watch;
+  gone.forEach((name) => accounts.delete(name));
+  for (const name of known) if (!accounts.has(name)) accounts.set(name, createRow(name));
+  el.people.replaceChildren(...known.map((name) => accounts.get(name).row));
+  // Open the new watch before closing the old one, so that users in both stay watched.
+  const previous = watch;
   watch = presence.watch(known);
-  before?.close();
+  previous?.close();
   watch.on("change", () => showBadges());
   showBadges();
 }
@@ -65,9 +65,9 @@ function createRow(name) {
 
 function showBadges() {
   let online = 0;
-  for (const [name, { row, badge }] of people) {
+  for (const [name, { row, badge }] of accounts) {
     const status = watch.users.get(name);
-    // Not told yet on this connection: what was shown stays.
+    // Until this connection has the status of the user, the row stays as it is.
     if (status) {
       row.dataset.online = String(status.online);
       const offline = status.since ? `offline since ${lastSeen.format(status.since)}` : "offline";
@@ -77,20 +77,20 @@ function showBadges() {
     row.querySelector(".tag")?.remove();
     if (name === me) badge.before(element("span", "tag", "you"));
   }
-  el["people-empty"].hidden = people.size > 0;
-  const text = people.size > 0 ? `${online} of ${people.size} online` : "";
+  el["people-empty"].hidden = accounts.size > 0;
+  const text = accounts.size > 0 ? `${online} of ${accounts.size} online` : "";
   if (el.summary.textContent !== text) announce(text);
   setText(el.summary, text);
 }
 
-function askSoon() {
-  clearTimeout(askTimer);
-  askTimer = setTimeout(() => askWhoIsKnown().catch(failed), ASK_AGAIN_MS);
+function refreshSoon() {
+  clearTimeout(refreshTimer);
+  refreshTimer = setTimeout(() => refreshUsers().catch(failed), REFRESH_DELAY_MS);
 }
 
-/* ------------------------------------------------------------------------------------------------- signing in and out */
+/* ----------------------------------------------------------------------------------------------- signing in and out */
 
-/** Present as `user`, or only looking when that is null. */
+/** Joins the lobby as `user`, or only observes it if `user` is null. */
 function enter(user) {
   presence?.close();
   watch = null;
@@ -98,7 +98,7 @@ function enter(user) {
   presence = connect(undefined, { user: user ?? `login-page-${Math.random().toString(36).slice(2, 10)}` });
   const mine = presence;
   const lobby = user === null ? presence.observe(ROOM) : presence.join(ROOM);
-  lobby.on("join", () => mine === presence && askSoon());
+  lobby.on("join", () => mine === presence && refreshSoon());
   presence.on("phase", (status) => mine === presence && showPhase(status));
   showPhase(presence.connection);
   el["sign-in-box"].hidden = user !== null;
@@ -108,7 +108,7 @@ function enter(user) {
     paintAvatar(el["my-avatar"], user);
     el["my-name"].textContent = user;
   }
-  askWhoIsKnown().catch(failed);
+  refreshUsers().catch(failed);
 }
 
 function showPhase(status) {
@@ -116,12 +116,12 @@ function showPhase(status) {
   document.body.dataset.stale = String(status.phase !== "online");
   if (status.phase === "online") {
     hideNotice(() => el.headline.focus());
-    // The server may have begun a new life, in which it knows others and perhaps not me.
-    begin().catch(failed);
+    // The server may have restarted, and then knows other users or no longer knows this login.
+    loadSession().catch(failed);
   }
-  // Signed out in another tab, perhaps: then there is nobody to come back as.
-  if (status.phase === "refused" && me !== null) begin().catch(failed);
-  else if (status.cause) showTrouble(status.cause, () => presence.connection === status);
+  // The user may have signed out in another tab.
+  if (status.phase === "refused" && me !== null) loadSession().catch(failed);
+  else if (status.cause) showConnectionProblem(status.cause, () => presence.connection === status);
 }
 
 async function signIn(event) {
@@ -140,7 +140,7 @@ async function signIn(event) {
 }
 
 async function signOut() {
-  // First away, so that the server's refusal of this connection is not taken for a trouble.
+  // Close the connection first: the server refuses it after the logout, which would be shown as a problem.
   presence.close();
   await call("POST", "/logout");
   enter(null);
@@ -153,22 +153,22 @@ function failed(error) {
 
 function explainAccounts() {
   presence?.close();
-  el.owned.hidden = false;
+  el["accounts-note"].hidden = false;
   el.connection.hidden = true;
 }
 
-/** Who this browser is signed in as, if the server signs anybody in. */
-async function begin() {
+/** Requests the session of this browser and shows the page for it. */
+async function loadSession() {
   const { user, enabled } = await call("GET", "/login/session");
   const refused = presence?.connection.phase === "refused" && presence.connection;
   if (enabled === false) explainAccounts();
   else if (user !== me) enter(user);
-  else if (refused) showTrouble(refused.cause, () => presence.connection === refused);
-  else await askWhoIsKnown();
+  else if (refused) showConnectionProblem(refused.cause, () => presence.connection === refused);
+  else await refreshUsers();
 }
 
 el["sign-in"].addEventListener("submit", signIn);
 el["sign-out"].addEventListener("click", () => signOut().catch(failed));
-el.retry.addEventListener("click", () => (presence ? presence.connect() : begin().catch(failed)));
+el.retry.addEventListener("click", () => (presence ? presence.connect() : loadSession().catch(failed)));
 setInterval(() => document.hidden || !presence || showConnection(presence.connection), 500);
-begin().catch(failed);
+loadSession().catch(failed);

@@ -1,7 +1,4 @@
-/**
- * The dialog that asks for a name, and the button above the page that shows the present one and opens it again.
- * The page gets each name it may use, at once if there is one already.
- */
+/** The dialog that asks for a name, and the button in the header that shows the present name and opens the dialog. */
 
 import { paintAvatar } from "/dom.js";
 import { initialName, nameProblem, storeName, tidyName } from "/names.js";
@@ -9,9 +6,12 @@ import { el } from "/page.js";
 
 let present = "";
 
-/** Calls `enter` with a name now or when it is typed, and with each later one; `focus` gets the keyboard afterwards. */
+/**
+ * Calls `enter` with the name, at once if one is stored, and again whenever it is changed. `focus` is called when the
+ * dialog closes, to move the keyboard focus into the page.
+ */
 export function askName({ enter, focus }) {
-  const take = (name) => {
+  const use = (name) => {
     present = name;
     paintAvatar(el["me-avatar"], name);
     el["me-name"].textContent = name;
@@ -19,21 +19,21 @@ export function askName({ enter, focus }) {
     enter(name);
   };
   el["change-name"].addEventListener("click", () => open());
-  el["name-form"].addEventListener("submit", (event) => submit(event, take));
+  el["name-form"].addEventListener("submit", (event) => submit(event, use));
   el["name-cancel"].addEventListener("click", () => el["name-dialog"].close());
   el["name-input"].addEventListener("input", ({ target }) => {
     paintAvatar(el["name-avatar"], tidyName(target.value) || "?");
     showProblem("");
   });
-  // Without a name there is nothing to go back to.
+  // Without a name the dialog stays open.
   el["name-dialog"].addEventListener("cancel", (event) => present || event.preventDefault());
   el["name-dialog"].addEventListener("close", () => {
-    // The browser gives the focus back to the button that opened it, if one did.
+    // If the button opened the dialog, the browser has given it the focus back.
     if (!present) open();
     else if (document.activeElement !== el["change-name"]) focus();
   });
   const name = initialName();
-  if (name) take(name);
+  if (name) use(name);
   else open();
 }
 
@@ -53,7 +53,7 @@ function showProblem(problem) {
   el["name-input"].setAttribute("aria-invalid", String(problem !== ""));
 }
 
-function submit(event, take) {
+function submit(event, use) {
   const name = tidyName(el["name-input"].value);
   const problem = nameProblem(name);
   showProblem(problem);
@@ -64,5 +64,5 @@ function submit(event, take) {
   }
   storeName(name);
   if (location.search) history.replaceState(null, "", location.pathname);
-  if (name !== present) take(name);
+  if (name !== present) use(name);
 }

@@ -1,20 +1,18 @@
-/**
- * Names of people: how they are compared, checked, coloured and kept. No document, so that embed.js can use it too.
- */
+/** User names: comparing, checking, colours, initials and storage. Shared by the pages and embed.js. */
 
-/** The server's rule for user ids: 1–128 bytes of UTF-8 without control characters. */
+/** The server accepts user ids of 1 to 128 bytes of UTF-8 without control characters. */
 const MAX_NAME_BYTES = 128;
 const NAME_KEY = "rollcall.name";
 const HUES = 12;
 
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
-/** The person's own collation, and code units where that finds two names equal. */
+/** By the collation of the browser's language; by code units where that treats two names as equal. */
 export function compareNames(a, b) {
   return collator.compare(a, b) || (a < b ? -1 : Number(a > b));
 }
 
-/** FNV-1a: the same name has the same colour and the same place on the board in every browser. */
+/** FNV-1a, so that a name has the same colour and the same cell of the board in every browser. */
 export function hashOf(name) {
   let hash = 0x811c9dc5;
   for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
@@ -23,7 +21,7 @@ export function hashOf(name) {
 
 export const hueClass = (name) => `hue-${hashOf(name) % HUES}`;
 
-/** One or two letters: of the first and the last word. */
+/** The first letters of the first and the last word. */
 export function initialsOf(name) {
   const words = name.split(/[\s._\-@]+/u).filter((word) => /[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(word));
   const picked = words.length > 1 ? [words[0], words.at(-1)] : [words[0] ?? name];
@@ -37,22 +35,22 @@ function firstGrapheme(word) {
   return first?.segment.toUpperCase() ?? "";
 }
 
-/** What is wrong with a name, in the user's words; empty when it is fine. */
+/** What is wrong with a name, as a text for the user; empty if the name is valid. */
 export function nameProblem(name) {
-  if (name === "") return "Please type a name.";
-  if (/\p{Cc}|\p{Cs}/u.test(name)) return "A name cannot hold control characters.";
+  if (name === "") return "Enter a name.";
+  if (/\p{Cc}|\p{Cs}/u.test(name)) return "A name cannot contain control characters.";
   const bytes = new TextEncoder().encode(name).length;
-  return bytes > MAX_NAME_BYTES ? `That is ${bytes} bytes; a name has ${MAX_NAME_BYTES} at most.` : "";
+  return bytes > MAX_NAME_BYTES ? `The name is ${bytes} bytes; the limit is ${MAX_NAME_BYTES}.` : "";
 }
 
 export const tidyName = (typed) => typed.trim().normalize("NFC");
 
-/** This tab's own name first, so that a reload keeps it when another tab took another one. Storage may be forbidden. */
+/** Prefers the name of this tab, so that a reload keeps it if another tab uses another name. */
 export function storedName() {
   try {
     return sessionStorage.getItem(NAME_KEY) ?? localStorage.getItem(NAME_KEY) ?? "";
   } catch {
-    return "";
+    return ""; // storage can be disabled
   }
 }
 
@@ -61,11 +59,11 @@ export function storeName(name) {
     sessionStorage.setItem(NAME_KEY, name);
     localStorage.setItem(NAME_KEY, name);
   } catch {
-    // then it is asked for again next time
+    // Without storage the name is asked for again on the next visit.
   }
 }
 
-/** `?user=NAME` presets the name, an empty one asks for it whatever is stored. */
+/** `?user=NAME` sets the name; `?user=` ignores the stored name, so that the dialog opens. */
 export function initialName() {
   const preset = new URLSearchParams(location.search).get("user");
   const name = tidyName(preset ?? storedName());

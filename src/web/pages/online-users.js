@@ -1,31 +1,31 @@
 /**
- * The page at `/`: asks for a name, joins the lobby and shows who is there. The connection and the mirrored room are
- * presence.js; here is only what is seen. Names come from strangers: they reach the page as text, never as markup.
+ * The page `/`: asks for a name, joins the lobby and shows who is online. presence.js keeps the connection and mirrors
+ * the room. Names of other users are inserted as text, never as HTML.
  */
 
 import { avatarOf, element, nameOf } from "/dom.js";
 import { askName } from "/name-dialog.js";
 import { compareNames, hashOf, hueClass } from "/names.js";
-import { announce, el, hideNotice, people, showConnection, showNotice, showTrouble } from "/page.js";
+import { announce, el, hideNotice, people, showConnection, showNotice, showConnectionProblem } from "/page.js";
 import { connect } from "/presence.js";
 
 const ROOM = "lobby";
-/** Rows in the document at once. More are counted, and found with the filter. */
+/** Rows in the document. The filter finds the others. */
 const MAX_ROWS = 300;
-/** From here on looking for a name is quicker with the filter than with the eyes. */
+/** The filter is shown for lists of at least this length. */
 const FILTER_FROM = 24;
-/** More changes than this in one frame are not animated: movement everywhere says nothing. */
+/** If one frame has more changes than this, none is animated. */
 const MAX_ANIMATED = 12;
 const MAX_ACTIVITY = 8;
 const BOARD_SLOTS = 168;
 
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-/* --------------------------------------------------------------------------------------------------------- the board */
+/* -------------------------------------------------------------------------------------------------------- the board */
 
 /**
- * A square for everybody. The place is derived from the name; when it is taken the next free one is used, and who finds
- * none waits for one.
+ * One cell per user. The cell is derived from the name; if it is taken, the next free one is used. If no cell is free,
+ * the user waits for one.
  */
 class Board {
   #cells = [];
@@ -75,15 +75,15 @@ class Board {
   }
 }
 
-/* -------------------------------------------------------------------------------------------------------- the roster */
+/* ------------------------------------------------------------------------------------------------------- the roster */
 
-/** All names in order, kept so by insertion; the rows of the first MAX_ROWS of them, patched once per frame. */
+/** A sorted list of names, and rows for the first MAX_ROWS of them, which are updated once per frame. */
 class Roster {
   #node;
   #me;
   #names = [];
   #filter = "";
-  /** User → row, of those in the document and not on their way out. */
+  /** Name → row, without rows that are animated out. */
   #rows = new Map();
   #frame = 0;
   #animate = false;
@@ -112,7 +112,7 @@ class Roster {
     this.#schedule(false);
   }
 
-  /** Where `name` is, or belongs. */
+  /** The index of `name`, or where to insert it. */
   #indexOf(name) {
     let low = 0;
     let high = this.#names.length;
@@ -178,24 +178,24 @@ class Roster {
     const rest = matching - wanted.length;
     let text = "";
     if (rest > 0) text = `and ${rest.toLocaleString()} more`;
-    if (rest > 0 && !this.#filter && this.#names.length > 0 && !this.#rows.has(this.#me)) text += ", you among them";
-    if (matching === 0) text = this.#filter ? `Nobody here is called “${this.#filter}”.` : "Waiting for the roll…";
+    if (rest > 0 && !this.#filter && this.#names.length > 0 && !this.#rows.has(this.#me)) text += ", including you";
+    if (matching === 0) text = this.#filter ? `No name contains “${this.#filter}”.` : "Waiting for the list…";
     el.more.textContent = text;
     const long = this.#names.length >= FILTER_FROM || this.#filter !== "";
     el["filter-box"].hidden = !long;
   }
 }
 
-/* ------------------------------------------------------------------------------------------------------ the activity */
+/* ----------------------------------------------------------------------------------------------------- the activity */
 
 const LEFT_WORDS = {
   closed: "closed the page",
   timeout: "timed out",
-  node_lost: "lost with their node",
+  node_lost: "lost with the node",
   kicked: "was removed",
 };
 
-/** The last comings and goings, newest first. */
+/** The last joins and leaves, newest first. */
 class Activity {
   #node;
 
@@ -212,7 +212,7 @@ class Activity {
     el["activity-empty"].hidden = true;
     const time = element("time", "", "now");
     time.dateTime = new Date().toISOString();
-    const entry = element("li", what === "joined" ? "came" : "went");
+    const entry = element("li", what === "joined" ? "joined" : "left");
     entry.append(element("bdi", "", user), element("span", "", what), time);
     this.#node.prepend(entry);
     while (this.#node.childElementCount > MAX_ACTIVITY) this.#node.lastElementChild.remove();
@@ -234,9 +234,9 @@ function ageOf(ms) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h`;
 }
 
-/* ---------------------------------------------------------------------------------------------------- the connection */
+/* --------------------------------------------------------------------------------------------------- the connection */
 
-/** Where the keyboard goes when what it was on has gone. */
+/** Takes the keyboard focus when the focused element disappears. */
 function focusHeadline() {
   el.headline.focus({ preventScroll: true });
 }
@@ -250,11 +250,11 @@ function showStatus(status) {
     announceCount("Connected. ");
   }
   if (status.phase === "waiting" || status.phase === "refused") {
-    showTrouble(status.cause, () => presence.connection === status);
+    showConnectionProblem(status.cause, () => presence.connection === status);
     markStale();
   }
   showConnection(status);
-  showWire();
+  showFacts();
 }
 
 function markStale() {
@@ -265,40 +265,40 @@ function markStale() {
   el.stale.textContent = `as of ${time}`;
 }
 
-/** The engine's own words, for those who look under the hood. */
-function showWire() {
+/** Technical details of the connection. */
+function showFacts() {
   const { welcome } = presence;
   const facts = welcome
     ? [`seq ${lobby.seq}`, `tick ${welcome.tick_ms} ms`, `heartbeat ${welcome.heartbeat_ms / 1000} s`, welcome.node]
     : [];
-  el.wire.replaceChildren(...facts.map((fact) => element("span", "", fact)));
+  el.facts.replaceChildren(...facts.map((fact) => element("span", "", fact)));
   if (welcome) el.lease.textContent = `${welcome.ttl_ms / 1000} s`;
 }
 
-function announceCount(news = "") {
+function announceCount(prefix = "") {
   if (!lobby.ready) return;
-  announce(`${news}${people(lobby.count)} online.`);
+  announce(`${prefix}${people(lobby.count)} online.`);
 }
 
-/* ------------------------------------------------------------------------------------------------------ all together */
+/* ----------------------------------------------------------------------------------------------------------- wiring */
 
 const board = new Board(el.board);
 const roster = new Roster(el.roster);
 const activity = new Activity(el.activity);
-/** The connection under the present name and its room; null until there is a name. */
+/** The present connection and its room; null until there is a name. */
 let presence = null;
 let lobby = null;
 
-/** Comes in under `name`, out under the one before. */
+/** Leaves under the present name, if there is one, and joins under `name`. */
 function enter(name) {
   presence?.close();
   presence = connect(undefined, { user: name });
   lobby = presence.join(ROOM);
   const mine = presence;
-  // The events of a connection that was left behind must not paint over those of the present one.
-  const current = (handler) => (news) => mine === presence && handler(news);
+  // Events of the previous connection are ignored.
+  const current = (handler) => (event) => mine === presence && handler(event);
   presence.on("phase", current(showStatus));
-  presence.on("error", current(({ message }) => showNotice("The server did not accept that", message)));
+  presence.on("error", current(({ message }) => showNotice("The server refused a message", message)));
   lobby.on("change", current(showChange));
 
   hideNotice(focusHeadline);
@@ -310,39 +310,42 @@ function enter(name) {
 }
 
 function showChange({ joined, left, reset }) {
-  const came = joined.map(({ user }) => user);
-  const went = left.map(({ user }) => user);
-  for (const user of went) board.remove(user);
-  // Myself first: on a full board others have to wait for a square, I have one.
-  if (came.includes(presence.user)) board.add(presence.user, true);
-  for (const user of came) board.add(user, false);
-  // A first list is simply there, and a very different one too.
-  if (reset && (came.length === lobby.count || came.length + went.length > MAX_ANIMATED)) {
+  const joinedNames = joined.map(({ user }) => user);
+  const leftNames = left.map(({ user }) => user);
+  for (const user of leftNames) board.remove(user);
+  // This user first, who has a cell even if the board is full.
+  if (joinedNames.includes(presence.user)) board.add(presence.user, true);
+  for (const user of joinedNames) board.add(user, false);
+  // The first list, and one with many changes, is shown without animation.
+  if (reset && (joinedNames.length === lobby.count || joinedNames.length + leftNames.length > MAX_ANIMATED)) {
     roster.reset(lobby.members.keys(), presence.user);
   } else {
-    roster.change(came, went);
+    roster.change(joinedNames, leftNames);
   }
   if (!reset) {
     for (const { user, reason } of left.slice(-MAX_ACTIVITY)) activity.add(user, LEFT_WORDS[reason] ?? "left");
-    for (const user of came.slice(-MAX_ACTIVITY)) activity.add(user, "joined");
+    for (const user of joinedNames.slice(-MAX_ACTIVITY)) activity.add(user, "joined");
   }
   showCount();
-  showWire();
-  const last = came.at(-1) ?? went.at(-1);
-  announceCount(reset || last === undefined ? "" : `${last} ${came.length > 0 ? "joined" : "left"}. `);
+  showFacts();
+  const last = joinedNames.at(-1) ?? leftNames.at(-1);
+  announceCount(reset || last === undefined ? "" : `${last} ${joinedNames.length > 0 ? "joined" : "left"}. `);
 }
 
 function showCount() {
   const known = lobby.ready;
   el.count.textContent = known ? lobby.count.toLocaleString() : "–";
   el.count.classList.toggle("unknown", !known);
-  document.title = known ? `(${lobby.count}) rollcall · who is here, right now` : "rollcall · who is here, right now";
+  document.title = `${known ? `(${lobby.count}) ` : ""}rollcall · who is online right now`;
 }
 
 el.retry.addEventListener("click", () => presence.connect());
 el.filter.addEventListener("input", ({ target }) => roster.filterBy(target.value));
-for (const news of ["online", "offline"]) {
-  addEventListener(news, () => presence?.connection.cause && showTrouble(presence.connection.cause, () => presence.connection.cause));
+for (const type of ["online", "offline"]) {
+  addEventListener(type, () => {
+    const cause = presence?.connection.cause;
+    if (cause) showConnectionProblem(cause, () => presence.connection.cause);
+  });
 }
 setInterval(() => {
   if (document.hidden || !presence) return;

@@ -1,18 +1,18 @@
 /**
- * What the pages share in the document: elements by id, the pill that shows the connection, the notice that explains a
- * trouble, and what is spoken.
+ * Shared by the pages: elements by id, announcements for screen readers, the notice that explains a problem, and the
+ * connection status in the header.
  */
 
 import { setText } from "/dom.js";
 
-/** Screen readers are told the last word of a burst, not each change. */
+/** Of several changes within this time, only the last is announced. */
 const ANNOUNCE_AFTER_MS = 1_000;
 const DIAGNOSE_TIMEOUT_MS = 4_000;
 
 /** Every element that has an id. */
 export const el = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
 
-/* ---------------------------------------------------------------------------------------------------- what is spoken */
+/* ---------------------------------------------------------------------------------------------------- announcements */
 
 let announceTimer = 0;
 
@@ -23,41 +23,46 @@ export function announce(text) {
 
 export const people = (count) => `${count.toLocaleString()} ${count === 1 ? "person" : "people"}`;
 
-/* --------------------------------------------------------------------------------------------------------- a trouble */
+/* --------------------------------------------------------------------------------------------------------- problems */
 
-/** What is wrong and what is done about it: title and text. */
+/** Title and text for the cause of a lost connection. */
 function explain(cause) {
   const host = location.host;
   const isLocal = /^(localhost|127\.|\[::1\])/.test(host);
-  if (!navigator.onLine && !isLocal) return ["This device is offline", "Without a network nothing here is live."];
+  if (!navigator.onLine && !isLocal) {
+    return ["This device is offline", "The page is updated again when the network is back."];
+  }
   switch (cause.kind) {
     case "unreachable":
       return ["The server cannot be reached",
-        `Nothing answers at ${host}. Either the server is not running or the network in between is down.`];
+        `Nothing answers at ${host}. The server is not running, or the network in between is down.`];
     case "blocked":
       return ["The live connection does not get through",
-        `The server at ${host} answers, but not to WebSockets. A proxy in between may not pass them on.`];
+        `The server at ${host} answers HTTP requests, but no WebSocket can be opened. A proxy may block WebSockets.`];
     case "timeout":
-      return ["The server does not answer", `${host} takes the connection but says nothing.`];
+      return ["The server does not answer", `${host} accepts the connection but sends nothing.`];
     case "silent":
-      return ["The connection went silent", `Nothing comes from ${host} any more, not even an answer to a question.`];
+      return ["The connection went silent", `Nothing arrives from ${host} any more, not even the answer to a probe.`];
     case "restarting":
-      return ["The server is restarting", "It said so itself and will be back in a moment."];
+      return ["The server is restarting", "It announced the restart and will be back in a moment."];
     case "busy":
-      return ["The server is full", "It takes no more connections right now. We ask again a little later."];
+      return ["The server is full", "It accepts no more connections at the moment. This page tries again later."];
     case "refused":
       return ["The server refused the connection", cause.reason || "It gave no reason."];
     default:
-      return ["The connection was lost", `The line to ${host} was cut.`];
+      return ["The connection was lost", `The connection to ${host} was cut.`];
   }
 }
 
-/** Tells what is wrong. A WebSocket that does not open says nothing about why: does the server answer at all? */
-export async function showTrouble(cause, isPresent) {
+/**
+ * Explains why the connection is lost, unless `isCurrent()` is false by then. A WebSocket that does not open gives no
+ * reason, so this checks whether the server answers HTTP requests.
+ */
+export async function showConnectionProblem(cause, isCurrent) {
   if (cause.kind === "unreachable") {
     const answered = await fetch("/livez", { cache: "no-store", signal: AbortSignal.timeout(DIAGNOSE_TIMEOUT_MS) })
       .then(() => true, () => false);
-    if (!isPresent()) return;
+    if (!isCurrent()) return;
     if (answered) cause = { ...cause, kind: "blocked" };
   }
   showNotice(...explain(cause));
@@ -65,21 +70,21 @@ export async function showTrouble(cause, isPresent) {
 
 export function showNotice(title, text) {
   el.notice.hidden = false;
-  // Attempt after attempt ends the same way: that is said once.
+  // Repeated attempts fail in the same way; that is announced once.
   if (el["notice-title"].textContent === title && el["notice-text"].textContent === text) return;
   el["notice-title"].textContent = title;
   el["notice-text"].textContent = text;
   announce(`${title}. ${text}`);
 }
 
-/** `focus` gets the keyboard if the notice had it. */
+/** `focus` is called to move the keyboard focus if the notice has it. */
 export function hideNotice(focus) {
   if (el.notice.contains(document.activeElement)) focus();
   el.notice.hidden = true;
   el["notice-title"].textContent = "";
 }
 
-/** The pill: called again each second, for the countdown. */
+/** Shows the connection status in the header. Called repeatedly, for the countdown. */
 export function showConnection(status) {
   document.body.dataset.phase = status.phase;
   const texts = { idle: "Not connected", online: "Online", refused: "Offline", closed: "Offline" };

@@ -1,6 +1,6 @@
 /**
- * A short list of who is here, for pages that are about something else (`/` has a list that can hold thousands).
- * Rows that stay are kept, so that nothing flickers and the keyboard stays where it is.
+ * A plain list of the users in a room, for embed.js and all pages except `/`, whose list is made for thousands.
+ * Rows of users who stay are reused, so that nothing flickers and the focus is kept.
  */
 
 import { avatarOf, element, nameOf } from "/dom.js";
@@ -20,7 +20,7 @@ export class PlainRoster {
     this.#node = node;
   }
 
-  /** Shows these with the next frame. */
+  /** Shows these names at the next animation frame. */
   show(names, me) {
     if (me !== this.#me) this.#rows.clear();
     this.#me = me;

@@ -1,13 +1,13 @@
 /**
- * The page at `/status`: as many users of the online-status protocol as one likes, connected and disconnected by hand,
- * and every message they are sent. A connection that is lost comes back by itself, as a client of this protocol would.
+ * The page `/status`: connects and disconnects users of the online-status protocol, and logs every message that they
+ * receive. Lost connections are opened again, as a client of this protocol would do.
  */
 
 import { avatarOf, element, nameOf, setText } from "/dom.js";
-import { LiveSocket } from "/live-socket.js";
 import { nameProblem } from "/names.js";
-import { announce, el, hideNotice, people, showConnection, showTrouble } from "/page.js";
+import { announce, el, hideNotice, people, showConnection, showConnectionProblem } from "/page.js";
 import { connect } from "/presence.js";
+import { ReconnectingSocket } from "/reconnecting-socket.js";
 import { PlainRoster } from "/roster.js";
 
 const ROOM = "lobby";
@@ -16,14 +16,14 @@ const MAX_LOG_LINES = 200;
 const TYPES = ["CONNECTION_ESTABLISHED", "USER_ONLINE", "USER_OFFLINE"];
 const MEANINGS = {
   CONNECTION_ESTABLISHED: "one per connection, and per reconnect",
-  USER_ONLINE: "somebody came, or was here already",
-  USER_OFFLINE: "the last connection of somebody ended",
+  USER_ONLINE: "a user came online, or was online already",
+  USER_OFFLINE: "the last connection of a user ended",
 };
 
 const timeFormat = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit",
   fractionalSecondDigits: 3, hourCycle: "h23" });
 
-/* ---------------------------------------------------------------------------------------------------------- counters */
+/* --------------------------------------------------------------------------------------------------------- counters */
 
 const counts = new Map();
 const counterNodes = new Map();
@@ -39,40 +39,40 @@ function count(type, by) {
   setText(counterNodes.get(type), counts.get(type).toLocaleString());
 }
 
-/* --------------------------------------------------------------------------------------------------------------- log */
+/* -------------------------------------------------------------------------------------------------------------- log */
 
 let paused = false;
-let missed = 0;
+let notShown = 0;
 
 function log(user, kind, text) {
   if (paused) {
-    missed += 1;
-    setText(el.pause, `Go on (${missed.toLocaleString()})`);
+    notShown += 1;
+    setText(el.pause, `Resume (${notShown.toLocaleString()})`);
     return;
   }
-  const line = element("li", `wire-line type-${kind}`, element("time", "", timeFormat.format(new Date())),
-    element("bdi", "wire-user", user), element("code", "wire-text", text));
+  const line = element("li", `log-line type-${kind}`, element("time", "", timeFormat.format(new Date())),
+    element("bdi", "log-user", user), element("code", "log-text", text));
   el.log.prepend(line);
   while (el.log.childElementCount > MAX_LOG_LINES) el.log.lastElementChild.remove();
 }
 
-function pause() {
+function togglePause() {
   paused = !paused;
-  missed = 0;
+  notShown = 0;
   el.pause.setAttribute("aria-pressed", String(paused));
-  setText(el.pause, paused ? "Go on" : "Pause");
+  setText(el.pause, paused ? "Resume" : "Pause");
 }
 
-/* ------------------------------------------------------------------------------------------------------- connections */
+/* ------------------------------------------------------------------------------------------------------ connections */
 
 /** User id → its connection. */
 const users = new Map();
 
 class User {
-  #live;
+  #socket;
   #state = element("span", "connection-state");
-  #told = element("span", "connection-told");
-  #messages = 0;
+  #count = element("span", "connection-messages");
+  #received = 0;
 
   constructor(id) {
     this.id = id;
@@ -81,19 +81,19 @@ class User {
     button.setAttribute("aria-label", `Disconnect ${id}`);
     button.addEventListener("click", () => this.leave());
     this.node = element("li", "connection", avatarOf(id), nameOf(id),
-      element("span", "connection-facts", this.#state, this.#told), button);
-    this.#live = new LiveSocket(`/ws-online-status?userId=${encodeURIComponent(id)}`, {
-      receive: (message) => this.#receive(message),
-      changed: (status) => this.#changed(status),
+      element("span", "connection-facts", this.#state, this.#count), button);
+    this.#socket = new ReconnectingSocket(`/ws-online-status?userId=${encodeURIComponent(id)}`, {
+      onMessage: (message) => this.#receive(message),
+      onStatus: (status) => this.#statusChanged(status),
     });
   }
 
   get status() {
-    return this.#live.status;
+    return this.#socket.status;
   }
 
   connect() {
-    this.#live.connect();
+    this.#socket.connect();
   }
 
   leave() {
@@ -101,44 +101,48 @@ class User {
     const next = this.node.nextElementSibling ?? this.node.previousElementSibling;
     const hadFocus = this.node.contains(document.activeElement);
     this.node.remove();
-    this.#live.close();
+    this.#socket.close();
     if (hadFocus) (next?.querySelector("button") ?? el.user).focus();
   }
 
-  /** Once a second, for the countdown. */
+  /** Called repeatedly, for the countdown. */
   showState() {
     const { phase, retryAt, cause } = this.status;
-    const texts = { connecting: "connecting…", online: "connected", refused: `refused: ${cause?.reason}`, closed: "disconnected" };
+    const refused = `refused: ${cause?.reason}`;
+    const texts = { connecting: "connecting…", online: "connected", refused, closed: "disconnected" };
     const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
-    setText(this.#state, phase === "waiting" ? `lost, again in ${seconds} s` : texts[phase]);
+    setText(this.#state, phase === "waiting" ? `lost, reconnecting in ${seconds} s` : texts[phase]);
     this.node.dataset.phase = phase;
   }
 
   #receive(message) {
-    this.#messages += 1;
-    setText(this.#told, `${this.#messages.toLocaleString()} ${this.#messages === 1 ? "message" : "messages"}`);
+    this.#received += 1;
+    setText(this.#count, `${this.#received.toLocaleString()} ${this.#received === 1 ? "message" : "messages"}`);
     count(message.type, 1);
     log(this.id, message.type, JSON.stringify(message));
   }
 
-  #changed(status) {
+  #statusChanged(status) {
     const { phase, cause } = status;
     this.showState();
-    if (phase === "closed") log(this.id, "closed", "disconnected by hand (1000)");
-    if (phase === "waiting" && cause.code) log(this.id, "closed", `closed by the server: ${cause.code} ${cause.reason || cause.kind}`);
-    else if (phase === "waiting") log(this.id, "closed", `no connection: ${cause.kind}`);
+    if (phase === "closed") log(this.id, "closed", "disconnected on this page (1000)");
+    if (phase === "waiting") {
+      const closed = `closed by the server: ${cause.code} ${cause.reason || cause.kind}`;
+      log(this.id, "closed", cause.code ? closed : `no connection: ${cause.kind}`);
+    }
     showAll();
-    if (cause) showTrouble(cause, () => this.status === status && users.has(this.id));
+    if (cause) showConnectionProblem(cause, () => this.status === status && users.has(this.id));
   }
 }
 
-/** The page's pill and notice tell of all connections: the worst of them. */
+/** The status in the header and the notice show the connection with the most serious problem. */
 function showAll() {
   const statuses = [...users.values()].map((user) => user.status);
-  const worst = ["refused", "waiting", "connecting", "online"].map((phase) => statuses.find((status) => status.phase === phase))
-    .find(Boolean) ?? { phase: "idle" };
+  const first = (phase) => statuses.find((status) => status.phase === phase);
+  const worst = first("refused") ?? first("waiting") ?? first("connecting") ?? first("online") ?? { phase: "idle" };
   showConnection(worst);
-  if (!statuses.some(({ cause }) => cause) && !statuses.some(({ phase }) => phase === "connecting")) hideNotice(() => el.user.focus());
+  const unresolved = statuses.some(({ cause, phase }) => cause || phase === "connecting");
+  if (!unresolved) hideNotice(() => el.user.focus());
   el["connections-empty"].hidden = users.size > 0;
   el["disconnect-all"].hidden = users.size < 2;
   if (worst.phase === "online" && users.size > 1) setText(el["connection-text"], `${users.size} connected`);
@@ -162,20 +166,23 @@ function connectTyped(event) {
     user.connect();
   }
   announce(`${fresh.join(", ")} connecting.`);
-  // The next number is what one wants next.
+  // Offer the next number.
   const last = ids.at(-1);
   if (/^\d{1,9}$/.test(last)) el.user.value = String(Number(last) + 1);
   el.user.select();
 }
 
 function problemOf(ids, fresh) {
-  if (ids.length === 0) return "Please type a user id.";
-  if (fresh.length === 0) return `${ids.join(", ")} is connected already.`;
-  if (users.size + fresh.length > MAX_CONNECTIONS) return `This page holds ${MAX_CONNECTIONS} connections at most.`;
+  if (ids.length === 0) return "Enter a user id.";
+  if (fresh.length === 0) return `Already connected: ${ids.join(", ")}.`;
+  const total = users.size + fresh.length;
+  if (total > MAX_CONNECTIONS) {
+    return `That would be ${total} connections; the limit of this page is ${MAX_CONNECTIONS}.`;
+  }
   return fresh.map(nameProblem).find((problem) => problem !== "") ?? "";
 }
 
-/* ------------------------------------------------------------------------------------------------------ all together */
+/* ----------------------------------------------------------------------------------------------------------- wiring */
 
 for (const type of TYPES) count(type, 0);
 el.connect.addEventListener("submit", connectTyped);
@@ -183,7 +190,7 @@ el["disconnect-all"].addEventListener("click", () => {
   for (const user of [...users.values()]) user.leave();
   el.user.focus();
 });
-el.pause.addEventListener("click", pause);
+el.pause.addEventListener("click", togglePause);
 el.clear.addEventListener("click", () => el.log.replaceChildren());
 el.retry.addEventListener("click", () => users.forEach((user) => user.connect()));
 setInterval(() => {
@@ -193,10 +200,10 @@ setInterval(() => {
 }, 500);
 
 const roster = new PlainRoster(el.roster);
-const onlooker = connect(undefined, { user: `status-page-${Math.random().toString(36).slice(2, 10)}` });
-// Else what was true when the connection went would look like now.
-onlooker.on("phase", ({ phase }) => (document.body.dataset.stale = String(phase !== "online")));
-const lobby = onlooker.observe(ROOM);
+const observer = connect(undefined, { user: `status-page-${Math.random().toString(36).slice(2, 10)}` });
+// Without a connection the list is dimmed, since it may be outdated.
+observer.on("phase", ({ phase }) => (document.body.dataset.stale = String(phase !== "online")));
+const lobby = observer.observe(ROOM);
 lobby.on("change", () => {
   roster.show([...lobby.members.keys()], "");
   setText(el.count, lobby.members.size.toLocaleString());

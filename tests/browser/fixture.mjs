@@ -1,19 +1,16 @@
-/**
- * One browser for a file of tests, a server for each test, and visitors with browsers of their own; whatever was started
- * is ended after each test.
- */
+/** A browser, a server per test and visitors. Everything is closed after each test, the browser after the last. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before } from "node:test";
 
-import { Browser } from "./harness.mjs";
+import { Browser } from "./browser.mjs";
 import { Server, until } from "./server.mjs";
 
-/** The narrowest phone that is still around. */
+/** The narrowest phone that is still in use. */
 export const SMALL_PHONE = { viewport: { width: 320, height: 568 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 export const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 export const DARK = { colorScheme: "dark" };
-/** As a name, an id, a message or a state: none of it may become more than text. */
+/** Used as names, ids, messages and states. Pages must show them as text. */
 export const HOSTILE = [
   `<img src=x onerror="document.body.dataset.owned='yes'">`,
   `<script>document.body.dataset.owned='yes'</script>`,
@@ -21,46 +18,58 @@ export const HOSTILE = [
   "${7*7}{{7*7}}</textarea>",
 ];
 
-export class Scene {
+/** One browser for all fixtures of a process, since starting Chromium is expensive. */
+let sharedBrowser = null;
+let fixtures = 0;
+
+export class Fixture {
   server = null;
   #browser = null;
   #visitors = [];
 
-  /** Call it once in a file of tests. */
+  /** Create one per file, or one per suite if suites run side by side. */
   constructor() {
-    before(async () => (this.#browser = await Browser.start()));
-    after(() => this.#browser.stop());
+    before(async () => {
+      fixtures += 1;
+      this.#browser = await (sharedBrowser ??= Browser.start());
+    });
+    after(async () => {
+      fixtures -= 1;
+      if (fixtures > 0) return;
+      sharedBrowser = null;
+      await this.#browser.stop();
+    });
     afterEach(() => this.#clear());
   }
 
   async #clear() {
-    await Promise.all(this.#visitors.map((visitor) => visitor.leave()));
+    await Promise.all(this.#visitors.map((visitor) => visitor.close()));
     this.#visitors = [];
     await this.server?.stop("SIGKILL");
     this.server = null;
   }
 
-  async start(options) {
+  async startServer(options) {
     this.server = await Server.start(options);
     return this.server;
   }
 
-  /** Ends the server as an operator would, and starts another one at the same address. */
-  async restart(options) {
+  /** Stops the server with SIGTERM and starts another one on the same port. */
+  async restartServer(options) {
     const { port } = this.server;
     await this.server.stop("SIGTERM");
-    return this.start({ ...options, port });
+    return this.startServer({ ...options, port });
   }
 
-  async visitor(options) {
-    const visitor = await this.#browser.visitor(options);
+  async newVisitor(options) {
+    const visitor = await this.#browser.newVisitor(options);
     this.#visitors.push(visitor);
     return visitor;
   }
 
-  /** A visitor with one tab at `path`. */
+  /** Opens `path` as a new visitor. */
   async open(path, options) {
-    const visitor = await this.visitor(options);
+    const visitor = await this.newVisitor(options);
     return visitor.open(this.server, "", { path, online: false });
   }
 
@@ -69,27 +78,27 @@ export class Scene {
   }
 }
 
-/** Waits until `find` in the page returns what is expected; says what it returned last. */
+/** Waits until `find`, evaluated in the page, returns the expected value. The error shows the last value. */
 export async function eventually(page, find, expected, argument) {
   const wanted = JSON.stringify(expected);
   let found;
-  // Asked from here: the pages' policy does not let a test evaluate text there.
+  // Polled from here, since the Content-Security-Policy of the pages does not allow waitForFunction with a text.
   const same = async () => (found = JSON.stringify(await page.evaluate(find, argument))) === wanted;
-  await until(() => `expected ${wanted}, there is ${found}`, same);
+  await until(() => `expected ${wanted}, the page has ${found}`, same);
 }
 
-/** Waits until these texts, and no others, are in the elements of a selector. */
+/** Waits until the elements of a selector have exactly these texts. */
 export async function shows(page, selector, expected) {
   const texts = (css) => [...document.querySelectorAll(css)].map((node) => node.textContent);
   await eventually(page, texts, expected, selector);
 }
 
-export async function assertNothingSticksOut(page) {
-  const [needed, there] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-  assert.ok(needed <= there, `the page is ${needed} px wide, the window ${there}`);
+export async function assertNoHorizontalScrolling(page) {
+  const [needed, available] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(needed <= available, `the page is ${needed} px wide, the window is ${available} px wide`);
 }
 
-/** Nothing that a stranger wrote has become an element or run. */
+/** Nothing that other users wrote became an element or was executed. */
 export async function assertOnlyText(page, selector) {
   assert.equal(await page.locator(`${selector} :is(img, script, svg, textarea)`).count(), 0);
   assert.equal(await page.locator("body").getAttribute("data-owned"), null);

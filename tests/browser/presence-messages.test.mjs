@@ -1,27 +1,27 @@
 /**
- * presence.js word by word: what it sends and shows when the server says this or that, or nothing. The server is a
- * script here, because a real one does not misbehave on request and time has to be moved by hand.
+ * presence.js, message by message: what it sends and shows for each message of a fake server. A real server would not
+ * send wrong messages, and its clock cannot be controlled.
  */
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
 import { connect } from "../../src/web/client/presence.js";
-import { diff, members, ScriptedServer, snapshot } from "./scripted.mjs";
+import { diff, members, FakeServer, snapshot } from "./fake-server.mjs";
 
 let server;
 let client;
 let lobby;
 
-const last = () => server.last;
+const socket = () => server.socket;
 const users = (room = lobby) => [...room.members.keys()];
-const sent = (type) => server.sent(type);
-const say = (...messages) => server.say(...messages);
+const sent = (type) => server.received(type);
+const receive = (...messages) => server.send(...messages);
 const start = (options, url = "ws://here") => connect(url, { user: "a b&c", WebSocket: server.WebSocket, ...options });
 
-/** Each test starts online, with its join under way. */
+/** Each test starts online with a join sent. */
 beforeEach(() => {
-  server = new ScriptedServer();
+  server = new FakeServer();
   client = start();
   lobby = client.join("lobby");
   server.welcome();
@@ -38,30 +38,30 @@ describe("the address", () => {
   for (const [url, expected] of cases) {
     test(`of ${url}`, () => {
       start({}, url);
-      assert.equal(last().url, expected);
-      assert.equal(last().protocol, "presence.v1");
+      assert.equal(socket().url, expected);
+      assert.equal(socket().protocol, "presence.v1");
     });
   }
 
-  test("of a page is its own host", (context) => {
+  test("defaults to the host of the page", (context) => {
     globalThis.location = new URL("https://page.example/deep/page.html?x=1#top");
     context.after(() => delete globalThis.location);
     connect(undefined, { user: "a b&c", WebSocket: server.WebSocket });
-    assert.equal(last().url, "wss://page.example/v1/connect?user=a+b%26c");
+    assert.equal(socket().url, "wss://page.example/v1/connect?user=a+b%26c");
     start({}, "/behind/a/proxy");
-    assert.equal(last().url, "wss://page.example/behind/a/proxy?user=a+b%26c");
+    assert.equal(socket().url, "wss://page.example/behind/a/proxy?user=a+b%26c");
   });
 
-  test("holds the token of the moment", () => {
+  test("contains the present token", () => {
     const other = start({ token: "one&two" });
-    assert.match(last().url, /&token=one%26two$/);
+    assert.match(socket().url, /&token=one%26two$/);
     other.token = "fresh";
-    server.lose();
+    server.close();
     mock.timers.tick(500);
-    assert.match(last().url, /&token=fresh$/);
+    assert.match(socket().url, /&token=fresh$/);
   });
 
-  test("that cannot be one, and a user that cannot be one, are thrown back", () => {
+  test("and the user must be valid", () => {
     assert.throws(() => start({}, "/no/page/here"), TypeError);
     for (const user of [undefined, "", "a\nb", "\u{d800}"]) assert.throws(() => start({ user }), TypeError, String(user));
     assert.throws(() => start({ user: "ä".repeat(65) }), RangeError);
@@ -70,19 +70,19 @@ describe("the address", () => {
 
 describe("a room", () => {
   function check(messages, expected, resyncs = 0) {
-    say(...messages);
+    receive(...messages);
     assert.deepEqual([users().sort(), lobby.seq, sent("resync").length], [...expected, resyncs]);
   }
 
   test("is joined after the welcome", () => {
-    assert.deepEqual(last().sent, [{ type: "join", room: "lobby", observe: true, detail: "members" }]);
+    assert.deepEqual(socket().received, [{ type: "join", room: "lobby", observe: true, detail: "members" }]);
   });
 
-  test("follows a snapshot and its diffs", () => {
+  test("applies a snapshot and its diffs", () => {
     check([snapshot(4, ["a", "b"]), diff(5, { joined: ["c"], left: ["a"] })], [["b", "c"], 5]);
   });
 
-  test("takes a diff or a snapshot twice, or late, without a change", () => {
+  test("ignores repeated and late diffs and snapshots", () => {
     const twice = diff(5, { joined: ["c"], left: ["a"] });
     let changes = 0;
     lobby.on("change", () => (changes += 1));
@@ -90,24 +90,24 @@ describe("a room", () => {
     assert.equal(changes, 2);
   });
 
-  test("asks for a snapshot over a gap", () => {
+  test("requests a snapshot after a gap in the sequence", () => {
     mock.timers.tick(1_000);
     check([snapshot(4, ["a"]), diff(6, { joined: ["c"] }), diff(7)], [["a"], 4], 1);
     check([snapshot(7, ["a", "c"]), diff(8, { left: ["a"] })], [["c"], 8], 1);
   });
 
-  test("does not take a first diff for a list", () => {
+  test("requests a snapshot if a diff arrives first", () => {
     mock.timers.tick(1_000);
     check([diff(1, { joined: ["c"] })], [[], 0], 1);
   });
 
-  test("shows a paged snapshot when it is whole, and what came between the pages on top of it", () => {
+  test("shows a snapshot when all pages have arrived, with the diffs between them applied", () => {
     const page = (number, names) => snapshot(4, names, { page: number, pages: 3 });
     check([snapshot(2, ["old"]), page(1, ["a", "b"]), diff(5, { joined: ["e"], left: ["a", "c"] })], [["old"], 2]);
     check([page(2, ["c", "d"]), page(2, ["c", "d"]), page(3, ["f"]), diff(6, { left: ["d"] })], [["b", "e", "f"], 6]);
   });
 
-  test("starts again when a page is missing or of another list", () => {
+  test("starts again if a page is missing or belongs to another snapshot", () => {
     mock.timers.tick(1_000);
     check([snapshot(4, ["a"], { pages: 3 })], [[], 0]);
     mock.timers.tick(1_000);
@@ -118,91 +118,93 @@ describe("a room", () => {
     check([snapshot(5, ["c"], { page: 2, pages: 2 })], [[], 0], 2);
   });
 
-  test("holds only so many diffs for a snapshot that is never whole", () => {
-    say(snapshot(4, ["a"], { pages: 2 }));
+  test("limits the diffs that wait for a snapshot", () => {
+    receive(snapshot(4, ["a"], { pages: 2 }));
     mock.timers.tick(1_000);
-    say(...Array.from({ length: 65 }, (_, index) => diff(5 + index)));
+    receive(...Array.from({ length: 65 }, (_, index) => diff(5 + index)));
     assert.equal(sent("resync").length, 1);
   });
 
-  test("tells a new list as the difference to what was shown", () => {
-    say(snapshot(4, ["a", "b"]));
-    const told = [];
-    for (const event of ["change", "join", "update", "leave", "count"]) lobby.on(event, (...args) => told.push([event, ...args]));
+  test("reports a new snapshot as the difference to the members shown", () => {
+    receive(snapshot(4, ["a", "b"]));
+    const events = [];
+    for (const event of ["change", "join", "update", "leave", "count"]) {
+      lobby.on(event, (...args) => events.push([event, ...args]));
+    }
     const changed = { members: [{ user: "b", state: { busy: true } }, { user: "c" }, { user: "d" }], epoch: "e2" };
-    say(snapshot(0, [], changed));
+    receive(snapshot(0, [], changed));
     const [c, d] = [{ user: "c", state: null }, { user: "d", state: null }];
     const b = { user: "b", state: { busy: true } };
-    assert.deepEqual(told, [
+    assert.deepEqual(events, [
       ["count", 3],
       ["change", { joined: [c, d], updated: [b], left: [{ user: "a" }], reset: true }],
       ["join", c, true], ["join", d, true], ["update", b, true], ["leave", { user: "a" }, true],
     ]);
   });
 
-  test("is the same Map all the time, and the same room for the same name", () => {
+  test("keeps its Map and its object", () => {
     const before = lobby.members;
-    say(snapshot(4, ["a"]), snapshot(5, ["b"]));
+    receive(snapshot(4, ["a"]), snapshot(5, ["b"]));
     assert.equal(lobby.members, before);
     assert.equal(client.join("lobby"), lobby);
   });
 
-  test("asks again when no list comes, and for what is new at each heartbeat once something was lost", () => {
+  test("repeats its request without an answer, and after a loss at each heartbeat", () => {
     mock.timers.tick(12_500);
     assert.equal(sent("join").length, 2);
-    say(snapshot(7, ["a"]), diff(9));
+    receive(snapshot(7, ["a"]), diff(9));
     assert.equal(sent("resync").length, 1);
-    say(snapshot(9, ["a"]));
+    receive(snapshot(9, ["a"]));
     mock.timers.tick(5_000);
     assert.deepEqual(sent("join").at(-1).resume, { epoch: "e1", seq: 9 });
     assert.equal(sent("join").length, 3);
   });
 
-  test("is empty and silent after it was left, and a new one when it is joined again", () => {
-    say(snapshot(4, ["a"]));
-    lobby.on("change", () => assert.fail("it was left"));
+  test("is empty and silent after leave(), and joining again returns a new object", () => {
+    receive(snapshot(4, ["a"]));
+    lobby.on("change", () => assert.fail("event after leave()"));
     lobby.leave();
     lobby.leave();
-    say(diff(5, { joined: ["b"] }));
+    receive(diff(5, { joined: ["b"] }));
     assert.deepEqual([users(), lobby.count, lobby.ready, sent("leave").length, sent("unobserve").length], [[], 0, false, 1, 0]);
     const again = client.join("lobby");
     assert.notEqual(again, lobby);
-    say(snapshot(5, ["b"]));
+    receive(snapshot(5, ["b"]));
     lobby.leave();
     assert.deepEqual(users(again), ["b"]);
   });
 
-  test("is looked at without being seen, and left alone again", () => {
+  test("can be observed without joining, and no longer be observed", () => {
     const seen = client.observe("stage", { detail: "count" });
     assert.equal(sent("observe").length, 1);
     const counts = [];
     seen.on("count", (count) => counts.push(count));
     const count = (seq, count) => ({ type: "count", room: "stage", seq, count });
-    say(count(4, 7), count(5, 8), count(4, 7), { type: "diff", room: "stage", seq: 5, joined: members("x") }, count(9, 8));
+    receive(count(4, 7), count(5, 8), count(4, 7), { type: "diff", room: "stage", seq: 5, joined: members("x") }, count(9, 8));
     assert.deepEqual([counts, seen.count, seen.members.size, seen.ready], [[7, 8], 8, 0, true]);
     assert.throws(() => seen.setState([]), TypeError);
     seen.leave();
     assert.deepEqual(sent("unobserve"), [{ type: "unobserve", room: "stage" }]);
   });
 
-  test("is empty when it is not looked at any more", () => {
-    say(snapshot(5, ["bob"]));
+  test("is empty when it is joined again without observing", () => {
+    receive(snapshot(5, ["bob"]));
     assert.deepEqual([users(), lobby.ready], [["bob"], true]);
     client.join("lobby", { observe: false });
     assert.deepEqual([users(), lobby.ready, sent("join").at(-1).observe], [[], false, false]);
   });
 
-  test("counts from anew after a reconnect, when the server has a new life", () => {
+  test("accepts a lower sequence number of counts after the server restarted", () => {
     const seen = client.observe("stage", { detail: "count" });
-    say({ type: "count", room: "stage", seq: 40, count: 7 });
-    server.lose();
+    receive({ type: "count", room: "stage", seq: 40, count: 7 });
+    server.close();
     mock.timers.tick(500);
     server.welcome();
-    say({ type: "count", room: "stage", seq: 1, count: 2 });
+    receive({ type: "count", room: "stage", seq: 1, count: 2 });
     assert.equal(seen.count, 2);
   });
 
-  test("throws back names that the server would refuse", () => {
+  test("throws for names that the server would refuse", () => {
     for (const name of ["", "a\u0000", "\n"]) assert.throws(() => client.join(name), TypeError);
     assert.throws(() => client.observe("x".repeat(129)), RangeError);
     assert.throws(() => client.watch(["ok", ""]), TypeError);
@@ -210,74 +212,74 @@ describe("a room", () => {
 });
 
 describe("states and messages", () => {
-  test("states are objects of at most 1 KiB, copied when they are given", () => {
+  test("states are objects of at most 1 KiB and are copied", () => {
     for (const bad of [[], "text", 7, undefined, () => {}]) assert.throws(() => lobby.setState(bad), TypeError);
     assert.throws(() => lobby.setState({ text: "x".repeat(1_020) }), RangeError);
     assert.throws(() => client.join("other", { state: "text" }), TypeError);
     const state = { mood: "fine" };
     lobby.setState(state);
     state.mood = "changed later";
-    server.lose();
+    server.close();
     mock.timers.tick(500);
     server.welcome();
     assert.deepEqual(sent("join")[0].state, { mood: "fine" });
   });
 
-  test("a state that was cleared is cleared again after a reconnect", () => {
+  test("a cleared state is cleared again after a reconnect", () => {
     lobby.setState({ mood: "fine" });
-    server.lose();
+    server.close();
     lobby.setState(null);
     mock.timers.tick(500);
     server.welcome();
-    assert.deepEqual(last().sent.map(({ type, state }) => [type, state]), [["join", null], ["state", null]]);
+    assert.deepEqual(socket().received.map(({ type, state }) => [type, state]), [["join", null], ["state", null]]);
   });
 
-  test("messages go out and come in, and are not queued", () => {
-    const heard = [];
-    lobby.on("message", ({ user, data }) => heard.push([user, data]));
+  test("messages are sent and received, and not queued", () => {
+    const received = [];
+    lobby.on("message", ({ user, data }) => received.push([user, data]));
     assert.equal(lobby.send({ text: "hello" }), true);
     assert.deepEqual(sent("message"), [{ type: "message", room: "lobby", data: { text: "hello" } }]);
-    say({ type: "message", room: "lobby", user: "b", data: [1], ts: 5 });
-    assert.deepEqual(heard, [["b", [1]]]);
+    receive({ type: "message", room: "lobby", user: "b", data: [1], ts: 5 });
+    assert.deepEqual(received, [["b", [1]]]);
     assert.throws(() => lobby.send("x".repeat(16_000)), RangeError);
-    last().bufferedAmount = 2e6;
-    assert.equal(lobby.send("too much is waiting"), false);
-    server.lose();
-    assert.equal(lobby.send("nobody hears this"), false);
+    socket().bufferedAmount = 2e6;
+    assert.equal(lobby.send("the buffer is full"), false);
+    server.close();
+    assert.equal(lobby.send("not sent"), false);
   });
 });
 
 describe("watched users", () => {
   const bob = { user: "bob", online: true, since: 5 };
 
-  test("are told of, kept, and asked for again after a reconnect", () => {
+  test("are reported, kept, and watched again after a reconnect", () => {
     const watch = client.watch(["bob", "carol", "bob"]);
     assert.deepEqual(sent("watch"), [{ type: "watch", users: ["bob", "carol"] }]);
     const changes = [];
     watch.on("change", (changed) => changes.push(...changed));
-    say({ type: "status", users: [bob, { user: "carol", online: false }] });
-    say({ type: "status", users: [bob, { user: "stranger", online: true }] });
+    receive({ type: "status", users: [bob, { user: "carol", online: false }] });
+    receive({ type: "status", users: [bob, { user: "stranger", online: true }] });
     assert.deepEqual([...watch.users], [["bob", { online: true, since: 5 }], ["carol", { online: false }]]);
     assert.deepEqual(changes.map(({ user }) => user), ["bob", "carol"]);
-    server.lose();
+    server.close();
     mock.timers.tick(500);
     server.welcome();
     assert.deepEqual(sent("watch"), [{ type: "watch", users: ["bob", "carol"] }]);
     assert.equal(watch.users.get("bob").online, true);
   });
 
-  test("are followed until the last watch is closed", () => {
+  test("stay watched until the last watch of them is closed", () => {
     const [one, two] = [client.watch(["bob", "carol"]), client.watch(["bob"])];
     one.close();
     one.close();
     assert.deepEqual(sent("unwatch"), [{ type: "unwatch", users: ["carol"] }]);
-    say({ type: "status", users: [bob] });
+    receive({ type: "status", users: [bob] });
     assert.deepEqual([one.users.size, two.users.size], [0, 1]);
     two.close();
     assert.deepEqual(sent("unwatch").at(-1).users, ["bob"]);
   });
 
-  test("a thousand of the longest names are asked for in frames that the server takes", () => {
+  test("are sent in frames of a size that the server accepts", () => {
     const names = Array.from({ length: 1_000 }, (_, index) => `${"\"".repeat(124)}${index}`.slice(-128));
     client.watch(names);
     const frames = sent("watch");
@@ -285,47 +287,47 @@ describe("watched users", () => {
     for (const frame of frames) assert.ok(JSON.stringify(frame).length < 16_384);
   });
 
-  test("are an event of the connection, too", () => {
-    const told = [];
-    client.on("status", (users) => told.push(...users));
-    say({ type: "status", users: [bob] });
-    assert.deepEqual(told, [bob]);
+  test("are also an event of the connection", () => {
+    const reported = [];
+    client.on("status", (users) => reported.push(...users));
+    receive({ type: "status", users: [bob] });
+    assert.deepEqual(reported, [bob]);
   });
 });
 
 describe("handlers", () => {
-  test("are taken away again, also while they are called", () => {
+  test("can be removed, also while handlers are called", () => {
     const calls = [];
     const off = lobby.on("count", () => (calls.push("first"), off(), offOther()));
     const offOther = lobby.on("count", () => calls.push("other"));
-    say(snapshot(4, ["a"]), snapshot(5, ["a", "b"]));
+    receive(snapshot(4, ["a"]), snapshot(5, ["a", "b"]));
     assert.deepEqual(calls, ["first"]);
   });
 
-  test("that throw are told of as uncaught, and stop nothing", () => {
+  test("that throw are reported as uncaught errors and stop nothing", () => {
     lobby.on("change", () => { throw new Error("of the page"); });
     let changes = 0;
     lobby.on("change", () => (changes += 1));
-    say(snapshot(4, ["a"]), diff(5, { joined: ["b"] }));
+    receive(snapshot(4, ["a"]), diff(5, { joined: ["b"] }));
     assert.deepEqual([users(), changes], [["a", "b"], 2]);
     assert.throws(() => mock.timers.tick(1), /of the page/);
   });
 });
 
-test("what it does not know does not make it stumble", () => {
+test("unknown messages are ignored", () => {
   const unknown = ["", "[", "null", "7", "[]", "{}", '{"type":"new"}', '{"type":"new","room":"lobby"}', '{"type":"diff","room":"else","seq":1}'];
-  for (const data of unknown) last().onmessage({ data });
+  for (const data of unknown) socket().onmessage({ data });
   assert.equal(client.connection.phase, "online");
 });
 
-test("errors and the health of the node are told", () => {
-  const told = [];
-  client.on("error", ({ code }) => told.push(code));
-  client.on("degraded", ({ degraded, since }) => told.push([degraded, since, client.degraded]));
-  say({ type: "error", code: "forbidden", message: "no" }, { type: "health", degraded: true, since: 7 });
-  say({ type: "health", degraded: true, since: 7 });
-  server.lose();
+test("errors and the health of the node are events", () => {
+  const reported = [];
+  client.on("error", ({ code }) => reported.push(code));
+  client.on("degraded", ({ degraded, since }) => reported.push([degraded, since, client.degraded]));
+  receive({ type: "error", code: "forbidden", message: "no" }, { type: "health", degraded: true, since: 7 });
+  receive({ type: "health", degraded: true, since: 7 });
+  server.close();
   mock.timers.tick(500);
   server.welcome();
-  assert.deepEqual(told, ["forbidden", [true, 7, true], [false, undefined, false]]);
+  assert.deepEqual(reported, ["forbidden", [true, 7, true], [false, undefined, false]]);
 });

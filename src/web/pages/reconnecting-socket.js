@@ -1,78 +1,79 @@
 /**
- * A WebSocket that comes back by itself, for the protocols that are not `presence.v1`. Its `status` has the form that
- * page.js shows: { phase: "connecting" | "online" | "waiting" | "refused" | "closed", attempt?, retryAt?, cause? }.
+ * A WebSocket that reconnects by itself, for protocols other than `presence.v1`. page.js shows its `status`:
+ * { phase: "idle" | "connecting" | "online" | "waiting" | "refused" | "closed", attempt?, retryAt?, cause? }.
  *
- *   const live = new LiveSocket("/ws", { greet: { type: "join", … }, receive, changed });
- *   live.connect(); live.send({ type: "msg", … }); live.close();
+ *   const socket = new ReconnectingSocket("/ws", { greeting: { type: "join", … }, onMessage, onStatus });
+ *   socket.connect(); socket.send({ type: "msg", … }); socket.close();
  */
 
-/** Full jitter: a delay between nothing and BASE × 2^attempt, at most CAP. */
+/** Reconnecting waits for a random time up to BASE × 2^attempt, and up to CAP. */
 const BACKOFF_BASE_MS = 1_000;
 const BACKOFF_CAP_MS = 30_000;
-/** A connection that has lived this long was a good one: the next loss starts again at the base. */
+/** After a connection of this length, the backoff starts at the base again. */
 const STABLE_AFTER_MS = 10_000;
-/** After 1012 everybody of that server comes back at once. */
+/** After close code 1012 all clients of that server reconnect. */
 const RESTART_SPREAD_MS = 5_000;
-/** After 1013 the server has no room: stay away for between one and three times this long. */
+/** After close code 1013 the server is full: wait between one and three times this long. */
 const BUSY_DELAY_MS = 10_000;
 const OPEN_TIMEOUT_MS = 10_000;
-/** The browser says it is back on the network: so do all others of the same office. */
+/** When the network comes back, it does so for all clients behind the same router. */
 const BACK_ONLINE_SPREAD_MS = 1_000;
-/** After so long a silence a sign of life is asked for, and waited for so long. */
+/** After this silence a probe is sent, and the connection is given up if nothing arrives within the timeout. */
 const SILENT_MS = 20_000;
-const PATIENCE_MS = 5_000;
-/** Our own close code for a connection that is given up. */
+const PROBE_TIMEOUT_MS = 5_000;
+/** The close code for a connection that this client gives up. */
 const CLOSE_GIVEN_UP = 4000;
 
 const CLOSE_KINDS = new Map([[1006, "cut"], [1008, "refused"], [1012, "restarting"], [1013, "busy"]]);
 
-export class LiveSocket {
+export class ReconnectingSocket {
   status = { phase: "idle" };
   #url;
-  #greet;
+  #greeting;
   #probe;
-  #receive;
-  #changed;
+  #onMessage;
+  #onStatus;
   #socket = null;
-  /** Losses since the last good connection. */
+  /** Failed connections since the last stable one. */
   #attempt = 0;
   #timer = 0;
   #openedAt = Infinity;
-  /** Ends the listening for the network; a socket that is closed for good leaves nothing behind. */
+  /** Removes the event listeners when the socket is closed for good. */
   #listening = null;
 
   /**
-   * `greet` is the first message, `probe` one that the server answers, `receive` gets each message, `changed` each status.
+   * `greeting` is the first message of each connection, `probe` is a message that the server answers. `onMessage` is
+   * called with each message, `onStatus` with each status.
    */
-  constructor(path, { greet, probe, receive, changed }) {
+  constructor(path, { greeting, probe, onMessage, onStatus }) {
     this.#url = `${location.origin.replace(/^http/, "ws")}${path}`;
-    this.#greet = greet;
+    this.#greeting = greeting;
     this.#probe = probe;
-    this.#receive = receive;
-    this.#changed = changed;
+    this.#onMessage = onMessage;
+    this.#onStatus = onStatus;
   }
 
-  /** Now: the first time, instead of waiting for the next attempt, or again after a refusal. */
+  /** Connects now: for the first time, before the next attempt is due, or again after a refusal. */
   connect() {
     if (this.#socket) return;
-    this.#listening ??= this.#listenForTheNetwork();
+    this.#listening ??= this.#listenToNetwork();
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
     this.#openedAt = Infinity;
     socket.onopen = () => this.#opened();
     socket.onmessage = ({ data }) => {
-      this.#listen();
-      this.#receive(JSON.parse(data));
+      this.#restartProbeTimer();
+      this.#onMessage(JSON.parse(data));
     };
     socket.onclose = ({ code, reason }) => {
       const opened = this.#openedAt !== Infinity;
       this.#lost({ kind: code === 1006 && !opened ? "unreachable" : (CLOSE_KINDS.get(code) ?? "ended"), code, reason });
     };
     this.#after(OPEN_TIMEOUT_MS, () => this.#giveUp("timeout"));
-    this.#set({ phase: "connecting", attempt: this.#attempt });
+    this.#setStatus({ phase: "connecting", attempt: this.#attempt });
   }
 
-  /** Whether it went out: what is said while there is no connection is not kept. */
+  /** Returns whether the message was sent. Without a connection nothing is queued. */
   send(message) {
     if (this.status.phase !== "online" || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(message));
@@ -81,15 +82,15 @@ export class LiveSocket {
 
   close() {
     const socket = this.#detach();
-    // Closing before it is open would be an error in the console.
+    // Closing a socket before it is open logs an error.
     if (socket?.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(1000);
     else socket?.close(1000);
     this.#listening?.abort();
     this.#listening = null;
-    this.#set({ phase: "closed" });
+    this.#setStatus({ phase: "closed" });
   }
 
-  #listenForTheNetwork() {
+  #listenToNetwork() {
     const listening = new AbortController();
     const online = () => {
       if (this.status.phase === "waiting") this.#retryIn(Math.random() * BACK_ONLINE_SPREAD_MS, this.status.cause);
@@ -100,18 +101,18 @@ export class LiveSocket {
 
   #opened() {
     this.#openedAt = Date.now();
-    this.#listen();
-    if (this.#greet) this.#socket.send(JSON.stringify(this.#greet));
-    this.#set({ phase: "online" });
+    this.#restartProbeTimer();
+    if (this.#greeting) this.#socket.send(JSON.stringify(this.#greeting));
+    this.#setStatus({ phase: "online" });
   }
 
-  /** A line that is cut silently tells nobody: whoever hears nothing has to ask. */
-  #listen() {
+  /** A connection can break without either side being told, so a silent one is probed. */
+  #restartProbeTimer() {
     clearTimeout(this.#timer);
     if (!this.#probe) return;
     this.#after(SILENT_MS, () => {
       this.send(this.#probe);
-      this.#after(PATIENCE_MS, () => this.#giveUp("silent"));
+      this.#after(PROBE_TIMEOUT_MS, () => this.#giveUp("silent"));
     });
   }
 
@@ -122,7 +123,7 @@ export class LiveSocket {
 
   #lost(cause) {
     this.#detach();
-    if (cause.kind === "refused") return this.#set({ phase: "refused", cause });
+    if (cause.kind === "refused") return this.#setStatus({ phase: "refused", cause });
     if (Date.now() - this.#openedAt > STABLE_AFTER_MS) this.#attempt = 0;
     const delay = this.#delay(cause.kind);
     this.#attempt += 1;
@@ -131,16 +132,16 @@ export class LiveSocket {
 
   #retryIn(delay, cause) {
     this.#after(delay, () => this.connect());
-    this.#set({ phase: "waiting", attempt: this.#attempt, retryAt: Date.now() + delay, cause });
+    this.#setStatus({ phase: "waiting", attempt: this.#attempt, retryAt: Date.now() + delay, cause });
   }
 
   #delay(kind) {
     if (kind === "busy") return BUSY_DELAY_MS * (1 + 2 * Math.random());
-    const longest = kind === "restarting" ? RESTART_SPREAD_MS : Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** this.#attempt);
-    return Math.random() * longest;
+    const backoff = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** this.#attempt);
+    return Math.random() * (kind === "restarting" ? RESTART_SPREAD_MS : backoff);
   }
 
-  /** Takes our hands off the socket and returns it. */
+  /** Stops listening to the present socket and returns it. */
   #detach() {
     clearTimeout(this.#timer);
     const socket = this.#socket;
@@ -154,8 +155,8 @@ export class LiveSocket {
     this.#timer = setTimeout(action, ms);
   }
 
-  #set(status) {
+  #setStatus(status) {
     this.status = status;
-    this.#changed(status);
+    this.#onStatus(status);
   }
 }

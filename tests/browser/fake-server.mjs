@@ -1,27 +1,30 @@
-/** A server that is a script: it says what a test has it say, when the test says so, to presence.js under a clock that is moved by hand. */
+/** A server that sends what a test tells it to, for presence.js. Time stands still unless the test moves it. */
 
 import { mock } from "node:test";
 
 export const members = (...users) => users.map((user) => ({ user }));
-export const snapshot = (seq, users, more = {}) =>
-  ({ type: "snapshot", room: "lobby", epoch: "e1", seq, count: users.length, members: members(...users), page: 1, pages: 1, ...more });
+export const snapshot = (seq, users, fields = {}) => ({
+  type: "snapshot", room: "lobby", epoch: "e1", seq, count: users.length, members: members(...users), page: 1, pages: 1, ...fields,
+});
 export const diff = (seq, { joined = [], left = [] } = {}) =>
   ({ type: "diff", room: "lobby", seq, joined: members(...joined), left: members(...left) });
 export const WELCOME = { type: "welcome", heartbeat_ms: 5_000, ttl_ms: 10_000 };
 
-export class ScriptedServer {
-  /** Every socket that was opened; the last one is the one that is talked over. */
+const OPEN = 1;
+
+export class FakeServer {
+  /** Every socket that presence.js opened. The last one is in use. */
   sockets = [];
-  /** What presence.js listens to of the browser. */
+  /** The browser events that presence.js listens to. */
   listeners = new Map();
 
-  /** From here on time stands, and dice always fall in the middle. */
+  /** Stops the clock, and makes every random number 0.5. */
   constructor() {
     mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
     mock.method(Math, "random", () => 0.5);
     const { sockets, listeners } = this;
     this.WebSocket = class {
-      sent = [];
+      received = [];
       readyState = 0;
       bufferedAmount = 0;
 
@@ -31,7 +34,7 @@ export class ScriptedServer {
       }
 
       send(text) {
-        this.sent.push(text === "heartbeat" ? text : JSON.parse(text));
+        this.received.push(text === "heartbeat" ? text : JSON.parse(text));
       }
 
       close(code) {
@@ -56,30 +59,33 @@ export class ScriptedServer {
     mock.restoreAll();
   }
 
-  get last() {
+  get socket() {
     return this.sockets.at(-1);
   }
 
-  sent(type) {
-    return this.last.sent.filter((message) => !type || message.type === type);
+  /** The messages that the present socket received. */
+  received(type) {
+    return this.socket.received.filter((message) => !type || message.type === type);
   }
 
   welcome() {
-    this.last.readyState = 1;
-    this.last.onopen?.();
-    this.say(WELCOME);
+    this.socket.readyState = OPEN;
+    this.socket.onopen?.();
+    this.send(WELCOME);
   }
 
-  say(...messages) {
-    for (const message of messages) this.last.onmessage?.({ data: JSON.stringify(message) });
+  send(...messages) {
+    for (const message of messages) this.socket.onmessage?.({ data: JSON.stringify(message) });
   }
 
-  lose(code = 1006, reason = "") {
-    this.last.onclose({ code, reason });
+  /** Closes the connection. */
+  close(code = 1006, reason = "") {
+    this.socket.onclose({ code, reason });
   }
 
-  browserSays(type, page = {}) {
-    Object.assign(globalThis.document, page);
+  /** Fires a browser event, after changing properties of the document. */
+  dispatch(type, changes = {}) {
+    Object.assign(globalThis.document, changes);
     for (const handler of this.listeners.get(type)) handler({ type });
   }
 }

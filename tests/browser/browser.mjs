@@ -1,15 +1,13 @@
-/**
- * What the browser tests stand on: a real Chromium, and pages whose complaints are collected.
- */
+/** Chromium and its pages for the browser tests. Collects what the pages report as errors. */
 
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { DEADLINE_MS, installed, root } from "./server.mjs";
+import { DEADLINE_MS, requirePackage, root } from "./server.mjs";
 
 const screenshots = join(root, "target/screenshots");
-const { chromium } = installed("playwright-core");
+const { chromium } = requirePackage("playwright-core");
 
 const CHROMIUM_ARGS = [
   "--headless",
@@ -22,7 +20,7 @@ const CHROMIUM_ARGS = [
   "--disable-sync",
 ];
 /** What Chromium itself writes to the console while a server is away. */
-const NETWORK_COMPLAINT = /net::ERR_|WebSocket connection to|Failed to load resource/;
+const NETWORK_ERROR = /net::ERR_|WebSocket connection to|Failed to load resource/;
 
 export class Browser {
   static async start() {
@@ -42,8 +40,8 @@ export class Browser {
     rmSync(this.profile, { recursive: true, force: true });
   }
 
-  /** Somebody with a browser of their own: nothing is shared with the others but the server. */
-  async visitor(options = {}) {
+  /** A user with separate cookies and storage, as in another browser. */
+  async newVisitor(options = {}) {
     const context = await this.chromium.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     context.setDefaultTimeout(DEADLINE_MS);
     const visitor = new Visitor(context);
@@ -57,10 +55,10 @@ export class Browser {
 }
 
 export class Visitor {
-  /** What the Content-Security-Policy stopped. */
+  /** What the Content-Security-Policy blocked. */
   violations = [];
   /** Console errors, warnings and uncaught exceptions. */
-  complaints = [];
+  errors = [];
 
   constructor(context) {
     this.context = context;
@@ -69,53 +67,53 @@ export class Visitor {
   async open(server, name, { path = `/?user=${encodeURIComponent(name)}`, online = true } = {}) {
     const page = await this.context.newPage();
     page.on("console", (message) => {
-      if (["error", "warning"].includes(message.type())) this.complaints.push(message.text());
+      if (["error", "warning"].includes(message.type())) this.errors.push(message.text());
     });
-    page.on("pageerror", (error) => this.complaints.push(String(error)));
+    page.on("pageerror", (error) => this.errors.push(String(error)));
     await page.goto(server.url + path);
-    if (online) await phase(page, "online");
+    if (online) await waitForPhase(page, "online");
     return page;
   }
 
-  /** Everything that was complained about, without the network's own errors where a server was meant to be away. */
+  /** All errors, without those of the network if the server was away. */
   problems({ serverWasAway = false } = {}) {
-    const complaints = this.complaints.filter((text) => !(serverWasAway && NETWORK_COMPLAINT.test(text)));
-    return [...this.violations, ...complaints];
+    const errors = this.errors.filter((text) => !(serverWasAway && NETWORK_ERROR.test(text)));
+    return [...this.violations, ...errors];
   }
 
-  async leave() {
+  async close() {
     await this.context.close();
   }
 }
 
-export async function phase(page, expected) {
+export async function waitForPhase(page, expected) {
   await page.locator(`body[data-phase="${expected}"]`).waitFor({ state: "attached" });
 }
 
-/** Waits until the page has noticed that what it shows is not live; a phase may be over before anybody looks. */
-export async function stale(page) {
+/** Waits until the page marks its content as not live. Phases can be too short for waitForPhase. */
+export async function waitForStale(page) {
   await page.locator('body[data-stale="true"]').waitFor({ state: "attached" });
 }
 
-/** The names on the page, in its order; those on their way out are not counted. */
-export function roster(page) {
+/** The names on the page `/`, in its order. Rows that are animated out are not counted. */
+export function rosterNames(page) {
   return page.locator("#roster > .row:not(.leaving) .name").allTextContents();
 }
 
-/** Waits until the page shows exactly these, in this order. */
+/** Waits until the page `/` shows exactly these names, in this order. */
 export async function showsRoster(page, expected) {
   const shown = (names) => {
     const rows = [...document.querySelectorAll("#roster > .row:not(.leaving) .name")];
     return JSON.stringify(rows.map((row) => row.textContent)) === JSON.stringify(names);
   };
   await page.waitForFunction(shown, expected).catch(async () => {
-    throw new Error(`expected ${JSON.stringify(expected)}, the page shows ${JSON.stringify(await roster(page))}`);
+    throw new Error(`expected ${JSON.stringify(expected)}, the page shows ${JSON.stringify(await rosterNames(page))}`);
   });
 }
 
-/** The room's sequence number as the page prints it: unchanged means that nobody was told anything. */
+/** The sequence number of the room, as printed on the page `/`. If it stays the same, no diff was sent. */
 export async function seqOf(page) {
-  return /seq (\d+)/.exec(await page.locator("#wire").innerText())[1];
+  return Number(/seq (\d+)/.exec(await page.locator("#facts").innerText())[1]);
 }
 
 export async function screenshot(page, name) {
