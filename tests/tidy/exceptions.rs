@@ -26,11 +26,6 @@ const WIDE_DOCUMENTS: &[&str] = &[
     "docs/presence-js.md",
     "docs/redis.md",
     "docs/testing.md",
-    "loadtest/peers/channels/README.md",
-    "loadtest/peers/fastapi/README.md",
-    "loadtest/peers/fastwebsockets/README.md",
-    "loadtest/peers/node-ws/README.md",
-    "loadtest/peers/uwebsockets/README.md",
     "src/web/client/README.md",
 ];
 

@@ -1,4 +1,4 @@
-"""What daphne serves: Django answers HTTP, Channels the WebSockets."""
+"""The ASGI application: Django handles HTTP, Channels handles WebSockets."""
 
 import os
 
@@ -7,7 +7,7 @@ from django.core.asgi import get_asgi_application
 from django.urls import path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
-# Before anything that needs the settings is imported.
+# Django must be set up before modules that need the settings are imported.
 django_application = get_asgi_application()
 
 from consumers import OnlineStatusConsumer  # noqa: E402

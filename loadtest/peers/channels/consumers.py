@@ -1,4 +1,4 @@
-"""One connection: tells everybody else when its user comes and goes, after the consumers of the Channels tutorial."""
+"""One connection: all other users receive an event when its user comes or goes. Modeled on the Channels tutorial."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 import online
 
 GROUP = "online-status"
-# It would be 1008, but daphne's WebSocket library lets an application send 1000 or 3000 to 4999 only, and daphne no reason.
+# Not 1008: daphne's WebSocket library allows applications only 1000 and 3000 to 4999, and daphne sends no reason.
 USER_ID_REQUIRED = 4008
 
 
@@ -31,29 +31,29 @@ class OnlineStatusConsumer(AsyncWebsocketConsumer):
         self.user = online.typed(query["userId"][0])
         connection = f"{self.user}-{time.time_ns() // 1_000_000}"
         await self.send_message("CONNECTION_ESTABLISHED", self.user, now(), connectionId=connection)
-        # In the group before the list is read: who comes in between is told twice rather than not at all.
+        # Joins the group before it reads the list: a user who comes in between is sent twice rather than not at all.
         await self.channel_layer.group_add(GROUP, self.channel_name)
-        is_first = await online.enter(self.user)
+        is_first = await online.connect(self.user)
         for user in await online.users():
-            await self.show("USER_ONLINE", user, now())
+            await self.send_status("USER_ONLINE", user, now())
         if is_first:
-            await self.tell_all("USER_ONLINE")
+            await self.send_to_all("USER_ONLINE")
 
     async def disconnect(self, code):
         if self.user is None:
             return
         await self.channel_layer.group_discard(GROUP, self.channel_name)
-        if await online.leave(self.user):
-            await self.tell_all("USER_OFFLINE")
+        if await online.disconnect(self.user):
+            await self.send_to_all("USER_OFFLINE")
 
-    async def tell_all(self, kind):
+    async def send_to_all(self, kind):
         message = {"type": "user.status", "kind": kind, "user": self.user, "timestamp": now()}
         await self.channel_layer.group_send(GROUP, message)
 
     async def user_status(self, event):
-        await self.show(event["kind"], event["user"], event["timestamp"])
+        await self.send_status(event["kind"], event["user"], event["timestamp"])
 
-    async def show(self, kind, user, timestamp):
+    async def send_status(self, kind, user, timestamp):
         if user != self.user:
             await self.send_message(kind, user, timestamp)
 
@@ -61,5 +61,6 @@ class OnlineStatusConsumer(AsyncWebsocketConsumer):
         try:
             await self.send(json.dumps({"type": kind, "userId": user, "timestamp": timestamp, **more}))
         except Disconnected:
-            # Its disconnect comes next. If this ended the consumer, disconnect() would not be called and the user stay online.
+            # disconnect() follows. If the exception ended the consumer, it would not be called, and the user would stay
+            # online.
             pass

@@ -1,4 +1,4 @@
-"""The one page: who is online, for whoever checks what the sockets said."""
+"""The only HTTP resource: the users who are online, to compare with what clients received."""
 
 from django.http import JsonResponse
 from django.urls import path

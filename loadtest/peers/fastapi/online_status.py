@@ -1,7 +1,7 @@
-"""The online users app on FastAPI: heartbeats over a WebSocket keep a Redis key alive, everybody is told the whole list.
+"""The online-users protocol on FastAPI: heartbeats renew a Redis key, and all clients receive the list of users.
 
-What a user would write after FastAPI's page on WebSockets (its ConnectionManager) with the presence in Redis. It coalesces
-nothing, diffs nothing and has no rooms.
+Modeled on the ConnectionManager in FastAPI's page on WebSockets, with the presence in Redis. It has no coalescing, no
+differences and no rooms.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from redis.exceptions import RedisError
 from starlette.websockets import WebSocketDisconnected
 
 TTL_SECONDS = 10
-# Redis tells of expired keys late if at all, so the app looks for itself.
-LOOK_EVERY_SECONDS = 1
+# Redis reports expired keys late, or not at all, so the application polls.
+POLL_SECONDS = 1
 KEY_PREFIX = "presence:"
-# The default of 10 would cost a round trip for every ten users.
+# The default of 10 would need a round trip per ten users.
 SCAN_COUNT = 1000
 
-# It went away, or a list that could not be sent showed already that it had.
-GONE = (WebSocketDisconnect, WebSocketDisconnected)
+# The client closed the connection, or an earlier send has already failed.
+DISCONNECTED = (WebSocketDisconnect, WebSocketDisconnected)
 
 HEARTBEAT_ACK = json.dumps({"type": "heartbeat_ack"})
 UNKNOWN_MESSAGE = json.dumps({"type": "error", "message": "Unknown message"})
 
 logger = logging.getLogger("uvicorn.error")
-# A bounded pool: heartbeats that come at once wait for a connection instead of opening one each.
+# A bounded pool: heartbeats that arrive at once wait for a Redis connection instead of opening one each.
 redis = Redis.from_pool(BlockingConnectionPool.from_url(os.environ["REDIS_URL"], decode_responses=True))
 
 
@@ -43,30 +43,30 @@ async def online_users() -> list[str]:
 
 
 class ConnectionManager:
-    """The sockets of this process, and the list that they were told last."""
+    """The sockets of this process, and the list that they received last."""
 
     def __init__(self) -> None:
         self.sockets: set[WebSocket] = set()
-        self.told: list[str] = []
-        # One list after the other, or an older one could overtake a newer one.
+        self.last_users: list[str] = []
+        # Lists are sent one after the other, so that an older one cannot overtake a newer one.
         self.lock = asyncio.Lock()
 
     async def connect(self, socket: WebSocket) -> None:
-        """Shows the list to a newcomer, and to all if the newcomer changed it."""
+        """Sends the list to a new client, and to all clients if the new client changed it."""
         async with self.lock:
-            if not await self.tell_if_changed([*self.sockets, socket]):
+            if not await self.send_if_changed([*self.sockets, socket]):
                 await self.send(socket, self.message())
             self.sockets.add(socket)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         async with self.lock:
-            await self.tell_if_changed([*self.sockets])
+            await self.send_if_changed([*self.sockets])
 
-    async def tell_if_changed(self, sockets: list[WebSocket]) -> bool:
+    async def send_if_changed(self, sockets: list[WebSocket]) -> bool:
         users = await online_users()
-        if users == self.told:
+        if users == self.last_users:
             return False
-        self.told = users
+        self.last_users = users
         message = self.message()
         for socket in sockets:
             await self.send(socket, message)
@@ -75,30 +75,30 @@ class ConnectionManager:
     async def send(self, socket: WebSocket, message: str) -> None:
         try:
             await socket.send_text(message)
-        except GONE:
+        except DISCONNECTED:
             self.sockets.discard(socket)
 
     def message(self) -> str:
-        return json.dumps({"type": "online_users", "users": self.told})
+        return json.dumps({"type": "online_users", "users": self.last_users})
 
 
 manager = ConnectionManager()
 
 
-async def look_for_expired() -> None:
+async def poll_for_changes() -> None:
     while True:
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         try:
-            await manager.look()
+            await manager.poll()
         except RedisError as error:
-            logger.warning("cannot look who is online: %s", error)
+            logger.warning("cannot read the online users: %s", error)
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI):
-    looking = asyncio.create_task(look_for_expired())
+    polling = asyncio.create_task(poll_for_changes())
     yield
-    looking.cancel()
+    polling.cancel()
     await redis.aclose()
 
 
@@ -122,7 +122,7 @@ async def presence(socket: WebSocket, user_id: str) -> None:
                 await socket.send_text(HEARTBEAT_ACK)
             else:
                 await socket.send_text(UNKNOWN_MESSAGE)
-    except GONE:
-        pass  # Its key expires by itself.
+    except DISCONNECTED:
+        pass  # Its key expires.
     finally:
         manager.sockets.discard(socket)

@@ -1,4 +1,4 @@
-// The online-status server on `ws`: everybody is told who comes and goes, by a loop over the others.
+// The online-status server on `ws`: a loop sends each change to all other users.
 // One process, one thread. Usage: node server.js PORT
 'use strict';
 
@@ -8,17 +8,17 @@ const { WebSocketServer, WebSocket } = require('ws');
 const PATH = '/ws-online-status';
 const PING_MS = 30_000;
 const STATS_LOG_MS = 30_000;
-/** With the usual 511 a storm of connections would measure how long the kernel waits before it repeats a SYN. */
+/** With the default of 511 a storm would measure how long the kernel waits before it repeats a SYN. */
 const BACKLOG = 8192;
 const NO_USER = 1008;
 const GOING_AWAY = 1012;
 
-/** User id → its open connections, and the message that says since when the user is online. */
+/** User id → its open connections, and the USER_ONLINE message with the time. */
 const users = new Map();
 
 const server = http.createServer((request, response) => {
   const found = request.method === 'GET' && request.url === `${PATH}/users`;
-  const answer = found ? { online_users: [...users.keys()].sort() } : { error: { code: 'not_found', message: 'nothing is here' } };
+  const answer = found ? { online_users: [...users.keys()].sort() } : { error: { code: 'not_found', message: 'not found' } };
   response.writeHead(found ? 200 : 404, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
 });
 const sockets = new WebSocketServer({ server, path: PATH });
@@ -44,7 +44,7 @@ sockets.on('connection', (socket, request) => {
   }
 });
 
-/** A newcomer is told that it is connected, and who is online already. */
+/** Confirms the connection, and sends the users who are online. */
 function greet(id, socket) {
   const now = Date.now();
   const timestamp = new Date(now).toISOString();
@@ -62,7 +62,7 @@ function handleDisconnect(id, socket) {
   broadcastUserStatus(id, encode('USER_OFFLINE', id));
 }
 
-/** To all connections of all other users. */
+/** Sends to all connections of all other users. */
 function broadcastUserStatus(id, message) {
   for (const [other, { connections }] of users) {
     if (other === id) continue;
@@ -76,7 +76,7 @@ function encode(type, id) {
   return JSON.stringify({ type, userId: id, timestamp: new Date().toISOString() });
 }
 
-/** An id that is a whole number stays one. Null if there is none. */
+/** Integer ids become numbers. Null if there is no id. */
 function userId(text) {
   if (!text) return null;
   return /^(0|-?[1-9]\d{0,14})$/.test(text) ? Number(text) : text;
@@ -103,7 +103,7 @@ setInterval(() => console.error(`${users.size} users, ${sockets.clients.size} co
 function stop() {
   server.close();
   for (const socket of sockets.clients) socket.close(GOING_AWAY);
-  // Those that do not answer the close frame are not waited for.
+  // Do not wait longer for clients that do not answer the close frame.
   setTimeout(() => process.exit(0), 1000).unref();
   sockets.close(() => process.exit(0));
 }

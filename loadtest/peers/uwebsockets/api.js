@@ -1,4 +1,4 @@
-// The HTTP answers by which the load generator checks a server.
+// The HTTP API that the load generator compares results with.
 'use strict';
 
 const PAGE = 1000;
@@ -7,7 +7,7 @@ function serve(app, rooms, native, status) {
   const json = (path, answer) => app.get(path, (res, req) => {
     res.writeHeader('content-type', 'application/json').end(JSON.stringify(answer(req)));
   });
-  // The users of the status protocol, who have no room, are the lobby when nobody is in that by the other protocol.
+  // Users of the online-status protocol have no room. They are listed as the lobby if no native user is in it.
   const room = (req) => {
     const name = decodeURIComponent(req.getParameter(0));
     return rooms.byName.get(name) ?? (name === 'lobby' && status.users.size > 0 ? status.lobby() : undefined);
@@ -28,7 +28,7 @@ function serve(app, rooms, native, status) {
   json('/ws-online-status/users', () => ({ online_users: [...status.users.keys()].sort() }));
   json('/livez', () => ({ status: 'ok' }));
   json('/readyz', () => ({ status: 'ok' }));
-  app.any('/*', (res) => res.writeStatus('404 Not Found').end('{"error":{"code":"not_found","message":"nothing is here"}}'));
+  app.any('/*', (res) => res.writeStatus('404 Not Found').end('{"error":{"code":"not_found","message":"not found"}}'));
 }
 
 function members(name, room, query) {

@@ -1,28 +1,28 @@
-// The native protocol at /v1/connect: sessions, their leases, and what their messages do to rooms.
+// The native protocol at /v1/connect: sessions, leases and messages.
 'use strict';
 
 const { TICK_MS } = require('./rooms');
 
 const TTL_MS = 10_000;
-const SWEEP_MS = 1000;
+const EXPIRY_CHECK_MS = 1000;
 const MAX_ROOMS = 100;
 const SUBPROTOCOL = 'presence.v1';
-/** Of those who look at a room; none said means members. */
+/** Of observers; the default is members. */
 const DETAILS = [undefined, 'members', 'count'];
-/** RFC 6455, 7.1.5: `close()` in a browser sends no code. */
+/** RFC 6455 section 7.1.5: `close()` in a browser sends no code. */
 const CLEAN_CLOSES = [1000, 1005];
 
-/** One connection's presence. It outlives the connection until its lease ends, unless that was closed properly. */
+/** The presence of one connection. After an unclean close it lasts until its lease ends. */
 class Session {
   constructor(user, wanted) {
     this.user = user;
-    /** Names of the rooms to join at once. */
+    /** Names of rooms to join after the upgrade. */
     this.wanted = wanted;
-    /** Null once the connection is closed. */
+    /** Null after the connection is closed. */
     this.ws = null;
-    /** When the client was last heard. */
+    /** When the last message of the client arrived. */
     this.seen = 0;
-    /** Rooms it is a member of. */
+    /** Rooms that it has joined. */
     this.rooms = [];
   }
 }
@@ -32,16 +32,16 @@ class Native {
     this.rooms = rooms;
     this.sessions = new Set();
     this.counters = { connections_accepted: 0, heartbeats: 0, leases_ended: 0 };
-    // The time of leases is read once a tick: heartbeats need no better one.
+    // The time of leases is read once per tick, which is precise enough for heartbeats.
     this.now = Date.now();
     setInterval(() => (this.now = Date.now()), TICK_MS);
-    setInterval(() => this.sweep(), SWEEP_MS);
+    setInterval(() => this.endExpired(), EXPIRY_CHECK_MS);
     app.ws('/v1/connect', {
-      // Its own pings keep a silent client's lease: with 12 s they go out after 4 to 8 s of silence.
+      // Automatic pings renew the lease of silent clients. With 12 s they are sent after 4 to 8 s of silence.
       idleTimeout: 12,
       sendPingsAutomatically: true,
-      // A snapshot of some ten thousand members fits. Who falls further behind is closed, and finds a fresh one on coming back:
-      // that a diff was merely skipped, nobody would ever know here.
+      // Room for a snapshot of about ten thousand members. A client that is further behind is closed, and gets a new
+      // snapshot when it reconnects. Skipped messages would go unnoticed.
       maxBackpressure: 1024 * 1024,
       closeOnBackpressureLimit: true,
       upgrade: (res, req, context) => this.upgrade(res, req, context),
@@ -57,7 +57,7 @@ class Native {
     const user = query.get('user');
     const wanted = query.getAll('room');
     if (![user, ...wanted].every(isName)) {
-      res.writeStatus('400 Bad Request').end('{"error":{"code":"bad_request","message":"`user` or `room` is no name"}}');
+      res.writeStatus('400 Bad Request').end('{"error":{"code":"bad_request","message":"`user` and each `room` must be 1 to 128 bytes of text"}}');
       return;
     }
     const offered = req.getHeader('sec-websocket-protocol').split(/, */);
@@ -95,17 +95,17 @@ class Native {
       this.counters.heartbeats += 1;
       return;
     }
-    const error = this.obey(session, text);
+    const error = this.execute(session, text);
     if (error) ws.send(JSON.stringify({ type: 'error', ...error }));
   }
 
-  /** Does what the message says, or returns why not. */
-  obey(session, text) {
+  /** Executes a message. Returns an error, or null. */
+  execute(session, text) {
     let message;
     try {
       message = JSON.parse(text);
     } catch {
-      return { code: 'bad_json', message: 'a message is one JSON object, or the text heartbeat' };
+      return { code: 'bad_json', message: 'a message must be one JSON object, or the text heartbeat' };
     }
     if (message?.type === 'heartbeat') return this.heartbeat(session, message);
     if (!isName(message?.room)) return { code: 'bad_field', message: '`room` must be 1 to 128 bytes of text' };
@@ -113,10 +113,10 @@ class Native {
     switch (message.type) {
       case 'join': return this.join(session, message);
       case 'leave': return this.leave(session, message);
-      case 'observe': return this.look(session, this.rooms.open(message.room), message);
-      case 'unobserve': return this.look(session, this.rooms.byName.get(message.room), { observe: false });
-      case 'resync': return this.look(session, this.rooms.byName.get(message.room), {});
-      default: return { code: 'unknown_type', message: 'this type is not known', type_sent: String(message.type) };
+      case 'observe': return this.setObserved(session, this.rooms.open(message.room), message);
+      case 'unobserve': return this.setObserved(session, this.rooms.byName.get(message.room), { observe: false });
+      case 'resync': return this.setObserved(session, this.rooms.byName.get(message.room), {});
+      default: return { code: 'unknown_type', message: 'unknown type', type_sent: String(message.type) };
     }
   }
 
@@ -129,31 +129,31 @@ class Native {
   join(session, message) {
     const room = this.rooms.open(message.room);
     if (!session.rooms.includes(room)) {
-      if (session.rooms.length >= MAX_ROOMS) return { code: 'forbidden', message: `at most ${MAX_ROOMS} rooms` };
-      // A new array of the right size: one that grows reserves room for seventeen.
+      if (session.rooms.length >= MAX_ROOMS) return { code: 'forbidden', message: `the limit of rooms is ${MAX_ROOMS}` };
+      // A new array of the exact size: a growing array reserves space for seventeen elements.
       session.rooms = [...session.rooms, room];
-      this.rooms.enter(room, session.user);
+      this.rooms.join(room, session.user);
     }
-    return this.look(session, room, message);
+    return this.setObserved(session, room, message);
   }
 
   leave(session, { room: name }) {
     const room = session.rooms.find((joined) => joined.name === name);
-    if (!room) return { code: 'not_joined', message: 'the room was not joined' };
+    if (!room) return { code: 'not_joined', message: 'the room is not joined' };
     session.rooms = session.rooms.filter((joined) => joined !== room);
-    this.rooms.exit(room, session.user, 'left');
-    return this.look(session, room, { observe: false });
+    this.rooms.leave(room, session.user, 'left');
+    return this.setObserved(session, room, { observe: false });
   }
 
-  /** Changes what the session is told about a room. */
-  look(session, room, { observe = true, detail = 'members' }) {
-    if (!room) return { code: 'not_joined', message: 'the room was not joined, and is not observed' };
+  /** Changes what the session receives about a room. */
+  setObserved(session, room, { observe = true, detail = 'members' }) {
+    if (!room) return { code: 'not_joined', message: 'the room is neither joined nor observed' };
     const topic = room.topics[detail];
     for (const other of Object.values(room.topics)) {
       if (!observe || other !== topic) session.ws.unsubscribe(other);
     }
     if (observe) this.rooms.observe(room, session, topic);
-    else room.newcomers.delete(session);
+    else room.newObservers.delete(session);
     return null;
   }
 
@@ -162,8 +162,8 @@ class Native {
     if (CLEAN_CLOSES.includes(code)) this.end(session, 'closed');
   }
 
-  /** Ends the leases of those who were not heard for too long, connected or not. */
-  sweep() {
+  /** Ends sessions whose lease has expired, connected or not. */
+  endExpired() {
     for (const session of this.sessions) {
       if (this.now - session.seen <= TTL_MS) continue;
       this.counters.leases_ended += 1;
@@ -172,10 +172,10 @@ class Native {
     }
   }
 
-  /** Ends the presence in all rooms; a second time there is none to end. */
+  /** Ends the presence in all rooms. Repeated calls have no effect. */
   end(session, reason) {
     if (!this.sessions.delete(session)) return;
-    for (const room of session.rooms) this.rooms.exit(room, session.user, reason);
+    for (const room of session.rooms) this.rooms.leave(room, session.user, reason);
     session.rooms = [];
   }
 

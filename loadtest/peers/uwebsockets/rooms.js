@@ -1,12 +1,12 @@
-// Rooms: who is in (live), what observers were told (announced), and the tick that tells them the difference. Observers are
-// the subscribers of a room's two topics: uWebSockets keeps them, publishes to them and forgets them when they close.
+// Rooms: their members (live), what observers have received (announced), and the tick that sends the difference. The
+// observers are the subscribers of two topics per room, which uWebSockets manages.
 'use strict';
 
 const TICK_MS = 100;
-const TIDY_MS = 30_000;
+const CLEANUP_MS = 30_000;
 const PAGE_MEMBERS = 1000;
-/** Distinguishes the epochs of two runs of this server. */
-const RUN = Date.now().toString(36);
+/** Makes epochs unique across restarts. */
+const INCARNATION = Date.now().toString(36);
 
 class Rooms {
   constructor(app) {
@@ -15,41 +15,41 @@ class Rooms {
     this.changed = new Set();
     this.opened = 0;
     setInterval(() => this.tick(), TICK_MS);
-    setInterval(() => this.forgetTheEmpty(), TIDY_MS);
+    setInterval(() => this.removeEmpty(), CLEANUP_MS);
   }
 
   open(name) {
     let room = this.byName.get(name);
     if (!room) {
-      room = new Room(name, `${RUN}-${++this.opened}`);
+      room = new Room(name, `${INCARNATION}-${++this.opened}`);
       this.byName.set(name, room);
     }
     return room;
   }
 
-  enter(room, user) {
+  join(room, user) {
     const connections = room.members.get(user) ?? 0;
     room.members.set(user, connections + 1);
-    if (connections === 0) this.mark(room, user, '');
+    if (connections === 0) this.markChanged(room, user, '');
   }
 
-  exit(room, user, reason) {
+  leave(room, user, reason) {
     const connections = room.members.get(user) - 1;
     if (connections > 0) {
       room.members.set(user, connections);
     } else {
       room.members.delete(user);
-      this.mark(room, user, reason);
+      this.markChanged(room, user, reason);
     }
   }
 
-  /** The session is told everybody, or how many, at the next tick and subscribed from then on. */
+  /** At the next tick the session receives the members or the count and is subscribed to changes. */
   observe(room, session, topic) {
-    room.newcomers.set(session, topic);
+    room.newObservers.set(session, topic);
     this.changed.add(room);
   }
 
-  mark(room, user, reason) {
+  markChanged(room, user, reason) {
     room.reasons.set(user, reason);
     this.changed.add(room);
   }
@@ -59,7 +59,7 @@ class Rooms {
     this.changed.clear();
   }
 
-  forgetTheEmpty() {
+  removeEmpty() {
     for (const room of this.byName.values()) {
       if (!this.changed.has(room) && room.isEmpty(this.app)) this.byName.delete(room.name);
     }
@@ -75,22 +75,22 @@ class Room {
     /** User → connections in the room. */
     this.members = new Map();
     this.announced = new Set();
-    /** User → why they left; of those who came or went since the last tick. */
+    /** User → reason of the leave, for users who joined or left since the last tick. */
     this.reasons = new Map();
     /** Session → topic. */
-    this.newcomers = new Map();
-    /** The announced, sorted; null until somebody asks again. */
+    this.newObservers = new Map();
+    /** Announced users, sorted; null if not computed since the last change. */
     this.sorted = null;
   }
 
-  /** Tells observers the net change since the last tick, and newcomers the result. */
+  /** Sends the net change since the last tick to observers, and the result to new observers. */
   settle(app) {
     const joined = [];
     const left = [];
     for (const [user, reason] of this.reasons) {
-      const isIn = this.members.has(user);
-      if (isIn === this.announced.has(user)) continue;
-      if (isIn) {
+      const isMember = this.members.has(user);
+      if (isMember === this.announced.has(user)) continue;
+      if (isMember) {
         this.announced.add(user);
         joined.push({ user });
       } else {
@@ -100,7 +100,7 @@ class Room {
     }
     this.reasons.clear();
     if (joined.length > 0 || left.length > 0) this.publish(app, joined, left);
-    if (this.newcomers.size > 0) this.welcomeNewcomers();
+    if (this.newObservers.size > 0) this.sendSnapshots();
   }
 
   publish(app, joined, left) {
@@ -115,28 +115,28 @@ class Room {
     if (app.numSubscribers(this.topics.count) > 0) app.publish(this.topics.count, this.encodeCount());
   }
 
-  welcomeNewcomers() {
+  sendSnapshots() {
     let pages = null;
     let count = null;
-    for (const [{ ws }, topic] of this.newcomers) {
+    for (const [{ ws }, topic] of this.newObservers) {
       if (ws === null) continue;
       const isCount = topic === this.topics.count;
       const messages = isCount ? (count ??= [this.encodeCount()]) : (pages ??= this.encodeSnapshot());
       ws.cork(() => {
         ws.subscribe(topic);
-        // One of them may be the last that backpressure allows: then the connection is closed.
+        // If a message exceeds the backpressure limit, the connection is closed.
         messages.every((message) => ws.send(message) !== 2);
       });
     }
-    this.newcomers.clear();
+    this.newObservers.clear();
   }
 
   isEmpty(app) {
     const observers = app.numSubscribers(this.topics.members) + app.numSubscribers(this.topics.count);
-    return this.members.size + this.newcomers.size + observers === 0;
+    return this.members.size + this.newObservers.size + observers === 0;
   }
 
-  /** Users as they were announced, sorted. */
+  /** Announced users, sorted. */
   list() {
     return (this.sorted ??= [...this.announced].sort());
   }

@@ -1,5 +1,5 @@
-// A presence server on uWebSockets.js: rollcall's native protocol, its status protocol, and the HTTP answers that the
-// load generator checks. One process, one thread. Usage: node server.js PORT
+// A presence server on uWebSockets.js: rollcall's native and online-status protocols, and the HTTP API that the load
+// generator uses. One process, one thread. Usage: node server.js PORT
 'use strict';
 
 const uWS = require('@trufflesuite/uws-js-unofficial');
@@ -11,7 +11,8 @@ const api = require('./api');
 const STATS_LOG_MS = 30_000;
 const GOING_AWAY = 1012;
 
-// The package falls back to an imitation in JavaScript when its binary does not load: that would be another peer.
+// If its binary does not load, the package falls back to a JavaScript implementation, which is not what is compared
+// here.
 if (!Object.keys(require.cache).some((path) => path.endsWith('.node'))) {
   console.error('the binary of uWebSockets.js did not load');
   process.exit(1);
@@ -26,12 +27,12 @@ api.serve(app, rooms, native, status);
 
 setInterval(() => {
   console.error(`native: ${rooms.byName.size} rooms, ${native.sessions.size} sessions`);
-  console.error(`status: ${status.users.size} users, ${status.sockets.size} connections`);
+  console.error(`online-status: ${status.users.size} users, ${status.sockets.size} connections`);
 }, STATS_LOG_MS);
 
 app.listen('127.0.0.1', port, (listener) => {
   if (!listener) {
-    console.error(`port ${port} cannot be listened on`);
+    console.error(`cannot listen on port ${port}`);
     process.exit(1);
   }
   console.error(`listening on 127.0.0.1:${port}`);

@@ -1,4 +1,5 @@
-// The status protocol at /ws-online-status?userId=…: everybody is told who comes and goes, by publishing to one topic.
+// The online-status protocol at /ws-online-status?userId=…: each change is published to all connections through one
+// topic.
 'use strict';
 
 const TOPIC = 'status';
@@ -12,10 +13,10 @@ class Status {
     this.sockets = new Set();
     this.accepted = 0;
     app.ws('/ws-online-status', {
-      // Its own pings: with 48 s they go out after some 30 s of silence, and 16 s later the connection is dropped.
+      // Automatic pings: with 48 s they are sent after about 30 s of silence, and 16 s later the connection is dropped.
       idleTimeout: 48,
       sendPingsAutomatically: true,
-      // A newcomer is told each user in a message of its own, which must fit for tens of thousands.
+      // A new client receives one message per user; there is room for tens of thousands.
       maxBackpressure: 16 * 1024 * 1024,
       closeOnBackpressureLimit: true,
       upgrade: (res, req, context) => {
@@ -70,7 +71,7 @@ class Status {
     this.app.publish(TOPIC, encode('USER_OFFLINE', id));
   }
 
-  /** What a room is to the HTTP answers. */
+  /** All users as a room, for the HTTP API. */
   lobby() {
     return { epoch: 'status', seq: 0, list: () => [...this.users.keys()].map(String).sort() };
   }
@@ -80,7 +81,7 @@ class Status {
   }
 }
 
-/** An id that is a whole number stays one. Null if there is none. */
+/** Integer ids become numbers. Null if there is no id. */
 function userId(text) {
   if (!text) return null;
   return /^(0|-?[1-9]\d{0,14})$/.test(text) ? Number(text) : text;

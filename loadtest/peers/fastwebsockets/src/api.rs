@@ -1,4 +1,4 @@
-//! What hyper is asked: the upgrade, and the HTTP answers by which the load generator checks a server.
+//! The HTTP API: the WebSocket upgrade, and what the load generator compares results with.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::wire::is_name;
 const PAGE: usize = 1000;
 const BAD_NAME: &str = "`user` and each `room` must be 1 to 128 bytes of text";
 
-type Answer = Response<Full<Bytes>>;
+type JsonResponse = Response<Full<Bytes>>;
 
-pub async fn answer(hub: Arc<Hub>, mut request: Request<Incoming>) -> Result<Answer, Infallible> {
+pub async fn respond(hub: Arc<Hub>, mut request: Request<Incoming>) -> Result<JsonResponse, Infallible> {
     if request.uri().path() == "/v1/connect" && is_upgrade_request(&request) {
         return Ok(connect(hub, &mut request));
     }
@@ -45,13 +45,13 @@ pub async fn answer(hub: Arc<Hub>, mut request: Request<Incoming>) -> Result<Ans
         })
         .to_string(),
         ["livez" | "readyz"] => json!({ "status": "ok" }).to_string(),
-        _ => return Ok(error(StatusCode::NOT_FOUND, "not_found", "nothing is here")),
+        _ => return Ok(error(StatusCode::NOT_FOUND, "not_found", "not found")),
     };
-    Ok(in_json(StatusCode::OK, found))
+    Ok(json_response(StatusCode::OK, found))
 }
 
-/// Answers the handshake and has a task serve what follows.
-fn connect(hub: Arc<Hub>, request: &mut Request<Incoming>) -> Answer {
+/// Answers the handshake and starts the task of the connection.
+fn connect(hub: Arc<Hub>, request: &mut Request<Incoming>) -> JsonResponse {
     let all = |name| pairs(request).filter(move |(key, _)| key == name).map(|(_, value)| value);
     let user = all("user").next().unwrap_or_default();
     let rooms: Vec<String> = all("room").collect();
@@ -62,7 +62,7 @@ fn connect(hub: Arc<Hub>, request: &mut Request<Incoming>) -> Answer {
         request.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let speaks = offered.split(',').any(|protocol| protocol.trim() == connection::SUBPROTOCOL);
     let Ok((response, upgraded)) = upgrade(request) else {
-        return error(StatusCode::BAD_REQUEST, "bad_request", "this is no WebSocket handshake");
+        return error(StatusCode::BAD_REQUEST, "bad_request", "this is not a WebSocket handshake");
     };
     tokio::spawn(async move {
         if let Ok(socket) = upgraded.await {
@@ -94,11 +94,11 @@ fn decoded(segment: &str) -> String {
     percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Answer {
-    in_json(status, json!({ "error": { "code": code, "message": message } }).to_string())
+fn error(status: StatusCode, code: &str, message: &str) -> JsonResponse {
+    json_response(status, json!({ "error": { "code": code, "message": message } }).to_string())
 }
 
-fn in_json(status: StatusCode, body: String) -> Answer {
+fn json_response(status: StatusCode, body: String) -> JsonResponse {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

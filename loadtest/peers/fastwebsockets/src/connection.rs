@@ -1,4 +1,4 @@
-//! One client: a task that waits for its next frame, for updates of the rooms it looks at, and for its pulse.
+//! One client: a task that waits for its next frame, for updates of the rooms that it observes, and for its timer.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::session::Session;
 use crate::wire::{Detail, Message, Reason, Request, encode, is_name};
 
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
-const PULSE: Duration = Duration::from_secs(5);
-/// Who was silent for so long at a pulse is pinged: together with the next pulse it is less than a lease, and what answered the
-/// last ping is pinged again.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A client that was silent for this long when the timer fires is pinged. It is less than the interval, so a client
+/// whose last sign of life was the answer to a ping is pinged again; both together are less than a lease.
 const SILENCE: Duration = Duration::from_secs(4);
 const MAX_ROOMS: usize = 100;
 pub const SUBPROTOCOL: &str = "presence.v1";
@@ -34,39 +34,39 @@ struct Connection {
     hub: Arc<Hub>,
     session: Arc<Session>,
     writer: WebSocketWrite<WriteHalf<Stream>>,
-    views: Vec<View>,
-    /// By room name, the updates of what is viewed.
+    observed: Vec<Observed>,
+    /// Updates of observed rooms, by room name.
     updates: StreamMap<Arc<str>, BroadcastStream<Arc<Update>>>,
 }
 
-/// A room that is looked at.
-struct View {
+/// An observed room.
+struct Observed {
     room: Arc<Room>,
     detail: Detail,
-    /// Nothing makes sense before the next snapshot, or count.
-    is_blank: bool,
+    /// The client has not received a snapshot or count yet.
+    is_new: bool,
 }
 
-/// A code of the protocol and a sentence.
+/// An error code of the protocol, and a sentence.
 type Refusal = (&'static str, &'static str);
 
-/// Serves a client until it is gone. Unless it said so properly, its presence goes on until its lease ends.
+/// Serves a client until it disconnects. After an unclean close its presence lasts until its lease ends.
 pub async fn serve(hub: Arc<Hub>, mut socket: WebSocket<Stream>, user: String, rooms: Vec<String>) {
-    // The writing half answers pings and closes, in `obey`.
+    // The writing half answers pings and close frames, in `run`.
     socket.set_auto_close(false);
     socket.set_auto_pong(false);
     socket.set_max_message_size(MAX_MESSAGE_BYTES);
     let (reader, writer) = socket.split(tokio::io::split);
     let session = hub.begin(user.into());
     let updates = StreamMap::new();
-    let mut connection = Connection { hub, session, writer, views: Vec::new(), updates };
+    let mut connection = Connection { hub, session, writer, observed: Vec::new(), updates };
     if let Ok(Some(reason)) = connection.run(FragmentCollectorRead::new(reader), rooms).await {
         connection.hub.end(&connection.session, reason);
     }
 }
 
 impl Connection {
-    /// Ends with why the presence is over, if the client said so.
+    /// Returns the reason for the end of the presence if the client closed cleanly.
     async fn run(
         &mut self,
         mut reader: FragmentCollectorRead<tokio::io::ReadHalf<Stream>>,
@@ -77,22 +77,22 @@ impl Connection {
             let joined = self.join(&room, Some(Detail::Members));
             self.answer(joined).await?;
         }
-        let mut pulse = interval(PULSE);
-        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ping_timer = interval(PING_INTERVAL);
+        ping_timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut nothing_to_send = |_| async { Ok::<_, WebSocketError>(()) };
         while !self.session.ended.load(Ordering::Relaxed) {
-            // `read_frame` loses bytes when it is dropped half-way, so it is kept until it is done.
+            // `read_frame` loses bytes if it is dropped before it is done, so the future is kept.
             let mut next = pin!(reader.read_frame(&mut nothing_to_send));
             let frame = loop {
                 tokio::select! {
                     frame = &mut next => break frame?,
-                    Some((room, received)) = self.updates.next() => self.show(&room, received).await?,
-                    _ = pulse.tick() => if self.is_dead().await? { return Ok(None) },
+                    Some((room, received)) = self.updates.next() => self.send_update(&room, received).await?,
+                    _ = ping_timer.tick() => if self.ping_if_silent().await? { return Ok(None) },
                 }
             };
-            self.session.heard(self.hub.now_ms());
+            self.session.renew(self.hub.now_ms());
             match frame.opcode {
-                OpCode::Text => self.obey(&frame.payload).await?,
+                OpCode::Text => self.execute(&frame.payload).await?,
                 OpCode::Ping => self.writer.write_frame(Frame::pong(frame.payload)).await?,
                 OpCode::Close => {
                     let is_clean = frame.payload.is_empty() || frame.payload.starts_with(&1000_u16.to_be_bytes());
@@ -123,31 +123,33 @@ impl Connection {
         self.writer.write_frame(Frame::text(Payload::Borrowed(text.as_bytes()))).await
     }
 
-    /// Writes what of an update concerns this client.
-    async fn show(&mut self, room: &str, received: Received) -> Result<(), WebSocketError> {
-        let Some(view) = self.views.iter_mut().find(|view| *view.room.name == *room) else { return Ok(()) };
-        let Ok(update) = received else {
-            // It was too slow for the channel: what it missed does not matter after a fresh start.
-            let (room, detail) = (Arc::clone(&view.room), view.detail);
-            self.look(&room, Some(detail));
+    /// Writes the part of an update that this client observes.
+    async fn send_update(&mut self, room: &str, received: Received) -> Result<(), WebSocketError> {
+        let Some(observed) = self.observed.iter_mut().find(|observed| *observed.room.name == *room) else {
             return Ok(());
         };
-        let (detail, was_blank) = (view.detail, view.is_blank);
+        let Ok(update) = received else {
+            // The client was too slow for the channel: it gets a new snapshot.
+            let (room, detail) = (Arc::clone(&observed.room), observed.detail);
+            self.set_observed(&room, Some(detail));
+            return Ok(());
+        };
+        let (detail, was_new) = (observed.detail, observed.is_new);
         match detail {
-            Detail::Members if was_blank && !update.snapshot.is_empty() => {
-                view.is_blank = false;
+            Detail::Members if was_new && !update.snapshot.is_empty() => {
+                observed.is_new = false;
                 for page in &update.snapshot {
                     self.send(page).await?;
                 }
             }
-            Detail::Members if !was_blank => {
+            Detail::Members if !was_new => {
                 if let Some(diff) = &update.diff {
                     self.send(diff).await?;
                 }
             }
-            Detail::Count if was_blank || update.diff.is_some() => {
+            Detail::Count if was_new || update.diff.is_some() => {
                 if let Some(count) = &update.count {
-                    view.is_blank = false;
+                    observed.is_new = false;
                     self.send(count).await?;
                 }
             }
@@ -156,8 +158,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Pings a silent client; true if its lease is over.
-    async fn is_dead(&mut self) -> Result<bool, WebSocketError> {
+    /// Pings a silent client. Returns whether its lease has expired.
+    async fn ping_if_silent(&mut self) -> Result<bool, WebSocketError> {
         let silent_ms = self.session.silent_for_ms(self.hub.now_ms());
         if silent_ms >= SILENCE.as_millis() as u64 {
             self.writer.write_frame(Frame::new(true, OpCode::Ping, None, Payload::Borrowed(b""))).await?;
@@ -165,13 +167,15 @@ impl Connection {
         Ok(self.session.ended.load(Ordering::Relaxed))
     }
 
-    async fn obey(&mut self, text: &[u8]) -> Result<(), WebSocketError> {
+    async fn execute(&mut self, text: &[u8]) -> Result<(), WebSocketError> {
         if text == b"heartbeat" {
             self.hub.heartbeats.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         let Ok(request) = serde_json::from_slice::<Request<'_>>(text) else {
-            return self.answer(Err(("bad_json", "a message is one JSON object with a type, or heartbeat"))).await;
+            return self
+                .answer(Err(("bad_json", "a message must be one JSON object with a type, or the text heartbeat")))
+                .await;
         };
         if request.kind == "heartbeat" {
             self.hub.heartbeats.fetch_add(1, Ordering::Relaxed);
@@ -186,13 +190,13 @@ impl Connection {
             "leave" => self.leave(room),
             "observe" => {
                 let room = self.hub.open(room);
-                self.look(&room, Some(request.detail));
+                self.set_observed(&room, Some(request.detail));
                 Ok(())
             }
-            "unobserve" => self.change_view(room, |_| None),
-            "resync" => self.change_view(room, Some),
+            "unobserve" => self.change_observed(room, |_| None),
+            "resync" => self.change_observed(room, Some),
             kind => {
-                let (code, message) = ("unknown_type", "this type is not known");
+                let (code, message) = ("unknown_type", "unknown type");
                 return self.send(&encode(&Message::Error { code, message, type_sent: Some(kind) })).await;
             }
         };
@@ -211,43 +215,47 @@ impl Connection {
         let mut joined = self.session.rooms.lock().unwrap();
         if !joined.iter().any(|other| other.name == room.name) {
             if joined.len() >= MAX_ROOMS {
-                return Err(("forbidden", "at most 100 rooms go on one connection"));
+                return Err(("forbidden", "the limit of rooms per connection is 100"));
             }
             joined.push(Arc::clone(&room));
-            room.enter(&self.session.user);
-            self.hub.mark(&room);
+            room.join(&self.session.user);
+            self.hub.mark_changed(&room);
         }
         drop(joined);
-        self.look(&room, detail);
+        self.set_observed(&room, detail);
         Ok(())
     }
 
     fn leave(&mut self, name: &str) -> Result<(), Refusal> {
         let mut joined = self.session.rooms.lock().unwrap();
         let position = joined.iter().position(|room| *room.name == *name);
-        let room = position.map(|position| joined.swap_remove(position)).ok_or(("not_joined", "it was not joined"))?;
+        let room =
+            position.map(|position| joined.swap_remove(position)).ok_or(("not_joined", "the room is not joined"))?;
         drop(joined);
-        room.exit(&self.session.user, Reason::Left);
-        self.hub.mark(&room);
-        self.look(&room, None);
+        room.leave(&self.session.user, Reason::Left);
+        self.hub.mark_changed(&room);
+        self.set_observed(&room, None);
         Ok(())
     }
 
-    fn change_view(&mut self, name: &str, to: impl Fn(Detail) -> Option<Detail>) -> Result<(), Refusal> {
-        let view =
-            self.views.iter().find(|view| *view.room.name == *name).ok_or(("not_joined", "it is not observed"))?;
-        let (room, detail) = (Arc::clone(&view.room), to(view.detail));
-        self.look(&room, detail);
+    fn change_observed(&mut self, name: &str, to: impl Fn(Detail) -> Option<Detail>) -> Result<(), Refusal> {
+        let observed = self
+            .observed
+            .iter()
+            .find(|observed| *observed.room.name == *name)
+            .ok_or(("not_joined", "the room is not observed"))?;
+        let (room, detail) = (Arc::clone(&observed.room), to(observed.detail));
+        self.set_observed(&room, detail);
         Ok(())
     }
 
-    /// Changes what the client is told about a room, from the next tick on.
-    fn look(&mut self, room: &Arc<Room>, detail: Option<Detail>) {
-        self.views.retain(|view| view.room.name != room.name);
+    /// Changes what the client receives about a room, from the next tick on.
+    fn set_observed(&mut self, room: &Arc<Room>, detail: Option<Detail>) {
+        self.observed.retain(|observed| observed.room.name != room.name);
         self.updates.remove(&room.name);
         let Some(detail) = detail else { return };
-        self.views.push(View { room: Arc::clone(room), detail, is_blank: true });
+        self.observed.push(Observed { room: Arc::clone(room), detail, is_new: true });
         self.updates.insert(Arc::clone(&room.name), BroadcastStream::new(room.observe(detail)));
-        self.hub.mark(room);
+        self.hub.mark_changed(room);
     }
 }

@@ -1,4 +1,4 @@
-//! All rooms and sessions, and what happens to them as time passes: ticks, leases, rooms that nobody needs any more.
+//! All rooms and sessions, and what happens on timers: ticks, expiring leases, removal of empty rooms.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,34 +13,34 @@ use crate::wire::Reason;
 
 pub const TICK: Duration = Duration::from_millis(100);
 pub const TTL: Duration = Duration::from_secs(10);
-const SWEEP: Duration = Duration::from_secs(1);
-const TIDY: Duration = Duration::from_secs(30);
+const EXPIRY_CHECK: Duration = Duration::from_secs(1);
+const CLEANUP: Duration = Duration::from_secs(30);
 
 pub struct Hub {
     started: Instant,
-    /// Distinguishes the epochs of two runs of this server.
-    run: u128,
+    /// Makes epochs unique across restarts.
+    incarnation: u128,
     rooms: Mutex<HashMap<Arc<str>, Arc<Room>>>,
-    /// By name, those that the next tick must look at.
+    /// Rooms that the next tick must settle, by name.
     changed: Mutex<HashMap<Arc<str>, Arc<Room>>>,
     sessions: Mutex<HashMap<u64, Arc<Session>>>,
-    /// Counters: each only grows, and also numbers sessions and epochs.
+    /// Counters, which also number sessions and epochs.
     pub accepted: AtomicU64,
     pub heartbeats: AtomicU64,
     opened: AtomicU64,
 }
 
-/// Lets time pass for as long as the server runs.
+/// Runs the timers as long as the server runs.
 pub async fn run(hub: Arc<Hub>) {
-    let (mut tick, mut sweep, mut tidy) = (interval(TICK), interval(SWEEP), interval(TIDY));
-    for timer in [&mut tick, &mut sweep, &mut tidy] {
+    let (mut tick, mut expiry, mut cleanup) = (interval(TICK), interval(EXPIRY_CHECK), interval(CLEANUP));
+    for timer in [&mut tick, &mut expiry, &mut cleanup] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     loop {
         tokio::select! {
             _ = tick.tick() => hub.tick(),
-            _ = sweep.tick() => hub.sweep(),
-            _ = tidy.tick() => hub.tidy(),
+            _ = expiry.tick() => hub.end_expired(),
+            _ = cleanup.tick() => hub.remove_empty(),
         }
     }
 }
@@ -49,7 +49,7 @@ impl Hub {
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
-            run: unix_ms(),
+            incarnation: unix_ms(),
             rooms: Mutex::default(),
             changed: Mutex::default(),
             sessions: Mutex::default(),
@@ -70,24 +70,24 @@ impl Hub {
         session
     }
 
-    /// Ends the presence in all rooms; a second time there is none to end.
+    /// Ends the presence in all rooms. Repeated calls have no effect.
     pub fn end(&self, session: &Session, reason: Reason) {
         self.sessions.lock().unwrap().remove(&session.id);
         session.ended.store(true, Ordering::Relaxed);
         for room in std::mem::take(&mut *session.rooms.lock().unwrap()) {
-            room.exit(&session.user, reason);
-            self.mark(&room);
+            room.leave(&session.user, reason);
+            self.mark_changed(&room);
         }
     }
 
-    /// The room of this name, which is opened if it has to be.
+    /// The room of this name, which is created if it does not exist.
     pub fn open(&self, name: &str) -> Arc<Room> {
         let mut rooms = self.rooms.lock().unwrap();
         if let Some(room) = rooms.get(name) {
             return Arc::clone(room);
         }
         let name: Arc<str> = name.into();
-        let epoch = format!("{:x}-{}", self.run, self.opened.fetch_add(1, Ordering::Relaxed));
+        let epoch = format!("{:x}-{}", self.incarnation, self.opened.fetch_add(1, Ordering::Relaxed));
         let room = Arc::new(Room::new(Arc::clone(&name), epoch));
         rooms.insert(name, Arc::clone(&room));
         room
@@ -97,7 +97,7 @@ impl Hub {
         self.rooms.lock().unwrap().get(name).cloned()
     }
 
-    /// Name and members of all rooms that have any, sorted.
+    /// Names and member counts of all rooms with members, sorted.
     pub fn list(&self) -> Vec<(Arc<str>, usize)> {
         let rooms: Vec<_> = self.rooms.lock().unwrap().values().cloned().collect();
         let counted = rooms.iter().map(|room| (Arc::clone(&room.name), room.count()));
@@ -106,8 +106,8 @@ impl Hub {
         list
     }
 
-    /// The next tick looks at the room.
-    pub fn mark(&self, room: &Arc<Room>) {
+    /// The next tick settles the room.
+    pub fn mark_changed(&self, room: &Arc<Room>) {
         self.changed.lock().unwrap().entry(Arc::clone(&room.name)).or_insert_with(|| Arc::clone(room));
     }
 
@@ -117,17 +117,17 @@ impl Hub {
         }
     }
 
-    /// Ends the leases of those who were not heard for too long, connected or not.
-    fn sweep(&self) {
+    /// Ends sessions whose lease has expired, connected or not.
+    fn end_expired(&self) {
         let now_ms = self.now_ms();
-        let is_over = |session: &&Arc<Session>| session.silent_for_ms(now_ms) > TTL.as_millis() as u64;
-        let over: Vec<_> = self.sessions.lock().unwrap().values().filter(is_over).cloned().collect();
-        for session in over {
+        let is_expired = |session: &&Arc<Session>| session.silent_for_ms(now_ms) > TTL.as_millis() as u64;
+        let expired: Vec<_> = self.sessions.lock().unwrap().values().filter(is_expired).cloned().collect();
+        for session in expired {
             self.end(&session, Reason::Timeout);
         }
     }
 
-    fn tidy(&self) {
+    fn remove_empty(&self) {
         let changed = self.changed.lock().unwrap();
         self.rooms.lock().unwrap().retain(|name, room| changed.contains_key(name) || !room.is_empty());
     }

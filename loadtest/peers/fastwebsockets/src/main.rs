@@ -1,4 +1,4 @@
-//! A presence server on fastwebsockets, the way its README and examples show it: hyper and `upgrade()`, a tokio task for each
+//! A presence server on fastwebsockets, as its README and examples show it: hyper and `upgrade()`, one tokio task per
 //! connection, broadcast channels between them. One thread. Usage: rollcall-peer-fastwebsockets PORT
 
 mod api;
@@ -23,7 +23,7 @@ use hub::Hub;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// With the usual 128 a storm of connections would measure how long the kernel waits before it repeats a SYN.
+/// With the default of 128 a storm would measure how long the kernel waits before it repeats a SYN.
 const BACKLOG: u32 = 8192;
 
 #[tokio::main(flavor = "current_thread")]
@@ -49,9 +49,9 @@ async fn accept(listener: TcpListener, hub: Arc<Hub>) -> Result<()> {
         stream.set_nodelay(true)?;
         let hub = Arc::clone(&hub);
         tokio::spawn(async move {
-            let service = service_fn(move |request| api::answer(Arc::clone(&hub), request));
+            let service = service_fn(move |request| api::respond(Arc::clone(&hub), request));
             let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
-            // A client that goes away in the middle of a request is its own business.
+            // A client may disconnect in the middle of a request.
             let _ = served.await;
         });
     }

@@ -1,4 +1,4 @@
-//! A room: who is in (live), what observers were told (announced), and the channel that tells them the difference.
+//! A room: its members (live), what observers have received (announced), and the channel for the difference.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
@@ -8,15 +8,15 @@ use tokio::sync::broadcast;
 
 use crate::wire::{Detail, Gone, Member, MembersPage, Message, Reason, encode};
 
-/// A client that is this many ticks behind is skipped forward to a snapshot.
+/// A client that is more ticks behind gets a new snapshot.
 const UPDATES_KEPT: usize = 16;
 const PAGE_MEMBERS: usize = 1000;
 
-/// What one tick has for the observers of a room, finished: each takes what concerns it.
+/// The complete messages of one tick for the observers of a room. Each connection sends those it observes.
 #[derive(Default)]
 pub struct Update {
     pub diff: Option<String>,
-    /// The pages, if anybody waits for a snapshot.
+    /// Pages of a snapshot, if an observer needs one.
     pub snapshot: Vec<String>,
     pub count: Option<String>,
 }
@@ -34,7 +34,7 @@ struct State {
     /// User → connections in the room.
     members: HashMap<Arc<str>, usize>,
     announced: BTreeSet<Arc<str>>,
-    /// Why they left, of those who came or went since the last tick.
+    /// Reasons of leaves, for users who joined or left since the last tick.
     reasons: HashMap<Arc<str>, Reason>,
     wants_snapshot: bool,
     wants_count: bool,
@@ -45,17 +45,17 @@ impl Room {
         Self { name, epoch, updates: broadcast::channel(UPDATES_KEPT).0, state: Mutex::default() }
     }
 
-    pub fn enter(&self, user: &Arc<str>) {
+    pub fn join(&self, user: &Arc<str>) {
         let mut state = self.state.lock().unwrap();
         let connections = state.members.entry(Arc::clone(user)).or_default();
         *connections += 1;
         if *connections == 1 {
-            // Never shown: who is in when the tick comes has not left.
+            // Not sent: a user who is present at the tick has not left.
             state.reasons.insert(Arc::clone(user), Reason::Left);
         }
     }
 
-    pub fn exit(&self, user: &Arc<str>, reason: Reason) {
+    pub fn leave(&self, user: &Arc<str>, reason: Reason) {
         let mut state = self.state.lock().unwrap();
         let Some(connections) = state.members.get_mut(user) else { return };
         *connections -= 1;
@@ -65,7 +65,7 @@ impl Room {
         }
     }
 
-    /// The next update has what a newcomer, or one who missed something, needs to begin with.
+    /// Subscribes to updates. The next one contains the snapshot or count to start with.
     pub fn observe(&self, detail: Detail) -> broadcast::Receiver<Arc<Update>> {
         let mut state = self.state.lock().unwrap();
         match detail {
@@ -106,7 +106,7 @@ impl Room {
             update.snapshot = self.encode_snapshot(&state);
         }
         if is_observed {
-            // Nobody may be listening any more.
+            // It fails if the last observer has just left.
             let _ = self.updates.send(Arc::new(update));
         }
     }
@@ -129,21 +129,22 @@ impl Room {
         (0..pages).map(page_of).collect()
     }
 
-    /// As JSON, a page of the announced members behind the user `after`.
+    /// A page of announced members after the user `after`, as JSON.
     pub fn members_page(&self, after: &str, limit: usize) -> String {
         let state = self.state.lock().unwrap();
         let after: Arc<str> = after.into();
-        let mut behind = state.announced.range((Bound::Excluded(after), Bound::Unbounded));
-        let members: Vec<Member> = behind.by_ref().take(limit).map(|user| Member { user: Arc::clone(user) }).collect();
+        let mut following = state.announced.range((Bound::Excluded(after), Bound::Unbounded));
+        let members: Vec<Member> =
+            following.by_ref().take(limit).map(|user| Member { user: Arc::clone(user) }).collect();
         let last = members.last().map(|member| member.user.to_string());
-        let next = last.filter(|_| behind.next().is_some());
+        let next = last.filter(|_| following.next().is_some());
         let (seq, count) = (state.seq, state.announced.len());
         encode(&MembersPage { room: &self.name, epoch: &self.epoch, seq, count, members, next })
     }
 }
 
 impl State {
-    /// Moves what was announced to what is; the difference, if there is one.
+    /// Updates the announced members. Returns the difference, if there is one.
     fn announce(&mut self) -> Option<(Vec<Member>, Vec<Gone>)> {
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         for (user, reason) in std::mem::take(&mut self.reasons) {

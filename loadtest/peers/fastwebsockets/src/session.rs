@@ -1,4 +1,4 @@
-//! One connection's presence. It outlives the connection until its lease ends, unless that was closed properly.
+//! The presence of one connection. After an unclean close it lasts until its lease ends.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,11 +8,11 @@ use crate::room::Room;
 pub struct Session {
     pub id: u64,
     pub user: Arc<str>,
-    /// When the client was last heard: milliseconds since the server started.
+    /// When the last message of the client arrived, in milliseconds since the server started.
     seen_ms: AtomicU64,
-    /// The hub has ended it; the connection sees that and closes.
+    /// Set by the hub when the lease has expired; the connection then closes.
     pub ended: AtomicBool,
-    /// Rooms it is a member of: written by its connection, emptied by the hub when it ends.
+    /// Rooms that it has joined. Written by its connection, emptied by the hub when it ends.
     pub rooms: Mutex<Vec<Arc<Room>>>,
 }
 
@@ -22,7 +22,7 @@ impl Session {
         Self { id, user, seen_ms, ended: AtomicBool::new(false), rooms: Mutex::default() }
     }
 
-    pub fn heard(&self, now_ms: u64) {
+    pub fn renew(&self, now_ms: u64) {
         self.seen_ms.store(now_ms, Ordering::Relaxed);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// What clients say. All fields in one: which of them a message needs depends on its kind.
+/// A message of a client, with the fields of all kinds.
 #[derive(Deserialize)]
 pub struct Request<'a> {
     #[serde(rename = "type", borrow)]
@@ -20,7 +20,7 @@ pub struct Request<'a> {
     pub ack: bool,
 }
 
-/// How much an observer is told.
+/// What an observer receives.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Detail {
@@ -29,7 +29,7 @@ pub enum Detail {
     Count,
 }
 
-/// Why somebody left.
+/// Why a user left.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reason {
