@@ -1,7 +1,7 @@
 //! [`Args`], the command line as typed, become [`Config`], checked and resolved before a port is bound.
 //!
 //! Each feature has a file with its flags, its defaults, its part of the help, and a `check` of what must hold between
-//! its settings. Rules that involve several features are in [`Config::check`]. A message states the rule and the values
+//! its settings. Rules that involve several features are in `Config::check`. A message states the rule and the values
 //! that break it.
 
 mod chat;

@@ -103,7 +103,7 @@ fn any_chunk() -> impl Strategy<Value = Chunk> {
 }
 
 fn runner() -> TestRunner {
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: Config::default().cases.max(CASES), failure_persistence: None, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }
 

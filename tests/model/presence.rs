@@ -354,7 +354,7 @@ fn payload(frame: &Bytes) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(600), ..ProptestConfig::default() })]
 
     #[test]
     fn announced_state_model_and_mirrors_agree(steps in prop::collection::vec(step(), 1..150)) {

@@ -222,7 +222,7 @@ impl User {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(600), ..ProptestConfig::default() })]
 
     #[test]
     fn workers_receive_the_current_status_of_exactly_the_users_they_watch(steps in prop::collection::vec(step(), 1..150)) {

@@ -25,7 +25,6 @@ const WIDE_DOCUMENTS: &[&str] = &[
     "docs/embed.md",
     "docs/presence-js.md",
     "docs/redis.md",
-    "docs/testing.md",
     "src/web/client/README.md",
 ];
 

@@ -1,0 +1,65 @@
+# Shared by scripts/test and scripts/judges: runs steps and reports the time of each. A step is a bash function of the calling
+# script. It runs in a shell of its own (SCRIPT --step NAME), in which set -e ends the step at its first error.
+
+results=target/steps/results
+lanes=()
+
+# Runs one step and records how it ended, its time and its CPU time.
+run_step() {
+  local name=$1 status=0 started=$SECONDS cpu
+  echo "── $name"
+  exec 3>&1 4>&2
+  cpu=$( { TIMEFORMAT='%U %S'; time "$0" --step "$name" >&3 2>&4; } 2>&1 ) || status=$?
+  exec 3>&- 4>&-
+  awk -v name="$name" -v status="$status" -v wall=$((SECONDS - started)) \
+    '{ printf "%s %s %d %.0f\n", name, status ? "FAILED" : "passed", wall, $1 + $2 }' <<<"$cpu" | tee -a "$results" |
+    awk '{ print "── " $1 ": " $2 " in " $3 " s, " $4 " s of CPU time" }'
+}
+
+# Runs steps one after the other in the background. The output of each is shown in one piece when it has ended.
+start_lane() {
+  # In a process group of its own, so that an interrupt can end all of it.
+  set -m
+  for name in "$@"; do
+    run_step "$name" >"target/steps/$name.log" 2>&1
+    flock "$results" cat "target/steps/$name.log"
+  done &
+  set +m
+  lanes+=($!)
+}
+
+end_lanes() {
+  local lane
+  for lane in "${lanes[@]}"; do kill -TERM -- "-$lane" 2>/dev/null || true; done
+}
+
+begin() {
+  mkdir -p target/steps
+  : >"$results"
+  trap 'end_lanes; exit 130' INT TERM
+}
+
+# The table of all steps. Fails if one failed or is missing.
+report() { # the number of steps
+  local failed
+  failed=$(grep -c ' FAILED ' "$results" || true)
+  awk 'BEGIN { printf "\n%-14s %-8s %8s %8s\n", "step", "result", "seconds", "CPU" }
+       { printf "%-14s %-8s %8d %8d\n", $1, $2, $3, $4 }' "$results"
+  (($(wc -l <"$results") == $1)) || { echo "steps are missing: $1 were to run" >&2; exit 1; }
+  echo "$(($1 - failed)) passed, $failed failed in $SECONDS s"
+  ((failed == 0))
+}
+
+# Runs `--step NAME`; otherwise checks that the arguments are names of steps.
+dispatch() {
+  local name
+  if [[ ${1:-} == --step ]]; then
+    "$2"
+    exit
+  fi
+  for name in "$@"; do
+    [[ " ${steps[*]} " == *" $name "* ]] && continue
+    echo "$0: unknown step '$name'; the steps are ${steps[*]}" >&2
+    exit 64
+  done
+}
