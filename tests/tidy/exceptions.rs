@@ -20,13 +20,8 @@ const LONG_FILES: &[&str] = &[];
 /// Each with its file.
 const LONG_FUNCTIONS: &[&str] = &["tests/black_box/redis/chaos.rs live_through"];
 
-const WIDE_DOCUMENTS: &[&str] = &[
-    "docs/django.md",
-    "docs/embed.md",
-    "docs/presence-js.md",
-    "docs/redis.md",
-    "src/web/client/README.md",
-];
+const WIDE_DOCUMENTS: &[&str] =
+    &["docs/django.md", "docs/embed.md", "docs/presence-js.md", "docs/redis.md", "src/web/client/README.md"];
 
 /// Files that refer to documents that are not in the project.
 const OLD_WORDS: &[&str] = &["src/store/redis/link.rs", "tests/clients/test_seeds.py"];

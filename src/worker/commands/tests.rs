@@ -39,7 +39,7 @@ fn join(room: &str) -> Command<'_> {
 
 fn rooms(worker: &Worker, user: &str) -> Vec<String> {
     let status = worker.node.registry.status(user);
-    status.map_or_else(Vec::new, |status| status.rooms.iter().map(|room| room.to_string()).collect())
+    status.map_or_else(Vec::new, |status| status.rooms.iter().map(ToString::to_string).collect())
 }
 
 fn now(tick: u64) -> crate::presence::Now {
