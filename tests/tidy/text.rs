@@ -21,6 +21,11 @@ fn documents_are_wrapped() {
 }
 
 #[test]
+fn comments_are_wrapped() {
+    exceptions::check("wide comments");
+}
+
+#[test]
 fn texts_refer_to_no_document_outside_the_project() {
     exceptions::check("old words");
 }
@@ -40,6 +45,22 @@ pub(crate) fn wide_lines() -> Vec<Violation> {
             if columns > MAX_COLUMNS && !in_code && !trimmed.starts_with('|') && trimmed.contains(' ') {
                 let text = format!("{}:{} has {columns} columns; the limit is {MAX_COLUMNS}", file.path, number + 1);
                 violations.push((file.path.clone(), text));
+            }
+        }
+    }
+    violations
+}
+
+/// Comments that are too long; rustfmt wraps code only. An exception names a folder of the first two levels.
+pub(crate) fn wide_comments() -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for file in sources::rust(&["src", "tests", "benches", "loadtest"]) {
+        let folder = file.path.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
+        for (number, line) in file.text.lines().enumerate() {
+            let columns = line.chars().count();
+            if columns > MAX_COLUMNS && line.trim_start().starts_with("//") {
+                let text = format!("{}:{} has {columns} columns; the limit is {MAX_COLUMNS}", file.path, number + 1);
+                violations.push((folder.clone(), text));
             }
         }
     }

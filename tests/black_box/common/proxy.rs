@@ -20,8 +20,8 @@ pub(crate) enum ProxyMode {
     Forward,
     /// Delivers every chunk this much later.
     Delay(Duration),
-    /// Nothing is delivered and nothing is closed, as when packets are lost. `Forward` delivers the held-back bytes late;
-    /// `Disconnect` drops them.
+    /// Nothing is delivered and nothing is closed, as when packets are lost. `Forward` delivers the held-back bytes
+    /// late; `Disconnect` drops them.
     Stall,
     /// Closes connections, new ones right after accepting them.
     Disconnect,

@@ -1,5 +1,5 @@
-//! A client over a bare `TcpStream`: it sends any bytes, answers nothing by itself (no pong, no close), and reads frames with
-//! the strict decoder.
+//! A client over a bare `TcpStream`: it sends any bytes, answers nothing by itself (no pong, no close), and reads
+//! frames with the strict decoder.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! A WebSocket client (tokio-tungstenite). A task reads all the time, so pings are answered whatever the test does. The test
-//! can stop it from reading, or drop the connection.
+//! A WebSocket client (tokio-tungstenite). A task reads all the time, so pings are answered whatever the test does. The
+//! test can stop it from reading, or drop the connection.
 
 use std::net::SocketAddr;
 
