@@ -1,9 +1,8 @@
-//! The Redis store's way out and way in: a batch is made of what happened, goes to a real Redis and is answered; an event of
-//! another node is read.
+//! The Redis store: making batches, sending them to a real Redis, and parsing events of other nodes.
 //!
-//! Throughput is in users (or commands) a second. The pipelines go to a redis-server that the bench starts itself; `alternating`
-//! sends one and waits for its answers, `overlapping` has the next one on its way meanwhile, as the engine does. `writer` is both:
-//! leases are due, batches are made, sent and answered.
+//! Throughput is in users (or commands) per second. The pipelines go to a redis-server that the bench starts itself.
+//! `alternating` sends one and waits for its replies; `overlapping` sends the next one meanwhile, as the store does.
+//! `writer` does everything: leases are due, batches are made, sent and answered.
 
 mod common;
 
@@ -22,17 +21,17 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use rollcall::json::Reader;
 use rollcall::presence::{HoldChange, Now, Registry, Session, Settings, State, Tick};
 use rollcall::store::StoreEvent;
-use rollcall::store::redis::command::{Command, Reply};
-use rollcall::store::redis::event::{self, Event};
-use rollcall::store::redis::link::Connection;
-use rollcall::store::redis::partition::{Batch, Lane};
+use rollcall::store::redis::command::{RedisCommand, RedisReply};
+use rollcall::store::redis::connection::RedisConnection;
+use rollcall::store::redis::event::{EventMessage, EventWriter};
+use rollcall::store::redis::partition::{Partition, WriteBatch};
 use server::Server;
 use tokio::runtime::{Builder, LocalOptions};
 use writer::{LEASE, Writer, connect, schema};
 
-/// What a pipeline of the store has at the most.
+/// The limit of users per pipeline of the store.
 const BATCH: usize = 1_000;
-/// By then every lease that was written at the same time is due.
+/// After this time all keys that were written together are due.
 const ALL_ARE_DUE_AFTER: Tick = TTL;
 const STATE: &str = r#"{"mood":"on the train","since":1700000000,"device":"phone"}"#;
 
@@ -40,11 +39,11 @@ fn sizes() -> &'static [usize] {
     if common::smoke() { &[10, BATCH] } else { &[100, BATCH, 100_000] }
 }
 
-/// Users who are here, and the lane that writes them, with all that it wrote so far in Redis.
+/// Users of this node, and the partition that has written them.
 struct Node {
     registry: Registry,
     sessions: Vec<Arc<Session>>,
-    lane: Lane,
+    partition: Partition,
     state: Option<State>,
 }
 
@@ -60,33 +59,33 @@ impl Node {
         };
         let sessions = (0..users).map(join).collect();
         registry.take_dirty().iter().for_each(|room| drop(registry.settle(room)));
-        let mut node = Self { registry, sessions, lane: Lane::new(schema(), 0, TTL, 1), state };
-        let nothing_is_there = Reply::Texts(vec![None, None]);
-        node.lane.verify(Some(&nothing_is_there), &node.registry);
-        assert_eq!(keys_written(&node.batches(0)), users, "the lane begins with all of it");
+        let mut node = Self { registry, sessions, partition: Partition::new(schema(), 0, TTL, 1), state };
+        let no_hash = RedisReply::Texts(vec![None, None]);
+        node.partition.verify(Some(&no_hash), &node.registry);
+        assert_eq!(keys_written(&node.batches(0)), users, "the first batches write all users");
         node
     }
 
-    /// What the ticker records when all of them come at once.
+    /// What the ticker records when all users join at once.
     fn joined(&self) -> Vec<StoreEvent> {
-        let news = |session: &Arc<Session>| {
-            let place = (ROOM.into(), Arc::clone(session.user()));
-            StoreEvent::HoldChange(place, HoldChange::Held { state: self.state.clone(), joined: true })
+        let event = |session: &Arc<Session>| {
+            let room_user = (ROOM.into(), Arc::clone(session.user()));
+            StoreEvent::HoldChange(room_user, HoldChange::Held { state: self.state.clone(), joined: true })
         };
-        self.sessions.iter().map(news).collect()
+        self.sessions.iter().map(event).collect()
     }
 
-    fn batches(&mut self, now: Tick) -> Vec<Batch> {
-        std::iter::from_fn(|| self.lane.next_batch(&self.registry, now)).collect()
+    fn batches(&mut self, now: Tick) -> Vec<WriteBatch> {
+        std::iter::from_fn(|| self.partition.next_batch(&self.registry, now)).collect()
     }
 }
 
-fn keys_written(batches: &[Batch]) -> usize {
+fn keys_written(batches: &[WriteBatch]) -> usize {
     batches.iter().map(|batch| batch.keys_written as usize).sum()
 }
 
-fn commands(batches: &[Batch], is_asked: impl Fn(&Command) -> bool) -> usize {
-    batches.iter().flat_map(|batch| &batch.commands).filter(|command| is_asked(command)).count()
+fn count_commands(batches: &[WriteBatch], is_counted: impl Fn(&RedisCommand) -> bool) -> usize {
+    batches.iter().flat_map(|batch| &batch.commands).filter(|command| is_counted(command)).count()
 }
 
 fn encode(criterion: &mut Criterion) {
@@ -96,39 +95,39 @@ fn encode(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(users as u64));
             let mut node = Node::new(users, state);
             let now = Cell::new(0);
-            let refreshed = |node: &mut Node| {
-                node.lane.expire(now.get());
+            let renew = |node: &mut Node| {
+                node.partition.mark_due(now.get());
                 node.batches(now.get())
             };
             let later = || now.set(now.get() + ALL_ARE_DUE_AFTER);
             later();
-            let batches = refreshed(&mut node);
-            assert_eq!(commands(&batches, |command| matches!(command, Command::Set { .. })), users);
-            assert_eq!(commands(&batches, |_| true), users, "a refresh is told to nobody");
+            let batches = renew(&mut node);
+            assert_eq!(count_commands(&batches, |command| matches!(command, RedisCommand::Set { .. })), users);
+            assert_eq!(count_commands(&batches, |_| true), users, "a renewal publishes nothing");
             group.bench_function(BenchmarkId::new(format!("refreshed/{kind}"), users), |bencher| {
-                bencher.iter_batched(later, |()| refreshed(&mut node), BatchSize::PerIteration);
+                bencher.iter_batched(later, |()| renew(&mut node), BatchSize::PerIteration);
             });
 
-            let joined = |node: &mut Node, news: Vec<StoreEvent>| {
-                news.into_iter().for_each(|news| node.lane.record(news));
+            let join = |node: &mut Node, events: Vec<StoreEvent>| {
+                events.into_iter().for_each(|event| node.partition.record(event));
                 node.batches(now.get())
             };
-            let news = node.joined();
-            let batches = joined(&mut node, news.clone());
+            let events = node.joined();
+            let batches = join(&mut node, events.clone());
             assert_eq!(keys_written(&batches), users);
-            let lines = batches.iter().flat_map(|batch| &batch.commands).map(lines_told).sum::<usize>();
-            assert_eq!(lines, users, "each join is told once");
+            let lines = batches.iter().flat_map(|batch| &batch.commands).map(lines_published).sum::<usize>();
+            assert_eq!(lines, users, "each join is published once");
             group.bench_function(BenchmarkId::new(format!("joined/{kind}"), users), |bencher| {
-                bencher.iter_batched(|| news.clone(), |news| joined(&mut node, news), BatchSize::PerIteration);
+                bencher.iter_batched(|| events.clone(), |events| join(&mut node, events), BatchSize::PerIteration);
             });
         }
     }
     group.finish();
 }
 
-fn lines_told(command: &Command) -> usize {
+fn lines_published(command: &RedisCommand) -> usize {
     match command {
-        Command::Publish { message, .. } => message.lines().count() - 1,
+        RedisCommand::Publish { message, .. } => message.lines().count() - 1,
         _ => 0,
     }
 }
@@ -138,17 +137,17 @@ fn events(criterion: &mut Criterion) {
     for (kind, state) in [("bare", None), ("with_state", Some(STATE))] {
         for lines in [1, 10, BATCH] {
             let state = state.map(|json| State::written(json, 1_700_000_000_123));
-            let mut writer = event::Writer::new("n1.18c", 41);
+            let mut writer = EventWriter::new("n1.18c", 41);
             (0..lines).for_each(|number| {
                 writer.held(true, ROOM, &user_name(number), 1_700_000_000_000, state.as_ref());
             });
             let text = writer.finish();
             let mut json = Reader::default();
-            let event = Event::parse(&text, &mut json).expect("it was written as documented");
-            assert_eq!((event.seq, event.lines.len()), (41, lines));
+            let event = EventMessage::parse(&text, &mut json).expect("a valid message");
+            assert_eq!((event.seq, event.changes.len()), (41, lines));
             group.throughput(Throughput::Elements(lines as u64));
             group.bench_function(BenchmarkId::new(format!("parse/{kind}"), lines), |bencher| {
-                bencher.iter(|| Event::parse(&text, &mut json));
+                bencher.iter(|| EventMessage::parse(&text, &mut json));
             });
         }
     }
@@ -161,8 +160,8 @@ fn pipeline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("redis_pipeline");
     group.throughput(Throughput::Elements(BATCH as u64));
     let mut node = Node::new(BATCH, None);
-    node.lane.expire(ALL_ARE_DUE_AFTER);
-    let batch: Arc<[Command]> = node.batches(ALL_ARE_DUE_AFTER).remove(0).commands.into();
+    node.partition.mark_due(ALL_ARE_DUE_AFTER);
+    let batch: Arc<[RedisCommand]> = node.batches(ALL_ARE_DUE_AFTER).remove(0).commands.into();
     assert_eq!(batch.len(), BATCH);
     let connection = runtime.block_on(connect(&server.url)).expect("a connection");
     for (name, in_flight) in [("alternating", 1), ("overlapping", 2)] {
@@ -174,7 +173,7 @@ fn pipeline(criterion: &mut Criterion) {
             });
         });
     }
-    assert_eq!(runtime.block_on(keys_there(&connection, &batch)), BATCH);
+    assert_eq!(runtime.block_on(count_keys(&connection, &batch)), BATCH);
 
     for users in [BATCH, 10 * BATCH] {
         let mut writer = runtime.block_on(Writer::open(&server.url, users)).expect("a writer");
@@ -188,35 +187,35 @@ fn pipeline(criterion: &mut Criterion) {
                 let spent = began.elapsed();
                 let due = rounds * users as u64;
                 assert!(written >= due, "{written} of {due} keys were written");
-                spent.mul_f64(due as f64 / written as f64) // Some were due twice.
+                spent.mul_f64(due as f64 / written as f64) // Some keys were due twice.
             });
         });
     }
     group.finish();
 }
 
-/// Sends a pipeline so many times, so many at once at the most.
-async fn send_all(connection: &Connection, batch: &Arc<[Command]>, batches: u64, in_flight: usize) {
-    let mut flying = VecDeque::new();
+/// Sends a pipeline `batches` times, with up to `in_flight` at once.
+async fn send_all(connection: &RedisConnection, batch: &Arc<[RedisCommand]>, batches: u64, in_flight: usize) {
+    let mut pipelines = VecDeque::new();
     for number in 0..batches {
-        flying.push_back(writer::send(connection, Arc::clone(batch)));
-        while flying.len() >= in_flight || number + 1 == batches && !flying.is_empty() {
-            let flight = flying.pop_front().expect("one is on its way");
-            let replies = flight.await.expect("it runs").expect("Redis answers");
-            assert!(replies.len() == BATCH && replies.iter().all(|reply| *reply == Reply::Done));
+        pipelines.push_back(writer::send(connection, Arc::clone(batch)));
+        while pipelines.len() >= in_flight || number + 1 == batches && !pipelines.is_empty() {
+            let pipeline = pipelines.pop_front().expect("one is in flight");
+            let replies = pipeline.await.expect("it runs").expect("Redis answers");
+            assert!(replies.len() == BATCH && replies.iter().all(|reply| *reply == RedisReply::Done));
         }
     }
 }
 
-async fn keys_there(connection: &Connection, batch: &[Command]) -> usize {
-    let key = |command: &Command| match command {
-        Command::Set { key, ttl_ms, .. } if u128::from(*ttl_ms) == LEASE.as_millis() => key.clone(),
-        other => panic!("not a key with a lease: {other:?}"),
+async fn count_keys(connection: &RedisConnection, batch: &[RedisCommand]) -> usize {
+    let key = |command: &RedisCommand| match command {
+        RedisCommand::Set { key, ttl_ms, .. } if u128::from(*ttl_ms) == LEASE.as_millis() => key.clone(),
+        other => panic!("expected a key with a lease: {other:?}"),
     };
-    let get = Command::Get(batch.iter().map(key).collect());
-    match connection.clone().run(&[get]).await.expect("Redis answers").remove(0) {
-        Reply::Texts(texts) => texts.iter().flatten().count(),
-        other => panic!("no list: {other:?}"),
+    let read = RedisCommand::MultiGet(batch.iter().map(key).collect());
+    match connection.clone().execute(&[read]).await.expect("Redis answers").remove(0) {
+        RedisReply::Texts(texts) => texts.iter().flatten().count(),
+        other => panic!("expected a list: {other:?}"),
     }
 }
 

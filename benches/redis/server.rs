@@ -1,13 +1,13 @@
-//! A redis-server of the bench's own, on a free port of loopback, that keeps nothing and ends with its guard.
+//! Starts a redis-server for the bench, on a free loopback port and without persistence. Dropping the guard ends it.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long it may take until it listens.
+/// The limit until it listens.
 const START_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 
 pub(crate) struct Server {
     process: Child,
@@ -35,17 +35,17 @@ impl Server {
     fn wait_until_it_listens(&mut self, port: u16) {
         let started = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            let ended = self.process.try_wait().expect("a child of ours");
-            assert!(ended.is_none(), "redis-server ended at once: {ended:?}");
+            let ended = self.process.try_wait().expect("a child can be polled");
+            assert!(ended.is_none(), "redis-server has ended: {ended:?}");
             assert!(started.elapsed() < START_WITHIN, "redis-server does not listen on port {port}");
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(POLL);
         }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It keeps nothing, so there is nothing that it could do before its end.
+        // It has nothing to save.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);

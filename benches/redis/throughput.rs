@@ -1,5 +1,5 @@
-//! How many `SET … EX` a second the store's writer brings into a Redis, as one line of JSON: what `scripts/redis-figures` compares
-//! with redis-benchmark. `benches/redis.rs` shows where the time goes.
+//! Prints as one line of JSON how many `SET … EX` per second the store writes to a Redis. `scripts/redis-figures`
+//! compares that with redis-benchmark; `benches/redis.rs` shows where the time goes.
 
 mod writer;
 
@@ -10,20 +10,20 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use rollcall::os::cpu_ns;
 
-use rollcall::store::redis::command::{Command, Reply};
+use rollcall::store::redis::command::{RedisCommand, RedisReply};
 use writer::{LEASE, Writer, connect, schema, user_name};
 
 /// The allocator of the server.
 #[global_allocator]
 static GLOBAL: MiMalloc = MiMalloc;
 
-/// Renews the keys of users that are all due at once, over one lane and one connection.
+/// Renews the keys of users who are all due at once, over one partition and one connection.
 #[derive(Debug, Parser)]
 struct Args {
     /// The Redis to write to
     #[arg(long)]
     url: String,
-    /// Users whose keys are written
+    /// Number of users whose keys are written
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     users: u32,
     /// How often each is written
@@ -41,8 +41,8 @@ fn main() -> ExitCode {
             println!("{line}");
             ExitCode::SUCCESS
         }
-        Err(trouble) => {
-            eprintln!("redis-writer: {trouble}");
+        Err(error) => {
+            eprintln!("redis-writer: {error}");
             ExitCode::FAILURE
         }
     }
@@ -55,7 +55,7 @@ async fn measure(args: &Args) -> Result<serde_json::Value, String> {
     let mut commands = 0;
     for _ in 0..args.rounds {
         let written = writer.renew_all().await?;
-        // Renewals are spread: one may fall into this round or the next, but none is missing.
+        // Renewals are spread: some keys are written again in the same round, but none is left out.
         if written < u64::from(args.users) {
             return Err(format!("{written} keys were written for {users} users"));
         }
@@ -75,9 +75,9 @@ async fn measure(args: &Args) -> Result<serde_json::Value, String> {
 }
 
 async fn value_of(url: &str, key: &str) -> Result<String, String> {
-    let replies = connect(url).await?.run(&[Command::Get(vec![key.to_owned()])]).await?;
+    let replies = connect(url).await?.execute(&[RedisCommand::MultiGet(vec![key.to_owned()])]).await?;
     match replies.into_iter().next() {
-        Some(Reply::Texts(mut texts)) => texts.pop().flatten().ok_or_else(|| format!("{key} is not there")),
+        Some(RedisReply::Texts(mut texts)) => texts.pop().flatten().ok_or_else(|| format!("{key} does not exist")),
         reply => Err(format!("{key} cannot be read: {reply:?}")),
     }
 }

@@ -12,8 +12,8 @@ const REQUEST_SOCKETS: usize = 128;
 const OTHER_DESCRIPTORS: usize = 128;
 /// Descriptors per worker: a listener for each of two ports, epoll, wake-ups.
 const DESCRIPTORS_PER_WORKER: usize = 6;
-/// Descriptors per Redis lane: two connections, and two more while they are being replaced.
-const DESCRIPTORS_PER_LANE: usize = 4;
+/// Descriptors per partition in Redis: two connections, and two more while they are being replaced.
+const DESCRIPTORS_PER_PARTITION: usize = 4;
 /// More threads gain nothing on any machine, and some machines run out of descriptors.
 const MAX_WORKERS: usize = 256;
 
@@ -64,7 +64,7 @@ impl Limits {
 
 impl LimitsArgs {
     /// Checks the limits, raises the limit of open files, and fits the connections below it.
-    pub(super) fn check(&self, redis_lanes: usize) -> Result<Limits, ConfigError> {
+    pub(super) fn check(&self, redis_partitions: usize) -> Result<Limits, ConfigError> {
         require(self.workers.is_none_or(|workers| workers.get() <= MAX_WORKERS), || {
             format!("--workers must be at most {MAX_WORKERS}")
         })?;
@@ -73,13 +73,13 @@ impl LimitsArgs {
             format!("--drain is {}; it must be at most {}", show(self.drain), show(MAX_DURATION))
         })?;
         let workers = self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS);
-        let max_connections = self.max_connections(workers, redis_lanes)?;
+        let max_connections = self.max_connections(workers, redis_partitions)?;
         Ok(Limits { workers, max_connections, header_timeout: self.header_timeout, drain: self.drain })
     }
 
-    fn max_connections(&self, workers: usize, redis_lanes: usize) -> Result<usize, ConfigError> {
+    fn max_connections(&self, workers: usize, redis_partitions: usize) -> Result<usize, ConfigError> {
         let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
-        let per_thread = workers * DESCRIPTORS_PER_WORKER + redis_lanes * DESCRIPTORS_PER_LANE;
+        let per_thread = workers * DESCRIPTORS_PER_WORKER + redis_partitions * DESCRIPTORS_PER_PARTITION;
         let reserved = REQUEST_SOCKETS + OTHER_DESCRIPTORS + per_thread;
         let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(reserved).max(16);
         let asked = self.max_connections.map_or(most, NonZeroUsize::get);

@@ -23,7 +23,7 @@ use clap::builder::Resettable;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::store::SinkOptions;
-use crate::store::redis::Options as RedisOptions;
+use crate::store::redis::RedisOptions;
 use values::show;
 
 pub use chat::{Chat, ChatArgs};
@@ -159,7 +159,7 @@ impl Args {
         let redis = self.redis.check(&presence)?;
         let config = Config {
             listen: self.listen.check()?,
-            limits: self.limits.check(redis.as_ref().map_or(0, |redis| redis.lanes))?,
+            limits: self.limits.check(redis.as_ref().map_or(0, |redis| redis.partitions))?,
             presence,
             chat: self.chat.check()?,
             redis,

@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use clap::builder::BoolishValueParser;
 
 use super::{ConfigError, Presence, require};
-use crate::store::redis;
+use crate::store::redis::connection::check_url;
+use crate::store::redis::{CLUSTER_PARTITIONS, MAX_PARTITIONS, RedisOptions};
 
 /// The longest node id and the longest key prefix.
 const MAX_WORD_BYTES: usize = 64;
@@ -31,9 +32,9 @@ pub struct RedisArgs {
     #[arg(long, env = "ROLLCALL_REDIS_PREFIX", default_value = "presence", value_name = "WORD")]
     pub redis_prefix: String,
 
-    /// Number of lanes that users are spread over in Redis; the same on all nodes [default: 1; 16 on a cluster]
-    #[arg(long, env = "ROLLCALL_REDIS_LANES", value_name = "N")]
-    pub redis_lanes: Option<NonZeroUsize>,
+    /// Number of partitions that users are spread over in Redis; the same on all nodes [default: 1; 16 on a cluster]
+    #[arg(long, env = "ROLLCALL_REDIS_PARTITIONS", value_name = "N")]
+    pub redis_partitions: Option<NonZeroUsize>,
 
     /// Name of this node, unique among the nodes that share a Redis: letters, digits, `-`, `_` and `.` [default: a new
     /// name at each start]
@@ -52,19 +53,19 @@ impl RedisArgs {
     }
 
     /// How to use Redis, if it is to be used.
-    pub(super) fn check(self, presence: &Presence) -> Result<Option<redis::Options>, ConfigError> {
+    pub(super) fn check(self, presence: &Presence) -> Result<Option<RedisOptions>, ConfigError> {
         if self.redis.is_empty() {
             let flag = match self {
                 Self { redis_cluster: true, .. } => "--redis-cluster",
                 Self { redis_optional: true, .. } => "--redis-optional",
-                Self { redis_lanes: Some(_), .. } => "--redis-lanes",
+                Self { redis_partitions: Some(_), .. } => "--redis-partitions",
                 _ => return Ok(None),
             };
             return Err(ConfigError::Invalid(format!("{flag} is given without --redis URL: it says how to use Redis")));
         }
         for url in &self.redis {
-            // The URL itself may hold a password.
-            redis::link::check_url(url).map_err(|error| ConfigError::Invalid(format!("--redis {error}")))?;
+            // The URL itself may contain a password.
+            check_url(url).map_err(|error| ConfigError::Invalid(format!("--redis {error}")))?;
         }
         require(is_word(&self.redis_prefix, &['-', '_', '.', ':']), || {
             format!(
@@ -73,15 +74,18 @@ impl RedisArgs {
             )
         })?;
         let cluster = self.redis_cluster || self.redis.len() > 1;
-        let lanes = self.redis_lanes.map_or(if cluster { redis::CLUSTER_LANES } else { 1 }, NonZeroUsize::get);
-        require(lanes <= redis::MAX_LANES, || {
-            format!("--redis-lanes is {lanes}; it must be at most {}, since each has two connections", redis::MAX_LANES)
+        let default = if cluster { CLUSTER_PARTITIONS } else { 1 };
+        let partitions = self.redis_partitions.map_or(default, NonZeroUsize::get);
+        require(partitions <= MAX_PARTITIONS, || {
+            format!(
+                "--redis-partitions is {partitions}; it must be at most {MAX_PARTITIONS}, since each has two connections"
+            )
         })?;
-        Ok(Some(redis::Options {
+        Ok(Some(RedisOptions {
             urls: self.redis,
             cluster,
             prefix: self.redis_prefix,
-            lanes,
+            partitions,
             node: self.node_id.unwrap_or_default(),
             optional: self.redis_optional,
             ttl: presence.ttl,

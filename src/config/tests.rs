@@ -37,8 +37,8 @@ fn relations_are_checked_and_stated() {
     check(&["--redis", "redis://127.0.0.1:1"], Ok(()));
     check(&["--redis", "redis://user:secret@127.0.0.1:1/0", "--node-id", "n1"], Ok(()));
     check(&["--redis", "127.0.0.1:6379"], Err("write it like redis://"));
-    check(&["--redis", "redis://127.0.0.1:1", "--redis-lanes", "0"], Err("--redis-lanes"));
-    check(&["--redis", "redis://127.0.0.1:1", "--redis-lanes", "257"], Err("at most 256"));
+    check(&["--redis", "redis://127.0.0.1:1", "--redis-partitions", "0"], Err("--redis-partitions"));
+    check(&["--redis", "redis://127.0.0.1:1", "--redis-partitions", "257"], Err("at most 256"));
     check(&["--redis", "redis://127.0.0.1:1", "--redis-prefix", "a{b"], Err("--redis-prefix"));
     check(&["--redis", "redis://127.0.0.1:1", "--node-id", "a b"], Err("--node-id"));
     check(&["--redis", "redis://127.0.0.1:1", "--ttl", "999ms"], Err("at least 1s"));

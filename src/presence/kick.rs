@@ -12,7 +12,7 @@ use crate::presence::Reason;
 pub const MAX_WAITING: usize = 10_000;
 
 /// Closes connections of a user and ends their presence.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kick {
     /// Whose connections.
     pub user: Arc<str>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::change::HoldChange;
-use super::remote::Hold;
+use super::remote_hold::RemoteHold;
 use super::room::Reported;
 use super::{Now, Reason, Room, State};
 use crate::inline_vec::InlineVec;
@@ -34,7 +34,7 @@ pub(super) struct Membership {
     /// Why the last hold ended.
     pub(super) reason: Reason,
     /// Other nodes that hold the user here. Boxed: most members have none.
-    pub(super) remote: Option<Box<SmallVec<[Hold; 1]>>>,
+    pub(super) remote: Option<Box<SmallVec<[RemoteHold; 1]>>>,
 }
 
 impl User {

@@ -18,7 +18,8 @@ use crate::config::{Config, ConfigError};
 use crate::node::Node;
 use crate::os::{new_incarnation, unix_ms};
 use crate::presence::{Registry, Settings};
-use crate::store::{Memory, Sinks, Store, Unavailable, redis};
+use crate::store::redis::{RedisOptions, RedisStore};
+use crate::store::{MemoryStore, Sinks, Store, Unavailable};
 use crate::worker::thread::Signal;
 use ticker::Ticker;
 use worker_thread::{WorkerHandle, start};
@@ -101,11 +102,11 @@ impl Server {
         let Self { listeners, config, incarnation, node_id, sinks, .. } = self;
         let settings = Settings { ttl: config.ticks(config.presence.ttl), workers: config.limits.workers, incarnation };
         let (registry, store): (_, Box<dyn Store>) = match config.redis.clone() {
-            None => (Arc::new(Registry::new(settings)), Box::new(Memory)),
+            None => (Arc::new(Registry::new(settings)), Box::new(MemoryStore)),
             Some(options) => {
                 let registry = Arc::new(Registry::with_store(settings));
-                let options = redis::Options { node: node_id.clone(), ..options };
-                let store = redis::Redis::open(options, Arc::clone(&registry), incarnation).await?;
+                let options = RedisOptions { node: node_id.clone(), ..options };
+                let store = RedisStore::open(options, Arc::clone(&registry), incarnation).await?;
                 (registry, Box::new(store))
             }
         };

@@ -83,7 +83,7 @@ impl Ticker {
 fn take_kicks(node: &Node, news: &mut Vec<StoreEvent>) -> Arc<[Kick]> {
     let asked_here = node.kicks.take();
     if node.registry.has_store() {
-        news.extend(asked_here.iter().cloned().map(StoreEvent::Removed));
+        news.extend(asked_here.iter().cloned().map(StoreEvent::Kick));
     }
     let asked_elsewhere = node.store.take_kicks();
     if asked_elsewhere.is_empty() {

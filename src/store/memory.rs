@@ -1,15 +1,16 @@
-//! No store beside the registry: one node, nothing to install, nothing that survives it.
+//! The store of a single node: the registry holds everything, nothing survives a restart, nothing needs to be
+//! installed.
 
 use super::{Store, StoreEvent};
 use crate::metrics::StoreTotals;
 use crate::presence::kick::Kick;
 
-/// The registry is all there is.
+/// A store that keeps nothing besides the registry.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Memory;
+pub struct MemoryStore;
 
-impl Store for Memory {
-    fn record(&self, _news: Vec<StoreEvent>) {}
+impl Store for MemoryStore {
+    fn record(&self, _events: Vec<StoreEvent>) {}
 
     fn take_kicks(&self) -> Vec<Kick> {
         Vec::new()

@@ -1,8 +1,8 @@
-//! Where presence outlives a connection's node: nowhere (memory, one node), or Redis, shared by any number of nodes.
+//! Stores share presence between nodes: [`MemoryStore`] (one node, nothing to share) or Redis.
 //!
-//! A store is told what the sessions of this node changed, tick by tick, and tells the registry what other nodes hold. It is
-//! behind and never in front: nothing here is waited for by a worker or the ticker, and whatever a store cannot do now, the node
-//! goes on without it and says so ([`Store::degraded_since`]).
+//! A store receives what sessions of this node changed, once per tick, and puts what other nodes hold into the
+//! registry. It works behind the engine: no worker and no tick ever waits for it. When a store cannot work, the node
+//! runs on without it and reports that ([`Store::degraded_since`]).
 
 pub mod event_log;
 mod memory;
@@ -12,23 +12,23 @@ mod sink;
 use std::fmt;
 use std::sync::Arc;
 
-pub use memory::Memory;
+pub use memory::MemoryStore;
 pub use sink::{CounterValue, MemberChange, MemberEvent, Sink, Sinks};
 
 use crate::metrics::StoreTotals;
 use crate::presence::kick::Kick;
 use crate::presence::{HoldChange, Room, RoomChange};
 
-/// The exit code when the store cannot be used at the start (`EX_UNAVAILABLE` of sysexits.h).
+/// The exit code if the store cannot be used at startup (`EX_UNAVAILABLE` of sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;
 
-/// A user in a room.
+/// A room and a user in it.
 pub type RoomUser = (Arc<str>, Arc<str>);
 
-/// What happened on this node, as of a tick.
+/// Something that happened on this node in one tick.
 #[derive(Debug, Clone)]
 pub enum StoreEvent {
-    /// Sessions of this node hold a user in a room, with this state, or do not any more.
+    /// Sessions of this node hold a user in a room, with this state, or no longer do.
     HoldChange(RoomUser, HoldChange),
     /// A message to the observers of a room.
     RoomMessage {
@@ -39,48 +39,48 @@ pub enum StoreEvent {
         /// Compact JSON text.
         data: Box<str>,
     },
-    /// A user is to go at once, from all rooms.
-    Removed(Kick),
+    /// A user is kicked from all rooms on all nodes.
+    Kick(Kick),
 }
 
 impl StoreEvent {
-    /// What a tick's change of a room means for the store.
+    /// What the store has to know about a room's change in this tick.
     pub fn of(room: &Room, change: &RoomChange) -> impl Iterator<Item = Self> {
-        let place = |user: &Arc<str>| (Arc::clone(room.name()), Arc::clone(user));
-        let held = change.told.iter().map(move |(user, told)| Self::HoldChange(place(user), told.clone()));
+        let room_user = |user: &Arc<str>| (Arc::clone(room.name()), Arc::clone(user));
+        let holds = change.told.iter().map(move |(user, change)| Self::HoldChange(room_user(user), change.clone()));
         let messages = change.messages.iter().filter(|message| message.is_local);
-        held.chain(messages.map(|message| Self::RoomMessage {
+        holds.chain(messages.map(|message| Self::RoomMessage {
             room: Arc::clone(room.name()),
             user: message.user.clone(),
             data: message.data.clone(),
         }))
     }
 
-    /// The name that decides about the partition: the user, or the room of a message of the application.
+    /// The name that decides the partition: the user, or the room if the event is not about a user.
     #[must_use]
     pub fn partition_key(&self) -> &Arc<str> {
         match self {
-            Self::HoldChange((_, user), _) | Self::Removed(Kick { user, .. }) => user,
+            Self::HoldChange((_, user), _) | Self::Kick(Kick { user, .. }) => user,
             Self::RoomMessage { room, user, .. } => user.as_ref().unwrap_or(room),
         }
     }
 }
 
-/// A store, as the ticker and the workers see it. None of this blocks.
+/// A store as the ticker and the workers see it. Except for `close`, nothing blocks.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Takes what happened in a tick.
-    fn record(&self, news: Vec<StoreEvent>);
+    /// Takes the events of one tick.
+    fn record(&self, events: Vec<StoreEvent>);
 
-    /// Users who are to go at once because another node was asked for it, since the last call.
+    /// Takes the kicks that other nodes asked for since the last call.
     fn take_kicks(&self) -> Vec<Kick>;
 
-    /// Since when the node has not seen what others hold, in milliseconds since the Unix epoch.
+    /// Since when the node does not know what other nodes hold, in milliseconds since the Unix epoch.
     fn degraded_since(&self) -> Option<u64>;
 
-    /// What it counted, if it has something to count.
+    /// Its counters, if it has any.
     fn totals(&self) -> Option<StoreTotals>;
 
-    /// Writes what is left, in bounded time, and ends; what is in the store stays there until its leases end. Blocks.
+    /// Writes what is left, in bounded time, and ends. Leases in the store stay until they expire. Blocks.
     fn close(&self);
 }
 
@@ -105,7 +105,7 @@ impl SinkOptions {
     }
 }
 
-/// The store cannot be used.
+/// The store cannot be used; says why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unavailable(pub String);
 

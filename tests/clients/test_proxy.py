@@ -109,7 +109,7 @@ class Proxies(Case):
             self.node("reconnecting-websocket.mjs", f"ws://127.0.0.1:{port}/v1/connect?user={user}&room=lobby")
 
         def runs():
-            command = ["redis-cli", "-p", str(redis), "SMEMBERS", "presence:{nodes}:runs"]
+            command = ["redis-cli", "-p", str(redis), "SMEMBERS", "presence:{nodes}:incarnations"]
             return set(subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE).stdout.split())
         for restarting, staying in nodes, reversed(nodes):
             observer = self.observer(staying, joins=False)

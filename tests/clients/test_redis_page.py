@@ -13,7 +13,7 @@ def examples():
 
 def without_times(text):
     """What differs from one start to the next is made the same: times, and the count of a lease."""
-    return re.sub(r'"beat":\d+', '"beat":N', re.sub(r"\b\d{13}\b", "TIME", text)).rstrip("\n")
+    return re.sub(r'"heartbeats":\d+', '"heartbeats":N', re.sub(r"\b\d{13}\b", "TIME", text)).rstrip("\n")
 
 
 class Page(Case):
@@ -28,14 +28,14 @@ class Page(Case):
         alice = self.observer(node, "alice")
         alice.send({"type": "state", "room": "lobby", "state": STATE})
         self.observer(node, "bob", room="game:1")
-        run = redis("SMEMBERS", "presence:{nodes}:runs").strip()
-        self.assertRegex(run, r"^node1\.[0-9a-f]+$")
+        incarnation = redis("SMEMBERS", "presence:{nodes}:incarnations").strip()
+        self.assertRegex(incarnation, r"^node1\.[0-9a-f]+$")
         wait_until("alice's state", lambda: "mood" in redis("GET", "presence:{0}:u:alice"))
         wait_until("bob", lambda: redis("EXISTS", "presence:{0}:u:bob") == "1\n")
         self.assertGreater(len(examples()), 5)
         for typed, expected in examples():
             documented = re.search(r"node1\.[0-9a-f]+", typed + expected)
-            typed, expected = (text.replace(documented.group(), run) if documented else text for text in (typed, expected))
+            typed, expected = (text.replace(documented.group(), incarnation) if documented else text for text in (typed, expected))
             program, *words = shlex.split(typed)
             self.assertEqual(program, "redis-cli")
             self.assertEqual(without_times(redis(*words)), without_times(expected), typed)

@@ -5,7 +5,7 @@ use super::sources;
 
 /// Only these may name the library (ARCHITECTURE.md, the table of the parts).
 const OWNERS: [(&str, &[&str]); 10] = [
-    ("redis", &["src/store/redis/link.rs", "src/config/", "src/server/mod.rs"]),
+    ("redis", &["src/store/redis/connection.rs", "src/config/", "src/server/mod.rs"]),
     ("hyper", &["src/http/"]),
     ("fastwebsockets", &["src/websocket/"]),
     ("simd_json", &["src/json.rs", "src/protocol/", "src/http/"]),

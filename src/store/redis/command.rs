@@ -1,9 +1,9 @@
-//! What is asked of Redis and what it answers, as plain values: the logic that decides what to ask does no I/O, and the tests
-//! drive it over simulated time.
+//! Redis commands and replies as plain values. The logic that decides what to send does no I/O, so tests can run it on
+//! simulated time.
 
-/// A command. All of one batch are about keys of one slot.
+/// A command. All keys of one batch are in the same slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum RedisCommand {
     /// `SET key value EX ttl`.
     Set {
         /// The key.
@@ -13,8 +13,8 @@ pub enum Command {
         /// The lease, in milliseconds.
         ttl_ms: u64,
     },
-    /// `SET key value NX EX ttl`: what is there already stays.
-    Claim {
+    /// `SET key value NX EX ttl`: an existing value stays.
+    SetIfAbsent {
         /// The key.
         key: String,
         /// The value.
@@ -25,14 +25,14 @@ pub enum Command {
     /// `UNLINK key`.
     Unlink(String),
     /// `PEXPIRE key ttl`.
-    Keep {
+    Expire {
         /// The key.
         key: String,
-        /// From now, in milliseconds.
+        /// The lease, in milliseconds from now.
         ttl_ms: u64,
     },
-    /// `MGET keys…`, answered by [`Reply::Texts`].
-    Get(Vec<String>),
+    /// `MGET keys…`, answered by [`RedisReply::Texts`].
+    MultiGet(Vec<String>),
     /// `HSET key field value …`.
     HashSet {
         /// The key.
@@ -41,28 +41,28 @@ pub enum Command {
         fields: Vec<(String, String)>,
     },
     /// `HDEL key field …`.
-    HashRemove {
+    HashDelete {
         /// The key.
         key: String,
-        /// At least one.
+        /// At least one field.
         fields: Vec<String>,
     },
-    /// `HINCRBY key field by`, answered by [`Reply::Number`].
-    HashCount {
+    /// `HINCRBY key field by`, answered by [`RedisReply::Number`].
+    HashIncrement {
         /// The key.
         key: String,
         /// The field.
         field: &'static str,
-        /// What is added.
+        /// The number to add.
         by: u64,
     },
-    /// `HMGET key @ #`: the head of a run's hash, answered by [`Reply::Texts`].
-    HashHead(String),
-    /// `HSCAN key cursor COUNT …`, answered by [`Reply::Page`].
+    /// `HMGET key @ #`: the metadata of an incarnation's hash, answered by [`RedisReply::Texts`].
+    HashMetadata(String),
+    /// `HSCAN key cursor COUNT …`, answered by [`RedisReply::Page`].
     HashScan {
         /// The key.
         key: String,
-        /// 0 to begin with.
+        /// 0 for the first page.
         cursor: u64,
     },
     /// `SADD key member`.
@@ -79,7 +79,7 @@ pub enum Command {
         /// The member.
         member: String,
     },
-    /// `SMEMBERS key`, answered by [`Reply::Texts`].
+    /// `SMEMBERS key`, answered by [`RedisReply::Texts`].
     SetMembers(String),
     /// `PUBLISH channel message`, or `SPUBLISH` on a cluster.
     Publish {
@@ -90,36 +90,36 @@ pub enum Command {
     },
 }
 
-/// The answer to one command.
+/// The reply to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// Done; what it says does not matter.
+pub enum RedisReply {
+    /// The command succeeded; its reply does not matter.
     Done,
-    /// A number, as it is now.
+    /// The new value of a number.
     Number(i64),
-    /// Texts in the order asked for.
+    /// Texts, in the order of the request.
     Texts(Vec<Option<String>>),
-    /// A part of a hash, and where to go on; 0 at the end.
+    /// One page of a hash.
     Page {
-        /// Where to go on.
+        /// The cursor of the next page; 0 after the last one.
         cursor: u64,
         /// Fields and values.
         fields: Vec<(String, String)>,
     },
-    /// The key holds something of another type.
+    /// The key holds a value of another type.
     WrongType,
-    /// Anything else that went wrong, as Redis says it.
-    Failed(String),
+    /// Any other error, in Redis's words.
+    Error(String),
 }
 
-impl Reply {
-    /// What is wrong with it, for an answer that is not the one asked for.
+impl RedisReply {
+    /// Describes the error of a reply that is not the expected one.
     #[must_use]
-    pub fn complaint(&self) -> String {
+    pub fn error_text(&self) -> String {
         match self {
-            Self::WrongType => "a key holds something of another type".to_owned(),
-            Self::Failed(message) => message.clone(),
-            other => format!("Redis answered something else than was asked for: {other:.200?}"),
+            Self::WrongType => "a key holds a value of another type".to_owned(),
+            Self::Error(message) => message.clone(),
+            other => format!("unexpected reply from Redis: {other:.200?}"),
         }
     }
 }

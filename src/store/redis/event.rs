@@ -1,140 +1,142 @@
-//! What a run tells the others about one lane, once a tick with changes and once a second in any case.
+//! Messages on a partition's events channel: each incarnation publishes one per tick with changes, and at least one per
+//! second.
 //!
 //! ```text
-//! n1.18c\t41                                    the run, and how many events it has told in this lane
-//! joined\tlobby:alice\t1700000000000            "room:user" as in the hash, since when, written when and state if there is one
-//! updated\tlobby:bob\t1700000000000\t1700000000123\t{"mood":"ok"}
+//! n1.18c\t41                                    the incarnation, and how many events it has published in this partition
+//! joined\tlobby:alice\t1700000000000            "room:user" as in the hash, since when
+//! updated\tlobby:bob\t17…\t17…\t{"mood":"ok"}    since when, when the state was written, and the state
 //! left\tlobby:carol\ttimeout
-//! said\tlobby:alice\t5\t"hello"                 with its number: it may be told twice
-//! removed\t*:dave\t3\tkicked                     wherever it is; behind another tab only of this login
+//! message\tlobby:alice\t5\t"hello"              with its number: it may be published twice
+//! kicked\t*:dave\t3\tkicked                     from all rooms; with one more part only the connections of that login
 //! ```
 //!
-//! Lines and tabs and not JSON: names and compact JSON hold neither, so nothing is escaped and nothing is nested.
+//! The format is lines and tabs, not JSON: names and compact JSON contain neither, so nothing needs to be escaped.
 
-use super::schema::{field, hold, parse_field, parse_hold, parse_number};
+use super::schema::{encode_hold, member_field, parse_hold, parse_member_field, parse_number};
 use crate::json::Reader;
 use crate::presence::kick::Kick;
 use crate::presence::{Reason, State};
 
-/// The word for a user who is to go.
-const REMOVED: &str = "removed";
-/// Stands where others have their room.
-const ANYWHERE: &str = "*";
-/// What is said may be no longer than a message of the longest protocol.
-const MAX_SAID_BYTES: usize = 64 * 1024;
+/// The first word of a line about a kick.
+const KICKED: &str = "kicked";
+/// Stands in place of the room if all rooms are meant.
+const ALL_ROOMS: &str = "*";
+/// The size limit of a room message: the longest message of any protocol.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// An event that was read.
+/// A message of another incarnation.
 #[derive(Debug, Clone)]
-pub struct Event {
-    /// Who tells it.
-    pub run: String,
-    /// Its number; of one that tells nothing, the number of the last that did.
+pub struct EventMessage {
+    /// The incarnation that published it.
+    pub incarnation: String,
+    /// The number of this event; without changes, the number of the last event that had some.
     pub seq: u64,
-    /// What it tells, in order.
-    pub lines: Vec<Line>,
-    /// Users who are to go, by number: they are told several times, and are no events.
+    /// The changes, in order.
+    pub changes: Vec<RemoteChange>,
+    /// Numbered kicks. They are published several times and do not count as changes.
     pub kicks: Vec<(u64, Kick)>,
 }
 
-/// One thing that an event tells.
+/// One change of a user in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// Where.
+pub struct RemoteChange {
+    /// The room.
     pub room: String,
-    /// Who.
+    /// The user.
     pub user: String,
-    /// What.
-    pub what: Happened,
+    /// What changed.
+    pub kind: RemoteChangeKind,
 }
 
-/// What happened to a user in a room.
+/// What changed for a user in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Happened {
-    /// The run holds it, since then, with this state.
+pub enum RemoteChangeKind {
+    /// The incarnation holds the user.
     Held {
-        /// Milliseconds since the Unix epoch.
+        /// Since when, in milliseconds since the Unix epoch.
         since_unix_ms: u64,
-        /// What was written there.
+        /// The state that was set there.
         state: Option<State>,
     },
-    /// The run does not hold it any more.
+    /// The incarnation no longer holds the user.
     Left(Reason),
-    /// The user said something.
-    RoomMessage {
-        /// How much had been said in the lane by then, this included.
+    /// The user published a message to the room.
+    Message {
+        /// Counts the messages that the incarnation has published in this partition.
         number: u64,
         /// Compact JSON.
         data: String,
     },
 }
 
-/// Writes an event, line by line.
+/// Writes a message line by line.
 #[derive(Debug)]
-pub struct Writer(String);
+pub struct EventWriter(String);
 
-impl Writer {
-    /// With nothing told yet.
+impl EventWriter {
+    /// A message without changes.
     #[must_use]
-    pub fn new(run: &str, seq: u64) -> Self {
-        Self(format!("{run}\t{seq}"))
+    pub fn new(incarnation: &str, seq: u64) -> Self {
+        Self(format!("{incarnation}\t{seq}"))
     }
 
-    /// The run holds a user.
+    /// Adds that the incarnation holds a user.
     pub fn held(&mut self, joined: bool, room: &str, user: &str, since_unix_ms: u64, state: Option<&State>) {
         let word = if joined { "joined" } else { "updated" };
-        self.line(word, room, user, &hold(since_unix_ms, state));
+        self.line(word, room, user, &encode_hold(since_unix_ms, state));
     }
 
-    /// It does not any more.
+    /// Adds that the incarnation no longer holds a user.
     pub fn left(&mut self, room: &str, user: &str, reason: Reason) {
         self.line("left", room, user, reason.as_str());
     }
 
-    /// A user said something; the run's message of this number in this lane.
-    pub fn said(&mut self, number: u64, room: &str, user: &str, data: &str) {
-        self.line("said", room, user, &format!("{number}\t{data}"));
+    /// Adds a message of a user to a room.
+    pub fn message(&mut self, number: u64, room: &str, user: &str, data: &str) {
+        self.line("message", room, user, &format!("{number}\t{data}"));
     }
 
-    /// A user is to go at once, wherever it is; the run's kick of this number.
-    pub fn removed(&mut self, number: u64, kick: &Kick) {
+    /// Adds a kick.
+    pub fn kick(&mut self, number: u64, kick: &Kick) {
         let login = kick.login.map(|login| format!("\t{login}")).unwrap_or_default();
-        self.line(REMOVED, ANYWHERE, &kick.user, &format!("{number}\t{}{login}", kick.reason.as_str()));
+        self.line(KICKED, ALL_ROOMS, &kick.user, &format!("{number}\t{}{login}", kick.reason.as_str()));
     }
 
-    /// The message.
+    /// The text to publish.
     #[must_use]
     pub fn finish(self) -> String {
         self.0
     }
 
     fn line(&mut self, word: &str, room: &str, user: &str, rest: &str) {
-        for part in ["\n", word, "\t", &field(room, user), "\t", rest] {
+        for part in ["\n", word, "\t", &member_field(room, user), "\t", rest] {
             self.0.push_str(part);
         }
     }
 }
 
-impl Event {
-    /// Reads a message; `None` if it is not an event. A line that makes no sense makes none of it credible.
+impl EventMessage {
+    /// Reads a message; `None` if any line of it is invalid.
     #[must_use]
     pub fn parse(text: &str, json: &mut Reader) -> Option<Self> {
         let mut lines = text.split('\n');
-        let (run, seq) = lines.next()?.split_once('\t')?;
-        let mut event = Self { run: run.to_owned(), seq: parse_number(seq)?, lines: Vec::new(), kicks: Vec::new() };
+        let (incarnation, seq) = lines.next()?.split_once('\t')?;
+        let (incarnation, seq) = (incarnation.to_owned(), parse_number(seq)?);
+        let mut message = Self { incarnation, seq, changes: Vec::new(), kicks: Vec::new() };
         for line in lines {
-            match line.strip_prefix(REMOVED) {
-                Some(kick) => event.kicks.push(parse_removal(kick)?),
-                None => event.lines.push(Line::parse(line, json)?),
+            match line.strip_prefix(KICKED) {
+                Some(kick) => message.kicks.push(parse_kick(kick)?),
+                None => message.changes.push(RemoteChange::parse(line, json)?),
             }
         }
-        Some(event)
+        Some(message)
     }
 }
 
-/// Reads what stands behind the word of a kick.
-fn parse_removal(line: &str) -> Option<(u64, Kick)> {
+/// Reads what follows the word [`KICKED`].
+fn parse_kick(line: &str) -> Option<(u64, Kick)> {
     let mut parts = line.strip_prefix('\t')?.split('\t');
-    let (_, user) = parse_field(parts.next()?)?;
+    let (_, user) = parse_member_field(parts.next()?)?;
     let number = parse_number(parts.next()?)?;
     let reason = Reason::parse(parts.next()?)?;
     let login = match parts.next() {
@@ -144,25 +146,25 @@ fn parse_removal(line: &str) -> Option<(u64, Kick)> {
     Some((number, Kick { user: user.into(), login, reason }))
 }
 
-impl Line {
+impl RemoteChange {
     fn parse(line: &str, json: &mut Reader) -> Option<Self> {
         let mut parts = line.splitn(3, '\t');
         let (word, field, rest) = (parts.next()?, parts.next()?, parts.next()?);
-        let (room, user) = parse_field(field)?;
-        let what = match word {
+        let (room, user) = parse_member_field(field)?;
+        let kind = match word {
             "joined" | "updated" => {
                 let (since_unix_ms, state) = parse_hold(rest, json)?;
-                Happened::Held { since_unix_ms, state }
+                RemoteChangeKind::Held { since_unix_ms, state }
             }
-            "left" => Happened::Left(Reason::parse(rest)?),
-            "said" => {
+            "left" => RemoteChangeKind::Left(Reason::parse(rest)?),
+            "message" => {
                 let (number, data) = rest.split_once('\t')?;
-                let fits = data.len() <= MAX_SAID_BYTES && json.read(data.as_bytes(), |value| value.is_some());
-                Happened::RoomMessage { number: parse_number(number)?, data: fits.then(|| data.to_owned())? }
+                let fits = data.len() <= MAX_MESSAGE_BYTES && json.read(data.as_bytes(), |value| value.is_some());
+                RemoteChangeKind::Message { number: parse_number(number)?, data: fits.then(|| data.to_owned())? }
             }
             _ => return None,
         };
-        Some(Self { room, user: user.to_owned(), what })
+        Some(Self { room, user: user.to_owned(), kind })
     }
 }
 
@@ -171,28 +173,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_read_back_as_documented() {
-        let mut writer = Writer::new("n1.18c", 41);
+    fn messages_are_read_back_as_documented() {
+        let mut writer = EventWriter::new("n1.18c", 41);
         writer.held(true, "lobby", "alice", 1, None);
         writer.held(false, "a:b%", "bob smith", 2, Some(&State::written("{\"mood\":\"ok\"}", 3)));
         writer.left("lobby", "carol", Reason::Timeout);
-        writer.said(5, "lobby", "alice", "\"hello\"");
-        writer.removed(3, &Kick { user: "dave".into(), login: Some(7), reason: Reason::Left });
+        writer.message(5, "lobby", "alice", "\"hello\"");
+        writer.kick(3, &Kick { user: "dave".into(), login: Some(7), reason: Reason::Left });
         let text = writer.finish();
         assert_eq!(
             text,
-            "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\nleft\tlobby:carol\ttimeout\nsaid\tlobby:alice\t5\t\"hello\"\nremoved\t*:dave\t3\tleft\t7"
+            "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\n\
+             left\tlobby:carol\ttimeout\nmessage\tlobby:alice\t5\t\"hello\"\nkicked\t*:dave\t3\tleft\t7"
         );
-        let event = Event::parse(&text, &mut Reader::default()).unwrap();
-        assert_eq!((event.run.as_str(), event.seq, event.lines.len()), ("n1.18c", 41, 4));
-        assert_eq!((event.lines[1].room.as_str(), event.lines[1].user.as_str()), ("a:b%", "bob smith"));
-        assert_eq!(event.lines[2].what, Happened::Left(Reason::Timeout));
-        assert_eq!(event.lines[3].what, Happened::RoomMessage { number: 5, data: "\"hello\"".to_owned() });
-        assert_eq!((event.kicks[0].0, event.kicks[0].1.login), (3, Some(7)));
+        let message = EventMessage::parse(&text, &mut Reader::default()).unwrap();
+        assert_eq!((message.incarnation.as_str(), message.seq, message.changes.len()), ("n1.18c", 41, 4));
+        let updated = &message.changes[1];
+        assert_eq!((updated.room.as_str(), updated.user.as_str()), ("a:b%", "bob smith"));
+        assert_eq!(message.changes[2].kind, RemoteChangeKind::Left(Reason::Timeout));
+        let data = "\"hello\"".to_owned();
+        assert_eq!(message.changes[3].kind, RemoteChangeKind::Message { number: 5, data });
+        assert_eq!((message.kicks[0].0, message.kicks[0].1.login), (3, Some(7)));
     }
 
     #[test]
-    fn what_makes_no_sense_is_no_event() {
+    fn invalid_messages_are_refused() {
         let mut json = Reader::default();
         for text in [
             "",
@@ -202,11 +207,11 @@ mod tests {
             "n1\t1\n",
             "n1\t1\nleft\tlobby:alice\tbored",
             "n1\t1\njoined\tlobby\t1",
-            "n1\t1\nsaid\tlobby:a\t1\thello",
-            "n1\t1\nsaid\tlobby:a\t\"hello\"",
+            "n1\t1\nmessage\tlobby:a\t1\thello",
+            "n1\t1\nmessage\tlobby:a\t\"hello\"",
         ] {
-            assert!(Event::parse(text, &mut json).is_none(), "{text:?}");
+            assert!(EventMessage::parse(text, &mut json).is_none(), "{text:?}");
         }
-        assert_eq!(Event::parse("n1\t7", &mut json).unwrap().lines, []);
+        assert_eq!(EventMessage::parse("n1\t7", &mut json).unwrap().changes, []);
     }
 }

@@ -67,7 +67,7 @@ pub(crate) async fn wait_until_known(device: &Mirror, nodes: &[&Node]) {
 
 /// Whether this output says that a node did not start because Redis was slow.
 pub(crate) fn is_timeout_error(output: &str) -> bool {
-    output.contains("no answer within") || output.contains("was not ready within")
+    output.contains("no reply within") || output.contains("was not ready within")
 }
 
 /// Whether it answers; a node may have printed its URL and be exiting.

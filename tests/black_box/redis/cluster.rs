@@ -48,7 +48,7 @@ async fn keys_of_a_lane_are_in_one_slot_and_lanes_are_on_all_masters() {
 /// The master of a lane dies, then the one of the leases; each time its replica takes over, and nobody was ever gone.
 #[tokio::test]
 async fn a_master_replaced_by_its_replica_loses_nobody() {
-    for key in ["presence:{nodes}:runs", "presence:{0}:events"] {
+    for key in ["presence:{nodes}:incarnations", "presence:{0}:events"] {
         let mut store = Store::cluster().await;
         let nodes = store.three_nodes(&SHORT_TTL_FLAG).await;
         let all = nodes.each_ref();

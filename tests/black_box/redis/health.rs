@@ -29,7 +29,7 @@ fn of_redis(node: &Node, level: &str) -> Vec<String> {
 /// How many outages were logged, when as many have been told to be over. That Redis was slow a busy machine may add, and is an
 /// outage like any other.
 async fn outages_told(node: &Node) -> usize {
-    let over = || node.log().iter().filter(|line| line.contains("other nodes are seen again")).count();
+    let over = || node.log().iter().filter(|line| line.contains("Redis works again")).count();
     node.wait_until("each is told to be over", async || over() == of_redis(node, "WARN").len()).await;
     of_redis(node, "WARN").iter().filter(|line| !is_timeout_error(line)).count()
 }

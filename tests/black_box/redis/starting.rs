@@ -53,8 +53,8 @@ async fn a_bad_command_line_exits_64() {
         check_refused(&["--redis", url], USAGE, &[word]).await;
     }
     let url = "redis://127.0.0.1:1";
-    check_refused(&["--redis", url, "--redis-lanes", "0"], USAGE, &["redis-lanes"]).await;
-    check_refused(&["--redis", url, "--redis-lanes", "many"], USAGE, &["redis-lanes"]).await;
+    check_refused(&["--redis", url, "--redis-partitions", "0"], USAGE, &["redis-partitions"]).await;
+    check_refused(&["--redis", url, "--redis-partitions", "many"], USAGE, &["redis-partitions"]).await;
     check_refused(&["--redis", url, "--redis-prefix", ""], USAGE, &["redis-prefix"]).await;
     check_refused(&["--redis", url, "--redis-prefix", "a{b}"], USAGE, &["redis-prefix"]).await;
     check_refused(&["--redis-cluster"], USAGE, &["redis-cluster", "--redis"]).await;
@@ -116,7 +116,7 @@ async fn logins_are_used_and_never_printed() {
     let port = redis.port.to_string();
     for login in ["", ":hunter2secretwrong@", "rollcall:hunter2secretwrong@", "nobody:hunter2secret@"] {
         let url = format!("redis://{login}{address}");
-        check_refused(&["--redis", &url, "--redis-lanes", "2"], UNAVAILABLE, &[&port]).await;
+        check_refused(&["--redis", &url, "--redis-partitions", "2"], UNAVAILABLE, &[&port]).await;
     }
     let url = format!("redis://rollcall:{PASSWORD}@{address}");
     let node = Node::start("a", &url, &["--log", "trace"]).await;
@@ -135,7 +135,7 @@ async fn a_server_that_repeats_what_it_does_not_know_is_not_quoted() {
     // Messages need RESP3, and the command that asks for it signs in as well.
     let redis = Redis::with_login("rollcall", PASSWORD, &["--rename-command", "HELLO", ""]).await;
     let url = format!("redis://rollcall:{PASSWORD}@{}", redis.address());
-    check_refused(&["--redis", &url, "--redis-lanes", "2"], UNAVAILABLE, &["HELLO", "Redis 6"]).await;
+    check_refused(&["--redis", &url, "--redis-partitions", "2"], UNAVAILABLE, &["HELLO", "Redis 6"]).await;
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn variables_set_what_flags_do_not() {
     let redis = Redis::start().await;
     let url = redis.url();
     let environment =
-        [("ROLLCALL_REDIS", url.as_str()), ("ROLLCALL_REDIS_PREFIX", "other"), ("ROLLCALL_REDIS_LANES", "3")];
+        [("ROLLCALL_REDIS", url.as_str()), ("ROLLCALL_REDIS_PREFIX", "other"), ("ROLLCALL_REDIS_PARTITIONS", "3")];
     let node = Node::with_environment("a", &[], &environment).await;
     let _alice = node.connect_to("alice", "lobby").await;
     redis.until(&["EXISTS", "other:{nodes}:id:a"], |reply| reply.number() == 1).await;

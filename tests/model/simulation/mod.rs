@@ -1,12 +1,12 @@
-//! Nodes, a Redis and the faults between them, tick by tick.
+//! Three nodes, a Redis and faults between them, tick by tick.
 
 mod node;
 mod redis;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use node::Node;
-use redis::Redis;
+use node::SimulatedNode;
+use redis::SimulatedRedis;
 use rollcall::presence::Now;
 
 pub(crate) const ROOMS: [&str; 2] = ["lobby", "a:b%"];
@@ -39,15 +39,16 @@ pub(crate) enum Step {
         node: usize,
         user: usize,
     },
-    /// It is gone, and a new one with its id starts so many ticks later.
+    /// The node dies. A new one with its id starts this many ticks later.
     Crash {
         node: usize,
         ticks: u64,
     },
-    /// It waits for answers that do not come, and then cannot reach Redis for so many ticks.
-    Cut {
+    /// The node receives no replies for `hang` ticks, and then cannot connect for `ticks` ticks. `is_executed` says
+    /// whether Redis executes what the node sent.
+    Disconnect {
         node: usize,
-        done: bool,
+        is_executed: bool,
         hang: u64,
         ticks: u64,
     },
@@ -66,36 +67,39 @@ pub(crate) enum Step {
 }
 
 pub(crate) struct World {
-    nodes: [Option<Node>; 3],
-    redis: Redis,
-    lanes: usize,
+    nodes: [Option<SimulatedNode>; 3],
+    redis: SimulatedRedis,
+    partitions: usize,
     tick: u64,
-    lives: u64,
-    /// Until when a node is gone, or cannot reach Redis.
-    gone_until: [u64; 3],
-    cut_until: [u64; 3],
-    cut_at: [u64; 3],
-    lose: [bool; 3],
-    /// Who is where, by node.
+    /// Counts the nodes started.
+    incarnations: u64,
+    /// When the replacement of a crashed node starts.
+    restart_at: [u64; 3],
+    /// When a node's connections fail, and when it can connect again.
+    disconnect_at: [u64; 3],
+    reconnect_at: [u64; 3],
+    /// The node loses the next message.
+    loses_message: [bool; 3],
+    /// Users and rooms that each node holds.
     model: [BTreeSet<(usize, usize)>; 3],
-    /// Fail at the first leave that is shown.
-    pub(crate) nobody_leaves: bool,
+    /// Fail when any node shows a member leaving.
+    pub(crate) forbid_leaves: bool,
 }
 
 impl World {
-    pub(crate) fn new(lanes: usize) -> Self {
+    pub(crate) fn new(partitions: usize) -> Self {
         let mut world = Self {
             nodes: [None, None, None],
-            redis: Redis::default(),
-            lanes,
+            redis: SimulatedRedis::default(),
+            partitions,
             tick: 0,
-            lives: 0,
-            gone_until: [0; 3],
-            cut_until: [0; 3],
-            cut_at: [0; 3],
-            lose: [false; 3],
+            incarnations: 0,
+            restart_at: [0; 3],
+            disconnect_at: [0; 3],
+            reconnect_at: [0; 3],
+            loses_message: [false; 3],
             model: Default::default(),
-            nobody_leaves: false,
+            forbid_leaves: false,
         };
         world.wait(12);
         world
@@ -134,102 +138,101 @@ impl World {
             Step::Crash { node, ticks } => {
                 self.nodes[node] = None;
                 self.model[node].clear();
-                self.gone_until[node] = self.tick + ticks;
+                self.restart_at[node] = self.tick + ticks;
             }
-            Step::Cut { node, done, hang, ticks } => {
+            Step::Disconnect { node, is_executed, hang, ticks } => {
                 if let Some(alive) = &mut self.nodes[node] {
-                    alive.hang(done);
-                    self.cut_at[node] = self.tick + 1 + hang;
-                    self.cut_until[node] = self.cut_until[node].max(self.tick + 1 + hang + ticks);
+                    alive.hang(is_executed);
+                    self.disconnect_at[node] = self.tick + 1 + hang;
+                    self.reconnect_at[node] = self.reconnect_at[node].max(self.tick + 1 + hang + ticks);
                 }
             }
-            Step::RedisDown { ticks, empty } => {
-                for (number, alive) in self.nodes.iter_mut().enumerate() {
-                    let number = number as u64;
-                    if let Some(alive) = alive {
-                        alive.hang(ticks.is_multiple_of(2));
-                    }
-                    // They notice and come back one after the other, up to a deadline and a pause apart.
-                    self.cut_at[number as usize] = self.tick + 1 + (ticks + number * 3) % 10;
-                    self.cut_until[number as usize] = self.tick + 1 + ticks.max(10) + (ticks * 3 + number * 7) % 15;
-                }
-                self.redis.published.clear();
-                if empty {
-                    self.redis.clear();
-                }
-            }
+            Step::RedisDown { ticks, empty } => self.take_redis_down(ticks, empty),
             Step::Flush => self.redis.clear(),
             Step::WrongType => self.redis.spoil(),
-            Step::LoseMessage { node } => self.lose[node] = true,
+            Step::LoseMessage { node } => self.loses_message[node] = true,
             Step::Wait { ticks } => self.wait(ticks),
         }
     }
 
-    fn wait(&mut self, ticks: u64) {
-        (0..ticks).for_each(|_| self.pass());
+    fn take_redis_down(&mut self, ticks: u64, empty: bool) {
+        for (number, alive) in self.nodes.iter_mut().enumerate() {
+            if let Some(alive) = alive {
+                alive.hang(ticks.is_multiple_of(2));
+            }
+            // Nodes notice it and come back one after the other, up to a deadline and a pause apart.
+            let at = number as u64;
+            self.disconnect_at[number] = self.tick + 1 + (ticks + at * 3) % 10;
+            self.reconnect_at[number] = self.tick + 1 + ticks.max(10) + (ticks * 3 + at * 7) % 15;
+        }
+        self.redis.published.clear();
+        if empty {
+            self.redis.clear();
+        }
     }
 
-    fn pass(&mut self) {
+    fn wait(&mut self, ticks: u64) {
+        (0..ticks).for_each(|_| self.pass_tick());
+    }
+
+    fn pass_tick(&mut self) {
         self.tick += 1;
         self.redis.now_ms = self.tick * TICK_MS;
         let now = self.now();
         for number in 0..3 {
-            if self.nodes[number].is_none() && self.tick >= self.gone_until[number] {
-                self.lives += 1;
-                self.nodes[number] = Some(Node::new(number, self.lives, self.lanes));
+            if self.nodes[number].is_none() && self.tick >= self.restart_at[number] {
+                self.incarnations += 1;
+                self.nodes[number] = Some(SimulatedNode::new(number, self.incarnations, self.partitions));
             }
             let Some(node) = &mut self.nodes[number] else { continue };
             let left = node.tick(now);
-            assert!(!self.nobody_leaves || left.is_empty(), "tick {}: node {number} shows {left:?} leaving", self.tick);
-            if self.tick >= self.cut_at[number] && self.tick < self.cut_until[number] {
-                node.cut();
+            assert!(!self.forbid_leaves || left.is_empty(), "tick {}: node {number} shows {left:?} leaving", self.tick);
+            if self.tick >= self.disconnect_at[number] && self.tick < self.reconnect_at[number] {
+                node.disconnect();
             }
-            if self.tick < self.cut_at[number] || self.tick >= self.cut_until[number] {
-                node.talk(&mut self.redis, self.tick);
-                self.publish();
+            if self.tick < self.disconnect_at[number] || self.tick >= self.reconnect_at[number] {
+                node.exchange(&mut self.redis, self.tick);
+                self.deliver();
             }
         }
     }
 
-    /// Messages go to those who can be reached, but for those that get lost.
-    fn publish(&mut self) {
+    /// Delivers published messages to all connected nodes, except those that lose one.
+    fn deliver(&mut self) {
         for (channel, message) in std::mem::take(&mut self.redis.published) {
-            let lane = (0..self.lanes).find(|lane| channel == format!("p:{{{lane}}}:events")).unwrap();
+            let is_channel = |partition: &usize| channel == format!("p:{{{partition}}}:events");
+            let partition = (0..self.partitions).find(is_channel).unwrap();
             for (number, node) in self.nodes.iter_mut().enumerate() {
-                let Some(node) = node.as_mut().filter(|node| node.up) else { continue };
-                if !std::mem::take(&mut self.lose[number]) {
-                    node.inbox.push_back((lane, message.clone()));
+                let Some(node) = node.as_mut().filter(|node| node.is_connected) else { continue };
+                if !std::mem::take(&mut self.loses_message[number]) {
+                    node.inbox.push_back((partition, message.clone()));
                 }
             }
         }
     }
 
-    /// All faults end, and it is quiet for a while.
+    /// All faults end, and nothing happens for a while.
     pub(crate) fn settle(&mut self) {
-        self.lose = [false; 3];
-        let latest = [self.gone_until, self.cut_until].concat().into_iter().max().unwrap_or(0);
+        self.loses_message = [false; 3];
+        let latest = [self.restart_at, self.reconnect_at].concat().into_iter().max().unwrap_or(0);
         self.wait(latest.saturating_sub(self.tick) + QUIET_TICKS);
     }
 
-    /// Every node shows whom the model knows, with the same states, and Redis has their keys and nobody else's.
+    /// Every node shows the members of the model, all with the same states, and Redis has keys of exactly these users.
     pub(crate) fn check(&self) {
         let model = self.model.iter().flatten();
         let model: BTreeSet<_> = model.map(|(user, room)| (ROOMS[*room].to_owned(), format!("user{user}"))).collect();
-        let shown: Vec<&BTreeMap<_, _>> = self.nodes.iter().flatten().map(|node| &node.shown).collect();
-        let first = shown[0];
-        for (number, shown) in shown.iter().enumerate() {
-            let members: BTreeSet<_> = shown.keys().cloned().collect();
+        let shown: Vec<&BTreeMap<_, _>> = self.nodes.iter().flatten().map(|node| &node.members).collect();
+        for (number, shown_by_node) in shown.iter().enumerate() {
+            let members: BTreeSet<_> = shown_by_node.keys().cloned().collect();
             assert_eq!(members, model, "node {number} at tick {}", self.tick);
-            assert_eq!(*shown, first, "node {number} and node 0 at tick {}", self.tick);
-        }
-        for lane in 0..self.lanes {
-            let keys = self.redis.texts(&format!("p:{{{lane}}}:u:"));
-            assert!(keys.iter().all(|user| model.iter().any(|(_, known)| known == user)), "{keys:?}: {model:?}");
+            assert_eq!(*shown_by_node, shown[0], "node {number} and node 0 at tick {}", self.tick);
         }
         let users: BTreeSet<_> = model.iter().map(|(_, user)| user.clone()).collect();
+        let partitions = 0..self.partitions;
         let keys: BTreeSet<_> =
-            (0..self.lanes).flat_map(|lane| self.redis.texts(&format!("p:{{{lane}}}:u:"))).collect();
+            partitions.flat_map(|partition| self.redis.names_after(&format!("p:{{{partition}}}:u:"))).collect();
         assert_eq!(keys, users);
-        assert!(self.redis.everything_ends(), "a key would stay for ever");
+        assert!(self.redis.all_keys_expire(), "a key would stay forever");
     }
 }

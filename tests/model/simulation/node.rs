@@ -1,4 +1,4 @@
-//! One node: the registry, the ticker and the store's logic, driven by hand instead of by threads.
+//! One node: registry, ticker and the store's logic, driven step by step instead of by threads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,67 +7,72 @@ use std::time::Duration;
 use rollcall::broadcast::Broadcaster;
 use rollcall::broadcast::encoder::Encoders;
 use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
-use rollcall::store::redis::command::{Command, Reply};
-use rollcall::store::redis::nodes::Nodes;
-use rollcall::store::redis::partition::{Batch, Lane, Outcome};
-use rollcall::store::redis::remote_view::{Load, Step, View};
-use rollcall::store::redis::schema::{Head, Schema};
+use rollcall::store::redis::command::{RedisCommand, RedisReply};
+use rollcall::store::redis::node_leases::NodeLeases;
+use rollcall::store::redis::partition::{Partition, WriteBatch, WriteOutcome};
+use rollcall::store::redis::remote_view::{FollowUp, HashId, LoadStep, RemoteView};
+use rollcall::store::redis::schema::{Metadata, Schema};
 
-use super::redis::Redis;
+use super::redis::SimulatedRedis;
 use super::{ROOMS, TICK_MS, TTL_MS};
 
-const BEACON_TICKS: u64 = 5;
+const HEARTBEAT_TICKS: u64 = 5;
 
-type Roster = BTreeMap<(String, String), Option<String>>;
+/// State by room and user.
+type Members = BTreeMap<(String, String), Option<String>>;
 
-pub(crate) struct Node {
+pub(crate) struct SimulatedNode {
     pub(crate) sessions: BTreeMap<usize, Arc<Session>>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) shown: Roster,
+    /// Members of all rooms, as observers see them.
+    pub(crate) members: Members,
+    /// Messages of the events channels, with the partition.
     pub(crate) inbox: VecDeque<(usize, String)>,
-    pub(crate) up: bool,
+    pub(crate) is_connected: bool,
     broadcaster: Broadcaster,
     schema: Arc<Schema>,
-    lanes: Vec<Lane>,
-    view: View,
-    nodes: Nodes,
-    /// A hash that is being read: pages come one a tick.
-    loads: VecDeque<Load>,
-    reading: Option<(Load, u64)>,
-    /// Batches of each lane whose answers do not come.
-    flights: Vec<Vec<Batch>>,
-    /// From the next batch on they do not, and whether Redis gets it.
+    partitions: Vec<Partition>,
+    remote_view: RemoteView,
+    node_leases: NodeLeases,
+    /// Hashes to load.
+    loads: VecDeque<HashId>,
+    /// The hash that is being loaded, one page per tick, and the cursor.
+    loading: Option<(HashId, u64)>,
+    /// Batches whose replies never arrive, by partition.
+    in_flight: Vec<Vec<WriteBatch>>,
+    /// From the next batch on no replies arrive; the value says whether Redis executes the batches.
     hanging: Option<bool>,
 }
 
-impl Node {
-    pub(crate) fn new(node: usize, life: u64, lanes: usize) -> Self {
-        let settings = Settings { ttl: 1_000_000, workers: 1, incarnation: life };
+impl SimulatedNode {
+    pub(crate) fn new(node: usize, incarnation: u64, partitions: usize) -> Self {
+        let settings = Settings { ttl: 1_000_000, workers: 1, incarnation };
         let registry = Arc::new(Registry::with_store(settings));
         let schema = Arc::new(Schema {
             prefix: "p".to_owned(),
-            lanes,
+            partitions,
             node: format!("n{node}"),
-            run: format!("n{node}.{life}"),
+            incarnation: format!("n{node}.{incarnation}"),
             ttl: Duration::from_millis(TTL_MS),
         });
+        let partition = |number| Partition::new(Arc::clone(&schema), number, TTL_MS / TICK_MS, incarnation);
         Self {
             sessions: BTreeMap::new(),
-            shown: BTreeMap::new(),
+            members: BTreeMap::new(),
             inbox: VecDeque::new(),
-            up: false,
+            is_connected: false,
             broadcaster: Broadcaster::new(
                 Arc::clone(&registry),
                 1,
                 Duration::from_millis(TICK_MS),
                 Encoders::default(),
             ),
-            lanes: (0..lanes).map(|lane| Lane::new(Arc::clone(&schema), lane, TTL_MS / TICK_MS, life)).collect(),
-            view: View::new(Arc::clone(&schema), Arc::clone(&registry)),
-            nodes: Nodes::new(Arc::clone(&schema)),
+            partitions: (0..partitions).map(partition).collect(),
+            remote_view: RemoteView::new(Arc::clone(&schema), Arc::clone(&registry)),
+            node_leases: NodeLeases::new(Arc::clone(&schema)),
             loads: VecDeque::new(),
-            reading: None,
-            flights: Vec::new(),
+            loading: None,
+            in_flight: Vec::new(),
             hanging: None,
             registry,
             schema,
@@ -99,148 +104,153 @@ impl Node {
         }
     }
 
-    /// A tick: what sessions did is settled, shown and recorded. Returns who is not shown any more.
+    /// Settles a tick, records it in the store and updates `members`. Returns the members who left.
     pub(crate) fn tick(&mut self, now: Now) -> Vec<(String, String)> {
         self.broadcaster.tick(now);
-        for news in self.broadcaster.take_store_events() {
-            self.lanes[self.schema.lane_of(news.partition_key())].record(news);
+        for event in self.broadcaster.take_store_events() {
+            self.partitions[self.schema.partition_of(event.partition_key())].record(event);
         }
-        self.lanes.iter_mut().for_each(|lane| lane.expire(now.tick));
-        let before = std::mem::take(&mut self.shown);
+        self.partitions.iter_mut().for_each(|partition| partition.mark_due(now.tick));
+        let before = std::mem::take(&mut self.members);
         for room in ROOMS {
             if let Some(room) = self.registry.room(room) {
                 room.read(|roster| {
                     let members = roster.members_after(None);
-                    self.shown.extend(members.map(|(user, state)| {
+                    self.members.extend(members.map(|(user, state)| {
                         ((room.name().to_string(), user.to_string()), state.map(|state| state.as_str().to_owned()))
                     }));
                 });
             }
         }
-        before.into_keys().filter(|member| !self.shown.contains_key(member)).collect()
+        before.into_keys().filter(|member| !self.members.contains_key(member)).collect()
     }
 
-    /// Talks to Redis, as the store's tasks do between two ticks.
-    pub(crate) fn talk(&mut self, redis: &mut Redis, tick: u64) {
+    /// Exchanges commands and messages with Redis, as the store's tasks do between two ticks.
+    pub(crate) fn exchange(&mut self, redis: &mut SimulatedRedis, tick: u64) {
         let now_ms = tick * TICK_MS;
-        if let Some(done) = self.hanging.take() {
-            self.take_off(redis, done, tick);
+        if let Some(is_executed) = self.hanging.take() {
+            self.send_without_replies(redis, is_executed, tick);
         }
-        if !self.flights.is_empty() {
+        if !self.in_flight.is_empty() {
             return;
         }
-        if !std::mem::replace(&mut self.up, true) {
-            self.poll(redis, now_ms);
-            for lane in 0..self.lanes.len() {
-                self.loads.extend(self.view.resubscribed(lane));
+        if !std::mem::replace(&mut self.is_connected, true) {
+            self.renew_lease(redis, now_ms);
+            for partition in 0..self.partitions.len() {
+                self.loads.extend(self.remote_view.resubscribed(partition));
             }
         }
-        while let Some((lane, message)) = self.inbox.pop_front() {
-            let (renew, load) = self.view.hear(lane, &message, now_ms);
-            renew.iter().for_each(|user| self.lanes[lane].renew(user));
-            self.loads.extend(load);
+        let mut has_unknown = false;
+        while let Some((partition, message)) = self.inbox.pop_front() {
+            let follow_up = self.remote_view.handle_message(partition, &message, now_ms);
+            has_unknown |= follow_up.is_unknown_incarnation;
+            self.apply(partition, follow_up);
         }
-        self.read(redis);
-        for at in 0..self.lanes.len() {
-            if tick.is_multiple_of(BEACON_TICKS) || !self.lanes[at].is_whole() {
-                let replies = redis.run(&self.lanes[at].beacon());
-                let outcome = self.lanes[at].verify(replies.first(), &self.registry);
-                assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+        self.load_page(redis);
+        for at in 0..self.partitions.len() {
+            if tick.is_multiple_of(HEARTBEAT_TICKS) || !self.partitions[at].is_complete() {
+                let replies = redis.execute(&self.partitions[at].heartbeat());
+                let outcome = self.partitions[at].verify(replies.first(), &self.registry);
+                assert!(!matches!(outcome, WriteOutcome::Refused(_)), "{outcome:?}");
             }
-            while let Some(batch) = self.lanes[at].next_batch(&self.registry, tick) {
-                let replies = redis.run(&batch.commands);
-                let outcome = self.lanes[at].answered(&batch, &replies, &self.registry);
-                assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+            while let Some(batch) = self.partitions[at].next_batch(&self.registry, tick) {
+                let replies = redis.execute(&batch.commands);
+                let outcome = self.partitions[at].handle_replies(&batch, &replies, &self.registry);
+                assert!(!matches!(outcome, WriteOutcome::Refused(_)), "{outcome:?}");
             }
         }
-        if tick.is_multiple_of(BEACON_TICKS) || self.view.take_stranger() || self.view.anybody_is_quiet(now_ms) {
-            self.poll(redis, now_ms);
+        let is_due = tick.is_multiple_of(HEARTBEAT_TICKS);
+        if is_due || has_unknown || self.remote_view.has_silent_incarnation(now_ms) {
+            self.renew_lease(redis, now_ms);
         }
     }
 
-    fn poll(&mut self, redis: &mut Redis, now_ms: u64) {
-        let commands = self.nodes.ask(&self.view);
-        let replies = redis.run(&commands);
-        // A list of another type is refused, and written anew with the next look.
-        let Ok((found, _)) = self.nodes.answered(replies, &mut self.view, now_ms) else { return };
-        self.loads.extend(found.loads);
-        for run in &found.dead {
-            self.lanes.iter_mut().for_each(|lane| lane.bury(run));
+    fn renew_lease(&mut self, redis: &mut SimulatedRedis, now_ms: u64) {
+        let commands = self.node_leases.renew(&self.remote_view);
+        let replies = redis.execute(&commands);
+        // A key of another type in place of the set is refused, and replaced at the next renewal.
+        let Ok((check, _)) = self.node_leases.handle_replies(replies, &mut self.remote_view, now_ms) else { return };
+        self.loads.extend(check.loads);
+        for dead in &check.dead {
+            self.partitions.iter_mut().for_each(|partition| partition.delete_incarnation(dead));
         }
-        redis.run(&self.nodes.bury(&found.dead));
+        redis.execute(&self.node_leases.delete_incarnations(&check.dead));
     }
 
-    fn finish(&mut self, load: &Load, head: Option<Head>) {
-        let (renew, again) = self.view.finish(load, head);
-        renew.iter().for_each(|user| self.lanes[load.lane].renew(user));
-        self.loads.extend(again);
+    fn apply(&mut self, partition: usize, follow_up: FollowUp) {
+        follow_up.renew_keys.iter().for_each(|user| self.partitions[partition].renew_key(user));
+        self.loads.extend(follow_up.load);
     }
 
-    /// One page of a hash.
-    fn read(&mut self, redis: &mut Redis) {
-        let (load, cursor) = match self.reading.take() {
-            Some(reading) => reading,
+    fn load_page(&mut self, redis: &mut SimulatedRedis) {
+        let (hash, cursor) = match self.loading.take() {
+            Some(loading) => loading,
             None => {
-                let Some(load) = self.loads.pop_front() else { return };
-                let head = self.head(redis, &load);
-                if self.view.begin(&load, head, redis.now_ms) == Step::Stop {
-                    self.finish(&load, head);
+                let Some(hash) = self.loads.pop_front() else { return };
+                let metadata = self.metadata(redis, &hash);
+                if self.remote_view.begin_load(&hash, metadata, redis.now_ms) == LoadStep::Stop {
+                    self.finish_load(&hash, metadata);
                     return;
                 }
-                (load, 0)
+                (hash, 0)
             }
         };
-        let key = self.schema.hash_key(load.lane, &load.run);
-        match redis.run(&[Command::HashScan { key, cursor }]).remove(0) {
-            Reply::Page { cursor, fields } => {
-                self.view.page(&load, &fields);
+        let key = self.schema.hash_key(hash.partition, &hash.incarnation);
+        match redis.execute(&[RedisCommand::HashScan { key, cursor }]).remove(0) {
+            RedisReply::Page { cursor, fields } => {
+                self.remote_view.load_page(&hash, &fields);
                 match cursor {
                     0 => {
-                        let head = self.head(redis, &load);
-                        self.finish(&load, head);
+                        let metadata = self.metadata(redis, &hash);
+                        self.finish_load(&hash, metadata);
                     }
-                    cursor => self.reading = Some((load, cursor)),
+                    cursor => self.loading = Some((hash, cursor)),
                 }
             }
-            _ => self.view.abort(&load), // It is of another type by now.
+            _ => self.remote_view.abort_load(&hash), // The key is of another type now.
         }
     }
 
-    fn head(&self, redis: &mut Redis, load: &Load) -> Option<Head> {
-        let key = self.schema.hash_key(load.lane, &load.run);
-        Head::parse(redis.run(&[Command::HashHead(key)]).first()).unwrap()
+    fn finish_load(&mut self, hash: &HashId, metadata: Option<Metadata>) {
+        let follow_up = self.remote_view.finish_load(hash, metadata);
+        self.apply(hash.partition, follow_up);
     }
 
-    /// Answers do not come any more, from what this node sends next: `done` says whether Redis gets that, which it does not learn.
-    pub(crate) fn hang(&mut self, done: bool) {
-        if self.up && self.flights.is_empty() {
-            self.hanging = Some(done);
+    fn metadata(&self, redis: &mut SimulatedRedis, hash: &HashId) -> Option<Metadata> {
+        let key = self.schema.hash_key(hash.partition, &hash.incarnation);
+        Metadata::parse(redis.execute(&[RedisCommand::HashMetadata(key)]).first()).unwrap()
+    }
+
+    /// No replies arrive any more, beginning with the next batch. `is_executed` says whether Redis executes it.
+    pub(crate) fn hang(&mut self, is_executed: bool) {
+        if self.is_connected && self.in_flight.is_empty() {
+            self.hanging = Some(is_executed);
         }
     }
 
-    fn take_off(&mut self, redis: &mut Redis, done: bool, tick: u64) {
-        for lane in &mut self.lanes {
-            let flights: Vec<_> = (0..2).filter_map(|_| lane.next_batch(&self.registry, tick)).collect();
-            if done {
-                flights.iter().for_each(|batch| drop(redis.run(&batch.commands)));
+    fn send_without_replies(&mut self, redis: &mut SimulatedRedis, is_executed: bool, tick: u64) {
+        for partition in &mut self.partitions {
+            let batches: Vec<_> = (0..2).filter_map(|_| partition.next_batch(&self.registry, tick)).collect();
+            if is_executed {
+                batches.iter().for_each(|batch| drop(redis.execute(&batch.commands)));
             }
-            self.flights.push(flights);
+            self.in_flight.push(batches);
         }
     }
 
-    /// It gives the link up.
-    pub(crate) fn cut(&mut self) {
+    /// The connections fail.
+    pub(crate) fn disconnect(&mut self) {
         self.hanging = None;
-        if !std::mem::replace(&mut self.up, false) {
+        if !std::mem::replace(&mut self.is_connected, false) {
             return;
         }
-        for (lane, flights) in self.lanes.iter_mut().zip(self.flights.drain(..)) {
-            flights.into_iter().rev().for_each(|batch| lane.failed(batch, &self.registry));
-            lane.reconnected();
+        for (partition, batches) in self.partitions.iter_mut().zip(self.in_flight.drain(..)) {
+            batches.into_iter().rev().for_each(|batch| partition.take_back(batch, &self.registry));
+            partition.reconnected();
         }
-        self.loads.extend(self.reading.take().map(|(load, _)| load));
-        self.loads.drain(..).for_each(|load| self.view.abort(&load));
-        self.view.lost_touch();
+        self.loads.extend(self.loading.take().map(|(hash, _)| hash));
+        self.loads.drain(..).for_each(|hash| self.remote_view.abort_load(&hash));
+        self.remote_view.disconnected();
         self.inbox.clear();
     }
 }

@@ -1,8 +1,8 @@
-//! A Redis of the commands that the store uses, on simulated time.
+//! A simulated Redis with the commands that the store uses, on simulated time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rollcall::store::redis::command::{Command, Reply};
+use rollcall::store::redis::command::{RedisCommand, RedisReply};
 
 #[derive(Debug, Clone)]
 enum Value {
@@ -11,91 +11,93 @@ enum Value {
     Set(BTreeSet<String>),
 }
 
-/// Keys with their ends, and messages for those who listen.
+/// Keys with their expiry times, and messages that were published.
 #[derive(Debug, Default)]
-pub(crate) struct Redis {
+pub(crate) struct SimulatedRedis {
     keys: HashMap<String, (Value, Option<u64>)>,
     pub(crate) published: Vec<(String, String)>,
     pub(crate) now_ms: u64,
 }
 
-impl Redis {
-    /// Loses everything.
+impl SimulatedRedis {
+    /// Loses all data.
     pub(crate) fn clear(&mut self) {
         self.keys.clear();
     }
 
-    /// Puts something else under every hash.
+    /// Replaces every hash and set by a text.
     pub(crate) fn spoil(&mut self) {
         for (value, _) in self.keys.values_mut().filter(|(value, _)| !matches!(value, Value::Text(_))) {
             *value = Value::Text("something else".to_owned());
         }
     }
 
-    pub(crate) fn run(&mut self, commands: &[Command]) -> Vec<Reply> {
-        commands.iter().map(|command| self.act(command)).collect()
+    pub(crate) fn execute(&mut self, commands: &[RedisCommand]) -> Vec<RedisReply> {
+        commands.iter().map(|command| self.execute_one(command)).collect()
     }
 
-    fn act(&mut self, command: &Command) -> Reply {
+    fn execute_one(&mut self, command: &RedisCommand) -> RedisReply {
         let now = self.now_ms;
-        self.keys.retain(|_, (_, ends)| ends.is_none_or(|ends| ends > now));
+        self.keys.retain(|_, (_, expiry)| expiry.is_none_or(|expiry| expiry > now));
         match command {
-            Command::Set { key, value, ttl_ms } => {
+            RedisCommand::Set { key, value, ttl_ms } => {
                 self.keys.insert(key.clone(), (Value::Text(value.clone()), Some(now + ttl_ms)));
-                Reply::Done
+                RedisReply::Done
             }
-            Command::Claim { key, value, ttl_ms } => {
+            RedisCommand::SetIfAbsent { key, value, ttl_ms } => {
                 self.keys.entry(key.clone()).or_insert((Value::Text(value.clone()), Some(now + ttl_ms)));
-                Reply::Done
+                RedisReply::Done
             }
-            Command::Unlink(key) => {
+            RedisCommand::Unlink(key) => {
                 self.keys.remove(key);
-                Reply::Done
+                RedisReply::Done
             }
-            Command::Keep { key, ttl_ms } => {
-                if let Some((_, ends)) = self.keys.get_mut(key) {
-                    *ends = Some(now + ttl_ms);
+            RedisCommand::Expire { key, ttl_ms } => {
+                if let Some((_, expiry)) = self.keys.get_mut(key) {
+                    *expiry = Some(now + ttl_ms);
                 }
-                Reply::Done
+                RedisReply::Done
             }
-            Command::Get(keys) => Reply::Texts(keys.iter().map(|key| self.text(key)).collect()),
-            Command::Publish { channel, message } => {
+            RedisCommand::MultiGet(keys) => RedisReply::Texts(keys.iter().map(|key| self.text(key)).collect()),
+            RedisCommand::Publish { channel, message } => {
                 self.published.push((channel.clone(), message.clone()));
-                Reply::Done
+                RedisReply::Done
             }
-            Command::HashSet { key, fields } => self.hash(key, |hash| {
+            RedisCommand::HashSet { key, fields } => self.with_hash(key, |hash| {
                 hash.extend(fields.iter().cloned());
-                Reply::Done
+                RedisReply::Done
             }),
-            Command::HashRemove { key, fields } => self.hash(key, |hash| {
+            RedisCommand::HashDelete { key, fields } => self.with_hash(key, |hash| {
                 fields.iter().for_each(|field| drop(hash.remove(field)));
-                Reply::Done
+                RedisReply::Done
             }),
-            Command::HashCount { key, field, by } => self.hash(key, |hash| {
+            RedisCommand::HashIncrement { key, field, by } => self.with_hash(key, |hash| {
                 let text = hash.entry((*field).to_owned()).or_insert("0".to_owned());
                 let number = text.parse().unwrap_or(0) + *by as i64;
                 *text = number.to_string();
-                Reply::Number(number)
+                RedisReply::Number(number)
             }),
-            Command::HashHead(key) => {
-                self.hash(key, |hash| Reply::Texts(["@", "#"].map(|field| hash.get(field).cloned()).into()))
+            RedisCommand::HashMetadata(key) => {
+                self.with_hash(key, |hash| RedisReply::Texts(["@", "#"].map(|field| hash.get(field).cloned()).into()))
             }
-            Command::HashScan { key, cursor } => self.hash(key, |hash| {
-                // A few at a time: pages and events come in between each other. Each field has a place of its own, so that what is
-                // there all the time is found.
+            RedisCommand::HashScan { key, cursor } => self.with_hash(key, |hash| {
+                // Small pages, so that events arrive in between. The page of a field never changes, so a field that
+                // exists during the whole scan is found.
                 let page = |field: &str| field.bytes().map(u64::from).sum::<u64>() % 4;
                 let fields = hash.clone().into_iter().filter(|(field, _)| page(field) == *cursor).collect();
-                Reply::Page { cursor: (cursor + 1) % 4, fields }
+                RedisReply::Page { cursor: (cursor + 1) % 4, fields }
             }),
-            Command::SetAdd { key, member } => self.set(key, |set| {
+            RedisCommand::SetAdd { key, member } => self.with_set(key, |set| {
                 set.insert(member.clone());
-                Reply::Done
+                RedisReply::Done
             }),
-            Command::SetRemove { key, member } => self.set(key, |set| {
+            RedisCommand::SetRemove { key, member } => self.with_set(key, |set| {
                 set.remove(member);
-                Reply::Done
+                RedisReply::Done
             }),
-            Command::SetMembers(key) => self.set(key, |set| Reply::Texts(set.iter().cloned().map(Some).collect())),
+            RedisCommand::SetMembers(key) => {
+                self.with_set(key, |set| RedisReply::Texts(set.iter().cloned().map(Some).collect()))
+            }
         }
     }
 
@@ -106,9 +108,9 @@ impl Redis {
         }
     }
 
-    fn hash(&mut self, key: &str, act: impl FnOnce(&mut BTreeMap<String, String>) -> Reply) -> Reply {
+    fn with_hash(&mut self, key: &str, act: impl FnOnce(&mut BTreeMap<String, String>) -> RedisReply) -> RedisReply {
         let (value, _) = self.keys.entry(key.to_owned()).or_insert((Value::Hash(BTreeMap::new()), None));
-        let Value::Hash(hash) = value else { return Reply::WrongType };
+        let Value::Hash(hash) = value else { return RedisReply::WrongType };
         let reply = act(hash);
         if hash.is_empty() {
             self.keys.remove(key);
@@ -116,9 +118,9 @@ impl Redis {
         reply
     }
 
-    fn set(&mut self, key: &str, act: impl FnOnce(&mut BTreeSet<String>) -> Reply) -> Reply {
+    fn with_set(&mut self, key: &str, act: impl FnOnce(&mut BTreeSet<String>) -> RedisReply) -> RedisReply {
         let (value, _) = self.keys.entry(key.to_owned()).or_insert((Value::Set(BTreeSet::new()), None));
-        let Value::Set(set) = value else { return Reply::WrongType };
+        let Value::Set(set) = value else { return RedisReply::WrongType };
         let reply = act(set);
         if set.is_empty() {
             self.keys.remove(key);
@@ -126,15 +128,15 @@ impl Redis {
         reply
     }
 
-    /// Whether no key would outlive all nodes.
-    pub(crate) fn everything_ends(&self) -> bool {
-        self.keys.values().all(|(_, ends)| ends.is_some())
+    /// Whether every key expires.
+    pub(crate) fn all_keys_expire(&self) -> bool {
+        self.keys.values().all(|(_, expiry)| expiry.is_some())
     }
 
-    /// Keys that a program outside would look at.
-    pub(crate) fn texts(&self, prefix: &str) -> BTreeSet<String> {
+    /// What follows this prefix in the names of all living keys.
+    pub(crate) fn names_after(&self, prefix: &str) -> BTreeSet<String> {
         let now = self.now_ms;
-        let alive = self.keys.iter().filter(|(_, (_, ends))| ends.is_none_or(|ends| ends > now));
-        alive.filter_map(|(key, _)| key.strip_prefix(prefix).map(str::to_owned)).collect()
+        let living = self.keys.iter().filter(|(_, (_, expiry))| expiry.is_none_or(|expiry| expiry > now));
+        living.filter_map(|(key, _)| key.strip_prefix(prefix).map(str::to_owned)).collect()
     }
 }

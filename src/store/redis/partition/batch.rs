@@ -1,241 +1,276 @@
-//! Batches of a lane: what goes into one pipeline, and what becomes of it when it was answered, or was not.
+//! Batches of a partition: what goes into one pipeline, and what follows from its replies, or from their absence.
 
 use std::sync::Arc;
 
-use super::super::command::{Command, Reply};
-use super::super::event;
-use super::super::schema::{EDITION, HEADER, Header, field, hold};
-use super::{Going, Hash, Lane, Outcome, Pending, RoomMessage};
+use super::super::command::{RedisCommand, RedisReply};
+use super::super::event::EventWriter;
+use super::super::schema::{LAST_SEQ_FIELD, LastSeq, REVISION_FIELD, encode_hold, member_field};
+use super::{HashState, Partition, PendingHold, QueuedKick, QueuedMessage, WriteOutcome};
 use crate::presence::kick::MAX_WAITING;
 use crate::presence::{Reason, Registry, Tick};
 use crate::store::RoomUser;
 
-/// Users, and as many holds, that one pipeline writes: more gain nothing, and delay others on the same master.
-const BATCH: usize = 1000;
-/// And as many bytes, of states mostly: what Redis takes in some milliseconds.
-const BATCH_BYTES: usize = 1024 * 1024;
+/// The limit of users, and of holds, per pipeline: larger ones gain nothing and delay others on the same master.
+const MAX_BATCH_USERS: usize = 1000;
+/// The limit of bytes per pipeline, mostly states: as much as Redis takes in some milliseconds.
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
-/// Commands that go to Redis together, and what they were for.
+/// Commands that go to Redis together, and what they are for.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct WriteBatch {
     /// In the order of the pipeline.
-    pub commands: Vec<Command>,
-    /// Keys of users that it writes.
+    pub commands: Vec<RedisCommand>,
+    /// The number of user keys that it writes.
     pub keys_written: u64,
-    /// Those that are held with since when the user has been online.
-    holds: Vec<(RoomUser, Pending, u64)>,
+    /// Holds, each with the time since when the user has been online.
+    holds: Vec<(RoomUser, PendingHold, u64)>,
     users: Vec<Arc<str>>,
-    said: Vec<RoomMessage>,
-    kicks: Vec<Going>,
-    garbage: Vec<String>,
+    messages: Vec<QueuedMessage>,
+    kicks: Vec<QueuedKick>,
+    dead_hashes: Vec<String>,
     seq: u64,
-    part: Part,
+    kind: BatchKind,
 }
 
-/// Which part of the work a batch is.
+/// What a batch does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Part {
+enum BatchKind {
     #[default]
     Changes,
-    Page,
-    LastPage,
+    RewritePage,
+    LastRewritePage,
 }
 
-impl Lane {
-    /// The next pipeline, if there is anything to write and it is known how.
-    pub fn next_batch(&mut self, registry: &Registry, now: Tick) -> Option<Batch> {
+impl Partition {
+    /// The next pipeline, if there is anything to write and the state of the hash is known.
+    pub fn next_batch(&mut self, registry: &Registry, now: Tick) -> Option<WriteBatch> {
         match self.hash {
-            Hash::Unknown => None,
-            Hash::Rewriting { .. } => Some(self.rewrite_page(registry, now)),
-            Hash::Whole if self.pending() == 0 => None,
-            Hash::Whole => Some(self.changes(registry, now)),
+            HashState::Unknown => None,
+            HashState::Rewriting { .. } => Some(self.rewrite_page(registry, now)),
+            HashState::Complete if self.pending() == 0 => None,
+            HashState::Complete => Some(self.changes(registry, now)),
         }
     }
 
-    fn rewrite_page(&mut self, registry: &Registry, now: Tick) -> Batch {
-        let key = self.schema.hash_key(self.number, &self.schema.run);
-        let Hash::Rewriting { users, first } = &mut self.hash else { return self.changes(registry, now) };
-        let (mut commands, mut sets, mut page, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        if std::mem::take(first) {
-            commands.push(Command::Unlink(key.clone()));
+    fn rewrite_page(&mut self, registry: &Registry, now: Tick) -> WriteBatch {
+        let key = self.schema.hash_key(self.number, &self.schema.incarnation);
+        let HashState::Rewriting { users, is_first_page } = &mut self.hash else {
+            return self.changes(registry, now);
+        };
+        let (mut users, is_first_page) = (std::mem::take(users), std::mem::take(is_first_page));
+        let (mut commands, mut key_commands, mut page, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        if is_first_page {
+            commands.push(RedisCommand::Unlink(key.clone()));
         }
-        let edition = (EDITION.to_owned(), self.edition.to_string());
-        let mut fields = vec![(HEADER.to_owned(), Header::Partial.text()), edition];
-        while page.len() < BATCH && bytes < BATCH_BYTES {
+        let revision = (REVISION_FIELD.to_owned(), self.revision.to_string());
+        let mut fields = vec![(LAST_SEQ_FIELD.to_owned(), LastSeq::Partial.text()), revision];
+        while page.len() < MAX_BATCH_USERS && bytes < MAX_BATCH_BYTES {
             let Some(user) = users.pop() else { break };
             let held = registry.local_holds(&user, true).unwrap_or_default();
-            let since = held.since_unix_ms;
             for (room, state) in held.rooms {
-                fields.push((field(&room, &user), hold(since, state.as_ref())));
-                // It is there from now on: its end has to be written.
-                if let Some(Pending::Held { fresh, .. }) = self.holds.get_mut(&(room, Arc::clone(&user))) {
-                    *fresh = false;
+                fields.push((member_field(&room, &user), encode_hold(held.since_unix_ms, state.as_ref())));
+                // The hash has the hold from now on, so its end has to be written.
+                if let Some(PendingHold::Held { unsent, .. }) = self.holds.get_mut(&(room, Arc::clone(&user))) {
+                    *unsent = false;
                 }
             }
-            bytes += self.keys.write(&user, registry, now, &mut sets) * 2;
+            bytes += self.write_key(&user, registry, now, &mut key_commands) * 2;
             page.push(user);
         }
-        let last = users.is_empty();
-        if last {
-            self.hash = Hash::Whole;
-            self.seq += 1; // Whoever has seen the former hash must read this one.
-            fields[0].1 = Header::Whole(self.seq).text();
-            self.header = self.seq;
+        let is_last = users.is_empty();
+        if is_last {
+            self.hash = HashState::Complete;
+            self.seq += 1; // Nodes that have read the former hash must read this one.
+            fields[0].1 = LastSeq::Complete(self.seq).text();
+            self.last_seq = self.seq;
+        } else {
+            self.hash = HashState::Rewriting { users, is_first_page: false };
         }
-        commands.push(Command::HashSet { key: key.clone(), fields });
-        commands.push(Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() });
-        let keys_written = sets.len() as u64;
-        commands.append(&mut sets);
-        // With each page, so that a long rewrite is no silence.
-        commands.push(self.tell(event::Writer::new(&self.schema.run, self.seq)));
-        let part = if last { Part::LastPage } else { Part::Page };
-        Batch { commands, keys_written, users: page, seq: self.seq, part, ..Batch::default() }
+        commands.push(RedisCommand::HashSet { key: key.clone(), fields });
+        commands.push(RedisCommand::Expire { key, ttl_ms: self.schema.hash_ttl_ms() });
+        let keys_written = key_commands.len() as u64;
+        commands.append(&mut key_commands);
+        // With each page, so that this node is not silent during a long rewrite.
+        commands.push(self.publish(EventWriter::new(&self.schema.incarnation, self.seq)));
+        let kind = if is_last { BatchKind::LastRewritePage } else { BatchKind::RewritePage };
+        WriteBatch { commands, keys_written, users: page, seq: self.seq, kind, ..WriteBatch::default() }
     }
 
-    fn changes(&mut self, registry: &Registry, now: Tick) -> Batch {
+    fn changes(&mut self, registry: &Registry, now: Tick) -> WriteBatch {
         let holds = self.take_holds(registry);
         for ((_, user), pending, _) in &holds {
-            // A hold without a key would not be seen by whoever looks at keys alone.
-            if matches!(pending, Pending::Held { .. }) && !self.keys.has(user) {
+            // Programs that read only keys must see the user as well.
+            if matches!(pending, PendingHold::Held { .. }) && !self.keys.is_written(user) {
                 self.keys.mark(user);
             }
         }
         let kicks = std::mem::take(&mut self.kicks);
         let kicks = self.recent(kicks);
-        let (said, garbage) = (std::mem::take(&mut self.said), std::mem::take(&mut self.garbage));
-        self.said_bytes = 0;
-        let mut commands: Vec<_> = garbage.iter().cloned().map(Command::Unlink).collect();
-        if !(holds.is_empty() && said.is_empty()) {
+        let (messages, dead_hashes) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.dead_hashes));
+        self.message_bytes = 0;
+        let mut commands: Vec<_> = dead_hashes.iter().cloned().map(RedisCommand::Unlink).collect();
+        if !(holds.is_empty() && messages.is_empty()) {
             self.seq += 1;
-            self.write_holds(&holds, &said, &kicks, &mut commands);
+            self.write_changes(&holds, &messages, &kicks, &mut commands);
         } else if !kicks.is_empty() {
-            commands.push(self.tell_again(&kicks));
+            commands.push(self.publish_kicks(&kicks));
         }
         let (before, mut users, mut bytes) = (commands.len(), Vec::new(), 0);
-        for user in self.keys.take(BATCH) {
-            match bytes < BATCH_BYTES {
+        for user in self.keys.take(MAX_BATCH_USERS) {
+            match bytes < MAX_BATCH_BYTES {
                 true => {
-                    bytes += self.keys.write(&user, registry, now, &mut commands);
+                    bytes += self.write_key(&user, registry, now, &mut commands);
                     users.push(user);
                 }
                 false => self.keys.mark(&user),
             }
         }
         let keys_written = (commands.len() - before) as u64;
-        let part = Part::Changes;
-        Batch { commands, keys_written, holds, users, said, kicks, garbage, seq: self.seq, part }
+        let (seq, kind) = (self.seq, BatchKind::Changes);
+        WriteBatch { commands, keys_written, holds, users, messages, kicks, dead_hashes, seq, kind }
     }
 
-    /// Takes as many holds as go into one batch.
-    fn take_holds(&mut self, registry: &Registry) -> Vec<(RoomUser, Pending, u64)> {
+    /// Takes pending holds up to the limits of a batch.
+    fn take_holds(&mut self, registry: &Registry) -> Vec<(RoomUser, PendingHold, u64)> {
         let (mut holds, mut bytes) = (Vec::new(), 0);
-        for (place, pending) in self.holds.extract_if(|_, _| true) {
-            let mut since = 0;
-            if let Pending::Held { state, .. } = &pending {
-                // Gone from the registry already: its end is about to be recorded.
-                let Some(online_since) = registry.since(&place.1) else { continue };
-                since = online_since;
+        for (room_user, pending) in self.holds.extract_if(|_, _| true) {
+            let mut since_unix_ms = 0;
+            if let PendingHold::Held { state, .. } = &pending {
+                // If the user is no longer in the registry, the end of the hold is about to be recorded.
+                let Some(online_since) = registry.online_since(&room_user.1) else { continue };
+                since_unix_ms = online_since;
                 bytes += state.as_ref().map_or(0, |state| state.as_str().len());
             }
-            holds.push((place, pending, since));
-            if holds.len() >= BATCH || bytes >= BATCH_BYTES {
+            holds.push((room_user, pending, since_unix_ms));
+            if holds.len() >= MAX_BATCH_USERS || bytes >= MAX_BATCH_BYTES {
                 break;
             }
         }
         holds
     }
 
-    /// The hash first, then its header, then the event: whoever hears of it can read it.
-    fn write_holds(
+    /// Writes the hash, then its metadata, then the event: a node that receives the event can read the hash.
+    fn write_changes(
         &mut self,
-        holds: &[(RoomUser, Pending, u64)],
-        said: &[RoomMessage],
-        kicks: &[Going],
-        commands: &mut Vec<Command>,
+        holds: &[(RoomUser, PendingHold, u64)],
+        messages: &[QueuedMessage],
+        kicks: &[QueuedKick],
+        commands: &mut Vec<RedisCommand>,
     ) {
-        let key = self.schema.hash_key(self.number, &self.schema.run);
-        let mut event = event::Writer::new(&self.schema.run, self.seq);
+        let key = self.schema.hash_key(self.number, &self.schema.incarnation);
+        let mut event = EventWriter::new(&self.schema.incarnation, self.seq);
         let mut fields = Vec::with_capacity(holds.len());
-        let mut removed = Vec::new();
+        let mut deleted = Vec::new();
         for ((room, user), pending, since) in holds {
             match pending {
-                Pending::Held { state, joined, .. } => {
-                    fields.push((field(room, user), hold(*since, state.as_ref())));
+                PendingHold::Held { state, joined, .. } => {
+                    fields.push((member_field(room, user), encode_hold(*since, state.as_ref())));
                     event.held(*joined, room, user, *since, state.as_ref());
                 }
-                Pending::Released(reason) => {
-                    removed.push(field(room, user));
+                PendingHold::Released(reason) => {
+                    deleted.push(member_field(room, user));
                     event.left(room, user, *reason);
                 }
             }
         }
-        for RoomMessage { number, place: (room, user), data } in said {
-            event.said(*number, room, user, data);
+        for QueuedMessage { number, room_user: (room, user), data } in messages {
+            event.message(*number, room, user, data);
         }
-        kicks.iter().for_each(|going| event.removed(going.number, &going.kick));
-        if !removed.is_empty() {
-            commands.push(Command::HashRemove { key: key.clone(), fields: removed });
+        kicks.iter().for_each(|queued| event.kick(queued.number, &queued.kick));
+        if !deleted.is_empty() {
+            commands.push(RedisCommand::HashDelete { key: key.clone(), fields: deleted });
         }
         if !fields.is_empty() {
-            commands.push(Command::HashSet { key: key.clone(), fields });
+            commands.push(RedisCommand::HashSet { key: key.clone(), fields });
         }
-        commands.push(Command::HashCount { key: key.clone(), field: HEADER, by: self.seq - self.header });
-        // If it was lost and this begins it anew, nothing else may give it an end before this node dies.
-        commands.push(Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() });
-        self.header = self.seq;
-        commands.push(self.tell(event));
+        let by = self.seq - self.last_seq;
+        commands.push(RedisCommand::HashIncrement { key: key.clone(), field: LAST_SEQ_FIELD, by });
+        // If the hash was lost and this command creates it, nothing else sets its expiry before this node dies.
+        commands.push(RedisCommand::Expire { key, ttl_ms: self.schema.hash_ttl_ms() });
+        self.last_seq = self.seq;
+        commands.push(self.publish(event));
     }
 
-    /// Takes the answers to a batch. If something was refused, the batch has failed and is to be taken back.
-    pub fn answered(&mut self, batch: &Batch, replies: &[Reply], registry: &Registry) -> Outcome {
-        let refused = replies.iter().find(|reply| matches!(reply, Reply::Failed(_)));
-        if let Some(reply) = refused {
-            return Outcome::Refused(reply.complaint());
+    /// Writes the key of a user, or deletes it if no node holds the user. Returns the number of bytes.
+    fn write_key(
+        &mut self,
+        user: &Arc<str>,
+        registry: &Registry,
+        now: Tick,
+        commands: &mut Vec<RedisCommand>,
+    ) -> usize {
+        self.keys.unmark(user);
+        let key = self.schema.user_key(user);
+        if let Some(holds) = registry.local_holds(user, false) {
+            let value = self.schema.user_value(&holds);
+            let bytes = key.len() + value.len();
+            commands.push(RedisCommand::Set { key, value, ttl_ms: self.schema.ttl_ms() });
+            self.keys.written(user, now);
+            return bytes;
         }
-        let counted = replies.iter().find_map(|reply| match reply {
-            Reply::Number(number) => Some(*number),
+        self.keys.deleted(user);
+        let bytes = key.len();
+        // Another node that holds the user writes the key again when it hears that this one no longer does.
+        if !registry.is_held_remotely(user) {
+            commands.push(RedisCommand::Unlink(key));
+        }
+        bytes
+    }
+
+    /// Takes the replies to a batch. If a command was refused, the batch has failed and has to be given to
+    /// [`take_back`](Self::take_back).
+    pub fn handle_replies(&mut self, batch: &WriteBatch, replies: &[RedisReply], registry: &Registry) -> WriteOutcome {
+        let refused = replies.iter().find(|reply| matches!(reply, RedisReply::Error(_)));
+        if let Some(reply) = refused {
+            return WriteOutcome::Refused(reply.error_text());
+        }
+        let last_seq = replies.iter().find_map(|reply| match reply {
+            RedisReply::Number(number) => Some(*number),
             _ => None,
         });
-        if replies.contains(&Reply::WrongType) || counted.is_some_and(|counted| counted != batch.seq as i64) {
+        if replies.contains(&RedisReply::WrongType) || last_seq.is_some_and(|seq| seq != batch.seq as i64) {
             self.rewrite(registry);
-            return Outcome::Lost;
+            return WriteOutcome::HashLost;
         }
-        self.told_kicks.extend(batch.kicks.iter().cloned());
-        // Of too many the oldest go: the others remember the latest.
-        self.told_kicks.drain(..self.told_kicks.len().saturating_sub(MAX_WAITING));
-        if batch.part == Part::LastPage || self.confirmed.is_some() && batch.part == Part::Changes {
-            self.confirmed = Some(batch.seq);
+        self.published_kicks.extend(batch.kicks.iter().cloned());
+        // The oldest go first: other nodes remember the latest.
+        self.published_kicks.drain(..self.published_kicks.len().saturating_sub(MAX_WAITING));
+        let confirms_changes = self.confirmed_seq.is_some() && batch.kind == BatchKind::Changes;
+        if batch.kind == BatchKind::LastRewritePage || confirms_changes {
+            self.confirmed_seq = Some(batch.seq);
         }
-        Outcome::Done
+        WriteOutcome::Done
     }
 
-    /// Takes back a batch of which nobody knows what was done. Of several the latest comes first. What it was about is written as
-    /// it is by now.
-    pub fn failed(&mut self, batch: Batch, registry: &Registry) {
-        self.hash = Hash::Unknown;
-        if batch.part != Part::Changes {
-            self.confirmed = None; // The pages after it may be there without it.
+    /// Takes back a batch whose result is unknown; of several, the latest first. What it was about is written again as
+    /// it is by then.
+    pub fn take_back(&mut self, batch: WriteBatch, registry: &Registry) {
+        self.hash = HashState::Unknown;
+        if batch.kind != BatchKind::Changes {
+            self.confirmed_seq = None; // Later pages may have arrived without this one.
         }
-        for (place, pending, _) in batch.holds {
+        for (room_user, pending, _) in batch.holds {
             let (joined, reason) = match pending {
-                Pending::Held { joined, .. } => (joined, Reason::Left),
-                Pending::Released(reason) => (true, reason),
+                PendingHold::Held { joined, .. } => (joined, Reason::Left),
+                PendingHold::Released(reason) => (true, reason),
             };
-            let back = self.holds.entry(place).or_insert_with_key(|(room, user)| match registry.told(room, user) {
-                Some(state) => Pending::Held { state, joined, fresh: false },
-                None => Pending::Released(reason),
+            let pending = self.holds.entry(room_user).or_insert_with_key(|(room, user)| {
+                match registry.reported_hold(room, user) {
+                    Some(state) => PendingHold::Held { state, joined, unsent: false },
+                    None => PendingHold::Released(reason),
+                }
             });
-            if let Pending::Held { fresh, .. } = back {
-                *fresh = false; // What was on its way may be there.
+            if let PendingHold::Held { unsent, .. } = pending {
+                *unsent = false; // The batch may have arrived.
             }
         }
         batch.users.iter().for_each(|user| self.keys.mark(user));
-        self.garbage.extend(batch.garbage);
+        self.dead_hashes.extend(batch.dead_hashes);
         self.kicks.splice(0..0, batch.kicks);
         self.kicks.truncate(MAX_WAITING);
-        let later = std::mem::take(&mut self.said);
-        self.said_bytes = 0;
-        self.keep_said(batch.said);
-        self.keep_said(later);
+        let later = std::mem::take(&mut self.messages);
+        self.message_bytes = 0;
+        self.queue_messages(batch.messages);
+        self.queue_messages(later);
     }
 }

@@ -1,295 +1,300 @@
-//! What this node has still to write in one lane, and in which order. It decides and does no I/O.
+//! What this node still has to write in one partition, and in which order. Decides only; does no I/O.
 //!
-//! Everything waiting is kept by user and room, last word wins, so it is bounded by who is here and who was here when Redis was
-//! last reached, however long ago that is. A batch that failed is merged back: nobody knows how much of it was done, and all of
-//! it may be done twice.
+//! Pending changes are kept per user and room, and the last one wins. Their number is bounded by the users who are here
+//! and the users who were here when Redis was last reachable, however long ago that is. A batch that failed is merged
+//! back: how much of it Redis executed is unknown, and all of it may be executed twice.
 
 mod batch;
+mod user_keys;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::command::{Command, Reply};
-use super::event;
-use super::keys::Keys;
-use super::schema::{Head, Header, Schema};
+use super::command::{RedisCommand, RedisReply};
+use super::event::EventWriter;
+use super::schema::{LastSeq, Metadata, Schema};
 use crate::presence::kick::{Kick, MAX_WAITING};
 use crate::presence::{HoldChange, Reason, Registry, State, Tick};
 use crate::store::{RoomUser, StoreEvent};
+use user_keys::UserKeys;
 
-pub use batch::Batch;
+pub use batch::WriteBatch;
 
-/// What was said and could not be told yet; more is not kept, chat is of its moment.
-const MAX_SAID_BYTES: usize = 256 * 1024;
+/// Room messages that wait to be published; more are dropped, since chat is of its moment.
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
-/// Writes of one lane. Used by its one task.
+/// The writes of one partition. Used by the task of that partition only.
 #[derive(Debug)]
-pub struct Lane {
+pub struct Partition {
     schema: Arc<Schema>,
     number: usize,
     /// Holds to write, by room and user.
-    holds: HashMap<RoomUser, Pending, RandomState>,
-    /// What was said, in order.
-    said: Vec<RoomMessage>,
-    said_bytes: usize,
-    /// How much was said so far.
-    said_count: u64,
-    /// Users who are to go and whom nobody has been told of.
-    kicks: Vec<Going>,
-    /// Whom the others have been told of, and are told of again for a while: they may have been away.
-    told_kicks: Vec<Going>,
-    kicks_asked: u64,
-    keys: Keys,
-    /// The last tick that was heard of.
+    holds: HashMap<RoomUser, PendingHold, RandomState>,
+    /// Room messages to publish, in order.
+    messages: Vec<QueuedMessage>,
+    message_bytes: usize,
+    last_message_number: u64,
+    /// Kicks to publish.
+    kicks: Vec<QueuedKick>,
+    /// Kicks that were published. They are published again for the time of a lease: other nodes may have been
+    /// disconnected.
+    published_kicks: Vec<QueuedKick>,
+    last_kick_number: u64,
+    keys: UserKeys,
+    /// The current tick; set by [`mark_due`](Self::mark_due).
     now: Tick,
     ticks_per_ttl: Tick,
-    /// Hashes of dead runs.
-    garbage: Vec<String>,
-    /// Events told so far.
+    /// Hashes of dead incarnations, to be deleted.
+    dead_hashes: Vec<String>,
+    /// The number of the last event published.
     seq: u64,
-    /// Of these, known to be in the hash; `None` if it has to be written anew, whatever it says.
-    confirmed: Option<u64>,
-    /// What the header of the hash is when all that is on its way has arrived. It is counted up and never set, so that a hash that
-    /// was lost in between shows that.
-    header: u64,
-    /// How often the hash has been written anew.
-    edition: u64,
-    hash: Hash,
+    /// The last event that the hash is known to include; `None` if the hash has to be rewritten whatever it contains.
+    confirmed_seq: Option<u64>,
+    /// The value of the hash's [`LAST_SEQ_FIELD`](super::schema::LAST_SEQ_FIELD) once everything in flight has arrived.
+    /// The field is incremented and never set, so that it shows if the hash was lost in between.
+    last_seq: u64,
+    /// How often the hash has been rewritten.
+    revision: u64,
+    hash: HashState,
 }
 
-/// A hold that is to be written.
+/// A hold that has to be written.
 #[derive(Debug, Clone)]
-enum Pending {
-    /// `fresh`: Redis cannot know of it yet.
+enum PendingHold {
     Held {
         state: Option<State>,
         joined: bool,
-        fresh: bool,
+        /// Redis has not been sent this hold yet.
+        unsent: bool,
     },
     Released(Reason),
 }
 
 /// A message to a room.
 #[derive(Debug)]
-struct RoomMessage {
-    /// Those who are told twice, because nobody knew whether the first time was heard, know it by this.
+struct QueuedMessage {
+    /// Other nodes recognize by it a message that is published twice because the first reply was lost.
     number: u64,
-    place: RoomUser,
+    room_user: RoomUser,
     data: Box<str>,
 }
 
-/// A user who is to go.
+/// A kick.
 #[derive(Debug, Clone)]
-struct Going {
-    asked: Tick,
-    /// Those who are told several times know it by this.
+struct QueuedKick {
+    requested: Tick,
+    /// Other nodes recognize by it a kick that is published again.
     number: u64,
     kick: Kick,
 }
 
-/// What is known of the hash in Redis.
+/// What is known about this node's hash in Redis.
 #[derive(Debug)]
-enum Hash {
-    /// The connection is new: it must be looked at first.
+enum HashState {
+    /// The connection is new: the metadata must be read first.
     Unknown,
-    /// It has all that has been confirmed.
-    Whole,
-    /// It is being written anew: these users are left, the first page being first.
-    Rewriting { users: Vec<Arc<str>>, first: bool },
+    /// It includes everything that was confirmed.
+    Complete,
+    /// It is being rewritten; these users are left.
+    Rewriting { users: Vec<Arc<str>>, is_first_page: bool },
 }
 
-/// What a batch has come to.
+/// The result of a batch or a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// All of it is in Redis.
     Done,
-    /// The hash is not what it was: it will be written anew.
-    Lost,
-    /// Redis refused something.
+    /// The hash is not as this node left it; it will be rewritten.
+    HashLost,
+    /// Redis refused a command.
     Refused(String),
 }
 
-impl Lane {
-    /// One that has nothing to write.
+impl Partition {
+    /// A partition with nothing to write.
     #[must_use]
     pub fn new(schema: Arc<Schema>, number: usize, ticks_per_ttl: Tick, seed: u64) -> Self {
         Self {
+            schema,
             number,
             holds: HashMap::default(),
-            said: Vec::new(),
-            said_bytes: 0,
-            said_count: 0,
+            messages: Vec::new(),
+            message_bytes: 0,
+            last_message_number: 0,
             kicks: Vec::new(),
-            told_kicks: Vec::new(),
-            kicks_asked: 0,
-            keys: Keys::new(Arc::clone(&schema), ticks_per_ttl, seed),
+            published_kicks: Vec::new(),
+            last_kick_number: 0,
+            keys: UserKeys::new(ticks_per_ttl, seed),
             now: 0,
             ticks_per_ttl,
-            garbage: Vec::new(),
+            dead_hashes: Vec::new(),
             seq: 0,
-            confirmed: None,
-            header: 0,
-            edition: 0,
-            hash: Hash::Unknown,
-            schema,
+            confirmed_seq: None,
+            last_seq: 0,
+            revision: 0,
+            hash: HashState::Unknown,
         }
     }
 
-    /// Takes what sessions of this node did.
-    pub fn record(&mut self, news: StoreEvent) {
-        match news {
-            StoreEvent::HoldChange(place, told) => {
-                self.keys.mark(&place.1);
-                self.record_hold(place, told);
+    /// Takes an event of this node.
+    pub fn record(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::HoldChange(room_user, change) => {
+                self.keys.mark(&room_user.1);
+                self.record_hold(room_user, change);
             }
             StoreEvent::RoomMessage { user: None, .. } => {}
             StoreEvent::RoomMessage { room, user: Some(user), data } => {
-                let place = (room, user);
-                self.said_count += 1;
-                self.keep_said(vec![RoomMessage { number: self.said_count, place, data }]);
+                self.last_message_number += 1;
+                let (number, room_user) = (self.last_message_number, (room, user));
+                self.queue_messages(vec![QueuedMessage { number, room_user, data }]);
             }
-            StoreEvent::Removed(kick) if self.kicks.len() < MAX_WAITING => {
-                self.kicks_asked += 1;
-                self.kicks.push(Going { asked: self.now, number: self.kicks_asked, kick });
+            StoreEvent::Kick(kick) if self.kicks.len() < MAX_WAITING => {
+                self.last_kick_number += 1;
+                self.kicks.push(QueuedKick { requested: self.now, number: self.last_kick_number, kick });
             }
-            StoreEvent::Removed(_) => {}
+            StoreEvent::Kick(_) => {}
         }
     }
 
-    fn record_hold(&mut self, place: RoomUser, told: HoldChange) {
-        let fresh = match self.holds.get(&place) {
-            Some(Pending::Held { fresh, .. }) => *fresh,
-            Some(Pending::Released(_)) => false,
-            // While batches go out, one that is on its way may have told of it.
-            None => matches!(told, HoldChange::Held { joined: true, .. }) && matches!(self.hash, Hash::Unknown),
+    fn record_hold(&mut self, room_user: RoomUser, change: HoldChange) {
+        let unsent = match self.holds.get(&room_user) {
+            Some(PendingHold::Held { unsent, .. }) => *unsent,
+            Some(PendingHold::Released(_)) => false,
+            // While the connection works, a batch in flight may include the hold.
+            None => matches!(change, HoldChange::Held { joined: true, .. }) && matches!(self.hash, HashState::Unknown),
         };
-        match told {
+        match change {
             HoldChange::Held { state, joined } => {
-                self.holds.insert(place, Pending::Held { state, joined, fresh });
+                self.holds.insert(room_user, PendingHold::Held { state, joined, unsent });
             }
-            HoldChange::Released(_) if fresh => {
-                if !self.keys.has(&place.1) {
-                    self.keys.unmark(&place.1);
+            HoldChange::Released(_) if unsent => {
+                if !self.keys.is_written(&room_user.1) {
+                    self.keys.unmark(&room_user.1);
                 }
-                self.holds.remove(&place);
+                self.holds.remove(&room_user);
             }
             HoldChange::Released(reason) => {
-                self.holds.insert(place, Pending::Released(reason));
+                self.holds.insert(room_user, PendingHold::Released(reason));
             }
         }
     }
 
-    /// Keeps what was said, as far as there is room for it.
-    fn keep_said(&mut self, said: Vec<RoomMessage>) {
-        for said in said {
-            let bytes = said.data.len() + size_of::<RoomMessage>();
-            if self.said_bytes + bytes <= MAX_SAID_BYTES {
-                self.said_bytes += bytes;
-                self.said.push(said);
+    /// Queues messages up to [`MAX_MESSAGE_BYTES`] and drops the others.
+    fn queue_messages(&mut self, messages: Vec<QueuedMessage>) {
+        for message in messages {
+            let bytes = message.data.len() + size_of::<QueuedMessage>();
+            if self.message_bytes + bytes <= MAX_MESSAGE_BYTES {
+                self.message_bytes += bytes;
+                self.messages.push(message);
             }
         }
     }
 
-    /// Deletes what a dead run has left in this lane.
-    pub fn bury(&mut self, run: &str) {
-        self.garbage.push(self.schema.hash_key(self.number, run));
+    /// Deletes the hash of a dead incarnation in this partition.
+    pub fn delete_incarnation(&mut self, incarnation: &str) {
+        self.dead_hashes.push(self.schema.hash_key(self.number, incarnation));
     }
 
-    /// The user's key is to be written again: another node may have deleted it.
-    pub fn renew(&mut self, user: &str) {
+    /// Writes the key of a user again: another node may have deleted it.
+    pub fn renew_key(&mut self, user: &str) {
         self.keys.renew(user);
     }
 
-    /// Marks the keys whose time has come.
-    pub fn expire(&mut self, now: Tick) {
+    /// Marks the keys that are due for renewal.
+    pub fn mark_due(&mut self, now: Tick) {
         self.now = now;
-        self.keys.expire(now);
+        self.keys.mark_due(now);
     }
 
-    /// What waits to be written.
+    /// The number of things that wait to be written.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.holds.len() + self.keys.dirty() + self.said.len() + self.kicks.len() + self.garbage.len()
+        self.holds.len() + self.keys.dirty() + self.messages.len() + self.kicks.len() + self.dead_hashes.len()
     }
 
-    /// Whether the hash has all that this node holds, as far as is known.
+    /// Whether the hash includes everything that this node holds, as far as is known.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
-        matches!(self.hash, Hash::Whole)
+    pub fn is_complete(&self) -> bool {
+        matches!(self.hash, HashState::Complete)
     }
 
     /// The connection is new.
     pub fn reconnected(&mut self) {
-        self.hash = Hash::Unknown;
+        self.hash = HashState::Unknown;
     }
 
-    /// What is asked once a second, and first on a new connection: whether the hash is what it was. It keeps the hash, and tells
-    /// the others how many events there were.
+    /// The commands of a heartbeat: every second, and first on a new connection. They read the metadata of the hash,
+    /// renew it, and tell other nodes the number of the last event.
     #[must_use]
-    pub fn beacon(&mut self) -> Vec<Command> {
-        let told = std::mem::take(&mut self.told_kicks);
-        self.told_kicks = self.recent(told);
-        let key = self.schema.hash_key(self.number, &self.schema.run);
-        let look = Command::HashHead(key.clone());
-        if !self.is_whole() {
-            return vec![look];
+    pub fn heartbeat(&mut self) -> Vec<RedisCommand> {
+        let published = std::mem::take(&mut self.published_kicks);
+        self.published_kicks = self.recent(published);
+        let key = self.schema.hash_key(self.number, &self.schema.incarnation);
+        let metadata = RedisCommand::HashMetadata(key.clone());
+        if !self.is_complete() {
+            return vec![metadata];
         }
-        vec![look, Command::Keep { key, ttl_ms: self.schema.hash_ttl_ms() }, self.tell_again(&self.told_kicks)]
+        let renew = RedisCommand::Expire { key, ttl_ms: self.schema.hash_ttl_ms() };
+        vec![metadata, renew, self.publish_kicks(&self.published_kicks)]
     }
 
-    /// Takes the answer to the beacon. If the hash has lost something, it is written anew.
-    pub fn verify(&mut self, head: Option<&Reply>, registry: &Registry) -> Outcome {
-        match Head::parse(head) {
-            Err(message) => Outcome::Refused(message),
-            Ok(Some(Head { header: Header::Whole(seq), edition })) if edition == self.edition && self.may_be(seq) => {
-                self.header = seq;
-                self.hash = Hash::Whole;
-                Outcome::Done
+    /// Takes the first reply to a heartbeat. If the hash has lost something, it is rewritten.
+    pub fn verify(&mut self, metadata: Option<&RedisReply>, registry: &Registry) -> WriteOutcome {
+        match Metadata::parse(metadata) {
+            Err(message) => WriteOutcome::Refused(message),
+            Ok(Some(Metadata { last_seq: LastSeq::Complete(seq), revision }))
+                if revision == self.revision && self.is_possible(seq) =>
+            {
+                self.last_seq = seq;
+                self.hash = HashState::Complete;
+                WriteOutcome::Done
             }
             Ok(_) => {
                 self.rewrite(registry);
-                Outcome::Lost
+                WriteOutcome::HashLost
             }
         }
     }
 
-    /// Whether the header may publish this, as far as is known: on a new connection nobody knows how much of what was on its way arrived.
-    fn may_be(&self, seq: u64) -> bool {
-        match (&self.hash, self.confirmed) {
-            (Hash::Whole, Some(_)) => seq == self.header,
+    /// Whether the hash can include exactly the events up to `seq`. On a new connection any number from the last
+    /// confirmed event to the last published one is possible: how many batches arrived is unknown.
+    fn is_possible(&self, seq: u64) -> bool {
+        match (&self.hash, self.confirmed_seq) {
+            (HashState::Complete, Some(_)) => seq == self.last_seq,
             (_, Some(confirmed)) => (confirmed..=self.seq).contains(&seq),
             (_, None) => false,
         }
     }
 
-    /// Has the hash, and all keys of users, written anew. What waits is in the registry as well.
+    /// Starts to rewrite the hash and all user keys. Pending holds are dropped: the registry includes them.
     fn rewrite(&mut self, registry: &Registry) {
         self.holds.clear();
-        self.keys.forget_ended(registry);
-        self.confirmed = None;
-        self.edition += 1;
-        let users = registry.local_users(|user| self.schema.lane_of(user) == self.number);
-        self.hash = Hash::Rewriting { users, first: true };
+        self.keys.forget_expired(registry);
+        self.confirmed_seq = None;
+        self.revision += 1;
+        let users = registry.locally_held_users(|user| self.schema.partition_of(user) == self.number);
+        self.hash = HashState::Rewriting { users, is_first_page: true };
     }
 
-    /// Those that were asked for within a lease: later, whoever has come back has come back.
-    fn recent(&self, mut kicks: Vec<Going>) -> Vec<Going> {
+    /// The kicks of the last lease. Later, a kicked user may have come back.
+    fn recent(&self, mut kicks: Vec<QueuedKick>) -> Vec<QueuedKick> {
         let oldest = self.now.saturating_sub(self.ticks_per_ttl);
-        kicks.retain(|going| going.asked >= oldest);
+        kicks.retain(|queued| queued.requested >= oldest);
         kicks
     }
 
-    /// Nothing new, but for users who are to go.
-    fn tell_again(&self, kicks: &[Going]) -> Command {
-        let mut event = event::Writer::new(&self.schema.run, self.seq);
-        kicks.iter().for_each(|going| event.removed(going.number, &going.kick));
-        self.tell(event)
+    /// Publishes kicks without any other change.
+    fn publish_kicks(&self, kicks: &[QueuedKick]) -> RedisCommand {
+        let mut event = EventWriter::new(&self.schema.incarnation, self.seq);
+        kicks.iter().for_each(|queued| event.kick(queued.number, &queued.kick));
+        self.publish(event)
     }
 
-    fn tell(&self, event: event::Writer) -> Command {
-        Command::Publish { channel: self.schema.events(self.number), message: event.finish() }
+    fn publish(&self, event: EventWriter) -> RedisCommand {
+        RedisCommand::Publish { channel: self.schema.events_channel(self.number), message: event.finish() }
     }
 }
 

@@ -1,325 +1,371 @@
-//! What the other runs hold, as this node has heard. It decides what to ask and what to believe, and does no I/O.
+//! What other incarnations hold, as far as this node knows. Decides what to read and what to trust; does no I/O.
 //!
-//! Events accelerate, hashes repair: every event has a number, and whoever misses one, or hears of a run for the first time, reads
-//! the run's hash. A run is dead when its lease is gone and nothing is heard of it, and that only counts for a node that has been
-//! in touch itself: nobody leaves because *this* node went deaf, or because Redis lost everybody's lease.
+//! Events are fast, hashes are complete: every event has a number, and a node that misses one, or hears of an
+//! incarnation for the first time, reads the hash of that incarnation. An incarnation is dead if its lease has ended
+//! and no events arrive from it. Only a node that has read leases without interruption may conclude that: no user
+//! leaves because *this* node was disconnected, or because Redis lost all leases.
 
-mod reading;
+mod load;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::event::{Event, Happened, Line};
+use super::event::{EventMessage, RemoteChange, RemoteChangeKind};
 use super::schema::Schema;
 use crate::json::Reader;
 use crate::presence::kick::{Kick, MAX_WAITING, Recent};
-use crate::presence::{Reason, Registry, Remote, RunNumber};
-use reading::Known;
+use crate::presence::{IncarnationId, Reason, Registry, RemoteMember};
+use load::SyncState;
 
-pub use reading::{Load, Step};
+pub use load::{HashId, LoadStep};
 
-/// How much later than this node another may be back after an outage: a deadline and a pause.
+/// After an outage, another node may be back this much later than this one: a deadline and a pause.
 const RETURN_MS: u64 = 1500;
-/// Runs that are believed in at once: a bound on what a broken writer can make this node hold.
-pub(super) const MAX_RUNS: usize = 10_000;
+/// The limit of incarnations that this node keeps track of: bounds what a broken writer can make it store.
+pub(super) const MAX_INCARNATIONS: usize = 10_000;
 
-/// All other runs.
+/// All other incarnations.
 #[derive(Debug)]
-pub struct View {
+pub struct RemoteView {
     schema: Arc<Schema>,
     registry: Arc<Registry>,
-    runs: HashMap<String, Run>,
-    next_number: RunNumber,
+    incarnations: HashMap<String, RemoteIncarnation>,
+    next_id: IncarnationId,
     next_generation: u32,
-    /// Since when this node has read leases without a break, and when it did last, in milliseconds of its own clock.
-    in_touch_since_ms: Option<u64>,
-    in_touch_at_ms: u64,
+    /// Since when this node has read leases without interruption, in milliseconds of its own clock.
+    leases_read_since_ms: Option<u64>,
+    /// When it read them last.
+    leases_read_at_ms: u64,
     json: Reader,
-    /// Somebody spoke who is not known yet.
-    heard_stranger: bool,
-    /// Users who are to go.
-    kicks: Vec<Kick>,
 }
 
-/// One run.
+/// One other incarnation.
 #[derive(Debug)]
-struct Run {
-    number: RunNumber,
-    lanes: Vec<Known>,
-    /// The latest event that is known of, by lane: a hash that is older has been lost and is not whole again.
-    latest: Vec<u64>,
-    /// Since when a hash of this edition has been whole and older than that, by lane: if it stays so, what was heard was not true.
-    doubts: Vec<Option<(u64, u64)>>,
-    /// Kicks that were passed on, by lane: they are told several times.
-    removed: Vec<Recent>,
-    /// The number of the last message that was passed on, by lane: some are told twice.
-    said: Vec<u64>,
+struct RemoteIncarnation {
+    /// Names it in the registry.
+    id: IncarnationId,
+    partitions: Vec<RemotePartition>,
     heard_ms: u64,
 }
 
-/// What the leases have told.
+/// What is known of an incarnation in one partition.
+#[derive(Debug)]
+struct RemotePartition {
+    sync: SyncState,
+    /// The latest known event. A complete hash that is older was lost and is not up to date yet.
+    latest_seq: u64,
+    /// If the hash is complete but older than `latest_seq`: its revision, and since when. If it stays so, `latest_seq`
+    /// is wrong.
+    suspect_seq: Option<(u64, u64)>,
+    /// Kicks that were passed on: they arrive several times.
+    kicks: Recent,
+    /// The last room message that was passed on: some arrive twice.
+    last_message: u64,
+}
+
+/// What the store has to do after an event or a hash was processed.
+#[derive(Debug, Default, PartialEq)]
+pub struct FollowUp {
+    /// Users of this node whose keys another node may have deleted: they are written again.
+    pub renew_keys: Vec<String>,
+    /// A hash to read, because events were missed.
+    pub load: Option<HashId>,
+    /// Kicks that another node asked for.
+    pub kicks: Vec<Kick>,
+    /// An unknown incarnation sent the event. Leases are read then: only an incarnation with a lease is trusted.
+    pub is_unknown_incarnation: bool,
+}
+
+/// What follows from the leases.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Leases {
+pub struct LeaseCheck {
     /// Hashes to read.
-    pub loads: Vec<Load>,
-    /// Runs that are dead, and whose keys nobody needs any more.
+    pub loads: Vec<HashId>,
+    /// Dead incarnations; their keys are deleted.
     pub dead: Vec<String>,
-    /// Of these, runs that were alive as far as this node knew.
+    /// The dead incarnations that this node had known alive.
     pub lost: Vec<String>,
 }
 
-impl View {
-    /// Nobody else, yet.
+impl RemoteView {
+    /// Knows no other incarnation yet.
     #[must_use]
     pub fn new(schema: Arc<Schema>, registry: Arc<Registry>) -> Self {
         Self {
             schema,
             registry,
-            runs: HashMap::new(),
-            next_number: 0,
+            incarnations: HashMap::new(),
+            next_id: 0,
             next_generation: 1,
-            in_touch_since_ms: None,
-            in_touch_at_ms: 0,
+            leases_read_since_ms: None,
+            leases_read_at_ms: 0,
             json: Reader::default(),
-            heard_stranger: false,
-            kicks: Vec::new(),
         }
     }
 
-    /// Whether a run that is not known has spoken since the last call: leases are to be read then, since only a run that has one
-    /// is believed in.
-    pub fn take_stranger(&mut self) -> bool {
-        std::mem::take(&mut self.heard_stranger)
+    /// The names of all known living incarnations.
+    pub fn incarnations(&self) -> impl Iterator<Item = &str> {
+        self.incarnations.keys().map(String::as_str)
     }
 
-    /// Users who are to go because another node was asked for it.
-    pub fn take_kicks(&mut self) -> Vec<Kick> {
-        std::mem::take(&mut self.kicks)
-    }
-
-    /// The runs that are known, dead ones not.
-    pub fn runs(&self) -> impl Iterator<Item = &str> {
-        self.runs.keys().map(String::as_str)
-    }
-
-    /// Whether everything that is known to be there has been read, but for runs that have been silent all along.
+    /// Whether everything known to exist has been read, except of incarnations that have been silent all along.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        let since = self.in_touch_since_ms.unwrap_or(u64::MAX);
-        let speaking = self.runs.values().filter(|run| run.heard_ms >= since);
-        speaking.flat_map(|run| &run.lanes).all(|known| matches!(known, Known::Current { .. }))
+        let since = self.leases_read_since_ms.unwrap_or(u64::MAX);
+        let audible = self.incarnations.values().filter(|incarnation| incarnation.heard_ms >= since);
+        audible
+            .flat_map(|incarnation| &incarnation.partitions)
+            .all(|partition| matches!(partition.sync, SyncState::Current { .. }))
     }
 
-    /// Takes a message of a lane. Returns users of this node whose keys another node may have deleted, and the hash to read if
-    /// something was missed.
-    pub fn hear(&mut self, lane: usize, message: &str, now_ms: u64) -> (Vec<String>, Option<Load>) {
-        let Some(event) = Event::parse(message, &mut self.json) else {
-            // A message that cannot be read is one that was missed: the next one of its run shows the gap.
-            tracing::debug!(lane, bytes = message.len(), "a message in the events channel makes no sense");
-            return (Vec::new(), None);
+    /// Takes a message of a partition's events channel.
+    pub fn handle_message(&mut self, partition: usize, message: &str, now_ms: u64) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        let Some(event) = EventMessage::parse(message, &mut self.json) else {
+            // It counts as missed: the next message of its incarnation shows the gap.
+            tracing::debug!(partition, bytes = message.len(), "ignoring an invalid message in the events channel");
+            return follow_up;
         };
-        if event.run == self.schema.run || lane >= self.schema.lanes {
-            return (Vec::new(), None);
+        if event.incarnation == self.schema.incarnation || partition >= self.schema.partitions {
+            return follow_up;
         }
-        let Some(run) = self.runs.get_mut(&event.run) else {
-            self.heard_stranger = true;
-            return (Vec::new(), None);
+        let Some(incarnation) = self.incarnations.get_mut(&event.incarnation) else {
+            follow_up.is_unknown_incarnation = true;
+            return follow_up;
         };
-        run.heard_ms = now_ms;
-        let is_new = event.seq > run.latest[lane];
-        if is_new {
-            run.doubts[lane] = None; // It goes on counting from there.
+        incarnation.heard_ms = now_ms;
+        let (id, remote) = (incarnation.id, &mut incarnation.partitions[partition]);
+        if event.seq > remote.latest_seq {
+            (remote.latest_seq, remote.suspect_seq) = (event.seq, None);
         }
-        run.latest[lane] = run.latest[lane].max(event.seq);
-        for (id, kick) in &event.kicks {
-            if self.kicks.len() < MAX_WAITING && run.removed[lane].is_new(*id) {
-                self.kicks.push(kick.clone());
-            }
-        }
-        // What was said stands in no hash, and must not wait until a gap is repaired.
-        for Line { room, user, what } in event.lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
-            if let Happened::RoomMessage { number, data } = what
-                && *number > run.said[lane]
+        let new_kicks = event.kicks.iter().filter(|(number, _)| remote.kicks.is_new(*number));
+        follow_up.kicks = new_kicks.take(MAX_WAITING).map(|(_, kick)| kick.clone()).collect();
+        // Messages are in no hash and must not wait until a gap is repaired.
+        for RemoteChange { room, user, kind } in of_partition(&event.changes, &self.schema, partition) {
+            if let RemoteChangeKind::Message { number, data } = kind
+                && *number > remote.last_message
             {
-                run.said[lane] = *number;
+                remote.last_message = *number;
                 self.registry.publish_remote(room, user, data.as_str().into());
             }
         }
-        let number = run.number;
-        match &mut run.lanes[lane] {
-            Known::Reading(reading) => {
-                reading.keep(event);
-                (Vec::new(), None)
-            }
-            Known::Current { seq, generation } if event.seq == *seq + u64::from(!event.lines.is_empty()) => {
+        match &mut remote.sync {
+            SyncState::Loading(load) => load.queue(event),
+            SyncState::Current { seq, generation } if event.seq == *seq + u64::from(!event.changes.is_empty()) => {
                 *seq = event.seq;
                 let generation = *generation;
-                (self.apply(number, generation, lane, &event.lines), None)
+                follow_up.renew_keys = self.apply(id, generation, partition, &event.changes);
             }
-            Known::Current { seq, .. } if event.seq <= *seq => (Vec::new(), None),
-            Known::Current { .. } | Known::Missing { .. } => {
-                let load = Load { run: event.run.clone(), lane };
-                self.read(&load, false);
-                if let Some(Known::Reading(reading)) = self.known(&load) {
-                    reading.keep(event);
+            SyncState::Current { seq, .. } if event.seq <= *seq => {}
+            SyncState::Current { .. } | SyncState::Stale { .. } => {
+                let hash = HashId { incarnation: event.incarnation.clone(), partition };
+                self.start_load(&hash, false);
+                if let Some(SyncState::Loading(load)) = self.sync_state(&hash) {
+                    load.queue(event);
                 }
-                (Vec::new(), Some(load))
+                follow_up.load = Some(hash);
             }
         }
+        follow_up
     }
 
-    /// Messages of a lane may have been missed. Returns the hashes to look at.
-    pub fn resubscribed(&mut self, lane: usize) -> Vec<Load> {
-        let loads: Vec<_> = self.runs.keys().map(|run| Load { run: run.clone(), lane }).collect();
-        loads.iter().for_each(|load| self.read(load, true));
-        loads
+    /// Messages of a partition may have been missed. Returns the hashes to check.
+    pub fn resubscribed(&mut self, partition: usize) -> Vec<HashId> {
+        let names = self.incarnations.keys().cloned();
+        let hashes: Vec<_> = names.map(|incarnation| HashId { incarnation, partition }).collect();
+        hashes.iter().for_each(|hash| self.start_load(hash, true));
+        hashes
     }
 
-    /// Takes what leases there are: this run's own, and those of runs that are listed or known.
-    pub fn leases(&mut self, own: bool, leases: &[(String, bool)], now_ms: u64) -> Leases {
-        let (ttl_ms, beacon_ms) = (self.schema.ttl_ms(), self.schema.beacon_every().as_millis() as u64);
-        let silent_ms = now_ms.saturating_sub(std::mem::replace(&mut self.in_touch_at_ms, now_ms));
-        if !own || silent_ms > (ttl_ms / 2).max(beacon_ms * 2) {
-            // Redis has lost what it had or hung, or this process slept: nobody else's lease means anything yet.
-            self.lost_touch();
+    /// Takes the leases that exist: whether this incarnation's own does, and those of all listed or known incarnations.
+    pub fn check_leases(&mut self, has_own_lease: bool, leases: &[(String, bool)], now_ms: u64) -> LeaseCheck {
+        let (ttl_ms, heartbeat_ms) = (self.schema.ttl_ms(), self.schema.heartbeat_interval().as_millis() as u64);
+        let pause_ms = now_ms.saturating_sub(std::mem::replace(&mut self.leases_read_at_ms, now_ms));
+        if !has_own_lease || pause_ms > (ttl_ms / 2).max(heartbeat_ms * 2) {
+            // Redis has lost its data or hung, or this process slept: a missing lease proves nothing yet.
+            self.disconnected();
         }
-        let in_touch_since = *self.in_touch_since_ms.get_or_insert(now_ms);
-        let quiet_ms = beacon_ms * 5 / 2;
-        // Others may come back later than this node, by as long as it takes to give up one connect and make the next.
-        let in_touch = now_ms.saturating_sub(in_touch_since) >= ttl_ms + RETURN_MS;
-        let mut found = Leases::default();
-        let schema = Arc::clone(&self.schema);
-        for (name, alive) in leases.iter().filter(|(name, _)| *name != schema.run) {
-            if *alive {
-                self.meet(name);
-                let Some(run) = self.runs.get_mut(name) else { continue };
-                let missing = |lane: &usize| matches!(run.lanes[*lane], Known::Missing { .. });
-                let lanes: Vec<_> = (0..run.lanes.len()).filter(missing).collect();
-                for lane in lanes {
-                    let load = Load { run: name.clone(), lane };
-                    self.read(&load, false);
-                    found.loads.push(load);
-                }
+        let read_since_ms = *self.leases_read_since_ms.get_or_insert(now_ms);
+        // Other nodes may come back later than this one.
+        let may_declare_dead = now_ms.saturating_sub(read_since_ms) >= ttl_ms + RETURN_MS;
+        let mut check = LeaseCheck::default();
+        let own = self.schema.incarnation.clone();
+        for (name, is_alive) in leases.iter().filter(|(name, _)| *name != own) {
+            if *is_alive {
+                self.add_incarnation(name);
+                check.loads.extend(self.start_missing_loads(name));
                 continue;
             }
-            match self.runs.get(name) {
-                Some(run) if !in_touch || now_ms.saturating_sub(run.heard_ms) < quiet_ms => {}
-                Some(run) => {
-                    self.registry.sweep_remote(run.number, u32::MAX, Reason::NodeLost, |_| true);
-                    self.runs.remove(name);
-                    found.lost.push(name.clone());
-                    found.dead.push(name.clone());
+            match self.incarnations.get(name) {
+                Some(incarnation) if may_declare_dead && incarnation.silent_ms(now_ms) >= heartbeat_ms * 5 / 2 => {
+                    self.registry.sweep_remote_holds(incarnation.id, u32::MAX, Reason::NodeLost, |_| true);
+                    self.incarnations.remove(name);
+                    check.lost.push(name.clone());
+                    check.dead.push(name.clone());
                 }
-                None if in_touch => found.dead.push(name.clone()),
-                None => {}
+                None if may_declare_dead => check.dead.push(name.clone()),
+                Some(_) | None => {}
             }
         }
-        found
+        check
     }
 
-    /// This node has no connection to where the leases are.
-    pub fn lost_touch(&mut self) {
-        self.in_touch_since_ms = None;
+    /// This node cannot read leases.
+    pub fn disconnected(&mut self) {
+        self.leases_read_since_ms = None;
     }
 
-    /// Whether a run is quiet, so that its lease may end at any moment.
+    /// Whether an incarnation is silent, so that its lease may end at any moment.
     #[must_use]
-    pub fn anybody_is_quiet(&self, now_ms: u64) -> bool {
-        let quiet_ms = self.schema.beacon_every().as_millis() as u64 * 2;
-        self.runs.values().any(|run| now_ms.saturating_sub(run.heard_ms) > quiet_ms)
+    pub fn has_silent_incarnation(&self, now_ms: u64) -> bool {
+        let limit_ms = self.schema.heartbeat_interval().as_millis() as u64 * 2;
+        self.incarnations.values().any(|incarnation| incarnation.silent_ms(now_ms) > limit_ms)
     }
 
-    /// Makes room for a run that is not known, unless there are too many.
-    fn meet(&mut self, name: &str) {
-        if self.runs.contains_key(name) || self.runs.len() >= MAX_RUNS {
+    /// Adds an incarnation, unless it is known or there are too many.
+    fn add_incarnation(&mut self, name: &str) {
+        if self.incarnations.contains_key(name) || self.incarnations.len() >= MAX_INCARNATIONS {
             return;
         }
-        let number = self.next_number;
-        self.next_number += 1;
-        let lanes = (0..self.schema.lanes).map(|_| Known::Missing { generation: 0 }).collect();
-        let (latest, doubts, said) =
-            (vec![0; self.schema.lanes], vec![None; self.schema.lanes], vec![0; self.schema.lanes]);
-        let removed = (0..self.schema.lanes).map(|_| Recent::default()).collect();
-        self.runs.insert(name.to_owned(), Run { number, lanes, latest, doubts, removed, said, heard_ms: 0 });
+        let id = self.next_id;
+        self.next_id += 1;
+        let partitions = (0..self.schema.partitions).map(|_| RemotePartition::new()).collect();
+        self.incarnations.insert(name.to_owned(), RemoteIncarnation { id, partitions, heard_ms: 0 });
     }
 
-    /// Tells the registry what an event says. Returns users of this node that the run has let go of.
-    fn apply(&mut self, run: RunNumber, generation: u32, lane: usize, lines: &[Line]) -> Vec<String> {
+    /// Starts to read the hashes of an incarnation that are neither known nor being read.
+    fn start_missing_loads(&mut self, name: &str) -> Vec<HashId> {
+        let Some(incarnation) = self.incarnations.get(name) else { return Vec::new() };
+        let partitions = incarnation.partitions.iter().enumerate();
+        let stale = partitions.filter(|(_, partition)| matches!(partition.sync, SyncState::Stale { .. }));
+        let hashes: Vec<_> = stale.map(|(partition, _)| HashId { incarnation: name.to_owned(), partition }).collect();
+        hashes.iter().for_each(|hash| self.start_load(hash, false));
+        hashes
+    }
+
+    /// Puts the changes of an event into the registry. Returns users of this node whom the incarnation no longer holds.
+    fn apply(
+        &mut self,
+        incarnation: IncarnationId,
+        generation: u32,
+        partition: usize,
+        changes: &[RemoteChange],
+    ) -> Vec<String> {
         let mut released = Vec::new();
-        for Line { room, user, what } in lines.iter().filter(|line| self.schema.lane_of(&line.user) == lane) {
-            let remote = Remote { run, generation, room, user };
-            match what {
-                Happened::Held { since_unix_ms, state } => {
-                    self.registry.hold_remote(remote, state.as_ref(), *since_unix_ms);
+        for RemoteChange { room, user, kind } in of_partition(changes, &self.schema, partition) {
+            let member = RemoteMember { incarnation, generation, room, user };
+            match kind {
+                RemoteChangeKind::Held { since_unix_ms, state } => {
+                    self.registry.hold_remote(member, state.as_ref(), *since_unix_ms);
                 }
-                Happened::Left(reason) => {
-                    if self.registry.release_remote(remote, *reason) {
+                RemoteChangeKind::Left(reason) => {
+                    if self.registry.release_remote(member, *reason) {
                         released.push(user.clone());
                     }
                 }
-                Happened::RoomMessage { .. } => {} // Passed on when it was heard.
+                RemoteChangeKind::Message { .. } => {} // Passed on when it arrived.
             }
         }
         released
     }
 }
 
+impl RemoteIncarnation {
+    fn silent_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard_ms)
+    }
+}
+
+impl RemotePartition {
+    fn new() -> Self {
+        Self {
+            sync: SyncState::Stale { generation: 0 },
+            latest_seq: 0,
+            suspect_seq: None,
+            kicks: Recent::default(),
+            last_message: 0,
+        }
+    }
+}
+
+/// Changes that belong into this partition; a correct node publishes no others.
+fn of_partition<'a>(
+    changes: &'a [RemoteChange],
+    schema: &Schema,
+    partition: usize,
+) -> impl Iterator<Item = &'a RemoteChange> {
+    changes.iter().filter(move |change| schema.partition_of(&change.user) == partition)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::super::schema::{Head, Header};
+    use super::super::schema::{LastSeq, Metadata};
     use super::*;
     use crate::presence::{Now, Settings};
 
-    /// What n1 knows when n2 has shown itself.
-    fn view_of_another(lanes: usize) -> (Arc<Registry>, View) {
+    /// The view of n1 when it has seen the lease of n2.
+    fn view_of_another(partitions: usize) -> (Arc<Registry>, RemoteView) {
         let registry = Arc::new(Registry::with_store(Settings { ttl: 100, workers: 1, incarnation: 1 }));
-        let (prefix, node, run) = ("p".to_owned(), "n1".to_owned(), "n1.1".to_owned());
-        let schema = Arc::new(Schema { prefix, lanes, node, run, ttl: Duration::from_secs(10) });
-        let mut view = View::new(schema, Arc::clone(&registry));
-        view.leases(true, &[("n2.1".to_owned(), true)], 0);
+        let (prefix, node, incarnation) = ("p".to_owned(), "n1".to_owned(), "n1.1".to_owned());
+        let schema = Arc::new(Schema { prefix, partitions, node, incarnation, ttl: Duration::from_secs(10) });
+        let mut view = RemoteView::new(schema, Arc::clone(&registry));
+        view.check_leases(true, &[("n2.1".to_owned(), true)], 0);
         (registry, view)
     }
 
+    fn renewing(user: &str) -> FollowUp {
+        FollowUp { renew_keys: vec![user.to_owned()], ..FollowUp::default() }
+    }
+
     #[test]
-    fn a_removal_that_is_told_again_is_passed_on_once_and_each_lane_counts_for_itself() {
+    fn a_kick_that_arrives_twice_is_passed_on_once_and_each_partition_counts_by_itself() {
         let (_, mut view) = view_of_another(2);
-        for (lane, user) in [(0, "alice"), (1, "bob"), (0, "alice"), (1, "bob")] {
-            view.hear(lane, &format!("n2.1\t0\nremoved\t*:{user}\t1\tkicked"), 0);
+        let mut users: Vec<Arc<str>> = Vec::new();
+        for (partition, user) in [(0, "alice"), (1, "bob"), (0, "alice"), (1, "bob")] {
+            let follow_up = view.handle_message(partition, &format!("n2.1\t0\nkicked\t*:{user}\t1\tkicked"), 0);
+            users.extend(follow_up.kicks.into_iter().map(|kick| kick.user));
         }
-        let users: Vec<_> = view.take_kicks().into_iter().map(|kick| kick.user).collect();
         assert_eq!(users, ["alice".into(), "bob".into()] as [Arc<str>; 2]);
     }
 
     #[test]
-    fn what_is_said_again_because_nobody_knew_is_heard_once() {
+    fn a_message_that_arrives_twice_is_delivered_once() {
         let (registry, mut view) = view_of_another(1);
         let alice = registry.open_unleased_session("alice");
         let room = registry.join(&alice, "lobby", None, Now { tick: 1, unix_ms: 1 });
         for (seq, number) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 3)] {
-            view.hear(0, &format!("n2.1\t{seq}\nsaid\tlobby:alice\t{number}\t\"{number}\""), 0);
+            view.handle_message(0, &format!("n2.1\t{seq}\nmessage\tlobby:alice\t{number}\t\"{number}\""), 0);
         }
-        let said: Vec<_> = registry.settle(&room).messages.iter().map(|said| said.data.to_string()).collect();
-        assert_eq!(said, ["\"1\"", "\"2\"", "\"3\""]);
+        let data: Vec<_> = registry.settle(&room).messages.iter().map(|message| message.data.to_string()).collect();
+        assert_eq!(data, ["\"1\"", "\"2\"", "\"3\""]);
     }
 
     #[test]
-    fn whoever_is_let_go_of_while_its_hash_is_read_has_its_key_written_again() {
+    fn an_unknown_incarnation_is_reported_and_not_trusted() {
+        let (registry, mut view) = view_of_another(1);
+        let follow_up = view.handle_message(0, "n3.1\t1\njoined\tlobby:mallory\t1", 0);
+        assert_eq!(follow_up, FollowUp { is_unknown_incarnation: true, ..FollowUp::default() });
+        assert!(registry.status("mallory").is_none());
+    }
+
+    #[test]
+    fn the_key_of_a_user_whom_another_node_releases_during_a_load_is_renewed() {
         let (registry, mut view) = view_of_another(1);
         let alice = registry.open_unleased_session("alice");
         registry.join(&alice, "lobby", None, Now { tick: 1, unix_ms: 1 });
-        let head = |seq: u64| Some(Head { header: Header::Whole(seq), edition: 1 });
-        let load = Load { run: "n2.1".to_owned(), lane: 0 };
-        assert_eq!(view.begin(&load, head(1), 0), Step::Scan);
-        view.page(&load, &[("lobby:alice".to_owned(), "1".to_owned())]);
-        assert_eq!(view.hear(0, "n2.1\t2\nleft\tlobby:alice\tclosed", 0), (Vec::new(), None));
-        assert_eq!(view.finish(&load, head(2)), (vec!["alice".to_owned()], None));
-        // And if the word was not heard: the next reading does not find it.
-        view.hear(0, "n2.1\t3\njoined\tlobby:alice\t1", 0);
-        assert!(view.hear(0, "n2.1\t5\njoined\tlobby:bob\t1", 0).1.is_some());
-        assert_eq!(view.begin(&load, head(5), 0), Step::Scan);
-        view.page(&load, &[("lobby:bob".to_owned(), "1".to_owned())]);
-        assert_eq!(view.finish(&load, head(5)), (vec!["alice".to_owned()], None));
+        let metadata = |seq: u64| Some(Metadata { last_seq: LastSeq::Complete(seq), revision: 1 });
+        let hash = HashId { incarnation: "n2.1".to_owned(), partition: 0 };
+        assert_eq!(view.begin_load(&hash, metadata(1), 0), LoadStep::Scan);
+        view.load_page(&hash, &[("lobby:alice".to_owned(), "1".to_owned())]);
+        assert_eq!(view.handle_message(0, "n2.1\t2\nleft\tlobby:alice\tclosed", 0), FollowUp::default());
+        assert_eq!(view.finish_load(&hash, metadata(2)), renewing("alice"));
+        // The same if that event is missed: the next load does not find the user.
+        view.handle_message(0, "n2.1\t3\njoined\tlobby:alice\t1", 0);
+        assert!(view.handle_message(0, "n2.1\t5\njoined\tlobby:bob\t1", 0).load.is_some());
+        assert_eq!(view.begin_load(&hash, metadata(5), 0), LoadStep::Scan);
+        view.load_page(&hash, &[("lobby:bob".to_owned(), "1".to_owned())]);
+        assert_eq!(view.finish_load(&hash, metadata(5)), renewing("alice"));
     }
 }

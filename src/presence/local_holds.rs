@@ -1,0 +1,46 @@
+//! What this node holds, as the store reads it: a session of this node holds its user in each room that it has joined.
+
+use std::sync::Arc;
+
+use super::{Registry, State};
+
+/// What this node holds of a user.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LocalHolds {
+    /// Since when the user has been online, in milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+    /// Rooms in which a session of this node holds the user, with the state that was set here last.
+    pub rooms: Vec<(Arc<str>, Option<State>)>,
+}
+
+impl Registry {
+    /// What sessions of this node hold of a user; `None` if nothing. With `reported_only`, without holds that no tick
+    /// has reported to the store yet.
+    #[must_use]
+    pub fn local_holds(&self, user: &str, reported_only: bool) -> Option<LocalHolds> {
+        let user = self.users.get(user)?;
+        let held = user.memberships.iter().filter(|held| held.sessions > 0 && (held.told || !reported_only));
+        let rooms: Vec<_> = held.map(|held| (Arc::clone(held.room.name()), held.state.clone())).collect();
+        (!rooms.is_empty()).then_some(LocalHolds { since_unix_ms: user.since_unix_ms, rooms })
+    }
+
+    /// If the last report to the store was that this node holds the user in the room: the state there.
+    #[must_use]
+    pub fn reported_hold(&self, room: &str, user: &str) -> Option<Option<State>> {
+        let user = self.users.get(user)?;
+        let mut reported = user.memberships.iter().filter(|membership| membership.told);
+        reported.find(|membership| membership.room.is_named(room)).map(|membership| membership.state.clone())
+    }
+
+    /// Since when the user has been online on any node, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn online_since(&self, user: &str) -> Option<u64> {
+        self.users.get(user).map(|user| user.since_unix_ms)
+    }
+
+    /// The selected users whom sessions of this node hold. Walks all users, one shard at a time.
+    pub fn locally_held_users(&self, is_selected: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let held = self.users.iter().filter(|user| user.memberships.iter().any(|held| held.sessions > 0));
+        held.filter(|user| is_selected(user.key())).map(|user| Arc::clone(user.key())).collect()
+    }
+}
