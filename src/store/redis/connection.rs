@@ -36,9 +36,10 @@ const SCAN_COUNT: usize = 1000;
 /// The servers of a single Redis or of a cluster.
 #[derive(Debug)]
 pub struct RedisServers {
-    seeds: Vec<ConnectionInfo>,
+    /// The servers of the URLs.
+    configured: Vec<ConnectionInfo>,
     is_cluster: bool,
-    /// Known servers of the cluster, in case the seeds are gone, in the order in which they are asked. A server that
+    /// Known servers of the cluster, in case the configured ones are gone, in the order in which they are asked. A server that
     /// was asked moves to the end: one that is cut off from the others still claims to be the master.
     known: RefCell<Vec<ConnectionAddr>>,
 }
@@ -85,16 +86,16 @@ impl RedisServers {
     /// # Errors
     /// If a URL is invalid.
     pub fn new(urls: &[String], is_cluster: bool) -> Result<Self, String> {
-        let seeds = urls.iter().map(|url| parse_url(url)).collect::<Result<Vec<_>, _>>()?;
+        let configured = urls.iter().map(|url| parse_url(url)).collect::<Result<Vec<_>, _>>()?;
         // An error means that the process already has a provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Ok(Self { is_cluster: is_cluster || seeds.len() > 1, seeds, known: RefCell::default() })
+        Ok(Self { is_cluster: is_cluster || configured.len() > 1, configured, known: RefCell::default() })
     }
 
     /// The addresses, without credentials.
     #[must_use]
     pub fn addresses(&self) -> String {
-        self.seeds.iter().map(|seed| seed.addr().to_string()).collect::<Vec<_>>().join(", ")
+        self.configured.iter().map(|server| server.addr().to_string()).collect::<Vec<_>>().join(", ")
     }
 
     /// Connects to the server that has this key.
@@ -129,32 +130,33 @@ impl RedisServers {
     }
 
     async fn server_of(&self, key: &str) -> Result<ConnectionInfo, String> {
-        let Some(seed) = self.seeds.first() else { return Err("no URL is given".to_owned()) };
+        let Some(first) = self.configured.first() else { return Err("no URL is given".to_owned()) };
         if !self.is_cluster {
-            return Ok(seed.clone());
+            return Ok(first.clone());
         }
-        let mut servers = self.known.borrow().clone();
-        for seed in self.seeds.iter().map(ConnectionInfo::addr) {
-            if !servers.contains(seed) {
-                servers.push(seed.clone());
+        let mut addresses = self.known.borrow().clone();
+        for address in self.configured.iter().map(ConnectionInfo::addr) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
             }
         }
         let mut last_error = String::new();
         let mut failed = Vec::new();
-        for server in servers {
-            let info = seed.clone().set_addr(server.clone());
-            let found = timeout(DEADLINE / 4, self.find_master(&info, key)).await;
+        for address in addresses {
+            // Credentials and settings are the same on all servers.
+            let server = first.clone().set_addr(address.clone());
+            let found = timeout(DEADLINE / 4, self.find_master(&server, key)).await;
             match found.unwrap_or_else(|_| Err(format!("{NO_REPLY} {} ms", (DEADLINE / 4).as_millis()))) {
                 Ok((master, mut known)) => {
-                    known.retain(|known| *known != server && !failed.contains(known));
-                    known.push(server);
+                    known.retain(|known| *known != address && !failed.contains(known));
+                    known.push(address);
                     known.extend(failed);
                     self.known.replace(known);
-                    return Ok(seed.clone().set_addr(master));
+                    return Ok(first.clone().set_addr(master));
                 }
                 Err(error) => {
-                    last_error = format!("{error} ({server})");
-                    failed.push(server);
+                    last_error = format!("{error} ({address})");
+                    failed.push(address);
                 }
             }
         }
