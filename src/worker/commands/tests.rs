@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::node::Node;
 use crate::presence::{Registry, Settings};
 use crate::protocol::Protocol;
-use crate::store::{Memory, Sinks};
+use crate::store::{MemoryStore, Sinks};
 use crate::worker::Ending;
 
 const TTL: u64 = 10;
@@ -23,7 +23,7 @@ fn with_connection(test: impl FnOnce(&Rc<Worker>, &Rc<Connection>)) {
         let config = Config::from_args(["rollcall", "--workers", "1"]).unwrap();
         let settings = Settings { ttl: TTL, workers: 1, incarnation: 1 };
         let (registry, sinks) = (Arc::new(Registry::new(settings)), Arc::<Sinks>::default());
-        let node = Node::new(config, "node".to_owned(), registry, Box::new(Memory), sinks);
+        let node = Node::new(config, "node".to_owned(), registry, Box::new(MemoryStore), sinks);
         let worker = Rc::new(Worker::new(0, Arc::new(node)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
