@@ -19,8 +19,7 @@ const LONG_FILES: &[&str] = &[];
 /// Each with its file.
 const LONG_FUNCTIONS: &[&str] = &["tests/black_box/redis/chaos.rs live_through"];
 
-const WIDE_DOCUMENTS: &[&str] =
-    &["docs/django.md", "docs/embed.md", "docs/presence-js.md", "src/web/client/README.md"];
+const WIDE_DOCUMENTS: &[&str] = &["docs/django.md", "docs/embed.md", "docs/presence-js.md", "src/web/client/README.md"];
 
 /// Folders with comments that are too wide.
 const WIDE_COMMENTS: &[&str] = &[
