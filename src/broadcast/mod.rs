@@ -75,7 +75,7 @@ impl Broadcaster {
             if self.registry.has_store() {
                 self.store_events.extend(StoreEvent::of(&room, &change));
             }
-            self.reporter.collect(&room, &change, now);
+            self.reporter.collect(&self.registry, &room, &change, now);
             counts.rooms += 1;
             counts.changes += (change.diff.joined.len() + change.diff.updated.len() + change.diff.left.len()) as u64;
             self.registry.watchlist.note(&change.diff);

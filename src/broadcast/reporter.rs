@@ -1,8 +1,11 @@
 //! Tells the sinks which members joined and left.
+//!
+//! Several nodes may announce the same change to their observers; one of them reports it. The registry knows whether it is this
+//! one ([`Holders`](crate::presence::Holders)).
 
 use std::sync::Arc;
 
-use crate::presence::{Now, Room, RoomChange};
+use crate::presence::{Now, Registry, Room, RoomChange};
 use crate::store::{MemberChange, MemberEvent, Sinks};
 
 /// Collects the events of a tick for the sinks.
@@ -18,20 +21,28 @@ impl Reporter {
         Self { sinks, events: Vec::new() }
     }
 
-    /// Collects the joins and leaves of a room that was settled just now.
-    pub(super) fn collect(&mut self, room: &Room, change: &RoomChange, now: Now) {
+    /// Collects the joins and leaves that this node reports, of a room that was settled just now.
+    pub(super) fn collect(&mut self, registry: &Registry, room: &Room, change: &RoomChange, now: Now) {
         if self.sinks.is_empty() {
             return;
         }
-        let event = |user: &Arc<str>, change| MemberEvent {
-            at_unix_ms: now.unix_ms,
-            room: Arc::clone(room.name()),
-            user: Arc::clone(user),
-            change,
+        let mut push = |user: &Arc<str>, change| {
+            let (room, user) = (Arc::clone(room.name()), Arc::clone(user));
+            self.events.push(MemberEvent { at_unix_ms: now.unix_ms, room, user, change });
         };
-        self.events.extend(change.diff.left.iter().map(|(user, reason)| event(user, MemberChange::Left(*reason))));
-        self.events
-            .extend(change.diff.joined.iter().map(|(user, state)| event(user, MemberChange::Joined(state.clone()))));
+        for (user, reason) in &change.diff.left {
+            if registry.holders.as_ref().is_none_or(|holders| holders.reports_leave(user, *reason)) {
+                push(user, MemberChange::Left(*reason));
+            }
+        }
+        for (user, state) in &change.diff.joined {
+            if registry.reports_join(room, user) {
+                push(user, MemberChange::Joined(state.clone()));
+            }
+        }
+        if let Some(holders) = &registry.holders {
+            holders.forget_ended();
+        }
     }
 
     /// Hands the events of the tick over.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::change::HoldChange;
-use super::remote_hold::RemoteHold;
+use super::remote_hold::{IncarnationId, RemoteHold};
 use super::room::Reported;
 use super::{Now, Reason, Room, State};
 use crate::inline_vec::InlineVec;
@@ -61,6 +61,11 @@ impl Membership {
     /// Whether a session of this node or another node holds the user here.
     pub(super) fn is_online(&self) -> bool {
         self.sessions > 0 || self.remote.is_some()
+    }
+
+    /// The other nodes that hold the user here.
+    pub(super) fn other_holders(&self) -> impl Iterator<Item = IncarnationId> {
+        self.remote.iter().flat_map(|holds| holds.iter()).map(|hold| hold.incarnation)
     }
 
     pub(super) fn report(&mut self, user: &Arc<str>) -> Reported {

@@ -8,11 +8,13 @@
 //! difference between the two for the users that reported a change.
 //!
 //! Locks are taken in this order and none is held while another thread is waited for:
-//! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox. The watchlist by itself.
+//! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox. The watchlist by itself;
+//! the holders inside a user shard.
 
 mod audience;
 mod change;
 mod grace;
+mod holders;
 mod id;
 pub mod kick;
 mod leases;
@@ -36,6 +38,7 @@ use foldhash::quality::RandomState;
 
 pub use audience::{Audience, AudienceSet, MAX_AUDIENCES, Observers};
 pub use change::{Diff, HoldChange};
+pub use holders::Holders;
 pub use id::{IdError, MAX_ID_BYTES, check_id};
 pub use local_holds::LocalHolds;
 pub use registry::{Attachment, Registry, Settings, UserRooms};

@@ -28,9 +28,12 @@ impl Registry {
     /// An incarnation holds a user: the user joined, has another state, or is only reported again.
     pub fn hold_remote(&self, member: RemoteMember<'_>, state: Option<&State>, since_unix_ms: u64) {
         let RemoteMember { incarnation, generation, room, user } = member;
-        self.enter(&self.shared_name(user), room, since_unix_ms, |since, membership| {
+        let name = self.shared_name(user);
+        self.enter(&name, room, since_unix_ms, |since, membership| {
             *since = since_unix_ms.min(*since);
-            membership.hold_remote(RemoteHold { incarnation, generation, state: state.cloned() })
+            let has_changed = membership.hold_remote(RemoteHold { incarnation, generation, state: state.cloned() });
+            self.note_holders(&name, membership);
+            has_changed
         });
     }
 

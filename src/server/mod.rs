@@ -104,7 +104,8 @@ impl Server {
         let (registry, store): (_, Box<dyn Store>) = match config.redis.clone() {
             None => (Arc::new(Registry::new(settings)), Box::new(MemoryStore)),
             Some(options) => {
-                let registry = Arc::new(Registry::with_store(settings));
+                let registry = Registry::with_store(settings);
+                let registry = Arc::new(if sinks.is_empty() { registry } else { registry.with_holders() });
                 let options = RedisOptions { node: node_id.clone(), ..options };
                 let store = RedisStore::open(options, Arc::clone(&registry), incarnation).await?;
                 (registry, Box::new(store))

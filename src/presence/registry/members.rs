@@ -191,16 +191,36 @@ impl Registry {
         };
         memberships[at].pending = false;
         let told = if self.has_store { memberships[at].tell() } else { None };
+        self.note_holders(user, &memberships[at]);
         if memberships[at].is_online() {
             return (LiveState::Online(memberships[at].shown_state()), told);
         }
         let reason = memberships[at].reason;
         memberships.remove(at);
+        if let Some(holders) = &self.holders {
+            holders.note_end(room.id(), user, matches!(told, Some(HoldChange::Released(_))));
+        }
         if memberships.is_empty() {
             entry.remove();
             self.online.fetch_sub(1, Ordering::Relaxed);
         }
         (LiveState::Offline(reason), told)
+    }
+
+    /// If sinks listen, remembers which other nodes hold this.
+    pub(in crate::presence) fn note_holders(&self, user: &Arc<str>, membership: &Membership) {
+        if let Some(holders) = &self.holders {
+            holders.note(membership.room.id(), user, membership.told, membership.other_holders());
+        }
+    }
+
+    /// Whether this node, and no node with a lower incarnation, holds a user who joined the room that was settled last.
+    #[must_use]
+    pub fn reports_join(&self, room: &Room, user: &str) -> bool {
+        let Some(holders) = &self.holders else { return true };
+        let Some(user) = self.users.get(user) else { return false };
+        let membership = user.memberships.iter().find(|membership| membership.room.id() == room.id());
+        membership.is_some_and(|membership| holders.reports_join(membership.told, membership.other_holders()))
     }
 
     /// Whether sessions of this node hold the user there.

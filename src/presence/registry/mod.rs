@@ -12,6 +12,7 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use super::grace::GraceSessions;
+use super::holders::Holders;
 use super::leases::Leases;
 use super::membership::User;
 use super::rest_sessions::RestSessions;
@@ -51,6 +52,8 @@ pub struct Registry {
     pub(super) grace: GraceSessions,
     /// Users whom somebody watches by name.
     pub watchlist: Watchlist,
+    /// If sinks listen: which nodes hold what this node holds, so that one of them reports each change.
+    pub holders: Option<Holders>,
 }
 
 /// Where an observer stands in line.
@@ -78,6 +81,7 @@ impl Registry {
             next_room: AtomicU64::new(1),
             grace: GraceSessions::new(),
             watchlist: Watchlist::new(settings.workers),
+            holders: None,
         }
     }
 
@@ -85,6 +89,12 @@ impl Registry {
     #[must_use]
     pub fn with_store(settings: Settings) -> Self {
         Self { has_store: true, ..Self::new(settings) }
+    }
+
+    /// Has it remember which nodes hold what this node holds.
+    #[must_use]
+    pub fn with_holders(self) -> Self {
+        Self { holders: Some(Holders::new(self.settings.incarnation)), ..self }
     }
 
     /// Whether a store is to be told what changes.

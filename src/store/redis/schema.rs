@@ -234,6 +234,12 @@ pub fn parse_hold(text: &str, json: &mut Reader) -> Option<(u64, Option<State>)>
     is_state.then(|| (since, Some(State::written(state, written))))
 }
 
+/// The number in the name of an incarnation; later incarnations have greater numbers. A name without one comes last.
+#[must_use]
+pub fn incarnation_number(name: &str) -> u64 {
+    name.rsplit_once('.').and_then(|(_, number)| u64::from_str_radix(number, 16).ok()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,5 +292,12 @@ mod tests {
             let field = member_field(&room, &user);
             prop_assert_eq!(parse_member_field(&field), Some((room, user.as_str())));
         }
+    }
+
+    #[test]
+    fn incarnations_are_ordered_by_their_numbers() {
+        assert!(incarnation_number("b.9") < incarnation_number("a.10"));
+        assert_eq!(incarnation_number("node.1.ff"), 255);
+        assert_eq!(incarnation_number("no number"), u64::MAX);
     }
 }

@@ -21,6 +21,7 @@ macro_rules! on_both {
 mod basics;
 mod chaos;
 mod cluster;
+mod event_log;
 mod harness;
 mod health;
 mod keys;

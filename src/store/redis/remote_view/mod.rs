@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::event::{EventMessage, RemoteChange, RemoteChangeKind};
-use super::schema::Schema;
+use super::schema::{Schema, incarnation_number};
 use crate::json::Reader;
 use crate::presence::kick::{Kick, MAX_WAITING, Recent};
 use crate::presence::{IncarnationId, Reason, Registry, RemoteMember};
@@ -198,6 +198,9 @@ impl RemoteView {
             }
             match self.incarnations.get(name) {
                 Some(incarnation) if may_declare_dead && incarnation.silent_ms(now_ms) >= heartbeat_ms * 5 / 2 => {
+                    if let Some(holders) = &self.registry.holders {
+                        holders.remove_incarnation(incarnation.id);
+                    }
                     self.registry.sweep_remote_holds(incarnation.id, u32::MAX, Reason::NodeLost, |_| true);
                     self.incarnations.remove(name);
                     check.lost.push(name.clone());
@@ -229,6 +232,9 @@ impl RemoteView {
         }
         let id = self.next_id;
         self.next_id += 1;
+        if let Some(holders) = &self.registry.holders {
+            holders.add_incarnation(id, incarnation_number(name));
+        }
         let partitions = (0..self.schema.partitions).map(|_| RemotePartition::new()).collect();
         self.incarnations.insert(name.to_owned(), RemoteIncarnation { id, partitions, heard_ms: 0 });
     }
