@@ -38,13 +38,14 @@ impl Counter {
     }
 }
 
+/// Defines the counters of a part of the server, and the sums of them. The documentation of each is its help text.
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident, $totals:ident { $(#[doc = $help:literal] $field:ident,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct $name {
-            $(#[doc = $help] pub $field: Counter,)*
+            $(#[doc = $help] pub $field: $crate::metrics::Counter,)*
         }
 
         /// The sum of the counters of all writers at one moment.
@@ -73,6 +74,8 @@ macro_rules! counters {
         }
     };
 }
+
+pub(crate) use counters;
 
 counters! {
     /// What one worker counts.
@@ -147,16 +150,6 @@ counters! {
         redis_pending,
         /// Nodes that are alive now, this one included.
         redis_nodes,
-    }
-}
-
-counters! {
-    /// What the event log counts.
-    EventLogCounters, EventLogTotals {
-        /// Lines written to the event log.
-        event_log_written,
-        /// Joins and leaves missing in the event log, because it could not be written or not fast enough.
-        event_log_dropped,
     }
 }
 

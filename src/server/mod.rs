@@ -1,4 +1,4 @@
-//! The server: worker threads, the ticker that drives them, and the end.
+//! The server: opens sinks, listeners and the store, runs worker threads and the ticker that drives them, and stops them.
 
 pub mod listen;
 mod ticker;
@@ -24,16 +24,16 @@ use crate::worker::thread::Signal;
 use ticker::Ticker;
 use worker_thread::{WorkerHandle, start};
 
-/// Messages that a worker's mailbox holds: a batch, and the word to drain. While a batch waits there the tick is put
-/// off: changes go on being coalesced, and engine time stands still.
+/// The capacity of a worker's mailbox: a batch, and the signal to drain. While a batch waits there, the tick is
+/// deferred: changes accumulate, and engine time stands still.
 const MAILBOX_SIGNALS: usize = 2;
 /// How often the state of the server is logged.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
-/// A server that has its port and does not serve yet.
+/// A server that has bound its ports and does not serve yet.
 #[derive(Debug)]
 pub struct Server {
-    /// For each worker.
+    /// Of each worker, one per port.
     listeners: Vec<Vec<std::net::TcpListener>>,
     address: SocketAddr,
     status_address: Option<SocketAddr>,
@@ -68,13 +68,13 @@ impl Server {
         Ok(Self { listeners, address, status_address, config, incarnation, node_id, sinks: Arc::new(sinks) })
     }
 
-    /// Where it listens as well, if `--status-port` is given.
+    /// The second address that it listens on, if `--status-port` is given.
     #[must_use]
     pub fn status_addr(&self) -> Option<SocketAddr> {
         self.status_address
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -86,7 +86,7 @@ impl Server {
         Arc::clone(&self.sinks)
     }
 
-    /// Serves until `shutdown` resolves, then sends the clients away and ends within the drain time.
+    /// Serves until `shutdown` resolves, then closes all connections and ends within the drain time.
     ///
     /// # Errors
     /// If the store cannot be used ([`Unavailable`]), or a worker thread cannot be started or dies.
@@ -94,7 +94,7 @@ impl Server {
         self.open_store().await?.run(shutdown).await
     }
 
-    /// Opens the store: what other nodes hold is known when it returns.
+    /// Opens the store. When it returns, this node knows what other nodes hold.
     ///
     /// # Errors
     /// [`Unavailable`] if it cannot be used.
@@ -115,7 +115,7 @@ impl Server {
     }
 }
 
-/// A server with its port and its store.
+/// A server with its ports and its store.
 #[derive(Debug)]
 pub struct ReadyServer {
     node: Arc<Node>,
@@ -130,7 +130,7 @@ impl ReadyServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let node = self.node;
         if node.config.login.dev_login {
-            warn!("--dev-login: anybody may sign in under any name; it is for development only");
+            warn!("--dev-login lets anyone sign in under any name; use it for development only");
         }
         let mut workers = Vec::new();
         for (number, listeners) in self.listeners.into_iter().enumerate() {
@@ -144,7 +144,7 @@ impl ReadyServer {
             tokio::select! {
                 () = &mut shutdown => break,
                 () = ticker.tick(&workers) => if let Some(result) = first_ended(&mut workers) {
-                    return Err(result.err().unwrap_or_else(|| anyhow!("a worker ended by itself")));
+                    return Err(result.err().unwrap_or_else(|| anyhow!("a worker thread ended unexpectedly")));
                 },
                 _ = report.tick() => reported = reported.log(&node),
             }
@@ -153,18 +153,19 @@ impl ReadyServer {
     }
 }
 
-/// Sends the clients away in waves and waits for the workers to end.
+/// Has the workers close all connections, and waits for them to end.
 async fn drain(node: &Node, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>) -> anyhow::Result<()> {
     let open = node.connections.load(Ordering::Relaxed);
-    info!(connections = open, within = %humantime::format_duration(node.config.limits.drain), "stopping: clients are told to come back");
+    let within = humantime::format_duration(node.config.limits.drain);
+    info!(connections = open, %within, "stopping: closing all connections with 1012 (reconnect)");
     let deadline = tokio::time::Instant::now() + node.config.limits.drain + Duration::from_secs(1);
     for worker in &workers {
-        // A worker that has ended needs no message.
+        // A worker that has ended needs no signal.
         let _ = worker.mailbox.send(Signal::Drain).await;
     }
     while !workers.is_empty() {
         if tokio::time::timeout_at(deadline, ticker.tick(&workers)).await.is_err() {
-            warn!(workers = workers.len(), "stopped with workers still busy");
+            warn!(workers = workers.len(), "stopped although workers were still busy");
             break;
         }
         while let Some(result) = first_ended(&mut workers) {
@@ -190,7 +191,7 @@ fn first_ended(workers: &mut Vec<WorkerHandle>) -> Option<anyhow::Result<()>> {
     None
 }
 
-/// What the last log line counted from.
+/// What the last log line about the state of the server counted.
 #[derive(Debug)]
 struct Report {
     at: Instant,
@@ -212,7 +213,7 @@ impl Report {
         info!(users = node.registry.users_online(), connections = totals.connections, heartbeats_per_second, "online");
         let ticks = node.metrics.tick_totals();
         if ticks.ticks_missed > 0 {
-            tracing::debug!(missed = ticks.ticks_missed, of = ticks.ticks, "ticks put off so far");
+            tracing::debug!(missed = ticks.ticks_missed, of = ticks.ticks, "ticks deferred so far");
         }
         next
     }

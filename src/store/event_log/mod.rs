@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 
 use super::sink::{CounterValue, MemberChange, MemberEvent, Sink};
-use crate::metrics::{EventLogCounters, EventLogTotals};
+use crate::metrics::counters;
 use writer::Writer;
 
 /// Bytes that events may take while they wait, and as much again while they are written: some 100,000 events without
@@ -31,6 +31,16 @@ use writer::Writer;
 const MAX_QUEUED_BYTES: usize = 16 * 1024 * 1024;
 /// How long closing waits for what is queued.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+counters! {
+    /// What the event log counts.
+    EventLogCounters, EventLogTotals {
+        /// Lines written to the event log.
+        event_log_written,
+        /// Joins and leaves missing in the event log, because it could not be written or not fast enough.
+        event_log_dropped,
+    }
+}
 
 /// What the lines are written to.
 type Output = Box<dyn Write + Send>;

@@ -175,8 +175,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::metrics::EventLogTotals;
     use crate::presence::{Reason, State};
+    use crate::store::event_log::EventLogTotals;
 
     /// Takes as many bytes as the steps say, one step per write, and fails where they say nothing; then takes
     /// everything.
