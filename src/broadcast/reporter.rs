@@ -1,7 +1,7 @@
 //! Tells the sinks which members joined and left.
 //!
-//! Several nodes may announce the same change to their observers; one of them reports it. The registry knows whether it is this
-//! one ([`Holders`](crate::presence::Holders)).
+//! Several nodes may announce the same change to their observers; one of them reports it. The registry knows whether it
+//! is this one ([`Holders`](crate::presence::Holders)).
 
 use std::sync::Arc;
 

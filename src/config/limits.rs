@@ -65,14 +65,12 @@ impl Limits {
 impl LimitsArgs {
     /// Checks the limits, raises the limit of open files, and fits the connections below it.
     pub(super) fn check(&self, redis_partitions: usize) -> Result<Limits, ConfigError> {
-        require(self.workers.is_none_or(|workers| workers.get() <= MAX_WORKERS), || {
-            format!("--workers must be at most {MAX_WORKERS}")
-        })?;
+        let workers = self.workers.map_or_else(|| cores().min(MAX_WORKERS), NonZeroUsize::get);
+        require(workers <= MAX_WORKERS, || format!("--workers is {workers}; it must be at most {MAX_WORKERS}"))?;
         require(!self.header_timeout.is_zero(), || "--header-timeout must be more than 0".to_owned())?;
         require(self.drain <= MAX_DURATION, || {
             format!("--drain is {}; it must be at most {}", show(self.drain), show(MAX_DURATION))
         })?;
-        let workers = self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS);
         let max_connections = self.max_connections(workers, redis_partitions)?;
         Ok(Limits { workers, max_connections, header_timeout: self.header_timeout, drain: self.drain })
     }

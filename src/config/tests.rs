@@ -1,6 +1,7 @@
 //! Command lines whose settings fit each other, and command lines whose settings do not.
 
 use super::*;
+use crate::store::event_log::Target;
 
 fn check(args: &[&str], want: Result<(), &str>) {
     let result = Config::from_args([&["rollcall"], args].concat());
@@ -23,6 +24,7 @@ fn relations_are_checked_and_stated() {
     check(&["--ttl", "20s", "--grace", "11s"], Ok(()));
     check(&["--ttl", "soon"], Err("write it like"));
     check(&["--workers", "0"], Err("--workers"));
+    check(&["--workers", "257"], Err("--workers is 257; it must be at most 256"));
     check(&["--liveness", "none"], Err("[possible values: any, strict]"));
     check(&["--ping-interval", "199ms"], Err("at least 2 ticks"));
     check(&["--ping-interval", "2h"], Err("at most 1h"));
@@ -61,6 +63,17 @@ fn secrets_are_not_shown() {
     assert!(!format!("{config:?}").contains("sesame"));
     let config = Config::from_args(["rollcall", "--redis", "redis://user:sesame@127.0.0.1:1"]).unwrap();
     assert!(!format!("{config:?}").contains("sesame"));
+}
+
+#[test]
+fn a_hyphen_as_the_event_log_is_standard_output() {
+    let check = |args: &[&str], target: Option<Target>| {
+        let config = Config::from_args([&["rollcall"], args].concat()).unwrap();
+        assert_eq!(config.sinks.event_log, target);
+    };
+    check(&[], None);
+    check(&["--event-log", "-"], Some(Target::Stdout));
+    check(&["--event-log", "./-"], Some(Target::File("./-".into())));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The server: opens sinks, listeners and the store, runs worker threads and the ticker that drives them, and stops them.
+//! The server: opens sinks, listeners and the store, runs the worker threads and their ticker, and stops them.
 
 pub mod listen;
 mod ticker;
