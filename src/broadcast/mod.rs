@@ -78,7 +78,7 @@ impl Broadcaster {
             self.reporter.collect(&self.registry, &room, &change, now);
             counts.rooms += 1;
             counts.changes += (change.diff.joined.len() + change.diff.updated.len() + change.diff.left.len()) as u64;
-            self.registry.watchlist.note(&change.diff);
+            self.registry.watchlist.mark_changed(&change.diff);
             self.broadcast(&room, &change, now, &mut batches);
         }
         self.broadcast_statuses(now, &mut batches);
@@ -151,7 +151,7 @@ impl Broadcaster {
 
     /// The list for new observers and, at its pace, for attached ones. True if it is still due to these.
     fn encode_list(&mut self, update: RoomUpdate<'_>, audience: Audience, frames: &mut RoomFrames) -> bool {
-        let due = update.change.diff.moved() || self.pacer.is_deferred(update, audience);
+        let due = update.change.diff.changes_members() || self.pacer.is_deferred(update, audience);
         let send_now = due && self.pacer.may_send(update, audience);
         let mut sent = false;
         if send_now || update.requests(audience) {

@@ -51,7 +51,7 @@ impl Watching {
         if count + new.len() > MAX_WATCHED_PER_CONNECTION || !new.is_empty() && watchlist.is_full() {
             return false;
         }
-        watchlist.ask(again.iter());
+        watchlist.request_status(again.iter());
         let new = watchlist.watch(self.worker, new.into_iter());
         self.pairs.extend(new.iter().map(|user| (Arc::clone(user), index)));
         if count + new.len() > 0 {
@@ -104,7 +104,7 @@ impl Watching {
         let Some(watcher) = self.watchers.get_mut(&index).filter(|watcher| watcher.lagging) else { return };
         watcher.lagging = false;
         watcher.users.values_mut().for_each(|asked| *asked = true);
-        self.node.registry.watchlist.ask(watcher.users.keys());
+        self.node.registry.watchlist.request_status(watcher.users.keys());
         self.asking.insert(index);
     }
 
@@ -131,7 +131,7 @@ impl Watching {
             let frame = frames.get(&key).cloned().or_else(|| encode(&self.node, key.0, statuses, &key.1));
             let Some(frame) = frame else {
                 let users: Vec<_> = key.1.iter().map(|at| Arc::clone(&statuses[*at].user)).collect();
-                self.node.registry.watchlist.ask(users.iter());
+                self.node.registry.watchlist.request_status(users.iter());
                 watcher.users.extend(users.into_iter().map(|user| (user, true)));
                 self.asking.insert(index);
                 continue;

@@ -10,7 +10,7 @@ use super::reply::{Reply, thousands};
 use crate::json::put_string;
 use crate::node::Node;
 use crate::presence::Reason;
-use crate::presence::kick::{Kick, MAX_WAITING};
+use crate::presence::kick::{Kick, MAX_WAITING_KICKS};
 
 /// One tick takes a kick to all workers, the next one announces what they did.
 pub(super) const TICKS_UNTIL_GONE: u64 = 2;
@@ -34,7 +34,7 @@ pub(super) async fn kick(context: Context) -> Result<Reply, Reply> {
 /// Has the next tick carry out a kick.
 pub(super) fn kick_at_next_tick(node: &Node, kick: Kick) -> Result<(), Reply> {
     node.kicks.add(kick).then_some(()).ok_or_else(|| {
-        Reply::retry_later(&format!("the limit is {} kicks per tick; try again later", thousands(MAX_WAITING)))
+        Reply::retry_later(&format!("the limit is {} kicks per tick; try again later", thousands(MAX_WAITING_KICKS)))
     })
 }
 

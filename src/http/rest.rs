@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use hyper::StatusCode;
 
 use super::context::Context;
-use super::reply::Reply;
+use super::reply::{Reply, thousands};
 use super::request::text_field;
 use crate::json::{put_list, put_string};
 use crate::node::RoomAnswer;
@@ -23,9 +23,13 @@ pub(super) async fn heartbeat(mut context: Context) -> Result<Reply, Reply> {
     let node = context.node();
     context.worker.counters.heartbeats.add(1);
     let new = node.registry.rest_heartbeat(user, LOBBY, node.now());
-    let new = new.map_err(|_| {
-        let message = "too many users are online through POST /heartbeat; try again later, or connect over WebSocket";
-        Reply::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_users", message)
+    let new = new.map_err(|full| {
+        let limit = thousands(full.limit);
+        let message = format!(
+            "too many users are online through POST /heartbeat: the limit is {limit}; try again later, or connect over \
+             WebSocket"
+        );
+        Reply::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_users", &message)
     })?;
     if new || !is_announced(&node.registry, user) {
         context.wait_for_ticks(1).await;

@@ -1,18 +1,19 @@
-//! Audiences: observers of a room that are sent the same bytes. To presence an audience is a number; what its observers are sent
-//! is a matter of the protocol that registered it.
+//! Audiences: observers of a room that receive the same bytes. To presence an audience is only a number; the protocol
+//! that defines it decides what its observers receive.
 
-/// The number of audiences that all protocols together may have; arrays are indexed by [`Audience::index`].
+/// The limit of audiences of all protocols together. Arrays of this length are indexed by [`Audience::index`].
 pub const MAX_AUDIENCES: usize = 8;
 
-/// One audience. Each is encoded once per change, whatever the number of its observers.
+/// One audience. Each change is encoded once per audience, however many observers it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Audience(u8);
 
 impl Audience {
-    /// The audience of this number.
+    /// The audience with this number.
     ///
     /// # Panics
-    /// If the number is not below [`MAX_AUDIENCES`]. Protocols name their audiences in constants, so it fails at compile time.
+    /// If the number is not below [`MAX_AUDIENCES`]. Protocols define their audiences as constants, so this fails at
+    /// compile time.
     #[must_use]
     pub const fn new(number: usize) -> Self {
         assert!(number < MAX_AUDIENCES, "too many audiences");

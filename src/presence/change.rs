@@ -1,17 +1,17 @@
-//! What changes: of a room for its observers, of this node for the store.
+//! Changes: of a room for its observers, of this node for the store.
 
 use std::sync::Arc;
 
 use super::{Reason, State};
 
-/// What changed in a room between two sequence numbers, each list sorted by user. An empty one is never sent.
+/// The changes of a room between two sequence numbers, each list sorted by user. An empty diff is not sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// Members who were not there before, with their states.
+    /// New members, with their states.
     pub joined: Vec<(Arc<str>, Option<State>)>,
-    /// Members whose state is another now.
+    /// Members whose state changed, with their new states.
     pub updated: Vec<(Arc<str>, Option<State>)>,
-    /// Members who are gone, and why.
+    /// Users who are not members any more, and why.
     pub left: Vec<(Arc<str>, Reason)>,
 }
 
@@ -22,28 +22,28 @@ impl Diff {
         self.joined.is_empty() && self.updated.is_empty() && self.left.is_empty()
     }
 
-    /// Whether the set of members changed, not only somebody's state.
+    /// Whether users joined or left; false if only states changed.
     #[must_use]
-    pub fn moved(&self) -> bool {
+    pub fn changes_members(&self) -> bool {
         !(self.joined.is_empty() && self.left.is_empty())
     }
 }
 
-/// What the store has to be told about a user in a room: whether this node holds it there.
+/// A change for the store: whether this node holds a user in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldChange {
-    /// It does, as of now or with another state.
+    /// This node holds the user, and did not before or with another state.
     Held {
-        /// What sessions of this node wrote last.
+        /// The state that sessions of this node set last.
         state: Option<State>,
-        /// It did not before.
+        /// Whether this node did not hold the user before.
         joined: bool,
     },
-    /// It does not any more.
+    /// This node does not hold the user any more.
     Released(Reason),
 }
 
-/// The live state of one user that reported a change.
+/// The live state of one user in one room.
 #[derive(Debug)]
 pub(super) enum LiveState {
     Online(Option<State>),

@@ -1,5 +1,5 @@
-//! Sessions without an owner, by user: their connection is lost, and they last until their lease ends. Nobody else could end
-//! them sooner, as it must be done when a user is to go at once.
+//! Sessions in their grace period, by user: their connection is lost, and they last until their lease ends. They are
+//! kept here so that they can be ended at once when a user is kicked or signs out.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::Session;
 
-/// The sessions of one user: one for each connection that was lost within a lease.
+/// For each user, one session per connection that was lost within the last lease.
 #[derive(Debug)]
 pub(super) struct GraceSessions(DashMap<Arc<str>, SmallVec<[Arc<Session>; 1]>, RandomState>);
 
@@ -20,20 +20,20 @@ impl GraceSessions {
 
     pub(super) fn add(&self, session: &Arc<Session>) {
         self.0.entry(Arc::clone(session.user())).or_default().push(Arc::clone(session));
-        // Its lease may have ended before, or just now: whoever ends one takes it out, but found nothing here then.
-        if session.lease().is_none() {
+        // The lease may have ended before this: then the end did not find the session here and could not remove it.
+        if session.lease_end().is_none() {
             self.remove(session);
         }
     }
 
     pub(super) fn remove(&self, session: &Arc<Session>) {
         self.0.remove_if_mut(session.user(), |_, sessions| {
-            sessions.retain(|held| !Arc::ptr_eq(held, session));
+            sessions.retain(|known| !Arc::ptr_eq(known, session));
             sessions.is_empty()
         });
     }
 
-    /// Takes the sessions of a user.
+    /// Removes and returns the sessions of a user.
     pub(super) fn take(&self, user: &str) -> impl Iterator<Item = Arc<Session>> {
         self.0.remove(user).into_iter().flat_map(|(_, sessions)| sessions)
     }

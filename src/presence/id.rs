@@ -1,18 +1,21 @@
-//! What may be called a user or a room: 1–128 bytes of UTF-8 without control characters.
+//! User ids and room names: 1 to 128 bytes of UTF-8 without control characters.
 
 use std::fmt;
 
 /// The longest user id or room name, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 128;
 
-/// Why a text cannot be a user id or a room name.
+/// Why a text is not a valid user id or room name. Displayed after the name of the field: "`room` must not be empty".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdError {
-    /// Nothing was given.
+    /// It has no characters.
     Empty,
-    /// More than [`MAX_ID_BYTES`].
-    TooLong,
-    /// A control character (U+0000–U+001F, U+007F–U+009F) is in it.
+    /// It is longer than [`MAX_ID_BYTES`].
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It contains a control character (U+0000–U+001F, U+007F–U+009F).
     Control,
 }
 
@@ -20,7 +23,7 @@ impl fmt::Display for IdError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => write!(formatter, "must not be empty"),
-            Self::TooLong => write!(formatter, "must be at most {MAX_ID_BYTES} bytes of UTF-8"),
+            Self::TooLong { bytes } => write!(formatter, "is {bytes} bytes of UTF-8; the limit is {MAX_ID_BYTES}"),
             Self::Control => write!(formatter, "must not contain control characters"),
         }
     }
@@ -28,12 +31,12 @@ impl fmt::Display for IdError {
 
 impl std::error::Error for IdError {}
 
-/// Gives the text back if it may be an id.
+/// Returns the text if it is a valid user id or room name.
 pub fn check_id(text: &str) -> Result<&str, IdError> {
     if text.is_empty() {
         Err(IdError::Empty)
     } else if text.len() > MAX_ID_BYTES {
-        Err(IdError::TooLong)
+        Err(IdError::TooLong { bytes: text.len() })
     } else if text.chars().any(char::is_control) {
         Err(IdError::Control)
     } else {
@@ -46,18 +49,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_short_visible_text() {
-        let check = |text: &str, want: Result<(), IdError>| {
-            assert_eq!(check_id(text).map(|_| ()), want, "{text:?}");
+    fn ids_are_not_empty_at_most_128_bytes_and_without_control_characters() {
+        let check = |text: &str, expected: Result<(), IdError>| {
+            assert_eq!(check_id(text).map(|_| ()), expected, "{text:?}");
         };
         check("alice", Ok(()));
         check("名前 with space", Ok(()));
         check(&"x".repeat(128), Ok(()));
-        check(&"x".repeat(129), Err(IdError::TooLong));
-        check(&"é".repeat(65), Err(IdError::TooLong));
+        check(&"x".repeat(129), Err(IdError::TooLong { bytes: 129 }));
+        check(&"é".repeat(65), Err(IdError::TooLong { bytes: 130 }));
         check("", Err(IdError::Empty));
         check("a\0b", Err(IdError::Control));
         check("a\u{85}b", Err(IdError::Control));
         check("line\n", Err(IdError::Control));
+    }
+
+    #[test]
+    fn an_error_states_the_length_and_the_limit() {
+        let error = check_id(&"x".repeat(129)).unwrap_err();
+        assert_eq!(error.to_string(), "is 129 bytes of UTF-8; the limit is 128");
     }
 }

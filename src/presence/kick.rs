@@ -1,4 +1,5 @@
-//! Users who are to go at once: put here by whoever serves the request, taken by the tick to all workers, which close connections.
+//! Kicks: ending the presence of a user at once. The HTTP API adds them, and the tick passes them to all workers, which
+//! close the connections.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,57 +9,58 @@ use parking_lot::Mutex;
 
 use crate::presence::Reason;
 
-/// Kicks that wait: for a tick, to be told to other nodes, or heard from them.
-pub const MAX_WAITING: usize = 10_000;
+/// The limit of waiting kicks, in each of three places: for the next tick, for other nodes, and from other nodes.
+pub const MAX_WAITING_KICKS: usize = 10_000;
 
-/// Closes connections of a user and ends their presence.
+/// A request to close connections of a user and end their presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kick {
-    /// Whose connections.
+    /// The user.
     pub user: Arc<str>,
-    /// Only those that came with this login; all of them, whatever they speak, if there is none.
+    /// Only connections with this login; all connections of the user if `None`.
     pub login: Option<u64>,
-    /// What observers are told.
+    /// The reason of the leave that observers see.
     pub reason: Reason,
 }
 
-/// Those that wait for the next tick.
+/// Kicks that wait for the next tick.
 #[derive(Debug, Default)]
 pub struct Kicks(Mutex<Vec<Kick>>);
 
 impl Kicks {
-    /// Has the next tick take it to the workers. False if too many wait.
+    /// Adds a kick to the next tick. False if [`MAX_WAITING_KICKS`] wait already.
     pub fn add(&self, kick: Kick) -> bool {
         let mut waiting = self.0.lock();
-        let fits = waiting.len() < MAX_WAITING;
+        let fits = waiting.len() < MAX_WAITING_KICKS;
         if fits {
             waiting.push(kick);
         }
         fits
     }
 
-    /// Takes all of them.
+    /// Removes and returns all of them.
     pub fn take(&self) -> Arc<[Kick]> {
         std::mem::take(&mut *self.0.lock()).into()
     }
 }
 
-/// Numbers of kicks that were taken, the latest of them: twice as many as are told again.
+/// The numbers of the latest kicks, so that a kick that is sent again is executed once. Remembers twice as many as can
+/// be sent again.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct RecentKicks {
     numbers: HashSet<u64, RandomState>,
-    /// In the order they came.
+    /// In the order in which they were added.
     order: VecDeque<u64>,
 }
 
-impl Recent {
-    /// Takes a number. False if it was taken before.
+impl RecentKicks {
+    /// Adds a number. False if it is known already.
     pub fn is_new(&mut self, number: u64) -> bool {
         let is_new = self.numbers.insert(number);
         if is_new {
             self.order.push_back(number);
         }
-        while self.order.len() > 2 * MAX_WAITING {
+        while self.order.len() > 2 * MAX_WAITING_KICKS {
             let oldest = self.order.pop_front().unwrap_or_default();
             self.numbers.remove(&oldest);
         }
@@ -71,21 +73,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_as_are_told_again_are_remembered_and_not_all_that_ever_were() {
-        let mut seen = Recent::default();
-        assert!((0..MAX_WAITING as u64).all(|number| seen.is_new(number)));
-        assert!((0..MAX_WAITING as u64).all(|number| !seen.is_new(number)));
-        assert!((0..10 * MAX_WAITING as u64).skip(MAX_WAITING).all(|number| seen.is_new(number)));
-        assert!(seen.order.len() == 2 * MAX_WAITING && seen.numbers.len() == 2 * MAX_WAITING);
+    fn recent_kicks_remembers_all_that_can_be_sent_again_but_not_more_than_twice_as_many() {
+        let mut recent = RecentKicks::default();
+        assert!((0..MAX_WAITING_KICKS as u64).all(|number| recent.is_new(number)));
+        assert!((0..MAX_WAITING_KICKS as u64).all(|number| !recent.is_new(number)));
+        assert!((0..10 * MAX_WAITING_KICKS as u64).skip(MAX_WAITING_KICKS).all(|number| recent.is_new(number)));
+        assert!(recent.order.len() == 2 * MAX_WAITING_KICKS && recent.numbers.len() == 2 * MAX_WAITING_KICKS);
     }
 
     #[test]
-    fn what_waits_has_a_bound() {
+    fn waiting_kicks_are_bounded() {
         let kicks = Kicks::default();
         let kick = Kick { user: "bob".into(), login: None, reason: Reason::Kicked };
-        assert!((0..MAX_WAITING).all(|_| kicks.add(kick.clone())));
+        assert!((0..MAX_WAITING_KICKS).all(|_| kicks.add(kick.clone())));
         assert!(!kicks.add(kick.clone()));
-        assert_eq!(kicks.take().len(), MAX_WAITING);
+        assert_eq!(kicks.take().len(), MAX_WAITING_KICKS);
         assert!(kicks.add(kick) && kicks.take().len() == 1);
     }
 }

@@ -19,7 +19,7 @@ impl Registry {
     #[must_use]
     pub fn local_holds(&self, user: &str, reported_only: bool) -> Option<LocalHolds> {
         let user = self.users.get(user)?;
-        let held = user.memberships.iter().filter(|held| held.sessions > 0 && (held.told || !reported_only));
+        let held = user.memberships.iter().filter(|held| held.sessions > 0 && (held.known_to_store || !reported_only));
         let rooms: Vec<_> = held.map(|held| (Arc::clone(held.room.name()), held.state.clone())).collect();
         (!rooms.is_empty()).then_some(LocalHolds { since_unix_ms: user.since_unix_ms, rooms })
     }
@@ -28,7 +28,7 @@ impl Registry {
     #[must_use]
     pub fn reported_hold(&self, room: &str, user: &str) -> Option<Option<State>> {
         let user = self.users.get(user)?;
-        let mut reported = user.memberships.iter().filter(|membership| membership.told);
+        let mut reported = user.memberships.iter().filter(|membership| membership.known_to_store);
         reported.find(|membership| membership.room.is_named(room)).map(|membership| membership.state.clone())
     }
 

@@ -1,4 +1,5 @@
-//! One user in the live truth: the rooms it is in, how many sessions hold it there, and which other nodes do.
+//! The live state of one user: the user's rooms, and for each room the sessions and the other nodes that hold the user
+//! there.
 
 use std::sync::Arc;
 
@@ -10,27 +11,27 @@ use super::room::Reported;
 use super::{Now, Reason, Room, State};
 use crate::inline_vec::InlineVec;
 
-/// One user, in all rooms.
+/// One user in all rooms.
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) since_unix_ms: u64,
     pub(super) memberships: InlineVec<Membership>,
 }
 
-/// One user in one room. All of it is guarded by the shard of the user.
+/// One user in one room. Guarded by the lock of the user's shard.
 #[derive(Debug)]
 pub(super) struct Membership {
     pub(super) room: Arc<Room>,
-    /// What sessions of this node wrote last; of no meaning without one.
+    /// The state that sessions of this node set last. Meaningless if there are none.
     pub(super) state: Option<State>,
-    /// Sessions of this node that count here.
+    /// The number of sessions of this node that hold the user here.
     pub(super) sessions: u32,
-    /// The user stands in the room's inbox already.
+    /// Whether the user is in the room's inbox already.
     pub(super) pending: bool,
-    /// Sessions of this node have changed something since the room was settled last.
-    pub(super) moved: bool,
-    /// The store knows that this node holds the user here.
-    pub(super) told: bool,
+    /// Whether sessions of this node changed something since the room was last settled.
+    pub(super) changed_here: bool,
+    /// Whether the store knows that this node holds the user here.
+    pub(super) known_to_store: bool,
     /// Why the last hold ended.
     pub(super) reason: Reason,
     /// Other nodes that hold the user here. Boxed: most members have none.
@@ -44,15 +45,15 @@ impl User {
 }
 
 impl Membership {
-    /// Held by nobody yet, and reported.
+    /// A membership that no session and no node holds yet. The caller reports it to the room.
     pub(super) fn empty(room: &Arc<Room>) -> Self {
         Self {
             room: Arc::clone(room),
             state: None,
             sessions: 0,
             pending: true,
-            moved: false,
-            told: false,
+            changed_here: false,
+            known_to_store: false,
             reason: Reason::Left,
             remote: None,
         }
@@ -72,17 +73,18 @@ impl Membership {
         if std::mem::replace(&mut self.pending, true) { Reported::AlreadyQueued } else { self.room.report(user) }
     }
 
-    /// The state to show: of all that were written on any node the last. The same on every node, whatever came in first.
-    pub(super) fn shown_state(&self) -> Option<State> {
+    /// The state to show: the latest one that was set on any node. It is the same on every node, in whatever order the
+    /// states arrive there.
+    pub(super) fn latest_state(&self) -> Option<State> {
         let here = self.state.iter().filter(|_| self.sessions > 0);
         let remote = self.remote.iter().flat_map(|holds| holds.iter()).filter_map(|hold| hold.state.as_ref());
         let last = here.chain(remote).max_by_key(|state| state.age_key());
         last.filter(|state| !state.is_cleared()).cloned()
     }
 
-    /// The state as it is to be kept: one that is written now is later than any other node's, whatever the clocks publish. One that
-    /// comes back with its session is as old as it was.
-    pub(super) fn dated(&self, state: State, now: Now) -> State {
+    /// Makes a state that is set now later than the states of other nodes, even if their clocks are ahead. The state of
+    /// a session that returns keeps its time.
+    pub(super) fn newer_than_remote(&self, state: State, now: Now) -> State {
         let remote = self.remote.iter().flat_map(|holds| holds.iter()).filter_map(|hold| hold.state.as_ref());
         match remote.map(State::written_unix_ms).max() {
             Some(latest) if state.written_unix_ms() == now.unix_ms && latest >= now.unix_ms => {
@@ -92,13 +94,15 @@ impl Membership {
         }
     }
 
-    /// What the store has to be told about this node's sessions since the last time, if anything.
-    pub(super) fn tell(&mut self) -> Option<HoldChange> {
-        let (moved, told) = (std::mem::take(&mut self.moved), self.told);
-        self.told = moved && self.sessions > 0 || !moved && told;
-        match (self.sessions > 0, told) {
-            _ if !moved => None,
-            (true, told) => Some(HoldChange::Held { state: self.state.clone(), joined: !told }),
+    /// Returns the change for the store since the last call, if sessions of this node changed anything.
+    pub(super) fn take_hold_change(&mut self) -> Option<HoldChange> {
+        if !std::mem::take(&mut self.changed_here) {
+            return None;
+        }
+        let is_held = self.sessions > 0;
+        let was_known = std::mem::replace(&mut self.known_to_store, is_held);
+        match (is_held, was_known) {
+            (true, _) => Some(HoldChange::Held { state: self.state.clone(), joined: !was_known }),
             (false, true) => Some(HoldChange::Released(self.reason)),
             (false, false) => None,
         }
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_in_one_room_takes_no_more_than_that_room() {
+    fn a_user_in_one_room_takes_8_bytes_more_than_the_membership() {
         assert_eq!(size_of::<User>(), size_of::<Membership>() + 8);
         assert!(size_of::<Membership>() <= 32);
     }

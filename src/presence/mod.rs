@@ -1,15 +1,21 @@
-//! The presence core: who is in which room, since when, and what has changed since the last tick.
+//! The presence core: which users are in which rooms, since when, and what has changed since the last tick.
 //!
-//! It is pure: no socket, no store, no `.await`, no clock. `now` is passed in and changes are handed back. Threads share it:
-//! workers record joins, leaves and signs of life, one ticker takes what has changed.
+//! It is pure: no socket, no store, no `.await`, no clock. `now` is passed in and changes are returned. All threads
+//! share it: workers record joins, leaves and signs of life; the ticker takes what has changed.
 //!
-//! Two truths, on purpose. The *live* one ([`Registry`], sharded by user) is what sessions publish at this moment. The *announced*
-//! one ([`Room`]'s roster, sorted) is what observers have been told up to `seq`; only the tick moves it. A diff is the
-//! difference between the two for the users that reported a change.
+//! There are two states of each room. The *live* state ([`Registry`], sharded by user) is what sessions hold at this
+//! moment. The *announced* state (the [`Roster`] of a [`Room`], sorted by user) is what observers were sent up to
+//! `seq`; only the tick changes it. The tick compares the two for each user that reported a change: the result is a
+//! diff.
 //!
-//! Locks are taken in this order and none is held while another thread is waited for:
-//! session rooms → user shard → room inbox → dirty list; roster → inbox; room shard → roster, inbox. The watchlist by itself;
-//! the holders inside a user shard.
+//! A thread takes locks in this order, and holds none while it waits for another thread:
+//!
+//! - session rooms → user shard → room inbox → dirty list
+//! - roster → inbox
+//! - room shard → roster, inbox
+//! - user shard → holders
+//!
+//! The lock of the watchlist is taken alone.
 
 mod audience;
 mod change;
@@ -17,7 +23,7 @@ mod grace;
 mod holders;
 mod id;
 pub mod kick;
-mod leases;
+mod lease_wheel;
 mod local_holds;
 mod membership;
 mod registry;
@@ -52,50 +58,50 @@ pub use state::{MAX_STATE_BYTES, State};
 pub use watchlist::{StatusChange, UserStatus, Watchers, Watchlist};
 pub use wheel::Wheel;
 
-/// The room of REST heartbeats, and of protocols without rooms of their own.
+/// The room of REST heartbeats and of protocols without rooms.
 pub const LOBBY: &str = "lobby";
 
-/// Many more shards than threads, so that two workers rarely meet at one (dashmap's default is 4 × cores).
+/// Many more shards than threads, so that two workers rarely need the same one (dashmap's default is 4 × cores).
 const SHARDS: usize = 256;
 
-/// Engine time: the number of ticks that have been executed. It stands still while the engine cannot keep up, so that nobody
-/// times out because *we* were slow.
+/// Engine time: the number of ticks executed so far. It stops while the engine cannot keep up, so that no user times
+/// out because the server was slow.
 pub type Tick = u64;
 
-/// The current moment, as the caller knows it.
+/// The current time, as the caller knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
-    /// Engine time; leases are counted in it.
+    /// Engine time. Leases are measured in it.
     pub tick: Tick,
-    /// Milliseconds since the Unix epoch; only ever shown, never compared.
+    /// Wall-clock time in milliseconds since the Unix epoch. For timestamps, never for deadlines.
     pub unix_ms: u64,
 }
 
 /// Why a member left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// It said so.
+    /// The client sent a leave, or the user signed out.
     Left,
-    /// Its last connection was closed cleanly.
+    /// The user's last connection was closed cleanly.
     Closed,
-    /// Its lease ended.
+    /// The lease ended.
     Timeout,
-    /// The node that held it is gone.
+    /// The node that held the user is gone.
     NodeLost,
-    /// It was removed by an operator.
+    /// An operator kicked the user.
     Kicked,
 }
 
 impl Reason {
-    /// The reason of that word.
+    /// The reason with this name on the wire.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         [Self::Left, Self::Closed, Self::Timeout, Self::NodeLost, Self::Kicked]
             .into_iter()
-            .find(|reason| reason.as_str() == word)
+            .find(|reason| reason.as_str() == name)
     }
 
-    /// The word for it on the wire.
+    /// Its name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -29,7 +29,7 @@ impl Registry {
     pub fn hold_remote(&self, member: RemoteMember<'_>, state: Option<&State>, since_unix_ms: u64) {
         let RemoteMember { incarnation, generation, room, user } = member;
         let name = self.shared_name(user);
-        self.enter(&name, room, since_unix_ms, |since, membership| {
+        self.upsert_membership(&name, room, since_unix_ms, |since, membership| {
             *since = since_unix_ms.min(*since);
             let has_changed = membership.hold_remote(RemoteHold { incarnation, generation, state: state.cloned() });
             self.note_holders(&name, membership);

@@ -1,4 +1,4 @@
-//! Sessions of users that are online through REST heartbeats: one per user, found by name at the next heartbeat.
+//! Sessions of users who are online through REST heartbeats: one per user, found by user id at the next heartbeat.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,12 +8,16 @@ use foldhash::quality::RandomState;
 
 use super::Session;
 
-/// Users that may be online through REST heartbeats: bounds what a flood of invented names can hold for one lease.
-const MAX_SESSIONS: usize = 1_000_000;
+/// Users who can be online through REST heartbeats: bounds the memory that a flood of invented user ids takes for one
+/// lease.
+pub(super) const MAX_REST_SESSIONS: usize = 1_000_000;
 
 /// No more users can be online through REST heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RestSessionsFull;
+pub struct RestSessionsFull {
+    /// The limit of such users.
+    pub limit: usize,
+}
 
 /// The sessions, by user.
 #[derive(Debug)]
@@ -33,10 +37,10 @@ impl RestSessions {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.count.load(Ordering::Relaxed) >= MAX_SESSIONS
+        self.count.load(Ordering::Relaxed) >= MAX_REST_SESSIONS
     }
 
-    /// Adds a session. Returns the one that it replaces.
+    /// Adds a session. Returns the session that it replaces.
     pub(super) fn insert(&self, session: Arc<Session>) -> Option<Arc<Session>> {
         let replaced = self.sessions.insert(Arc::clone(session.user()), session);
         if replaced.is_none() {
@@ -45,14 +49,14 @@ impl RestSessions {
         replaced
     }
 
-    /// Forgets a session that has ended.
-    pub(super) fn forget(&self, session: &Arc<Session>) {
+    /// Removes a session that has ended.
+    pub(super) fn remove(&self, session: &Arc<Session>) {
         if self.sessions.remove_if(session.user(), |_, known| Arc::ptr_eq(known, session)).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Takes the session of a user.
+    /// Removes and returns the session of a user.
     pub(super) fn take(&self, user: &str) -> Option<Arc<Session>> {
         let (_, session) = self.sessions.remove(user)?;
         self.count.fetch_sub(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
-//! A room: an inbox where workers report what moved, and a roster of what has been announced.
+//! A room: an inbox in which workers report changes, and a roster with the announced members.
 //!
-//! The inbox is touched on joins and leaves and held for a push. The roster is moved by the tick alone; snapshots and the HTTP
-//! API read it, a page at a time, so that no reader of a huge room holds it for long.
+//! Joins and leaves lock the inbox, each for one push. Only the tick changes the roster; snapshots and the HTTP API
+//! read it one page at a time, so that no reader of a huge room locks it for long.
 
 use std::sync::Arc;
 
@@ -12,40 +12,41 @@ use smallvec::SmallVec;
 use super::change::{Diff, HoldChange, LiveState};
 use super::{Audience, AudienceSet, MAX_AUDIENCES, Observers, Roster};
 
-/// Messages of a room in one tick, names included: some 300 KiB per second to each observer, at the default tick.
+/// Bytes of messages that a room accepts per tick, user ids included: some 300 KiB per second to each observer at the
+/// default tick.
 const MAX_MESSAGE_BYTES_PER_TICK: usize = 32 * 1024;
 
 /// A message to the observers of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomMessage {
-    /// The member that published it; `None` for the application.
+    /// The member who published it; `None` for the application.
     pub user: Option<Arc<str>>,
     /// Compact JSON text.
     pub data: Box<str>,
-    /// Published on this node: other nodes are still to be told.
+    /// Whether it was published on this node, which forwards it to the other nodes.
     pub is_local: bool,
 }
 
-/// What the tick found when it settled a room.
+/// The result of settling a room.
 #[derive(Debug)]
 pub struct RoomChange {
-    /// Counts settlements; observers who asked in an earlier generation are served by this one.
+    /// Counts how often the room was settled. Serves observers whose request was made in an earlier generation.
     pub generation: u64,
     /// The sequence number of the announced state.
     pub seq: u64,
-    /// Members in it.
+    /// The number of announced members.
     pub count: usize,
-    /// What is new since the last one; empty if only observers asked for something.
+    /// The changes since the room was last settled. Empty if there were only requests or messages.
     pub diff: Diff,
     /// Messages published since then, in order.
     pub messages: Vec<RoomMessage>,
-    /// What sessions of this node changed, sorted by user; collected only for a registry with a store.
-    pub told: Vec<(Arc<str>, HoldChange)>,
+    /// Changes for the store, sorted by user. Always empty in a registry without a store.
+    pub hold_changes: Vec<(Arc<str>, HoldChange)>,
     /// Audiences in which an observer waits for a snapshot.
     pub requested: AudienceSet,
-    /// Per worker, the number of observers.
+    /// The number of observers per worker.
     pub observers: SmallVec<[Observers; 4]>,
-    /// Audiences that the room has had observers of: one may return and ask for what it missed.
+    /// Audiences of which the room has had observers: one of them may return and resume.
     pub observed_before: AudienceSet,
 }
 
@@ -59,30 +60,33 @@ pub struct Room {
     roster: Mutex<Roster>,
 }
 
-/// What has been reported since the last tick. Written by workers, taken by the tick.
+/// What was reported since the last tick. Written by workers, taken by the tick.
 #[derive(Debug)]
 struct Inbox {
-    /// The registry has let go of the room: whoever still holds it must look the name up again.
+    /// Whether the registry has removed the room. Callers that still have it must look its name up again.
     closed: bool,
-    /// The room is in the dirty list already.
+    /// Whether the room is in the dirty list already.
     queued: bool,
     generation: u64,
-    /// Users who reported a change, each once (its membership is marked pending).
+    /// Users with a change, each once (the membership is marked as pending).
     changed: Vec<Arc<str>>,
-    /// Published messages, and how many bytes they have: the limit is [`MAX_MESSAGE_BYTES_PER_TICK`].
     messages: Vec<RoomMessage>,
+    /// Bytes of `messages`; the limit is [`MAX_MESSAGE_BYTES_PER_TICK`].
     message_bytes: usize,
     requested: AudienceSet,
-    /// Per worker; kept up by `observe` and `unobserve`.
+    /// The number of observers per worker.
     observers: SmallVec<[Observers; 4]>,
     observed_before: AudienceSet,
 }
 
-/// Whether a report put the room into the dirty list, or why it could not be taken.
+/// What the caller does after a report to a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reported {
+    /// Add the room to the dirty list.
     Queue,
+    /// Nothing: the room is in the dirty list already.
     AlreadyQueued,
+    /// Look the room up again: this one is closed and did not accept the report.
     Closed,
 }
 
@@ -119,13 +123,13 @@ impl Room {
         &self.name
     }
 
-    /// Whether that is its name.
+    /// Whether this is its name.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
         *self.name == *name
     }
 
-    /// Names one life of the room on one run of the node: `seq` counts within it.
+    /// Identifies the room from its creation to its removal, on one incarnation of the node. `seq` counts within it.
     #[must_use]
     pub fn epoch(&self) -> &str {
         &self.epoch
@@ -136,7 +140,7 @@ impl Room {
         read(&self.roster.lock())
     }
 
-    /// Keeps the frame of diff `seq` for those who resume.
+    /// Keeps the frame of diff `seq` for clients that resume.
     pub fn remember(&self, seq: u64, frame: Bytes) {
         self.roster.lock().remember(seq, frame);
     }
@@ -145,9 +149,9 @@ impl Room {
         self.with_inbox(|inbox| inbox.changed.push(Arc::clone(user))).0
     }
 
-    /// Takes a message to the next tick; false if the room has too many bytes of messages already.
+    /// Adds a message to the next tick. False if the room has too many bytes of messages in this tick already.
     pub(super) fn publish(&self, message: RoomMessage) -> (Reported, bool) {
-        let (reported, taken) = self.with_inbox(|inbox| {
+        let (reported, accepted) = self.with_inbox(|inbox| {
             let user_bytes = message.user.as_ref().map_or(0, |user| user.len());
             let bytes = size_of::<RoomMessage>() + user_bytes + message.data.len();
             let fits = inbox.message_bytes + bytes <= MAX_MESSAGE_BYTES_PER_TICK;
@@ -157,10 +161,10 @@ impl Room {
             }
             fits
         });
-        (reported, taken.unwrap_or(false))
+        (reported, accepted.unwrap_or(false))
     }
 
-    /// Counts an observer in or out (`by` is 1 or -1).
+    /// Changes the number of observers; `by` is 1 or -1.
     pub(super) fn count_observer(&self, worker: usize, audience: Audience, by: i32) -> Reported {
         let count = |inbox: &mut Inbox| {
             let observers = &mut inbox.observers[worker][audience.index()];
@@ -169,7 +173,8 @@ impl Room {
         self.with_inbox(count).0
     }
 
-    /// Requests a snapshot at the next tick (or only an update, when history will do). Returns the generation of the request.
+    /// Requests a snapshot at the next tick, or only an update if the history is enough (`snapshot` is false). Returns
+    /// the generation of the request.
     pub(super) fn request_snapshot(&self, audience: Audience, snapshot: bool) -> (Reported, u64) {
         let (reported, generation) = self.with_inbox(|inbox| {
             inbox.observed_before.insert(audience);
@@ -181,11 +186,12 @@ impl Room {
         (reported, generation.unwrap_or(0))
     }
 
-    /// Puts the room on the dirty list again although nothing changed: something was deferred to a later tick.
+    /// Makes the next tick settle the room again although nothing changed, because these snapshots were deferred.
     pub(super) fn defer(&self, requested: AudienceSet) -> Reported {
         self.with_inbox(|inbox| inbox.requested = inbox.requested.union(requested)).0
     }
 
+    /// Calls `act` with the inbox, unless the room is closed.
     fn with_inbox<R>(&self, act: impl FnOnce(&mut Inbox) -> R) -> (Reported, Option<R>) {
         let mut inbox = self.inbox.lock();
         if inbox.closed {
@@ -197,7 +203,7 @@ impl Room {
         (reported, Some(result))
     }
 
-    /// Takes the inbox, asks `live_state_of` for the last word about each user in it, and moves the roster.
+    /// Takes the inbox, gets the live state of each user in it from `live_state_of`, and applies it to the roster.
     pub(super) fn settle(
         &self,
         mut live_state_of: impl FnMut(&Arc<str>) -> (LiveState, Option<HoldChange>),
@@ -212,24 +218,24 @@ impl Room {
             count: 0,
             diff: Diff::default(),
             messages: std::mem::take(&mut inbox.messages),
-            told: Vec::new(),
+            hold_changes: Vec::new(),
             requested: std::mem::take(&mut inbox.requested),
             observers: inbox.observers.clone(),
             observed_before: inbox.observed_before,
         };
         inbox.message_bytes = 0;
         drop(inbox);
-        // In the roster's order: the walk goes forward, and the lists of the diff come out sorted.
+        // Sorted like the roster, so that the lists of the diff are sorted too.
         changed.sort_unstable();
         let live_state_of = |user: Arc<str>| {
-            let (word, told) = live_state_of(&user);
-            change.told.extend(told.map(|told| (Arc::clone(&user), told)));
-            (word, user)
+            let (live_state, hold_change) = live_state_of(&user);
+            change.hold_changes.extend(hold_change.map(|hold_change| (Arc::clone(&user), hold_change)));
+            (live_state, user)
         };
-        let words: Vec<_> = changed.into_iter().map(live_state_of).collect();
+        let live_states: Vec<_> = changed.into_iter().map(live_state_of).collect();
         let mut roster = self.roster.lock();
-        for (word, user) in words {
-            roster.apply(word, user, &mut change.diff);
+        for (live_state, user) in live_states {
+            roster.apply(live_state, user, &mut change.diff);
         }
         roster.seq += u64::from(!change.diff.is_empty());
         (change.seq, change.count) = (roster.seq, roster.members.len());
@@ -237,7 +243,7 @@ impl Room {
         change
     }
 
-    /// Closes the room if nobody is in it, nobody looks at it and nothing is on its way to it.
+    /// Closes the room if it has no members, no observers and an empty inbox. Returns whether it did.
     pub(super) fn try_close(&self) -> bool {
         let roster = self.roster.lock();
         let mut inbox = self.inbox.lock();

@@ -1,4 +1,4 @@
-//! The announced members of a room, sorted, and the diffs that led to them, for those who resume.
+//! The announced members of a room, sorted by user, and the latest diffs, for clients that resume.
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -10,9 +10,10 @@ use bytes::Bytes;
 use super::State;
 use super::change::{Diff, LiveState};
 
-/// Past diffs kept for `resume`: at 10 a second in the worst case a little over six seconds, in quiet rooms hours.
+/// Diffs kept per room for `resume`: at 10 diffs per second, the worst case, the last 6.4 seconds; in quiet rooms
+/// hours.
 const HISTORY_DIFFS: usize = 64;
-/// And no more than this many bytes of them a room; older ones go first, a client that missed more gets a snapshot.
+/// Bytes of diffs kept per room. The oldest are dropped first; a client that missed more receives a snapshot.
 const HISTORY_BYTES: usize = 64 * 1024;
 
 /// The announced state. Written by the tick, read by snapshots and the HTTP API.
@@ -44,13 +45,13 @@ impl Roster {
         self.members.contains_key(user)
     }
 
-    /// Members in order of their names, those after `after` if that is given.
+    /// Members sorted by user, only those behind `after` if it is given.
     pub fn members_after(&self, after: Option<&str>) -> impl Iterator<Item = (&Arc<str>, Option<&State>)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.members.range::<str, _>((start, Bound::Unbounded)).map(|(user, state)| (user, state.as_ref()))
     }
 
-    /// The frames of the diffs `since + 1 ..= until`, if all of them are still there.
+    /// The frames of the diffs `since + 1 ..= until`, if the history still has all of them.
     #[must_use]
     pub fn history(&self, since: u64, until: u64) -> Option<Vec<Bytes>> {
         if since == until {
@@ -64,12 +65,13 @@ impl Roster {
         Some(wanted.map(|(_, frame)| frame.clone()).collect())
     }
 
-    pub(super) fn apply(&mut self, word: LiveState, user: Arc<str>, diff: &mut Diff) {
-        match word {
+    /// Applies the live state of a user, and records in the diff what that changed.
+    pub(super) fn apply(&mut self, live_state: LiveState, user: Arc<str>, diff: &mut Diff) {
+        match live_state {
             LiveState::Online(state) => match self.members.entry(user) {
-                Entry::Vacant(place) => {
-                    diff.joined.push((Arc::clone(place.key()), state.clone()));
-                    place.insert(state);
+                Entry::Vacant(entry) => {
+                    diff.joined.push((Arc::clone(entry.key()), state.clone()));
+                    entry.insert(state);
                 }
                 Entry::Occupied(mut announced) if *announced.get() != state => {
                     announced.get_mut().clone_from(&state);

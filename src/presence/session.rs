@@ -1,8 +1,8 @@
-//! A session: one connection, or one source of REST heartbeats, of one user. It holds the lease, where there is one.
+//! A session: one connection of a user, or the user's REST heartbeats.
 //!
-//! The lease is one atomic: the last tick of it. Renewing it is a single swap by whoever owns the session, no map and no lock;
-//! the wheel looks at it when it might have run out. What the session has joined stands behind a mutex that
-//! only joins, leaves and the end of the lease touch.
+//! The lease is one atomic: its last tick. The owner of the session renews it with a single swap, without a map or a
+//! lock; the wheel reads it when the lease might have ended. The joined rooms are behind a mutex that only joins,
+//! leaves and the end of the lease take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,30 +12,32 @@ use smallvec::SmallVec;
 
 use super::{Room, State, Tick};
 
-/// In place of a tick: the lease has ended, by time or by an explicit end.
+/// Stored instead of a tick: the lease has ended, by time or explicitly.
 const ENDED: u64 = u64::MAX;
 
-/// One live (or grace) presence of one user.
+/// One session of one user, connected or in its grace period.
 #[derive(Debug)]
 pub struct Session {
     user: Arc<str>,
-    /// The last tick of the lease, or [`ENDED`]. Written by the owner (swap) and by expiry (compare and exchange), so that a
-    /// renewal and an expiry can never both win.
+    /// The last tick of the lease, or [`ENDED`]. Written by the owner (swap) and by expiry (compare and exchange), so
+    /// that of a renewal and an expiry at the same time only one takes effect.
     lease: AtomicU64,
-    /// Written by the owner and by expiry, each for as long as it takes to count the session in or out of its rooms.
+    /// Written by the owner and by expiry. Both keep it locked while they count the session in or out of its rooms.
     pub(super) rooms: Mutex<SessionRooms>,
 }
 
-/// The rooms of a session, and whether it counts in them at present.
+/// The rooms of a session, and whether they count it at present.
 #[derive(Debug)]
 pub(super) struct SessionRooms {
-    /// Whether each joined room counts this session. False after the lease ended; a later sign of life counts it in again.
+    /// Whether the joined rooms count this session. False after the lease ended; a later sign of life counts it in
+    /// again.
     pub(super) counted: bool,
-    /// Nearly always one room: no allocation of its own for that.
+    /// Nearly always one room, which needs no allocation.
     pub(super) joined: SmallVec<[Joined; 1]>,
 }
 
-/// A room that a session has joined, with the state that it wrote there last: a lapsed session comes back with it.
+/// A room that a session has joined, with the state that it set there last. A session that returns after its lease
+/// ended has this state again.
 #[derive(Debug, Clone)]
 pub(super) struct Joined {
     pub(super) room: Arc<Room>,
@@ -43,35 +45,35 @@ pub(super) struct Joined {
 }
 
 impl Session {
-    pub(super) fn new(user: Arc<str>, lease: Tick) -> Self {
+    pub(super) fn new(user: Arc<str>, lease_end: Tick) -> Self {
         Self {
             user,
-            lease: AtomicU64::new(lease),
+            lease: AtomicU64::new(lease_end),
             rooms: Mutex::new(SessionRooms { counted: true, joined: SmallVec::new() }),
         }
     }
 
-    /// Whose session this is.
+    /// The user.
     #[must_use]
     pub fn user(&self) -> &Arc<str> {
         &self.user
     }
 
-    /// Records a sign of life: the lease goes on until the end of tick `lease`. Returns false if it had ended: then the
-    /// registry must count the session in again.
+    /// Records a sign of life: `lease_end` becomes the last tick of the lease. Returns false if the lease had ended;
+    /// the registry must count the session in again then.
     #[must_use]
-    pub(super) fn renew(&self, lease: Tick) -> bool {
-        self.lease.swap(lease, Ordering::Relaxed) != ENDED
+    pub(super) fn renew(&self, lease_end: Tick) -> bool {
+        self.lease.swap(lease_end, Ordering::Relaxed) != ENDED
     }
 
     /// The last tick of the lease; `None` once it has ended.
-    pub(super) fn lease(&self) -> Option<Tick> {
-        Some(self.lease.load(Ordering::Relaxed)).filter(|lease| *lease != ENDED)
+    pub(super) fn lease_end(&self) -> Option<Tick> {
+        Some(self.lease.load(Ordering::Relaxed)).filter(|lease_end| *lease_end != ENDED)
     }
 
-    /// Ends the lease unless it is another than `lease` by now.
-    pub(super) fn end_unless_renewed(&self, lease: Tick) -> bool {
-        self.lease.compare_exchange(lease, ENDED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// Ends the lease if `lease_end` is still its last tick. Returns whether it did.
+    pub(super) fn end_unless_renewed(&self, lease_end: Tick) -> bool {
+        self.lease.compare_exchange(lease_end, ENDED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Ends the lease now.
@@ -79,11 +81,11 @@ impl Session {
         self.lease.store(ENDED, Ordering::Relaxed);
     }
 
-    /// Has the lease end no later than with tick `lease`.
-    pub(super) fn shorten(&self, lease: Tick) {
-        // The owner is going, so only expiry can interfere; an ended lease stays ended.
-        let _ = self.lease.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            (held != ENDED && held > lease).then_some(lease)
+    /// Makes `lease_end` the last tick of the lease, unless it ends before that.
+    pub(super) fn shorten(&self, lease_end: Tick) {
+        // The owner does not renew it any more, so only expiry can interfere. An ended lease stays ended.
+        let _ = self.lease.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |current| {
+            (current != ENDED && current > lease_end).then_some(lease_end)
         });
     }
 }

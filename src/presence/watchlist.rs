@@ -1,8 +1,9 @@
-//! Named users whom somebody watches, and what was last told about each: online in any room or not, since when, in what state.
+//! Users that connections watch by user id, and the last status sent for each: whether the user is online in any room,
+//! since when, and with what state.
 //!
-//! Workers count their watchers in and out; the tick notes which of the watched have moved, looks only at these and at those whom
-//! somebody has just begun to watch, and says what is new. Of users whom nobody watches nothing is kept, so only the node that
-//! watches somebody knows when that user went.
+//! Workers add and remove watchers. The tick marks the watched users that a diff changes; it looks only at these and at
+//! users whose status was requested, and returns the new statuses. Nothing is kept about users that nobody watches, so
+//! a node knows when a user went offline only if the user was watched on this node at that time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,41 +15,42 @@ use smallvec::SmallVec;
 
 use super::{Diff, State};
 
-/// Users who are watched by anybody: some 300 bytes each, names included.
+/// The limit of watched users on this node: some 300 bytes each, user id included.
 const MAX_WATCHED: usize = 1_000_000;
 
-/// What watchers are told about a user.
+/// The status of a user, as watchers see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserStatus {
-    /// Whether it is in any room.
+    /// Whether the user is in any room.
     pub online: bool,
-    /// Milliseconds since the Unix epoch: since when it is online, or when it went, if somebody was watching then.
+    /// Milliseconds since the Unix epoch. If online, since when; if offline, when the user went offline, if the user
+    /// was watched at that time.
     pub since_unix_ms: Option<u64>,
-    /// Its state in the first room, in the order joined, in which it has one.
+    /// The user's state in the first room, in the order joined, in which the user has one.
     pub state: Option<State>,
 }
 
-/// StoreEvent of a watched user.
+/// The status of a watched user, to be sent to watchers.
 #[derive(Debug)]
 pub struct StatusChange {
-    /// Who.
+    /// The user.
     pub user: Arc<str>,
-    /// How it stands now.
+    /// The user's status now.
     pub status: UserStatus,
-    /// It is news for all who watch; otherwise only for those who asked.
+    /// Whether it differs from the last status and goes to all watchers. If not, it goes to watchers that requested it.
     pub changed: bool,
-    /// How many watch on each worker.
+    /// The number of watchers on each worker.
     pub watchers: Watchers,
 }
 
-/// How many connections of each worker watch a user.
+/// The number of connections that watch a user, per worker.
 pub type Watchers = SmallVec<[u32; 4]>;
 
-/// All watched users. Its lock is taken by itself: no other is taken while it is held.
+/// All watched users. Its lock is taken alone: no other lock is taken inside it.
 #[derive(Debug)]
 pub struct Watchlist {
     workers: usize,
-    /// Entries in `users`: the tick looks at nothing while nobody watches.
+    /// Entries in `users`, so that the tick skips an empty watchlist without locking it.
     watched: AtomicUsize,
     list: Mutex<List>,
 }
@@ -63,20 +65,20 @@ struct List {
 #[derive(Debug)]
 struct Watched {
     watchers: Watchers,
-    /// What was told last; none before the first time.
-    told: Option<UserStatus>,
-    /// It stands in `due`, and is kept as long as it does.
+    /// The last status; `None` before the first one.
+    last_status: Option<UserStatus>,
+    /// Whether the user is in `due`. The entry is kept as long as that is so.
     due: bool,
-    /// Somebody wants to be told even if nothing has changed.
-    asked: bool,
+    /// Whether a watcher requested the status, even if it did not change.
+    requested: bool,
 }
 
-/// A user as the registry has it at a tick.
+/// A user in the registry, as the tick sees it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LiveStatus {
-    /// It is in a room, and those who look at the room have been told.
+    /// Whether the user is an announced member of any room.
     pub(super) announced: bool,
-    /// Sessions hold it somewhere, told or not.
+    /// Whether sessions or other nodes hold the user in any room, announced or not.
     pub(super) held: bool,
     pub(super) since_unix_ms: u64,
     pub(super) state: Option<State>,
@@ -87,7 +89,8 @@ impl Watchlist {
         Self { workers, watched: AtomicUsize::new(0), list: Mutex::default() }
     }
 
-    /// Counts a watcher of each of these users in and has the next tick tell about them. Returns the names as they are held.
+    /// Adds a watcher to each of these users and requests their status. Returns the user ids, shared with the
+    /// watchlist.
     pub fn watch<'a>(&self, worker: usize, users: impl Iterator<Item = &'a str>) -> Vec<Arc<str>> {
         self.with_list(|list| {
             let names = users.map(|user| {
@@ -97,58 +100,58 @@ impl Watchlist {
                 name
             });
             let names: Vec<_> = names.collect();
-            names.iter().for_each(|name| list.ask(name));
+            names.iter().for_each(|name| list.request_status(name));
             names
         })
     }
 
-    /// Has the next tick tell about these users again, as far as they are watched.
-    pub fn ask<'a>(&self, users: impl Iterator<Item = &'a Arc<str>>) {
-        self.with_list(|list| users.for_each(|user| list.ask(user)));
+    /// Makes the next tick return the status of these users, changed or not. Users that are not watched are ignored.
+    pub fn request_status<'a>(&self, users: impl Iterator<Item = &'a Arc<str>>) {
+        self.with_list(|list| users.for_each(|user| list.request_status(user)));
     }
 
-    /// Counts a watcher of each of these users out.
+    /// Removes a watcher from each of these users.
     pub fn unwatch<'a>(&self, worker: usize, users: impl Iterator<Item = &'a Arc<str>>) {
         self.with_list(|list| {
             for user in users {
                 let Some(watched) = list.users.get_mut(user) else { continue };
                 watched.watchers[worker] = watched.watchers[worker].saturating_sub(1);
-                if watched.is_over() {
+                if watched.is_unused() {
                     list.users.remove(user);
                 }
             }
         });
     }
 
-    /// Notes the watched ones among those whom a change of a room is about.
-    pub fn note(&self, diff: &Diff) {
+    /// Marks the watched users in this diff, so that the tick looks at them.
+    pub fn mark_changed(&self, diff: &Diff) {
         if self.is_empty() {
             return;
         }
         self.with_list(|list| {
-            let there = diff.joined.iter().chain(&diff.updated).map(|(user, _)| user);
-            there.chain(diff.left.iter().map(|(user, _)| user)).for_each(|user| list.put_due(user));
+            let members = diff.joined.iter().chain(&diff.updated).map(|(user, _)| user);
+            members.chain(diff.left.iter().map(|(user, _)| user)).for_each(|user| list.mark_due(user));
         });
     }
 
-    /// Looks at the users who were noted or asked about since the last time, and says what there is to tell. For the tick, when
-    /// it has settled its rooms.
+    /// Looks at the users that were marked or requested since the last call, and returns the statuses to send. For the
+    /// tick, after it has settled its rooms.
     pub(super) fn settle(&self, unix_ms: u64, live_status: impl Fn(&str) -> LiveStatus) -> Vec<StatusChange> {
         if self.is_empty() {
             return Vec::new();
         }
         let due = self.with_list(|list| std::mem::take(&mut list.due));
-        let looks: Vec<_> = due.into_iter().map(|user| (live_status(&user), user)).collect();
-        self.with_list(|list| looks.into_iter().filter_map(|(look, user)| list.see(&user, look, unix_ms)).collect())
+        let live: Vec<_> = due.into_iter().map(|user| (live_status(&user), user)).collect();
+        self.with_list(|list| live.into_iter().filter_map(|(live, user)| list.update(&user, live, unix_ms)).collect())
     }
 
-    /// Users who are watched.
+    /// The number of watched users.
     #[must_use]
     pub fn watched(&self) -> usize {
         self.watched.load(Ordering::Relaxed)
     }
 
-    /// Whether no more users may be watched.
+    /// Whether the number of watched users has reached its limit.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.watched() >= MAX_WATCHED
@@ -167,14 +170,14 @@ impl Watchlist {
 }
 
 impl List {
-    fn ask(&mut self, user: &Arc<str>) {
-        self.put_due(user);
+    fn request_status(&mut self, user: &Arc<str>) {
+        self.mark_due(user);
         if let Some(watched) = self.users.get_mut(user) {
-            watched.asked = true;
+            watched.requested = true;
         }
     }
 
-    fn put_due(&mut self, user: &Arc<str>) {
+    fn mark_due(&mut self, user: &Arc<str>) {
         if let Some(watched) = self.users.get_mut(user)
             && !std::mem::replace(&mut watched.due, true)
         {
@@ -182,52 +185,53 @@ impl List {
         }
     }
 
-    /// Takes in how a user stands now. Returns it if somebody is to be told.
-    fn see(&mut self, user: &Arc<str>, look: LiveStatus, unix_ms: u64) -> Option<StatusChange> {
+    /// Updates the status of a user. Returns it if it changed or was requested.
+    fn update(&mut self, user: &Arc<str>, live: LiveStatus, unix_ms: u64) -> Option<StatusChange> {
         let watched = self.users.get_mut(user)?;
         watched.due = false;
-        if watched.is_over() {
+        if watched.is_unused() {
             self.users.remove(user);
             return None;
         }
-        // It came after its room was settled: the next tick tells that, or it has gone again without a word.
-        let to_come = look.held && !look.announced;
-        let status = watched.status(look, unix_ms);
-        let changed = watched.told.as_ref().is_some_and(|told| *told != status);
-        let news = std::mem::take(&mut watched.asked) || changed;
-        watched.told = Some(status.clone());
-        let seen =
-            news.then(|| StatusChange { user: Arc::clone(user), status, changed, watchers: watched.watchers.clone() });
-        if to_come {
-            self.put_due(user);
+        // The user joined after the room was settled. The next tick announces the join, unless the user has left by
+        // then: no diff shows that, so the next tick must look again.
+        let look_again = live.held && !live.announced;
+        let status = watched.next_status(live, unix_ms);
+        let changed = watched.last_status.as_ref().is_some_and(|last| *last != status);
+        let send = std::mem::take(&mut watched.requested) || changed;
+        watched.last_status = Some(status.clone());
+        let change =
+            send.then(|| StatusChange { user: Arc::clone(user), status, changed, watchers: watched.watchers.clone() });
+        if look_again {
+            self.mark_due(user);
         }
-        seen
+        change
     }
 }
 
 impl Watched {
     fn new(workers: usize) -> Self {
-        Self { watchers: SmallVec::from_elem(0, workers), told: None, due: false, asked: false }
+        Self { watchers: SmallVec::from_elem(0, workers), last_status: None, due: false, requested: false }
     }
 
-    /// Nobody watches, and nothing is on its way.
-    fn is_over(&self) -> bool {
+    /// Whether the entry has no watchers and is not due.
+    fn is_unused(&self) -> bool {
         !self.due && self.watchers.iter().all(|watchers| *watchers == 0)
     }
 
-    /// How the user is to be told of, after what was told last.
-    fn status(&self, look: LiveStatus, unix_ms: u64) -> UserStatus {
-        let told = self.told.clone().unwrap_or_default();
-        match (told.online, look.announced) {
-            // Between two rooms when the tick came: it has left one and is in another already, so it never went.
-            (true, false) if look.held => told,
+    /// The status that follows the last one.
+    fn next_status(&self, live: LiveStatus, unix_ms: u64) -> UserStatus {
+        let last = self.last_status.clone().unwrap_or_default();
+        match (last.online, live.announced) {
+            // The user has left one room and joined another that is not settled yet: the user stays online.
+            (true, false) if live.held => last,
             (true, true) => {
-                let since_unix_ms = told.since_unix_ms.map(|since| since.min(look.since_unix_ms));
-                UserStatus { online: true, since_unix_ms, state: look.state }
+                let since_unix_ms = last.since_unix_ms.map(|since| since.min(live.since_unix_ms));
+                UserStatus { online: true, since_unix_ms, state: live.state }
             }
-            (false, true) => UserStatus { online: true, since_unix_ms: Some(look.since_unix_ms), state: look.state },
+            (false, true) => UserStatus { online: true, since_unix_ms: Some(live.since_unix_ms), state: live.state },
             (true, false) => UserStatus { online: false, since_unix_ms: Some(unix_ms), state: None },
-            (false, false) => told,
+            (false, false) => last,
         }
     }
 }
@@ -238,52 +242,53 @@ mod tests {
 
     const NOW: u64 = 500;
 
-    fn look(announced: bool, held: bool, since_unix_ms: u64) -> LiveStatus {
+    fn live(announced: bool, held: bool, since_unix_ms: u64) -> LiveStatus {
         LiveStatus { announced, held, since_unix_ms, state: None }
     }
 
-    /// What is told of a user who looks like this after these looks, and whether it is looked at again in the next tick.
-    fn check(looks: &[LiveStatus], online: bool, since_unix_ms: Option<u64>, again: bool) {
+    /// Checks the status after these updates, and whether the next tick looks at the user again.
+    fn check(updates: &[LiveStatus], online: bool, since_unix_ms: Option<u64>, again: bool) {
         let list = Watchlist::new(1);
         let user = list.watch(0, ["bob"].into_iter()).remove(0);
         list.with_list(|list| {
-            for look in looks {
+            for update in updates {
                 list.due.clear();
-                list.see(&user, look.clone(), NOW);
+                list.update(&user, update.clone(), NOW);
             }
-            let told = list.users[&user].told.clone();
-            assert_eq!(told, Some(UserStatus { online, since_unix_ms, state: None }), "{looks:?}");
-            assert_eq!(list.due.len(), usize::from(again), "{looks:?}");
+            let status = list.users[&user].last_status.clone();
+            assert_eq!(status, Some(UserStatus { online, since_unix_ms, state: None }), "{updates:?}");
+            assert_eq!(list.due.len(), usize::from(again), "{updates:?}");
         });
     }
 
     #[test]
-    fn online_is_announced_and_between_two_rooms_is_not_gone() {
-        let (nowhere, here, between) = (|| look(false, false, 0), || look(true, true, 100), || look(false, true, 300));
-        check(&[nowhere()], false, None, false);
-        check(&[here()], true, Some(100), false);
-        check(&[here(), nowhere()], false, Some(NOW), false);
-        check(&[here(), nowhere(), nowhere()], false, Some(NOW), false);
-        check(&[here(), nowhere(), look(true, true, 400)], true, Some(400), false);
-        // It has joined, but no tick has told that: the next will.
-        check(&[between()], false, None, true);
-        check(&[here(), between()], true, Some(100), true);
-        check(&[here(), between(), look(true, true, 300)], true, Some(100), false);
-        // Or it went before, and no diff of a room will ever publish so.
-        check(&[here(), between(), nowhere()], false, Some(NOW), false);
-        // Its leave is not told yet.
-        check(&[here(), look(true, false, 100)], true, Some(100), false);
+    fn a_user_is_online_once_announced_and_stays_online_when_changing_rooms() {
+        let (offline, member, unannounced) =
+            (|| live(false, false, 0), || live(true, true, 100), || live(false, true, 300));
+        check(&[offline()], false, None, false);
+        check(&[member()], true, Some(100), false);
+        check(&[member(), offline()], false, Some(NOW), false);
+        check(&[member(), offline(), offline()], false, Some(NOW), false);
+        check(&[member(), offline(), live(true, true, 400)], true, Some(400), false);
+        // The join is announced by the next tick.
+        check(&[unannounced()], false, None, true);
+        check(&[member(), unannounced()], true, Some(100), true);
+        check(&[member(), unannounced(), live(true, true, 300)], true, Some(100), false);
+        // The user left again before the next tick: no diff shows it.
+        check(&[member(), unannounced(), offline()], false, Some(NOW), false);
+        // The leave is not announced yet.
+        check(&[member(), live(true, false, 100)], true, Some(100), false);
     }
 
     #[test]
-    fn whoever_watches_and_stops_all_the_time_fills_nothing() {
+    fn repeated_watching_and_unwatching_leaves_nothing_behind() {
         let list = Watchlist::new(2);
         for _ in 0..100 {
             let names = list.watch(1, ["bob"].into_iter());
             list.unwatch(1, names.iter());
         }
         assert!(list.with_list(|list| list.due.len()) <= 1);
-        assert!(list.settle(NOW, |_| look(false, false, 0)).is_empty());
+        assert!(list.settle(NOW, |_| live(false, false, 0)).is_empty());
         assert_eq!(list.watched(), 0);
     }
 }

@@ -1,31 +1,31 @@
-//! A hashed timing wheel: things that fall due at a tick, in slots of one tick each.
+//! A hashed timing wheel: entries that are due at a tick, in slots of one tick each.
 //!
-//! An entry is never moved when its lease is renewed. It comes out when it *was* due, its owner compares it with the last
-//! sign of life and puts it back if it is still alive: a heartbeat costs the wheel nothing, and a tick costs what falls due
-//! (Varghese & Lauck 1987, scheme 6, with lazy re-insertion).
+//! An entry does not move when its lease is renewed. It is taken at its original due tick; the owner compares it with
+//! the last sign of life and puts it back if the lease goes on. So a heartbeat costs the wheel nothing, and the cost of
+//! a tick is that of the entries due in it (Varghese & Lauck 1987, scheme 6, with lazy re-insertion).
 
 use super::Tick;
 
-/// Entries of type `T`, each due at a tick no further ahead than the horizon.
+/// Entries of type `T`, each with the tick in which it is due.
 #[derive(Debug)]
 pub struct Wheel<T> {
-    /// Slot `tick & mask` holds what is due at `tick`; a power of two of them.
+    /// Slot `tick & mask` has the entries due at `tick`. The number of slots is a power of two.
     slots: Box<[Vec<T>]>,
     mask: u64,
-    /// The last tick that was taken; nothing at or before it is in the wheel.
+    /// The last tick whose entries were taken. No entry is due at or before it.
     taken: Tick,
 }
 
 impl<T> Wheel<T> {
-    /// A wheel that can hold deadlines up to `horizon` ticks ahead of the last tick taken.
+    /// An empty wheel for entries due up to `horizon` ticks after the last tick taken.
     #[must_use]
     pub fn new(horizon: u64) -> Self {
         let slots = (horizon + 2).next_power_of_two();
         Self { slots: (0..slots).map(|_| Vec::new()).collect(), mask: slots - 1, taken: 0 }
     }
 
-    /// Adds an entry that [`Wheel::take_due`] hands out at `due`: at the next tick if that has passed, at the horizon if it
-    /// lies beyond (its owner then looks at it early and puts it back).
+    /// Adds an entry that [`Wheel::take_due`] returns at tick `due`: at the next tick if `due` has passed, at the
+    /// horizon if `due` is beyond it (the owner checks the entry early then and puts it back).
     pub fn insert(&mut self, due: Tick, entry: T) {
         let due = due.clamp(self.taken + 1, self.taken + self.mask);
         self.slots[(due & self.mask) as usize].push(entry);
@@ -35,7 +35,7 @@ impl<T> Wheel<T> {
     pub fn take_due(&mut self, now: Tick, due: &mut Vec<T>) {
         let turns = now.saturating_sub(self.taken).min(self.mask + 1);
         for tick in now + 1 - turns..=now {
-            // The slot gives its memory back: what one burst filled must not stay allocated in every slot it passes through.
+            // Frees the slot's memory: otherwise one burst would stay allocated in every slot that it passes through.
             due.append(&mut std::mem::take(&mut self.slots[(tick & self.mask) as usize]));
         }
         self.taken = self.taken.max(now);
@@ -48,7 +48,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn entries_come_out_at_their_tick() {
+    fn entries_are_taken_at_their_tick() {
         let mut wheel = Wheel::new(10);
         wheel.insert(3, "three");
         wheel.insert(10, "ten");
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_in_the_past_is_due_next() {
+    fn an_entry_that_is_overdue_is_taken_at_the_next_tick() {
         let mut wheel = Wheel::new(10);
         let mut due = Vec::new();
         wheel.take_due(50, &mut due);
@@ -73,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_early_beyond_the_horizon_or_lost(
+        fn every_entry_is_taken_exactly_when_it_is_due(
             inserts in prop::collection::vec((0u64..40, 0u64..40), 1..60),
             horizon in 1u64..40,
         ) {

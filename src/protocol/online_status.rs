@@ -79,7 +79,7 @@ impl Encoder for Events {
 
     fn changes(&mut self, update: RoomUpdate<'_>) -> Option<Bytes> {
         let diff = &update.change.diff;
-        diff.moved().then(|| encode_changes(diff, update.now.unix_ms))
+        diff.changes_members().then(|| encode_changes(diff, update.now.unix_ms))
     }
 
     fn snapshot(&mut self, update: RoomUpdate<'_>, unread: &MemoryBudget) -> Snapshot {

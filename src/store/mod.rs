@@ -47,7 +47,8 @@ impl StoreEvent {
     /// What the store has to know about a room's change in this tick.
     pub fn of(room: &Room, change: &RoomChange) -> impl Iterator<Item = Self> {
         let room_user = |user: &Arc<str>| (Arc::clone(room.name()), Arc::clone(user));
-        let holds = change.told.iter().map(move |(user, change)| Self::HoldChange(room_user(user), change.clone()));
+        let holds =
+            change.hold_changes.iter().map(move |(user, change)| Self::HoldChange(room_user(user), change.clone()));
         let messages = change.messages.iter().filter(|message| message.is_local);
         holds.chain(messages.map(|message| Self::RoomMessage {
             room: Arc::clone(room.name()),

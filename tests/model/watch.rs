@@ -128,7 +128,7 @@ impl World {
                     self.users[user].told = None;
                 }
             }
-            Step::Ask { user } => self.registry.watchlist.ask([Arc::from(name(user))].iter()),
+            Step::Ask { user } => self.registry.watchlist.request_status([Arc::from(name(user))].iter()),
             Step::Tick => self.tick(),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! Membership: joins, leaves, states and messages of sessions, and the membership that several sessions and nodes share.
+//! Joins, leaves, states and messages of sessions, and the membership that all sessions and nodes of a user share.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,7 +32,7 @@ impl Registry {
 
     /// Replaces the state of a joined room. False if the session has not joined it.
     pub fn set_state(&self, session: &Arc<Session>, room: &str, state: Option<State>, now: Now) -> bool {
-        // Other nodes must see that it was cleared after what they have.
+        // Other nodes must see that the state was cleared later than the state that they have.
         let cleared = || self.has_store.then(|| State::written("", now.unix_ms));
         let state = state.map(|state| state.stamped(now.unix_ms)).or_else(cleared);
         let mut rooms = self.lock_counted(session, now);
@@ -53,44 +53,45 @@ impl Registry {
         true
     }
 
-    /// Says something to those who look at a joined room. False if the session has not joined it, or too much is being said there.
+    /// Publishes a message to the observers of a joined room. False if the session has not joined it, or if the room
+    /// has too many bytes of messages in this tick.
     pub fn publish(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
         let rooms = self.lock_counted(session, now);
         let Some(joined) = rooms.joined.iter().find(|joined| joined.room.is_named(room)) else { return false };
         let message = RoomMessage { user: Some(Arc::clone(session.user())), data, is_local: true };
-        let (reported, taken) = joined.room.publish(message);
+        let (reported, accepted) = joined.room.publish(message);
         self.queue(&joined.room, reported);
-        taken
+        accepted
     }
 
-    /// Publishes a message of the application, which is no member, to the observers of a room. False if the room has too many bytes
-    /// of messages in this tick.
+    /// Publishes a message of the application, which is not a member, to the observers of a room. False if the room has
+    /// too many bytes of messages in this tick.
     pub fn publish_as_application(&self, room: &str, data: &str) -> bool {
         loop {
             let room = self.room_or_new(room);
-            let (reported, taken) = room.publish(RoomMessage { user: None, data: data.into(), is_local: true });
+            let (reported, accepted) = room.publish(RoomMessage { user: None, data: data.into(), is_local: true });
             if reported != Reported::Closed {
                 self.queue(&room, reported);
-                return taken;
+                return accepted;
             }
         }
     }
 
-    /// Counts a session in. Returns the room that has this name now.
+    /// Counts a session in. Returns the room: a new one if the room that the session knew is closed.
     pub(super) fn count_in(&self, user: &Arc<str>, room: &str, state: Option<&State>, now: Now) -> Arc<Room> {
-        self.enter(user, room, now.unix_ms, |_, membership| {
+        self.upsert_membership(user, room, now.unix_ms, |_, membership| {
             if membership.sessions == 0 || state.is_some() {
-                membership.state = state.cloned().map(|state| membership.dated(state, now));
-                membership.moved = true;
+                membership.state = state.cloned().map(|state| membership.newer_than_remote(state, now));
+                membership.changed_here = true;
             }
             membership.sessions += 1;
             true
         })
     }
 
-    /// Changes a membership, which it creates if need be, and since when the user is here. It is reported to its room if it is new,
-    /// or if `change` says that there is something to announce. Returns the room.
-    pub(in crate::presence) fn enter(
+    /// Calls `change` with the user's `since_unix_ms` and the membership, which is created if it does not exist.
+    /// Reports the user to the room if the membership is new or `change` returns true. Returns the room.
+    pub(in crate::presence) fn upsert_membership(
         &self,
         user: &Arc<str>,
         room: &str,
@@ -99,7 +100,7 @@ impl Registry {
     ) -> Arc<Room> {
         loop {
             let room = self.room_or_new(room);
-            let reported = self.try_enter(user, &room, since_unix_ms, &change);
+            let reported = self.try_upsert(user, &room, since_unix_ms, &change);
             if reported != Reported::Closed {
                 self.queue(&room, reported);
                 return room;
@@ -107,8 +108,8 @@ impl Registry {
         }
     }
 
-    /// Does nothing if the room is closed. An existing membership keeps its room open.
-    fn try_enter(
+    /// Does nothing if the room is closed. A room with a membership cannot close.
+    fn try_upsert(
         &self,
         user: &Arc<str>,
         room: &Arc<Room>,
@@ -130,8 +131,8 @@ impl Registry {
         };
         let User { since_unix_ms, memberships } = entry.value_mut();
         if let Some(membership) = memberships.iter_mut().find(|membership| Arc::ptr_eq(&membership.room, room)) {
-            let is_news = change(since_unix_ms, membership);
-            return if is_news { membership.report(user) } else { Reported::AlreadyQueued };
+            let has_changed = change(since_unix_ms, membership);
+            return if has_changed { membership.report(user) } else { Reported::AlreadyQueued };
         }
         let reported = room.report(user);
         if reported != Reported::Closed {
@@ -143,14 +144,14 @@ impl Registry {
     }
 
     pub(super) fn count_out(&self, user: &Arc<str>, room: &Arc<Room>, reason: Reason) {
-        self.with_membership(user, room, |membership| {
+        self.update_membership(user, room, |membership| {
             membership.sessions -= 1;
             membership.reason = reason;
             membership.sessions == 0
         });
     }
 
-    /// Counts a session out of all its rooms, if it counts there.
+    /// Counts a session out of all its rooms, if they count it.
     pub(super) fn count_out_all(&self, session: &Session, rooms: &mut SessionRooms, reason: Reason) {
         if std::mem::replace(&mut rooms.counted, false) {
             for joined in &rooms.joined {
@@ -160,57 +161,57 @@ impl Registry {
     }
 
     pub(super) fn set_live_state(&self, user: &Arc<str>, room: &Arc<Room>, state: Option<State>, now: Now) {
-        self.with_membership(user, room, |membership| {
-            // Beside other nodes' states it matters when it was written, even if it says what it said before.
+        self.update_membership(user, room, |membership| {
+            // With a store, the time of the state matters too: the latest state of all nodes is shown.
             let changed = membership.state != state || self.has_store;
-            membership.state = state.map(|state| membership.dated(state, now));
+            membership.state = state.map(|state| membership.newer_than_remote(state, now));
             changed
         });
     }
 
-    /// Changes a membership, and reports it to its room if `change` says that there is something to announce.
-    fn with_membership(&self, user: &Arc<str>, room: &Arc<Room>, change: impl FnOnce(&mut Membership) -> bool) {
+    /// Calls `change` with an existing membership, and reports the user to the room if it returns true.
+    fn update_membership(&self, user: &Arc<str>, room: &Arc<Room>, change: impl FnOnce(&mut Membership) -> bool) {
         let Some(mut entry) = self.users.get_mut(user) else { return };
         let Some(membership) = entry.membership(room) else { return };
         if change(membership) {
-            membership.moved = true;
+            membership.changed_here = true;
             let reported = membership.report(user);
             drop(entry);
             self.queue(room, reported);
         }
     }
 
-    /// What the live truth says about a user in a room's inbox, and what of that the store does not know; a membership that
-    /// nobody holds goes away with it.
+    /// The live state of a user in a room, and the change for the store. Removes the membership if no session and no
+    /// node holds it.
     pub(super) fn live_state(&self, user: &Arc<str>, room: &Arc<Room>) -> (LiveState, Option<HoldChange>) {
-        let gone = || (LiveState::Offline(Reason::Left), None);
-        let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user)) else { return gone() };
+        let offline = || (LiveState::Offline(Reason::Left), None);
+        let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user)) else { return offline() };
         let memberships = &mut entry.get_mut().memberships;
         let Some(at) = memberships.iter().position(|membership| Arc::ptr_eq(&membership.room, room)) else {
-            return gone();
+            return offline();
         };
         memberships[at].pending = false;
-        let told = if self.has_store { memberships[at].tell() } else { None };
+        let hold_change = if self.has_store { memberships[at].take_hold_change() } else { None };
         self.note_holders(user, &memberships[at]);
         if memberships[at].is_online() {
-            return (LiveState::Online(memberships[at].shown_state()), told);
+            return (LiveState::Online(memberships[at].latest_state()), hold_change);
         }
         let reason = memberships[at].reason;
         memberships.remove(at);
         if let Some(holders) = &self.holders {
-            holders.note_end(room.id(), user, matches!(told, Some(HoldChange::Released(_))));
+            holders.note_end(room.id(), user, matches!(hold_change, Some(HoldChange::Released(_))));
         }
         if memberships.is_empty() {
             entry.remove();
             self.online.fetch_sub(1, Ordering::Relaxed);
         }
-        (LiveState::Offline(reason), told)
+        (LiveState::Offline(reason), hold_change)
     }
 
     /// If sinks listen, remembers which other nodes hold this.
     pub(in crate::presence) fn note_holders(&self, user: &Arc<str>, membership: &Membership) {
         if let Some(holders) = &self.holders {
-            holders.note(membership.room.id(), user, membership.told, membership.other_holders());
+            holders.note(membership.room.id(), user, membership.known_to_store, membership.other_holders());
         }
     }
 
@@ -220,11 +221,11 @@ impl Registry {
         let Some(holders) = &self.holders else { return true };
         let Some(user) = self.users.get(user) else { return false };
         let membership = user.memberships.iter().find(|membership| membership.room.id() == room.id());
-        membership.is_some_and(|membership| holders.reports_join(membership.told, membership.other_holders()))
+        membership.is_some_and(|membership| holders.reports_join(membership.known_to_store, membership.other_holders()))
     }
 
-    /// Whether sessions of this node hold the user there.
-    pub(super) fn is_member(&self, user: &str, room: &str) -> bool {
+    /// Whether sessions of this node hold the user in the room.
+    pub(super) fn is_held_here(&self, user: &str, room: &str) -> bool {
         let Some(user) = self.users.get(user) else { return false };
         user.memberships.iter().any(|membership| membership.room.is_named(room) && membership.sessions > 0)
     }

@@ -1,4 +1,4 @@
-//! The live truth: which sessions hold whom in which room, sharded by user.
+//! The live state: which sessions and other nodes hold which users in which rooms, sharded by user.
 
 mod members;
 mod sessions;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::grace::GraceSessions;
 use super::holders::Holders;
-use super::leases::Leases;
+use super::lease_wheel::LeaseWheel;
 use super::membership::User;
 use super::rest_sessions::RestSessions;
 use super::room::Reported;
@@ -21,52 +21,52 @@ use super::{Audience, AudienceSet, Room, RoomChange, Tick, Watchlist, sharded};
 
 pub use status::UserRooms;
 
-/// What the registry has to know about its surroundings.
+/// The settings of a registry.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// A session silent for longer than this many ticks has ended.
+    /// The length of a lease: a session that is silent for more ticks ends.
     pub ttl: Tick,
-    /// Worker threads that observe on behalf of their connections.
+    /// The number of worker threads. Rooms count their observers per worker.
     pub workers: usize,
-    /// Distinguishes this run of the node from every other: the first part of each epoch.
+    /// Identifies this incarnation of the node. The first part of each epoch.
     pub incarnation: u64,
 }
 
-/// Everybody who is here.
+/// All users who are online, and all rooms.
 #[derive(Debug)]
 pub struct Registry {
     pub(super) settings: Settings,
-    /// Other nodes are to know what sessions of this one do: each tick hands it out.
+    /// Whether settling a room collects [`RoomChange::hold_changes`] for the store.
     pub(super) has_store: bool,
     pub(super) users: DashMap<Arc<str>, User, RandomState>,
     rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
     /// Sessions of REST heartbeats, by user.
     pub(super) rest_sessions: RestSessions,
-    /// Rooms that the next tick visits, each once.
+    /// Rooms that the next tick settles, each once.
     dirty: Mutex<Vec<Arc<Room>>>,
-    pub(super) leases: Leases,
+    pub(super) lease_wheel: LeaseWheel,
     /// Entries in `users`; `DashMap::len` would lock every shard.
     pub(super) online: AtomicUsize,
     next_room: AtomicU64,
     /// Sessions whose connection is lost.
     pub(super) grace: GraceSessions,
-    /// Users whom somebody watches by name.
+    /// Users that connections watch by user id.
     pub watchlist: Watchlist,
     /// If sinks listen: which nodes hold what this node holds, so that one of them reports each change.
     pub holders: Option<Holders>,
 }
 
-/// Where an observer stands in line.
+/// The observation of a room, as [`Registry::observe`] began it.
 #[derive(Debug)]
 pub struct Attachment {
     /// The room.
     pub room: Arc<Room>,
-    /// Served by the first update of a later generation than this.
+    /// The generation of the request: the first update of a later generation serves it.
     pub generation: u64,
 }
 
 impl Registry {
-    /// An empty one.
+    /// An empty registry without a store.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Registry {
             rooms: sharded(),
             rest_sessions: RestSessions::new(),
             dirty: Mutex::default(),
-            leases: Leases::new(settings.ttl),
+            lease_wheel: LeaseWheel::new(settings.ttl),
             online: AtomicUsize::new(0),
             next_room: AtomicU64::new(1),
             grace: GraceSessions::new(),
@@ -85,7 +85,7 @@ impl Registry {
         }
     }
 
-    /// An empty one that hands out what a store is to be told ([`RoomChange::told`]).
+    /// An empty registry that collects [`RoomChange::hold_changes`] for a store.
     #[must_use]
     pub fn with_store(settings: Settings) -> Self {
         Self { has_store: true, ..Self::new(settings) }
@@ -97,13 +97,14 @@ impl Registry {
         Self { holders: Some(Holders::new(self.settings.incarnation)), ..self }
     }
 
-    /// Whether a store is to be told what changes.
+    /// Whether it collects [`RoomChange::hold_changes`] for a store.
     #[must_use]
     pub fn has_store(&self) -> bool {
         self.has_store
     }
 
-    /// Starts to observe a room; it need not have members. Ask with `snapshot: false` if history will do.
+    /// Starts to observe a room, which may be empty. `snapshot` is false if the client wants to resume from the
+    /// history.
     pub fn observe(&self, room: &str, worker: usize, audience: Audience, snapshot: bool) -> Attachment {
         loop {
             let room = self.room_or_new(room);
@@ -116,69 +117,71 @@ impl Registry {
         }
     }
 
-    /// Asks for a snapshot at the next tick, for an observer that the room counts already. Returns the generation of the asking.
+    /// Requests a snapshot at the next tick (or only an update, if `snapshot` is false), for an observer that the room
+    /// counts already. Returns the generation of the request.
     pub fn request_snapshot(&self, room: &Arc<Room>, audience: Audience, snapshot: bool) -> u64 {
         let (reported, generation) = room.request_snapshot(audience, snapshot);
         self.queue(room, reported);
         generation
     }
 
-    /// Ends an observation that `observe` began.
+    /// Ends an observation that [`Registry::observe`] began.
     pub fn unobserve(&self, room: &Arc<Room>, worker: usize, audience: Audience) {
         let reported = room.count_observer(worker, audience, -1);
         self.queue(room, reported);
     }
 
-    /// Has the next tick settle the room again, with these snapshots still requested.
+    /// Makes the next tick settle the room again, with these snapshots still requested.
     pub fn defer(&self, room: &Arc<Room>, requested: AudienceSet) {
         let reported = room.defer(requested);
         self.queue(room, reported);
     }
 
-    /// Takes the rooms in which something has changed since the last call.
+    /// Takes the rooms to settle: those with a change, a message or a request since the last call.
     pub fn take_dirty(&self) -> Vec<Arc<Room>> {
         std::mem::take(&mut *self.dirty.lock())
     }
 
-    /// Moves the announced state of a room to the live one and says what that changed.
+    /// Makes the live state of a room the announced one, and returns what changed.
     pub fn settle(&self, room: &Arc<Room>) -> RoomChange {
         room.settle(|user| self.live_state(user, room))
     }
 
-    /// Forgets the room if nobody is in it and nobody looks at it.
+    /// Removes the room if it has neither members nor observers.
     pub fn close_if_unused(&self, room: &Room) {
-        self.rooms.remove_if(room.name(), |_, held| held.id() == room.id() && held.try_close());
+        self.rooms.remove_if(room.name(), |_, known| known.id() == room.id() && known.try_close());
     }
 
-    /// The room of that name, if there is one.
+    /// The room with this name, if it exists.
     #[must_use]
     pub fn room(&self, name: &str) -> Option<Arc<Room>> {
         self.rooms.get(name).map(|room| Arc::clone(&room))
     }
 
-    /// All rooms, in no order. Locks one shard after the other.
+    /// All rooms, in no particular order. Locks one shard after the other.
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<Room>> {
         self.rooms.iter().map(|room| Arc::clone(&room)).collect()
     }
 
-    /// Users who are in at least one room.
+    /// The number of users who are in at least one room.
     #[must_use]
     pub fn users_online(&self) -> usize {
         self.online.load(Ordering::Relaxed)
     }
 
-    /// Rooms with a member or an observer.
+    /// The number of rooms with a member or an observer.
     #[must_use]
     pub fn rooms_open(&self) -> usize {
         self.rooms.len()
     }
 
-    /// The user's name as it is held already, or a new copy.
+    /// The user id as the registry stores it already, or a new copy.
     pub(in crate::presence) fn shared_name(&self, user: &str) -> Arc<str> {
         self.users.get(user).map_or_else(|| Arc::from(user), |entry| Arc::clone(entry.key()))
     }
 
+    /// The room with this name, which is created if it does not exist.
     pub(in crate::presence) fn room_or_new(&self, name: &str) -> Arc<Room> {
         if let Some(room) = self.room(name) {
             return room;
@@ -192,6 +195,7 @@ impl Registry {
         Arc::clone(&room)
     }
 
+    /// Adds the room to the dirty list if the report requires it.
     pub(in crate::presence) fn queue(&self, room: &Arc<Room>, reported: Reported) {
         if reported == Reported::Queue {
             self.dirty.lock().push(Arc::clone(room));

@@ -1,4 +1,4 @@
-//! Where a user is online: for requests at this moment, for watchers as announced.
+//! Where a user is online: the live state for HTTP requests, the announced state for watchers.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::presence::Room;
 use crate::presence::membership::Membership;
 use crate::presence::watchlist::{LiveStatus, StatusChange};
 
-/// One user as `POST /v1/users/status` shows it.
+/// The rooms of one user, for `POST /v1/users/status`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UserRooms {
     /// Rooms where the user is online, in the order joined.
     pub rooms: Vec<Arc<str>>,
-    /// Milliseconds since the Unix epoch.
+    /// Since when the user is online, in milliseconds since the Unix epoch.
     pub since_unix_ms: u64,
 }
 
@@ -30,22 +30,24 @@ impl Registry {
 
     /// The new statuses of watched users. For the tick, after it has settled its rooms.
     pub fn settle_watchlist(&self, unix_ms: u64) -> Vec<StatusChange> {
-        self.watchlist.settle(unix_ms, |user| self.look(user))
+        self.watchlist.settle(unix_ms, |user| self.live_status(user))
     }
 
-    /// How a user stands in the announced rooms. Every room that was told of a user is among its memberships, because only the
-    /// tick that tells its leave ends one: so this is for the tick alone, between its rooms and the next.
-    fn look(&self, user: &str) -> LiveStatus {
+    /// The announced and the live status of a user. For the tick only, after it has settled its rooms: the memberships
+    /// of a user include every room that announces the user, because a membership is removed by the tick that announces
+    /// the leave.
+    fn live_status(&self, user: &str) -> LiveStatus {
         let Some(entry) = self.users.get(user) else { return LiveStatus::default() };
-        let rooms: SmallVec<[Arc<Room>; 4]> = entry.memberships.iter().map(|held| Arc::clone(&held.room)).collect();
+        let memberships = entry.memberships.iter();
+        let rooms: SmallVec<[Arc<Room>; 4]> = memberships.map(|membership| Arc::clone(&membership.room)).collect();
         let held = entry.memberships.iter().any(Membership::is_online);
-        let mut look = LiveStatus { held, since_unix_ms: entry.since_unix_ms, ..LiveStatus::default() };
+        let mut status = LiveStatus { held, since_unix_ms: entry.since_unix_ms, ..LiveStatus::default() };
         drop(entry);
         for room in rooms {
             let member = room.read(|roster| roster.members.get(user).cloned());
-            look.announced |= member.is_some();
-            look.state = look.state.or(member.flatten());
+            status.announced |= member.is_some();
+            status.state = status.state.or(member.flatten());
         }
-        look
+        status
     }
 }

@@ -6,7 +6,7 @@ use super::super::command::{RedisCommand, RedisReply};
 use super::super::event::EventWriter;
 use super::super::schema::{LAST_SEQ_FIELD, LastSeq, REVISION_FIELD, encode_hold, member_field};
 use super::{HashState, Partition, PendingHold, QueuedKick, QueuedMessage, WriteOutcome};
-use crate::presence::kick::MAX_WAITING;
+use crate::presence::kick::MAX_WAITING_KICKS;
 use crate::presence::{Reason, Registry, Tick};
 use crate::store::RoomUser;
 
@@ -234,7 +234,7 @@ impl Partition {
         }
         self.published_kicks.extend(batch.kicks.iter().cloned());
         // The oldest go first: other nodes remember the latest.
-        self.published_kicks.drain(..self.published_kicks.len().saturating_sub(MAX_WAITING));
+        self.published_kicks.drain(..self.published_kicks.len().saturating_sub(MAX_WAITING_KICKS));
         let confirms_changes = self.confirmed_seq.is_some() && batch.kind == BatchKind::Changes;
         if batch.kind == BatchKind::LastRewritePage || confirms_changes {
             self.confirmed_seq = Some(batch.seq);
@@ -267,7 +267,7 @@ impl Partition {
         batch.users.iter().for_each(|user| self.keys.mark(user));
         self.dead_hashes.extend(batch.dead_hashes);
         self.kicks.splice(0..0, batch.kicks);
-        self.kicks.truncate(MAX_WAITING);
+        self.kicks.truncate(MAX_WAITING_KICKS);
         let later = std::mem::take(&mut self.messages);
         self.message_bytes = 0;
         self.queue_messages(batch.messages);

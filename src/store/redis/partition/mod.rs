@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use super::command::{RedisCommand, RedisReply};
 use super::event::EventWriter;
 use super::schema::{LastSeq, Metadata, Schema};
-use crate::presence::kick::{Kick, MAX_WAITING};
+use crate::presence::kick::{Kick, MAX_WAITING_KICKS};
 use crate::presence::{HoldChange, Reason, Registry, State, Tick};
 use crate::store::{RoomUser, StoreEvent};
 use user_keys::UserKeys;
@@ -151,7 +151,7 @@ impl Partition {
                 let (number, room_user) = (self.last_message_number, (room, user));
                 self.queue_messages(vec![QueuedMessage { number, room_user, data }]);
             }
-            StoreEvent::Kick(kick) if self.kicks.len() < MAX_WAITING => {
+            StoreEvent::Kick(kick) if self.kicks.len() < MAX_WAITING_KICKS => {
                 self.last_kick_number += 1;
                 self.kicks.push(QueuedKick { requested: self.now, number: self.last_kick_number, kick });
             }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::event::{EventMessage, RemoteChange, RemoteChangeKind};
 use super::schema::{Schema, incarnation_number};
 use crate::json::Reader;
-use crate::presence::kick::{Kick, MAX_WAITING, Recent};
+use crate::presence::kick::{Kick, MAX_WAITING_KICKS, RecentKicks};
 use crate::presence::{IncarnationId, Reason, Registry, RemoteMember};
 use load::SyncState;
 
@@ -58,7 +58,7 @@ struct RemotePartition {
     /// is wrong.
     suspect_seq: Option<(u64, u64)>,
     /// Kicks that were passed on: they arrive several times.
-    kicks: Recent,
+    kicks: RecentKicks,
     /// The last room message that was passed on: some arrive twice.
     last_message: u64,
 }
@@ -139,7 +139,7 @@ impl RemoteView {
             (remote.latest_seq, remote.suspect_seq) = (event.seq, None);
         }
         let new_kicks = event.kicks.iter().filter(|(number, _)| remote.kicks.is_new(*number));
-        follow_up.kicks = new_kicks.take(MAX_WAITING).map(|(_, kick)| kick.clone()).collect();
+        follow_up.kicks = new_kicks.take(MAX_WAITING_KICKS).map(|(_, kick)| kick.clone()).collect();
         // Messages are in no hash and must not wait until a gap is repaired.
         for RemoteChange { room, user, kind } in of_partition(&event.changes, &self.schema, partition) {
             if let RemoteChangeKind::Message { number, data } = kind
@@ -288,7 +288,7 @@ impl RemotePartition {
             sync: SyncState::Stale { generation: 0 },
             latest_seq: 0,
             suspect_seq: None,
-            kicks: Recent::default(),
+            kicks: RecentKicks::default(),
             last_message: 0,
         }
     }

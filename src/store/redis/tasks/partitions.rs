@@ -17,7 +17,7 @@ use super::super::remote_view::{FollowUp, HashId, LoadStep};
 use super::super::schema::Metadata;
 use super::{FIRST_PAUSE, PartitionTask, Tasks};
 use crate::deadline::timeout;
-use crate::presence::kick::MAX_WAITING;
+use crate::presence::kick::MAX_WAITING_KICKS;
 
 /// A pipeline in flight. Dropping it aborts it: after the connection has failed, its effects would come too late.
 struct Pipeline(JoinHandle<Result<Vec<RedisReply>, String>>);
@@ -162,7 +162,7 @@ impl Tasks {
         }
         if !follow_up.kicks.is_empty() {
             let mut waiting = self.queue.kicks.lock();
-            let free = MAX_WAITING.saturating_sub(waiting.len());
+            let free = MAX_WAITING_KICKS.saturating_sub(waiting.len());
             waiting.extend(follow_up.kicks.into_iter().take(free));
         }
         if follow_up.is_unknown_incarnation {
