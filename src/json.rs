@@ -1,13 +1,14 @@
-//! JSON in and out: a reader over reused buffers, and a writer of strings and numbers.
+//! JSON: a reader with reused buffers, and functions that write strings, numbers and lists.
 //!
-//! Reading is simd-json's tape over one buffer per worker: after the first message nothing is allocated. The depth is limited,
-//! so that brackets cost a client its message and nobody a stack. Writing is by hand into the frame that is being built.
+//! The reader is simd-json's tape over one buffer per worker: after the first message it does not allocate. The nesting
+//! depth is limited, so that a message full of brackets is refused instead of overflowing the stack. Writers append
+//! directly to the frame that is being built.
 
 use bytes::{BufMut, BytesMut};
 use simd_json::prelude::Writable;
 use simd_json::{Buffers, INPUT_PADDING, Tape};
 
-/// Nesting that a message may have; the protocol itself needs two, the rest is for states.
+/// The limit of nesting in a message. The protocols themselves need two levels; the rest is for states and data.
 pub const MAX_DEPTH: usize = 8;
 
 /// A parsed message.
@@ -17,7 +18,7 @@ pub type Value<'tape, 'input> = simd_json::tape::Value<'tape, 'input>;
 pub struct Reader {
     buffers: Buffers,
     tape: Tape<'static>,
-    /// The message with the padding that the parser wants; it is overwritten while it is parsed.
+    /// The message with the padding that the parser needs. The parser overwrites it.
     input: Vec<u8>,
 }
 
@@ -34,7 +35,7 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Parses `text` and hands it to `read`; `None` if it is not JSON or nested deeper than [`MAX_DEPTH`].
+    /// Parses `text` and passes it to `read`; `None` if it is not JSON or nested deeper than [`MAX_DEPTH`].
     pub fn read<R>(&mut self, text: &[u8], read: impl FnOnce(Option<Value<'_, '_>>) -> R) -> R {
         self.input.clear();
         self.input.extend_from_slice(text);
@@ -55,7 +56,7 @@ pub fn is_object(reader: &mut Reader, text: &str) -> bool {
 /// The value as compact JSON text.
 pub fn compact(value: &Value<'_, '_>) -> String {
     let mut text = Vec::with_capacity(128);
-    // Writing to a vector cannot fail, and the parser lets nothing through that is not UTF-8.
+    // Writing to a vector cannot fail, and the parser accepts only UTF-8.
     let _ = value.write(&mut text);
     String::from_utf8(text).unwrap_or_default()
 }
@@ -72,7 +73,8 @@ pub fn put_string(buffer: &mut BytesMut, text: &str) {
     buffer.put_u8(b'"');
 }
 
-/// Whether nothing in it needs an escape, eight bytes at a time ("Bit Twiddling Hacks", S. E. Anderson: `hasless`, `hasvalue`).
+/// Whether no byte needs an escape. Checks eight bytes at a time ("Bit Twiddling Hacks", S. E. Anderson: `hasless`,
+/// `hasvalue`).
 fn is_plain(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
@@ -86,7 +88,7 @@ fn is_plain(bytes: &[u8]) -> bool {
     found == 0 && rest.iter().all(|byte| ESCAPES[usize::from(*byte)] == 0)
 }
 
-/// The rest of a string, with what must not stand in one (RFC 8259, 7) as escapes.
+/// Appends the content of a string with escapes (RFC 8259, 7), and the closing quote.
 fn put_escaped(buffer: &mut BytesMut, bytes: &[u8]) {
     let mut written = 0;
     for (at, byte) in bytes.iter().enumerate() {
@@ -122,7 +124,7 @@ pub fn put_list<T>(buffer: &mut BytesMut, items: impl IntoIterator<Item = T>, mu
     }
 }
 
-/// Appends a member object: the user, and its state if there is one, which is JSON already.
+/// Appends a member as an object: the user and, if there is one, the state, which is JSON already.
 pub fn put_member(buffer: &mut BytesMut, user: &str, state: Option<&str>) {
     buffer.put_slice(br#"{"user":"#);
     put_string(buffer, user);
@@ -133,7 +135,8 @@ pub fn put_member(buffer: &mut BytesMut, user: &str, state: Option<&str>) {
     buffer.put_u8(b'}');
 }
 
-/// The character after the backslash for bytes that must be escaped (RFC 8259, 7), `u` for those without a short form, else 0.
+/// For each byte that must be escaped (RFC 8259, 7), the character after the backslash: `u` if there is no short form.
+/// 0 for all other bytes.
 const ESCAPES: [u8; 256] = {
     let mut escapes = [0; 256];
     let mut control = 0;
@@ -157,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn depth_is_limited_and_the_reader_goes_on() {
+    fn messages_nested_too_deep_are_refused_and_the_next_one_is_read() {
         let mut reader = Reader::default();
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         assert!(reader.read(nested(MAX_DEPTH).as_bytes(), |value| value.is_some()));
@@ -169,27 +172,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn strings_are_read_back_as_they_were(text in any::<String>()) {
+        fn a_written_string_parses_to_the_same_text(text in any::<String>()) {
             let mut buffer = BytesMut::new();
             put_string(&mut buffer, &text);
             prop_assert_eq!(serde_json::from_slice::<String>(&buffer).unwrap(), text);
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused_as_serde_json_does(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn the_reader_accepts_only_what_serde_json_accepts(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut reader = Reader::default();
-            let ours = reader.read(&bytes, |value| value.is_some());
-            // serde_json allows more depth; nothing else may differ on upgrade input.
-            prop_assert!(!ours || serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
+            let accepted = reader.read(&bytes, |value| value.is_some());
+            prop_assert!(!accepted || serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
         }
 
         #[test]
-        fn compact_keeps_the_meaning(numbers in prop::collection::vec(any::<i64>(), 0..5), text in any::<String>(), float in -1e9f64..1e9) {
+        fn compact_text_parses_to_the_same_value(
+            numbers in prop::collection::vec(any::<i64>(), 0..5),
+            text in any::<String>(),
+            float in -1e9f64..1e9,
+        ) {
             let value = serde_json::json!({ "n": numbers, "t": text, "f": float, "b": [true, null] });
             let mut reader = Reader::default();
             let pretty = serde_json::to_string_pretty(&value).unwrap();
-            let out = reader.read(pretty.as_bytes(), |value| compact(&value.unwrap()));
-            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap(), value);
+            let text = reader.read(pretty.as_bytes(), |value| compact(&value.unwrap()));
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
         }
     }
 }

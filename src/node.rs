@@ -1,4 +1,4 @@
-//! What all workers share: who is here, the store, the counters, and answers that many ask for.
+//! The state of the node, shared by all threads: registry, store, settings, counters, and cached HTTP responses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,42 +15,42 @@ use crate::presence::kick::Kicks;
 use crate::presence::{Now, Registry};
 use crate::store::{Sinks, Store};
 
-/// What all workers share.
+/// One node: everything that its threads share.
 #[derive(Debug)]
 pub struct Node {
-    /// Who is here.
+    /// The users who are online, and all rooms.
     pub registry: Arc<Registry>,
-    /// What other nodes are told, and tell.
+    /// Exchanges presence with other nodes.
     pub store: Box<dyn Store>,
-    /// What listens to joins and leaves.
+    /// Listeners for joins and leaves.
     pub sinks: Arc<Sinks>,
     /// The settings.
     pub config: Config,
     /// The counters.
     pub metrics: Metrics,
-    /// Names this node on the wire.
+    /// The name of this node on the wire.
     pub id: String,
     /// When it started, for `uptime_ms`.
     pub started: Instant,
     /// Engine time. Written by the ticker.
     pub tick: AtomicU64,
-    /// The wall clock at that tick.
+    /// The wall clock at that tick. Written by the ticker.
     pub unix_ms: AtomicU64,
-    /// Sockets open on all workers.
+    /// The number of open sockets on all workers.
     pub sockets: AtomicUsize,
-    /// WebSocket connections on all workers.
+    /// The number of WebSocket connections on all workers.
     pub connections: AtomicUsize,
-    /// The last list of `GET /online_users`: whoever polls shares it until somebody comes or goes.
-    pub(crate) names: parking_lot::Mutex<Option<RoomAnswer>>,
-    /// The last list of rooms that was asked for.
+    /// The last response of `GET /online_users`, shared by all requests until a user joins or leaves.
+    pub(crate) online_users: parking_lot::Mutex<Option<CachedList>>,
+    /// The last list of rooms, shared by the requests of a short time.
     pub(crate) room_list: tokio::sync::Mutex<Option<RoomList>>,
-    /// Bytes of long HTTP answers that have not been written yet.
-    pub answer_bytes: MemoryBudget,
-    /// And of long statuses of watched users.
+    /// Bytes of long HTTP responses that clients have not read yet.
+    pub response_bytes: MemoryBudget,
+    /// Bytes of long `status` frames that clients have not read yet.
     pub status_bytes: MemoryBudget,
     /// How it authenticates clients.
     pub auth: Auth,
-    /// Users who are to go with the next tick.
+    /// Kicks for the next tick.
     pub kicks: Kicks,
 }
 
@@ -69,9 +69,9 @@ impl Node {
             unix_ms: AtomicU64::new(unix_ms()),
             sockets: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
-            names: parking_lot::Mutex::default(),
+            online_users: parking_lot::Mutex::default(),
             room_list: tokio::sync::Mutex::default(),
-            answer_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
+            response_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
             status_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
             auth: Auth::new(&config, unix_ms()),
             kicks: Kicks::default(),
@@ -79,23 +79,23 @@ impl Node {
         }
     }
 
-    /// The moment of the last tick.
+    /// The time of the last tick.
     pub fn now(&self) -> Now {
         Now { tick: self.tick.load(Ordering::Relaxed), unix_ms: self.unix_ms.load(Ordering::Relaxed) }
     }
 }
 
-/// An encoded answer about a room, good while the room has this sequence number.
+/// The encoded list of the members of a room, valid while the room has this sequence number.
 #[derive(Debug)]
-pub(crate) struct RoomAnswer {
+pub(crate) struct CachedList {
     pub(crate) room: u64,
     pub(crate) seq: u64,
     pub(crate) body: Bytes,
 }
 
-/// All rooms with members and how many, sorted by name.
+/// All rooms that have members, sorted by name, with the number of members.
 #[derive(Debug)]
 pub(crate) struct RoomList {
     pub(crate) rooms: Arc<[(Arc<str>, usize)]>,
-    pub(crate) good_until: Instant,
+    pub(crate) valid_until: Instant,
 }

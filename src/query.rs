@@ -1,8 +1,8 @@
-//! Query strings and forms (application/x-www-form-urlencoded), decoded.
+//! Decodes query strings and forms (application/x-www-form-urlencoded).
 
 use percent_encoding::percent_decode_str;
 
-/// The parameters of a query, decoded, in their order.
+/// Decoded parameters, in the order of the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
 
@@ -37,12 +37,12 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn forms_are_decoded() {
-        let check = |text: &str, want: Option<&[(&str, &str)]>| {
+    fn parameters_are_decoded_in_order() {
+        let check = |text: &str, expected: Option<&[(&str, &str)]>| {
             let got = Query::parse(text);
             let got: Option<Vec<(&str, &str)>> =
                 got.as_ref().map(|query| query.0.iter().map(|(a, b)| (&**a, &**b)).collect());
-            assert_eq!(got.as_deref(), want, "{text:?}");
+            assert_eq!(got.as_deref(), expected, "{text:?}");
         };
         check("", Some(&[]));
         check("user=alice&room=a&room=b", Some(&[("user", "alice"), ("room", "a"), ("room", "b")]));
@@ -54,13 +54,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_comes_through(name in any::<String>()) {
+        fn an_encoded_value_is_decoded_to_the_same_text(name in any::<String>()) {
             let encoded = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC).to_string();
             prop_assert_eq!(Query::parse(&format!("user={encoded}")), Some(Query(vec![("user".to_owned(), name)])));
         }
 
         #[test]
-        fn any_text_is_decoded_or_refused(text in any::<String>()) {
+        fn no_text_makes_the_parser_panic(text in any::<String>()) {
             let _ = Query::parse(&text);
         }
     }

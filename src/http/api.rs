@@ -101,7 +101,7 @@ pub(super) async fn rooms(context: Context) -> Result<Reply, Reply> {
 /// that arrive meanwhile; a list that took long is reused.
 async fn room_list(node: &Node) -> Arc<[(Arc<str>, usize)]> {
     let mut cached = node.room_list.lock().await;
-    if let Some(list) = cached.as_ref().filter(|list| list.good_until > Instant::now()) {
+    if let Some(list) = cached.as_ref().filter(|list| list.valid_until > Instant::now()) {
         return Arc::clone(&list.rooms);
     }
     let registry = Arc::clone(&node.registry);
@@ -111,7 +111,7 @@ async fn room_list(node: &Node) -> Arc<[(Arc<str>, usize)]> {
     };
     let (rooms, took) = tokio::task::spawn_blocking(collect).await.unwrap_or_default();
     let reuse = if took < CHEAP_LIST { Duration::ZERO } else { took * REUSE_FACTOR };
-    *cached = Some(RoomList { rooms: Arc::clone(&rooms), good_until: Instant::now() + reuse });
+    *cached = Some(RoomList { rooms: Arc::clone(&rooms), valid_until: Instant::now() + reuse });
     rooms
 }
 

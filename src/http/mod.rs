@@ -194,7 +194,7 @@ impl Service<Request<Incoming>> for Requests {
             let _busy = Busy::new(&worker);
             let is_head = request.method() == Method::HEAD;
             let reply = router::answer(Rc::clone(&worker), target, request).await.unwrap_or_else(|refusal| refusal);
-            let reply = reply.account(&worker.node.answer_bytes);
+            let reply = reply.account(&worker.node.response_bytes);
             Ok(if is_head { reply.without_body() } else { reply.into_response() })
         })
     }

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::reply::{Reply, thousands};
 use super::request::text_field;
 use crate::json::{put_list, put_string};
-use crate::node::RoomAnswer;
+use crate::node::CachedList;
 use crate::presence::{LOBBY, Registry, Roster, check_id};
 
 /// `POST /heartbeat`: keeps a user online for one lease. The first one is answered after the tick that announces the user.
@@ -47,7 +47,7 @@ fn is_announced(registry: &Registry, user: &str) -> bool {
 pub(super) async fn online_users(context: Context) -> Result<Reply, Reply> {
     let node = context.node();
     let Some(room) = node.registry.room(LOBBY) else { return Ok(Reply::shared(encode_names(&[]))) };
-    let mut cached = node.names.lock();
+    let mut cached = node.online_users.lock();
     let seq = room.read(Roster::seq);
     if let Some(answer) = cached.as_ref().filter(|answer| (answer.room, answer.seq) == (room.id(), seq)) {
         return Ok(Reply::shared(answer.body.clone()));
@@ -57,12 +57,12 @@ pub(super) async fn online_users(context: Context) -> Result<Reply, Reply> {
         (roster.seq(), names)
     });
     // Each list is counted once, however many answers share it: a room that changes all the time makes many lists.
-    let unread = &node.answer_bytes;
+    let unread = &node.response_bytes;
     if unread.is_full(0) {
         return Err(Reply::busy());
     }
     let body = unread.count(encode_names(&names));
-    *cached = Some(RoomAnswer { room: room.id(), seq, body: body.clone() });
+    *cached = Some(CachedList { room: room.id(), seq, body: body.clone() });
     Ok(Reply::shared(body))
 }
 

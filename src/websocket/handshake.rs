@@ -1,4 +1,4 @@
-//! The opening handshake, as far as it is not HTTP (RFC 6455, section 4.2.2).
+//! The parts of the opening handshake that are not HTTP (RFC 6455, section 4.2.2).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -6,15 +6,15 @@ use sha1::{Digest, Sha1};
 
 /// Appended to the client's key before hashing (RFC 6455, section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// The version of the protocol, for `Sec-WebSocket-Version`.
+/// The WebSocket version, for `Sec-WebSocket-Version`.
 pub const VERSION: &str = "13";
 
 /// The value of `Sec-WebSocket-Accept` for a client's `Sec-WebSocket-Key`; `None` unless the key is 16 bytes in base64.
 #[must_use]
 pub fn accept_key(key: &[u8]) -> Option<String> {
     let key = key.trim_ascii();
-    let is_sound = BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16);
-    is_sound.then(|| BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()))
+    let is_valid = BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16);
+    is_valid.then(|| BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()))
 }
 
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_of_the_rfc_is_accepted() {
+    fn the_key_of_the_rfc_example_is_accepted_and_short_keys_are_not() {
         assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ==").as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         assert_eq!(accept_key(b"short"), None);
         assert_eq!(accept_key(b""), None);

@@ -1,13 +1,14 @@
-//! What a socket would not take at once: frames in order, the first perhaps written in part.
+//! Bytes that a socket did not accept at once: frames in order, the first one perhaps partly written.
 //!
-//! It exists only while a client is slow. Frames of a room are shared, so what it holds of them is references.
+//! An outbox exists only while its client is slow. The frames of a room are shared by all its observers, so the outbox
+//! only references them.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-/// Frames handed to the kernel with one call; Linux takes 1,024, beyond a few the gain is gone.
+/// Frames passed to the kernel with one call. Linux accepts 1,024; beyond a few, more frames per call gain nothing.
 pub const MAX_SLICES: usize = 32;
 
 /// Frames that wait for a socket.
@@ -18,7 +19,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Adds bytes behind all others.
+    /// Appends bytes.
     pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.bytes += bytes.len();
@@ -26,7 +27,7 @@ impl Outbox {
         }
     }
 
-    /// Bytes that wait.
+    /// The number of bytes that wait.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -38,7 +39,7 @@ impl Outbox {
         self.frames.is_empty()
     }
 
-    /// The next bytes to write, as slices; how many are used.
+    /// Fills `slices` with the next bytes to write. Returns how many slices were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut used = 0;
         for (slice, frame) in slices.iter_mut().zip(&self.frames) {
@@ -69,24 +70,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_come_out_as_they_went_in(
+        fn all_bytes_are_written_in_order_whatever_the_socket_accepts(
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..50),
             writes in prop::collection::vec(0usize..400, 0..60),
         ) {
             let mut outbox = Outbox::default();
             frames.iter().for_each(|frame| outbox.push(Bytes::copy_from_slice(frame)));
             let expected = frames.concat();
-            let mut out = Vec::new();
+            let mut received = Vec::new();
             for write in writes.into_iter().chain(std::iter::repeat_n(usize::MAX, 50)) {
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 let used = outbox.slices(&mut slices);
                 let offered = slices[..used].iter().flat_map(|slice| slice.iter().copied());
-                let taken: Vec<u8> = offered.take(write).collect();
-                out.extend_from_slice(&taken);
-                outbox.advance(taken.len());
-                prop_assert_eq!(outbox.bytes(), expected.len() - out.len());
+                let accepted: Vec<u8> = offered.take(write).collect();
+                received.extend_from_slice(&accepted);
+                outbox.advance(accepted.len());
+                prop_assert_eq!(outbox.bytes(), expected.len() - received.len());
             }
-            prop_assert_eq!(out, expected);
+            prop_assert_eq!(received, expected);
             prop_assert!(outbox.is_empty());
         }
     }

@@ -1,4 +1,4 @@
-//! Why a WebSocket is refused at its opening handshake, and how the client learns the reason.
+//! Refusals of an opening handshake, and how the client learns the reason.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ impl Refusal {
         Self::Http { status, code, message: message.into() }
     }
 
-    /// Refuses a sound handshake with a close frame.
+    /// Accepts a valid handshake and refuses the connection with a close frame.
     pub fn close(code: u16, reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Close { code, reason: reason.into() }
     }

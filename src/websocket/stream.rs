@@ -8,7 +8,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// A connected, non-blocking transport. Reads and writes share it, so it is not split.
+/// A connected, non-blocking transport. All methods take `&self`, so it need not be split into halves.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP without encryption.
@@ -16,10 +16,11 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Reads what has arrived; 0 bytes mean that the peer has closed.
+    /// Reads what has arrived. 0 bytes mean that the client has closed the connection.
     ///
-    /// A short read tells tokio that there is no more, as tokio's own `poll_read` does: without it, each message would cost a
-    /// second call that finds nothing. That `poll_read` needs the stream for itself, or split behind one more allocation.
+    /// A read that does not fill the buffer clears tokio's readiness, as in tokio's own `poll_read`: otherwise each
+    /// message would cost a second call that reads nothing. That method itself cannot be used here: it needs `&mut`
+    /// access, or a split stream with one more allocation.
     pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let Self::Plain(stream) = self;
         loop {
@@ -37,9 +38,10 @@ impl Stream {
         }
     }
 
-    /// Writes as much as the socket accepts, 0 if it is full. A broken socket accepts everything: the reader finds out.
+    /// Writes as much as the socket accepts. Returns the number of bytes, 0 if the socket is full. A broken socket
+    /// accepts everything: the reader notices the error.
     ///
-    /// Nearly always it is one slice, for which `send` is much cheaper than `writev`.
+    /// Nearly always there is one slice, for which `send` is much cheaper than `writev`.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> usize {
         let Self::Plain(stream) = self;
         let written = match slices {
@@ -59,9 +61,10 @@ impl Stream {
         stream.writable().await
     }
 
-    /// Shuts one or both directions down. A socket that is already gone has nothing to shut down.
+    /// Shuts down one or both directions.
     pub fn shutdown(&self, how: Shutdown) {
         let Self::Plain(stream) = self;
+        // It fails if the connection is closed already.
         let _ = SockRef::from(stream).shutdown(how);
     }
 }

@@ -1,8 +1,8 @@
-//! Reading: whole frames out of a buffer, in place.
+//! Decodes the complete frames of a buffer in place.
 //!
-//! A read nearly always ends at the end of a frame, so nothing has to be kept between reads. Heads are checked as soon as they
-//! are complete, before a payload is waited for: a frame that claims too much costs nothing. Each whole frame becomes a
-//! fastwebsockets `Frame` over the very bytes that were read, which unmasks it there.
+//! A read nearly always ends at the end of a frame, so nothing has to be kept between reads. A header is checked as
+//! soon as it is complete, before its payload arrives: a frame that announces too many bytes costs no memory. Each
+//! complete frame becomes a fastwebsockets `Frame` that borrows the bytes that were read and unmasks them in place.
 
 use std::ops::ControlFlow;
 
@@ -10,84 +10,85 @@ use fastwebsockets::{Frame, OpCode, Payload};
 
 use super::{close, close_code_allowed};
 
-/// What one frame and one message may hold.
+/// The limits of frames and messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of payload of one frame.
+    /// Bytes of payload per frame.
     pub frame_bytes: usize,
-    /// Bytes of all fragments of one message.
+    /// Bytes of payload per message, all fragments together.
     pub message_bytes: usize,
 }
 
-/// Longer texts are not looked through for ASCII first.
-const SHORT_TEXT: usize = 64;
+/// Up to this length, text is checked for ASCII before it is checked for UTF-8.
+const SHORT_TEXT_BYTES: usize = 64;
 
 impl Limits {
-    /// For presence: messages of clients are short.
+    /// For presence protocols, whose clients send short messages.
     pub const PRESENCE: Self = Self { frame_bytes: 16 * 1024, message_bytes: 16 * 1024 };
     /// For conformance suites, which send up to 16 MiB.
     #[cfg(feature = "echo")]
     pub const ECHO: Self = Self { frame_bytes: 16 << 20, message_bytes: 16 << 20 };
 }
 
-/// Something whole that a client sent.
+/// A complete message or control frame of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
     /// A text message, valid UTF-8.
     Text(&'a [u8]),
     /// A binary message.
     Binary(&'a [u8]),
-    /// A ping, to be answered with its payload.
+    /// A ping. The pong repeats its payload.
     Ping(&'a [u8]),
     /// A pong.
     Pong,
-    /// A close frame with its code, if it had one.
+    /// A close frame with its code, if it has one.
     Close(Option<u16>),
 }
 
-/// A breach of RFC 6455, or of the limits, and the code to close with.
+/// A violation of RFC 6455 or of the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation {
-    /// The close code.
+    /// The code to close with.
     pub code: u16,
-    /// What was wrong, for the close frame.
+    /// The reason in the close frame.
     pub reason: &'static str,
 }
 
-/// The fragments of a message whose end has not come yet.
+/// The fragments of an incomplete message.
 #[derive(Debug)]
 pub struct Fragments {
-    text: bool,
+    is_text: bool,
     data: Vec<u8>,
-    /// Bytes of `data` known to be UTF-8 up to a character's end.
+    /// Bytes at the start of `data` that are complete UTF-8 characters.
     valid: usize,
 }
 
-struct Head {
+struct Header {
     fin: bool,
     opcode: OpCode,
     mask: [u8; 4],
     /// Bytes before the payload.
     size: usize,
-    payload: usize,
+    payload_size: usize,
 }
 
-/// Takes the whole frames at the start of `bytes` and hands what they carry to `take`, until it breaks or no whole frame is
-/// left. Returns how many bytes are done; the rest is to be shown again, with more behind it.
+/// Decodes the complete frames at the start of `bytes` and passes their messages to `handle`, until it breaks or no
+/// complete frame is left. Returns the number of decoded bytes; the caller keeps the rest and passes it again with more
+/// bytes.
 pub fn decode_frames(
     bytes: &mut [u8],
     fragments: &mut Option<Fragments>,
     limits: &Limits,
-    mut take: impl FnMut(Message<'_>) -> ControlFlow<()>,
+    mut handle: impl FnMut(Message<'_>) -> ControlFlow<()>,
 ) -> Result<usize, Violation> {
     let mut done = 0;
-    while let Some(head) = parse_head(&bytes[done..], limits)? {
-        let start = done + head.size;
-        let Some(payload) = bytes.get_mut(start..start + head.payload) else { break };
-        done = start + head.payload;
-        let mut frame = Frame::new(head.fin, head.opcode, Some(head.mask), Payload::BorrowedMut(payload));
+    while let Some(header) = parse_header(&bytes[done..], limits)? {
+        let start = done + header.size;
+        let Some(payload) = bytes.get_mut(start..start + header.payload_size) else { break };
+        done = start + header.payload_size;
+        let mut frame = Frame::new(header.fin, header.opcode, Some(header.mask), Payload::BorrowedMut(payload));
         frame.unmask();
-        if decode_frame(&frame, fragments, limits, &mut take)?.is_break() {
+        if decode_frame(&frame, fragments, limits, &mut handle)?.is_break() {
             break;
         }
     }
@@ -98,13 +99,13 @@ fn decode_frame(
     frame: &Frame<'_>,
     fragments: &mut Option<Fragments>,
     limits: &Limits,
-    take: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
+    handle: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Violation> {
     let payload: &[u8] = &frame.payload;
     match frame.opcode {
-        OpCode::Ping => Ok(take(Message::Ping(payload))),
-        OpCode::Pong => Ok(take(Message::Pong)),
-        OpCode::Close => Ok(take(Message::Close(close_code(payload)?))),
+        OpCode::Ping => Ok(handle(Message::Ping(payload))),
+        OpCode::Pong => Ok(handle(Message::Pong)),
+        OpCode::Close => Ok(handle(Message::Close(close_code(payload)?))),
         OpCode::Continuation => {
             let message = fragments.as_mut().ok_or(protocol("a continuation without a message before it"))?;
             message.append(payload, frame.fin, limits)?;
@@ -112,16 +113,16 @@ fn decode_frame(
                 return Ok(ControlFlow::Continue(()));
             }
             let Some(message) = fragments.take() else { return Ok(ControlFlow::Continue(())) };
-            Ok(take(if message.text { Message::Text(&message.data) } else { Message::Binary(&message.data) }))
+            Ok(handle(if message.is_text { Message::Text(&message.data) } else { Message::Binary(&message.data) }))
         }
         OpCode::Text | OpCode::Binary if fragments.is_some() => Err(protocol("a new message inside a fragmented one")),
         OpCode::Text if frame.fin => match is_utf8(payload) {
-            true => Ok(take(Message::Text(payload))),
+            true => Ok(handle(Message::Text(payload))),
             false => Err(INVALID_UTF8),
         },
-        OpCode::Binary if frame.fin => Ok(take(Message::Binary(payload))),
+        OpCode::Binary if frame.fin => Ok(handle(Message::Binary(payload))),
         OpCode::Text | OpCode::Binary => {
-            let mut message = Fragments { text: frame.opcode == OpCode::Text, data: Vec::new(), valid: 0 };
+            let mut message = Fragments { is_text: frame.opcode == OpCode::Text, data: Vec::new(), valid: 0 };
             message.append(payload, false, limits)?;
             *fragments = Some(message);
             Ok(ControlFlow::Continue(()))
@@ -130,18 +131,18 @@ fn decode_frame(
 }
 
 impl Fragments {
-    fn append(&mut self, payload: &[u8], last: bool, limits: &Limits) -> Result<(), Violation> {
+    fn append(&mut self, payload: &[u8], is_last: bool, limits: &Limits) -> Result<(), Violation> {
         if self.data.len() + payload.len() > limits.message_bytes {
             return Err(TOO_BIG);
         }
         self.data.extend_from_slice(payload);
-        if !self.text {
+        if !self.is_text {
             return Ok(());
         }
         match std::str::from_utf8(&self.data[self.valid..]) {
             Ok(text) => self.valid += text.len(),
-            // A character may go on in the next fragment, but not after the last one.
-            Err(error) if error.error_len().is_none() && !last => self.valid += error.valid_up_to(),
+            // A character may continue in the next fragment, but not after the last one.
+            Err(error) if error.error_len().is_none() && !is_last => self.valid += error.valid_up_to(),
             Err(_) => return Err(INVALID_UTF8),
         }
         Ok(())
@@ -155,8 +156,9 @@ const fn protocol(reason: &'static str) -> Violation {
     Violation { code: close::PROTOCOL, reason }
 }
 
-/// Reads the head of a frame (RFC 6455, 5.2); `None` while it is not complete. What is there already is judged at once.
-fn parse_head(bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Violation> {
+/// Parses the header of a frame (RFC 6455, 5.2); `None` if it is incomplete. Violations in the bytes that have arrived
+/// are returned even then.
+fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Option<Header>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     if first & 0x70 != 0 {
         return Err(protocol("reserved bits are set and no extension was negotiated"));
@@ -175,7 +177,7 @@ fn parse_head(bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Violation> 
     if control && length > 125 {
         return Err(protocol("a control frame has at most 125 bytes"));
     }
-    let (length_bytes, payload) = match length {
+    let (length_bytes, payload_size) = match length {
         126 => {
             let Some(length) = bytes.get(2..4) else { return Ok(None) };
             (2, length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
@@ -186,21 +188,21 @@ fn parse_head(bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Violation> 
         }
         short => (0, u64::from(short)),
     };
-    if payload >> 63 != 0 {
+    if payload_size >> 63 != 0 {
         return Err(protocol("the highest bit of a length must be 0"));
     }
-    if payload > limits.frame_bytes as u64 {
+    if payload_size > limits.frame_bytes as u64 {
         return Err(TOO_BIG);
     }
     let mask_at = 2 + length_bytes;
     let Some(mask) = bytes.get(mask_at..mask_at + 4) else { return Ok(None) };
     let mask = [mask[0], mask[1], mask[2], mask[3]];
-    Ok(Some(Head { fin, opcode, mask, size: mask_at + 4, payload: payload as usize }))
+    Ok(Some(Header { fin, opcode, mask, size: mask_at + 4, payload_size: payload_size as usize }))
 }
 
-/// A heartbeat is short and ASCII, which is found out faster than what UTF-8 a longer text is.
+/// Most messages are heartbeats, which are short and ASCII: for these the check for ASCII is faster.
 fn is_utf8(payload: &[u8]) -> bool {
-    (payload.len() <= SHORT_TEXT && payload.is_ascii()) || std::str::from_utf8(payload).is_ok()
+    (payload.len() <= SHORT_TEXT_BYTES && payload.is_ascii()) || std::str::from_utf8(payload).is_ok()
 }
 
 fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {

@@ -1,4 +1,4 @@
-//! Tables of what may and may not be sent, and the property that cutting a stream anywhere changes nothing.
+//! Tables of valid and invalid frames, and the property that a stream decodes the same wherever it is cut.
 
 use super::*;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const LIMITS: Limits = Limits { frame_bytes: 300, message_bytes: 500 };
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
-/// A masked frame with the shortest head.
+/// A masked frame with the shortest header.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -21,41 +21,42 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What was taken, as text, and how it ended; fed in pieces that end at `cuts`.
-fn run(stream: &[u8], cuts: &[usize]) -> (Vec<String>, Result<usize, u16>) {
-    let (mut taken, mut fragments, mut rest, mut from) = (Vec::new(), None, Vec::new(), 0);
+/// Decodes a stream that arrives in pieces that end at `cuts`. Returns the messages as text, and the number of bytes
+/// left or the close code.
+fn decode(stream: &[u8], cuts: &[usize]) -> (Vec<String>, Result<usize, u16>) {
+    let (mut messages, mut fragments, mut rest, mut from) = (Vec::new(), None, Vec::new(), 0);
     let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).chain([stream.len()]).collect();
     ends.sort_unstable();
     for end in ends {
         rest.extend_from_slice(&stream[from..end]);
         from = end;
-        let result = decode_frames(&mut rest, &mut fragments, &LIMITS, |incoming| {
-            taken.push(format!("{incoming:?}"));
+        let result = decode_frames(&mut rest, &mut fragments, &LIMITS, |message| {
+            messages.push(format!("{message:?}"));
             ControlFlow::Continue(())
         });
         match result {
             Ok(done) => drop(rest.drain(..done)),
-            Err(violation) => return (taken, Err(violation.code)),
+            Err(violation) => return (messages, Err(violation.code)),
         }
     }
-    (taken, Ok(rest.len()))
+    (messages, Ok(rest.len()))
 }
 
-fn check(stream: &[u8], want: Result<&[Message<'_>], u16>) {
-    let (taken, end) = run(stream, &[]);
-    match want {
-        Ok(incoming) => {
-            assert_eq!(taken, incoming.iter().map(|incoming| format!("{incoming:?}")).collect::<Vec<_>>());
+fn check(stream: &[u8], expected: Result<&[Message<'_>], u16>) {
+    let (messages, end) = decode(stream, &[]);
+    match expected {
+        Ok(expected) => {
+            assert_eq!(messages, expected.iter().map(|message| format!("{message:?}")).collect::<Vec<_>>());
             assert_eq!(end, Ok(0));
         }
         Err(code) => assert_eq!(end, Err(code), "{stream:x?}"),
     }
     let everywhere: Vec<usize> = (0..stream.len()).collect();
-    assert_eq!(run(stream, &everywhere), (taken, end), "a byte at a time");
+    assert_eq!(decode(stream, &everywhere), (messages, end), "one byte at a time");
 }
 
 #[test]
-fn whole_messages_are_taken() {
+fn complete_messages_are_decoded() {
     check(&frame(0x81, b"heartbeat"), Ok(&[Message::Text(b"heartbeat")]));
     check(&frame(0x81, &[b'x'; 300]), Ok(&[Message::Text(&[b'x'; 300])]));
     check(&frame(0x82, &[0xff, 0]), Ok(&[Message::Binary(&[0xff, 0])]));
@@ -67,14 +68,14 @@ fn whole_messages_are_taken() {
 }
 
 #[test]
-fn fragments_are_joined_with_control_frames_between() {
+fn fragments_become_one_message_even_with_a_control_frame_between() {
     let stream =
         [frame(0x01, "é".as_bytes().split_at(1).0), frame(0x89, b"p"), frame(0x80, &"é".as_bytes()[1..])].concat();
     check(&stream, Ok(&[Message::Ping(b"p"), Message::Text("é".as_bytes())]));
 }
 
 #[test]
-fn violations_have_their_codes() {
+fn each_violation_has_its_close_code() {
     let mut unmasked = frame(0x81, b"");
     unmasked[1] = 0;
     let huge = [0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0];
@@ -113,7 +114,7 @@ fn violations_have_their_codes() {
 }
 
 #[test]
-fn breaking_leaves_the_rest() {
+fn decoding_stops_where_the_handler_breaks() {
     let mut stream = [frame(0x81, b"a"), frame(0x81, b"b")].concat();
     let done = decode_frames(&mut stream, &mut None, &LIMITS, |_| ControlFlow::Break(())).unwrap();
     assert_eq!(done, stream.len() / 2);
@@ -121,16 +122,19 @@ fn breaking_leaves_the_rest() {
 
 proptest! {
     #[test]
-    fn cuts_change_nothing(
+    fn a_stream_decodes_the_same_wherever_it_is_cut(
         frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..200)), 1..6),
         cuts in prop::collection::vec(any::<usize>(), 0..8),
     ) {
         let stream: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload)).collect();
-        prop_assert_eq!(run(&stream, &cuts), run(&stream, &[]));
+        prop_assert_eq!(decode(&stream, &cuts), decode(&stream, &[]));
     }
 
     #[test]
-    fn any_bytes_are_taken_refused_or_waited_for(bytes in prop::collection::vec(any::<u8>(), 0..400), cuts in prop::collection::vec(any::<usize>(), 0..4)) {
-        prop_assert_eq!(run(&bytes, &cuts), run(&bytes, &[]));
+    fn random_bytes_decode_the_same_wherever_they_are_cut(
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+        cuts in prop::collection::vec(any::<usize>(), 0..4),
+    ) {
+        prop_assert_eq!(decode(&bytes, &cuts), decode(&bytes, &[]));
     }
 }
