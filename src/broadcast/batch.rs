@@ -1,4 +1,4 @@
-//! What the tick hands to the workers: for each room that changed, the frames for its observers.
+//! The result of a tick for the workers: for each room that changed, the frames for its observers.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use super::snapshot::Snapshot;
 use crate::presence::kick::Kick;
 use crate::presence::{Audience, MAX_AUDIENCES, Now, Room};
 
-/// What a tick sends to the observers of one room.
+/// The frames of one tick for the observers of one room.
 #[derive(Debug)]
 pub struct RoomFrames {
     /// The room.
     pub room: Arc<Room>,
-    /// Observers that asked in an earlier generation are served by it.
+    /// Serves observers whose request was made in an earlier generation.
     pub generation: u64,
     /// The sequence number of the room.
     pub seq: u64,
-    /// For each audience, the frames for observers that have a snapshot.
+    /// Per audience, the frames for observers that have a snapshot already.
     pub changes: [Option<Bytes>; MAX_AUDIENCES],
-    /// For each audience, the frames for observers that have none yet.
+    /// Per audience, the frames for observers that wait for a snapshot.
     pub snapshots: [Option<Snapshot>; MAX_AUDIENCES],
-    /// For each audience, the messages that are sent apart from the changes.
+    /// Per audience, the messages that are sent separately from the changes.
     pub messages: [MessageFrames; MAX_AUDIENCES],
 }
 
@@ -45,35 +45,36 @@ impl RoomFrames {
     }
 }
 
-/// The messages of one tick. A message is never delivered before the join of its sender or after its leave, and a diff tells
-/// both at once. Messages of a tick are delivered at its end, so none of them answers another.
+/// The messages of one tick, in two parts: a message must not be delivered before the join of its sender or after the
+/// leave, and one diff announces both. The split may change the order of messages. That is harmless: all messages of a
+/// tick are delivered at its end, so none of them replies to another.
 #[derive(Debug, Default, Clone)]
 pub struct MessageFrames {
-    /// Of members whose leave the tick announces.
+    /// Messages of members whose leave the tick announces.
     pub before_changes: Option<Bytes>,
-    /// All others.
+    /// All other messages.
     pub after_changes: Option<Bytes>,
 }
 
-/// One tick's work for one worker. It is sent even if it is empty: it is the worker's clock.
+/// One tick's work for one worker. Sent even if it is empty, because it is also the worker's clock.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    /// The moment of the tick.
+    /// The time of the tick.
     pub now: Now,
     /// Rooms in which this worker has observers.
     pub rooms: Vec<Arc<RoomFrames>>,
-    /// Whether the node sees the other nodes, if that has changed.
+    /// The connection to the other nodes, if it was lost or restored since the last tick.
     pub health: Option<Health>,
-    /// Users that connections of this worker watch.
+    /// The statuses of users that connections of this worker watch.
     pub status_frames: Vec<StatusFrame>,
     /// Users to disconnect now.
     pub kicks: Arc<[Kick]>,
 }
 
-/// Whether this node sees what other nodes hold.
+/// Whether this node is connected to the other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Health {
-    /// Since when it does not, in milliseconds since the Unix epoch.
+    /// Since when it is not, in milliseconds since the Unix epoch; `None` if it is.
     pub degraded_since_unix_ms: Option<u64>,
 }
 
@@ -84,15 +85,15 @@ pub struct StatusFrame {
     pub user: Arc<str>,
     /// The user's status in each status format.
     pub objects: SmallVec<[Bytes; 1]>,
-    /// It is news for all watchers; otherwise only for those that have just asked.
+    /// Whether it changed and goes to all watchers. If not, it goes to watchers that requested it.
     pub changed: bool,
 }
 
-/// What a tick did, for the counters.
+/// Counts of one tick, for the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TickCounts {
-    /// Rooms settled.
+    /// Settled rooms.
     pub rooms: u64,
-    /// Members that joined, changed or left.
+    /// Joins, leaves and changed states.
     pub changes: u64,
 }

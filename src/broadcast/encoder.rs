@@ -1,4 +1,4 @@
-//! What a protocol provides for each of its audiences: the frames that observers are sent.
+//! The interface between the tick and the protocols: encoders of the frames that observers receive.
 
 use std::fmt;
 
@@ -9,50 +9,51 @@ use super::update::RoomUpdate;
 use crate::memory_budget::MemoryBudget;
 use crate::presence::UserStatus;
 
-/// Encodes what one audience is sent of a room. Called once per room, audience and tick; never per delivery.
+/// Encodes the frames of a room for one audience. Called once per room, audience and tick, not per delivery.
 pub trait Encoder: fmt::Debug + Send {
-    /// How its whole lists are paced.
+    /// How often it encodes whole lists.
     fn pacing(&self) -> Pacing;
 
-    /// Whether it wants to see this update although it has no observers: to keep a history for later ones.
+    /// Whether to call [`Encoder::changes`] even if the room has no observers of the audience, to keep a history for
+    /// later ones.
     fn records(&self, _update: RoomUpdate<'_>) -> bool {
         false
     }
 
-    /// The frames of this tick's change, for observers that have a snapshot; `None` if there is nothing to send. Not called with
-    /// [`Pacing::Lists`].
+    /// The changes of this tick, for observers that have a snapshot already; `None` if there is nothing to send. Not
+    /// called with [`Pacing::Lists`].
     fn changes(&mut self, _update: RoomUpdate<'_>) -> Option<Bytes> {
         None
     }
 
-    /// Everything that a new observer is sent. Called after [`Encoder::changes`].
+    /// Everything that a new observer receives first. Called after [`Encoder::changes`].
     fn snapshot(&mut self, update: RoomUpdate<'_>, unread: &MemoryBudget) -> Snapshot;
 
-    /// Whether its observers are sent the messages of a room apart from its changes, and in which format.
+    /// The format of messages, if its observers receive them separately from the changes.
     fn messages(&self) -> Option<MessageEncoder> {
         None
     }
 }
 
-/// How often whole lists are sent.
+/// How often an encoder encodes whole lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pacing {
-    /// Whatever is sent is short: it is never deferred.
+    /// All frames are short and never deferred.
     Short,
-    /// Changes are sent as they come; snapshots may be deferred when they are long.
+    /// Changes are sent in their tick; long snapshots may be deferred.
     Snapshots,
-    /// A change is told by sending the whole list again, at a pace that follows its length.
+    /// Each change sends the whole list again: the longer the list, the less often.
     Lists,
 }
 
-/// Encodes messages of a room, those of the members that leave in this tick (`true`) or all others. Audiences with the same
-/// function share its frames.
+/// Encodes the messages of a room: those of members who leave in this tick if `leaving`, else all others. Audiences
+/// with the same function share the frames.
 pub type MessageEncoder = fn(update: RoomUpdate<'_>, leaving: bool) -> Bytes;
 
 /// Encodes the status of watched users in the format of one protocol.
 #[derive(Debug, Clone, Copy)]
 pub struct StatusEncoder {
-    /// One user. Called once per user and tick, however many connections watch it.
+    /// One user. Called once per user and tick, however many connections watch the user.
     pub user: fn(user: &str, status: &UserStatus) -> Bytes,
     /// The frame around several users.
     pub frame: fn(users: &[&Bytes]) -> Bytes,
@@ -61,8 +62,8 @@ pub struct StatusEncoder {
 /// The encoders of all protocols.
 #[derive(Debug, Default)]
 pub struct Encoders {
-    /// By the number of the audience.
+    /// Indexed by audience.
     pub audiences: Vec<Box<dyn Encoder>>,
-    /// By the number of the status format.
+    /// Indexed by status format.
     pub statuses: Vec<StatusEncoder>,
 }

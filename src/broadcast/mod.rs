@@ -1,8 +1,8 @@
-//! The tick: end leases, settle the rooms that changed, encode each change once, hand the frames to the workers.
+//! The tick: ends leases, settles the rooms that changed, encodes each change once, and makes a batch for each worker.
 //!
-//! It does no I/O. Its cost follows what changed: the users that reported something, and the rosters that an observer has
-//! requested whole. Whole rosters are paced: encoding them takes a bounded share of the ticks, and what an observer of a changing
-//! list is sent is bounded in bytes per second by stretching the interval, so no queue grows.
+//! It does no I/O. Its cost follows the number of changes and the length of the requested snapshots. Whole lists are
+//! paced: encoding them takes a bounded share of the time, and the longer a list is, the less often its observers
+//! receive it, so that they need a bounded number of bytes per second and no queue grows.
 
 mod batch;
 pub mod encoder;
@@ -33,9 +33,9 @@ pub struct Broadcaster {
     workers: usize,
     encoders: Encoders,
     pacer: Pacer,
-    /// Whole lists that slow clients hold. Nearly all are gone as soon as they are written.
+    /// Bytes of whole lists that slow clients have not read yet.
     unread: MemoryBudget,
-    /// What the store is to be told about the last tick.
+    /// What sessions of this node did in the last tick, for the store.
     store_events: Vec<StoreEvent>,
     reporter: Reporter,
 }
@@ -54,12 +54,12 @@ impl Broadcaster {
         Self { reporter: Reporter::new(sinks), ..self }
     }
 
-    /// What sessions of this node did in the last tick, for the store.
+    /// Takes what sessions of this node did in the last tick, for the store.
     pub fn take_store_events(&mut self) -> Vec<StoreEvent> {
         std::mem::take(&mut self.store_events)
     }
 
-    /// Lets clients that do not read hold no more than this.
+    /// Limits the bytes of whole lists that slow clients have not read.
     #[cfg(test)]
     pub(crate) fn limit_unread(&mut self, bytes: usize) {
         self.unread = MemoryBudget::new(bytes);
@@ -86,7 +86,7 @@ impl Broadcaster {
         (batches, counts)
     }
 
-    /// Encodes the status of each watched user once, however many connections watch it.
+    /// Encodes each new status of a watched user once, however many connections watch the user.
     fn broadcast_statuses(&self, now: Now, batches: &mut [Batch]) {
         for change in self.registry.settle_watchlist(now.unix_ms) {
             let StatusChange { user, status, changed, watchers } = change;
@@ -97,6 +97,7 @@ impl Broadcaster {
         }
     }
 
+    /// Encodes the change of a room, and adds the frames to the batch of each worker that has observers.
     fn broadcast(&mut self, room: &Arc<Room>, change: &RoomChange, now: Now, batches: &mut [Batch]) {
         let mut in_use = AudienceSet::default();
         for number in 0..self.encoders.audiences.len() {
@@ -117,11 +118,11 @@ impl Broadcaster {
         }
     }
 
-    /// Has each audience's encoder make its frames.
+    /// Calls the encoder of each audience.
     fn encode(&mut self, update: RoomUpdate<'_>) -> RoomFrames {
         let mut frames = RoomFrames::new(update.room, update.change.generation, update.change.seq);
         let mut deferred = AudienceSet::default();
-        let mut defers_list = false;
+        let mut is_list_deferred = false;
         for number in 0..self.encoders.audiences.len() {
             let (audience, encoder) = (Audience::new(number), &mut self.encoders.audiences[number]);
             if !update.in_use.contains(audience) && !encoder.records(update) {
@@ -129,7 +130,7 @@ impl Broadcaster {
             }
             let pacing = encoder.pacing();
             if pacing == Pacing::Lists {
-                defers_list |= self.encode_list(update, audience, &mut frames);
+                is_list_deferred |= self.encode_list(update, audience, &mut frames);
             } else {
                 frames.changes[number] = encoder.changes(update);
                 if update.requests(audience) {
@@ -143,13 +144,14 @@ impl Broadcaster {
         if !update.messages.is_empty() {
             self.encode_messages(update, &mut frames);
         }
-        if !deferred.is_empty() || defers_list {
+        if !deferred.is_empty() || is_list_deferred {
             self.registry.defer(update.room, deferred);
         }
         frames
     }
 
-    /// The list for new observers and, at its pace, for attached ones. True if it is still due to these.
+    /// Encodes the list for new observers and, if the pacer allows it, for attached ones. Returns true if it is still
+    /// due to attached ones.
     fn encode_list(&mut self, update: RoomUpdate<'_>, audience: Audience, frames: &mut RoomFrames) -> bool {
         let due = update.change.diff.changes_members() || self.pacer.is_deferred(update, audience);
         let send_now = due && self.pacer.may_send(update, audience);
@@ -161,12 +163,12 @@ impl Broadcaster {
             sent = frames.changes[audience.index()].is_some();
             frames.snapshots[audience.index()] = list;
         }
-        self.pacer.note(update, audience, due, sent);
+        self.pacer.record(update, audience, due, sent);
         due && !sent
     }
 
-    /// Encodes a snapshot, unless the last one was so long that its share of the ticks is not over, or clients that do not read
-    /// hold too many already.
+    /// Encodes a snapshot. Defers it (`None`) if the last one was so long that the pause after it is not over, or if
+    /// slow clients have too many bytes of unread lists.
     fn snapshot(&mut self, update: RoomUpdate<'_>, audience: Audience, pacing: Pacing) -> Option<Snapshot> {
         let encoder = &mut self.encoders.audiences[audience.index()];
         if pacing == Pacing::Short {

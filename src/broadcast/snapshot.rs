@@ -1,4 +1,4 @@
-//! What a new observer is sent first: everything, in pages.
+//! The first frames for a new observer: the whole state of the room, in pages.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use crate::memory_budget::MemoryBudget;
 /// The frames for new observers.
 #[derive(Debug, Default, Clone)]
 pub struct Snapshot {
-    /// One after the other.
+    /// The pages, in order.
     pub pages: Arc<[Bytes]>,
-    /// Where each user stands in the pages, if the protocol does not tell observers about themselves.
+    /// The entry of each user in the pages, if the protocol does not send users their own entry.
     pub spans: Option<Spans>,
 }
 
 impl Snapshot {
-    /// These pages, counted as unread until the last observer has taken them.
+    /// These pages, counted in the budget until the last observer has received them.
     pub fn new(pages: impl IntoIterator<Item = Bytes>, unread: &MemoryBudget) -> Self {
         Self { pages: pages.into_iter().map(|page| unread.count(page)).collect(), spans: None }
     }
@@ -27,11 +27,12 @@ impl Snapshot {
     }
 }
 
-/// Where each user stands in the pages of a snapshot, so that an observer's own entry can be cut out of the shared bytes.
+/// The entry of each user in the pages of a snapshot, so that an observer's own entry can be cut out of the shared
+/// bytes.
 #[derive(Debug, Default, Clone)]
 pub struct Spans(Arc<[Span]>);
 
-/// The user, the page, and the bytes of its entry in the page.
+/// A user, the page, and the bytes of the user's entry in the page.
 pub type Span = (Arc<str>, u32, Range<u32>);
 
 impl Spans {
@@ -41,7 +42,7 @@ impl Spans {
         Self(sorted.into())
     }
 
-    /// The page that holds the entry of a user, and the bytes of the entry in it.
+    /// The page with the entry of a user, and the bytes of the entry in it.
     #[must_use]
     pub fn find(&self, user: &str) -> Option<(usize, Range<usize>)> {
         let at = self.0.binary_search_by(|(known, ..)| (**known).cmp(user)).ok()?;

@@ -1,8 +1,8 @@
-//! One client: a parked socket, its sessions, and the rooms it has joined or observes.
+//! One client connection: its socket, its sessions, and the rooms that it has joined or observes.
 //!
-//! An idle connection is this struct, a task of three pointers, and nothing else: no buffer, no timer, no channel. Bytes are
-//! read into the worker's scratch buffer; only an unfinished frame or message is kept, and only until it is finished. Writes go
-//! straight to the socket; only what the socket does not accept is kept, and only until it does.
+//! An idle connection is this struct and a task of three pointers: no buffer, no timer, no channel. Bytes are read into
+//! the worker's scratch buffer; only an incomplete frame or message is kept until the rest arrives. Writes go directly
+//! to the socket; only bytes that the socket does not accept are kept until it does.
 
 mod outbound;
 
@@ -21,7 +21,7 @@ use crate::websocket::stream::Stream;
 
 pub use self::outbound::{Delivery, Written};
 
-/// Finds a connection again unless it is gone: its slot in the worker's slab, and which of the slot's users it was.
+/// Identifies a connection of a worker. The slot in the slab may be reused, the serial number is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionId {
     /// The slot in the slab.
@@ -30,73 +30,73 @@ pub struct ConnectionId {
     pub serial: u32,
 }
 
-/// How far the life of a connection has come.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Frames are decoded.
+    /// Messages are handled.
     Open,
     /// The server has sent a close frame and waits for the client's.
     Closing,
-    /// The client broke the protocol: nothing it sends is looked at.
+    /// The client violated RFC 6455: everything that it still sends is ignored.
     Failed,
-    /// Over.
+    /// The connection has ended.
     Dead,
 }
 
-/// One client connection. Belongs to one worker and never leaves its thread.
+/// One client connection. It belongs to one worker and stays on its thread.
 pub struct Connection {
-    /// Where the worker finds it.
+    /// Its slot and serial number on the worker.
     pub id: ConnectionId,
     /// The wire protocol.
     pub protocol: Protocol,
-    /// The first session, which nearly every connection has and which is nearly always the only one. Not set before the user
-    /// is known, which is at the upgrade or with a later message; never set for anonymous observers.
+    /// The first session, nearly always the only one. Set when the user is known: at the upgrade or with a later
+    /// message. Not set for anonymous observers.
     session: OnceCell<Arc<Session>>,
-    /// How far it has come. Written by the worker.
+    /// Its phase. Written by the worker.
     pub phase: Cell<Phase>,
-    /// The lower half of the tick of the last sign of life: what is asked is how long ago that was.
+    /// The lower half of the tick of the last sign of life, which is enough to tell how long ago that was.
     last_heard: Cell<u32>,
-    /// Rooms joined or observed.
+    /// The rooms that it has joined or observes.
     subscriptions: Cell<Subscriptions>,
-    /// Whether the presence of this connection has ended; then a second end does nothing.
+    /// Whether its presence has ended, so that it is ended once.
     pub released: Cell<bool>,
     stream: Stream,
-    /// What few connections have, and those not for long.
+    /// The parts that few connections have.
     extra: Cell<Option<Box<Extra>>>,
-    /// Only while the socket does not accept everything.
+    /// Bytes that wait for the socket. `None` while the socket accepts everything.
     outbound: Cell<Option<Box<Outbound>>>,
 }
 
 /// The rooms of a connection.
 pub type Subscriptions = InlineVec<Subscription>;
 
-/// A room that the connection has joined, or observes, or both.
+/// A room that the connection has joined, observes, or both.
 #[derive(Debug)]
 pub struct Subscription {
     /// The room.
     pub room: Arc<Room>,
-    /// The session that is a member, if one is.
+    /// The session that has joined the room, if one has.
     pub member: Option<SessionNumber>,
-    /// How it observes the room; of no meaning while it does not ([`ObserverState::Absent`]).
+    /// How it observes the room. Meaningless while it does not ([`ObserverState::Absent`]).
     pub audience: Audience,
-    /// Its entry among the observers of the room on this worker.
+    /// Its state as an observer of the room.
     pub state: ObserverState,
 }
 
-/// The state of an observer, with its slot in the fanout.
+/// The state of an observer, with its slot in the fanout of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObserverState {
-    /// It does not observe.
+    /// It does not observe the room.
     Absent,
-    /// It waits for its snapshot.
+    /// It waits for a snapshot.
     Pending(u32),
-    /// It gets each change.
+    /// It receives each change.
     Attached(u32),
-    /// It missed changes because its socket was full, and gets a snapshot when it is not.
+    /// It missed changes because its socket was full. It receives a snapshot when the socket accepts bytes again.
     Lagging(u32),
 }
 
-/// The parts of a connection that are seldom there.
+/// The parts that few connections have.
 #[derive(Debug, Default)]
 struct Extra {
     partial: Option<Partial>,
@@ -104,12 +104,13 @@ struct Extra {
     sessions: Vec<Arc<Session>>,
 }
 
-/// Input that is not complete yet.
+/// Input that is incomplete or was not decoded yet.
 #[derive(Debug, Default)]
 pub(crate) struct Partial {
+    /// Bytes that were not decoded: nearly always an incomplete frame.
     pub(crate) tail: Vec<u8>,
     pub(crate) fragments: Option<Fragments>,
-    /// The tail may hold complete frames: decoding stopped because replies were not read.
+    /// Whether the tail may have complete frames: decoding stopped because the client does not read its replies.
     pub(crate) backlog: bool,
 }
 
@@ -137,12 +138,12 @@ impl Connection {
         }
     }
 
-    /// The first session; `None` for a connection whose user is not known, and for anonymous observers.
+    /// The first session; `None` while the user is not known, and for anonymous observers.
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.session.get()
     }
 
-    /// The session of this number.
+    /// The session with this number.
     pub fn session_at(&self, number: SessionNumber) -> Option<Arc<Session>> {
         match number.index() {
             0 => self.session.get().cloned(),
@@ -159,7 +160,7 @@ impl Connection {
         self.with_extra(|extra| extra.sessions.iter().position(is_its)).and_then(|at| SessionNumber::new(at + 1))
     }
 
-    /// Adds a session, one per distinct user. `None` if the connection has the highest number of sessions already.
+    /// Adds a session, one per distinct user. `None` if the connection has the maximum number of sessions already.
     pub fn add_session(&self, session: Arc<Session>) -> Option<SessionNumber> {
         let Err(session) = self.session.set(session) else { return Some(SessionNumber::FIRST) };
         let mut extra = self.extra.take().unwrap_or_default();
@@ -181,33 +182,33 @@ impl Connection {
         }
     }
 
-    fn with_extra<R>(&self, look: impl FnOnce(&Extra) -> Option<R>) -> Option<R> {
+    fn with_extra<R>(&self, read: impl FnOnce(&Extra) -> Option<R>) -> Option<R> {
         let extra = self.extra.take();
-        let result = extra.as_deref().and_then(look);
+        let result = extra.as_deref().and_then(read);
         self.extra.set(extra);
         result
     }
 
-    /// Notes a sign of life.
+    /// Records a sign of life.
     pub fn heard(&self, now: Tick) {
         self.last_heard.set(now as u32);
     }
 
-    /// How many ticks ago the last sign of life was.
+    /// The number of ticks since the last sign of life.
     #[must_use]
     pub fn silent_for(&self, now: Tick) -> Tick {
         Tick::from((now as u32).wrapping_sub(self.last_heard.get()))
     }
 
-    /// Reads or changes the rooms of the connection. `look` must not come back here.
-    pub fn with_subscriptions<R>(&self, look: impl FnOnce(&mut Subscriptions) -> R) -> R {
+    /// Reads or changes the rooms of the connection. `act` must not call this function again for the same connection.
+    pub fn with_subscriptions<R>(&self, act: impl FnOnce(&mut Subscriptions) -> R) -> R {
         let mut subscriptions = self.subscriptions.take();
-        let result = look(&mut subscriptions);
+        let result = act(&mut subscriptions);
         self.subscriptions.set(subscriptions);
         result
     }
 
-    /// Takes the input that is not complete.
+    /// Takes the input that is incomplete or was not decoded yet.
     pub(crate) fn take_partial(&self) -> Option<Partial> {
         let mut extra = self.extra.take()?;
         let partial = extra.partial.take();
@@ -217,26 +218,27 @@ impl Connection {
         partial
     }
 
-    /// Keeps input that is not complete.
+    /// Keeps input that is incomplete or was not decoded yet.
     pub(crate) fn keep_partial(&self, partial: Partial) {
         let mut extra = self.extra.take().unwrap_or_default();
         extra.partial = Some(partial);
         self.extra.set(Some(extra));
     }
 
-    /// Whether complete frames wait that were not decoded because replies were not read.
+    /// Whether complete frames may wait that were not decoded, because the client does not read its replies.
     pub(crate) fn has_backlog(&self) -> bool {
         self.with_extra(|extra| extra.partial.as_ref().map(|partial| partial.backlog)).unwrap_or(false)
     }
 
-    /// Ends the connection from the server's side: the reader finds the end of the stream.
+    /// Ends the connection at once. The reader notices the end of the stream and cleans up.
     pub fn abort(&self) {
         self.phase.set(Phase::Dead);
         self.stream.shutdown(Shutdown::Both);
         self.wake_reader();
     }
 
-    /// Tells the client that nothing more comes, so that it closes too (RFC 6455, section 7.1.1). What waits is sent first.
+    /// Shuts down the sending direction, so that the client closes the connection (RFC 6455, section 7.1.1). Does
+    /// nothing while bytes wait for the socket; the writer calls it again when they are sent.
     pub fn finish_writing(&self) {
         if !self.is_blocked() {
             self.stream.shutdown(Shutdown::Write);
@@ -258,11 +260,11 @@ impl Connection {
 mod tests {
     use super::*;
 
-    /// Each has the allocator's size class that the memory budget of an idle connection counts on.
+    /// The limits are size classes of the allocator. The memory budget of an idle connection depends on them.
     #[test]
-    fn the_parts_of_an_idle_connection_stay_small() {
+    fn the_parts_of_an_idle_connection_fit_their_size_classes() {
         const RC_COUNTS: usize = 2 * size_of::<usize>();
-        // 112 in the server: a socket of the tokio that tests are built with is 8 bytes larger.
+        // 112 in the server. In tests, tokio is built with features that make a socket 8 bytes larger.
         assert!(size_of::<Connection>() + RC_COUNTS <= 120, "{}", size_of::<Connection>());
         assert!(size_of::<Session>() + RC_COUNTS <= 80, "{}", size_of::<Session>());
         assert!(size_of::<Subscriptions>() <= 24, "{}", size_of::<Subscriptions>());

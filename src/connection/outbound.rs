@@ -1,6 +1,6 @@
-//! What a socket does not accept at once: replies, and the frames of a tick, each within its bound.
+//! Bytes that the socket did not accept: replies and frames of ticks, each with its own bound.
 //!
-//! Nothing of this exists while the socket accepts everything.
+//! Nothing is allocated while the socket accepts everything.
 
 use std::io::IoSlice;
 use std::task::{Context, Waker};
@@ -10,55 +10,57 @@ use bytes::{Bytes, BytesMut};
 use super::{Connection, Phase};
 use crate::websocket::outbox::{MAX_SLICES, Outbox};
 
-/// Replies that a client may leave unread before its messages are left unread too.
+/// Bytes of replies that wait for a client before the server stops reading its messages.
 const MAX_UNREAD_REPLY_BYTES: usize = 64 * 1024;
-/// Events that may wait for a client of a protocol that skips none: some 10,000. They are references to shared frames.
+/// Bytes of events that wait for a client whose protocol must not skip any: some 10,000 events. They reference shared
+/// frames.
 const MAX_WAITING_EVENT_BYTES: usize = 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     outbox: Outbox,
-    /// Bytes of replies among it, or somewhat more: see [`Outbound::advance`].
+    /// An upper bound of the bytes of replies in the outbox, see [`Outbound::advance`].
     replies: usize,
-    /// Bytes of events that came behind others and wait, or somewhat more.
+    /// An upper bound of the bytes of events in the outbox that were queued behind other frames.
     events: usize,
-    /// The reader, if it waits for the outbox.
+    /// The reader, if it waits until the client has read its replies.
     reader: Option<Waker>,
 }
 
-/// What is put into an outbox, which bounds each in its own way.
+/// What is put into the outbox. Each kind is bounded in its own way.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// A reply to what the client sent: bounded by how much more is read from it.
+    /// A reply. Bounded because the server stops reading from the client.
     Reply,
-    /// Frames of a tick for a socket that had nothing waiting: the first in the outbox, and not more than one batch.
+    /// Frames of a tick for an empty outbox. Bounded because this can be only one batch.
     Batch,
-    /// Frames of a tick behind other things.
+    /// Frames of a tick behind other frames. Bounded by [`MAX_WAITING_EVENT_BYTES`].
     Event,
 }
 
-/// Whether a write went out.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a queue that has just begun needs a task that sends it"]
+#[must_use = "an outbox that was empty before needs a task that sends it"]
 pub enum Written {
-    /// It was sent, or put behind what waits already.
+    /// It was sent, or queued behind other bytes.
     Done,
-    /// The rest waits, and nothing waited before: start to send it when the socket accepts more.
+    /// Bytes wait in an outbox that was empty before: the caller starts the task that sends them.
     Blocked,
 }
 
-/// What became of frames that others get too.
+/// The result of delivering frames of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// Accepted.
+    /// They were sent or queued.
     Accepted(Written),
-    /// Nothing was sent: the socket is still busy with earlier frames.
+    /// They were dropped, because earlier bytes still wait.
     Busy,
 }
 
 impl Outbound {
-    /// Takes out what was written. Which part of it was replies and which events is not recorded, but neither is more than all
-    /// that is left: with a batch in front both stay as they are, behind it they shrink with the outbox.
+    /// Removes bytes that were written. It is not recorded which of them were replies or events, but neither can be
+    /// more than all bytes that are left: behind a batch both counts stay, and as the outbox empties they shrink with
+    /// it.
     fn advance(&mut self, written: usize) {
         self.outbox.advance(written);
         let left = self.outbox.bytes();
@@ -68,13 +70,13 @@ impl Outbound {
 }
 
 impl Connection {
-    /// Whether something waits for the socket.
+    /// Whether bytes wait for the socket.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.with_outbound(|outbound| outbound.is_some())
     }
 
-    /// Sends replies to what the client sent; they are always kept. Empties the buffer.
+    /// Sends replies, or queues them; they are never dropped. Empties the buffer.
     pub fn reply(&self, replies: &mut BytesMut) -> Written {
         if replies.is_empty() {
             return Written::Done;
@@ -88,7 +90,7 @@ impl Connection {
         result
     }
 
-    /// Sends frames that others get too, unless the socket is still busy with earlier ones.
+    /// Sends frames of a tick, unless earlier bytes still wait.
     pub fn deliver(&self, frames: &[&Bytes]) -> Delivery {
         if self.is_blocked() {
             return Delivery::Busy;
@@ -111,19 +113,20 @@ impl Connection {
         Delivery::Accepted(Written::Done)
     }
 
-    /// Puts frames behind earlier ones that the socket is busy with. [`Delivery::Busy`] if too many wait already: then nothing
-    /// was kept.
+    /// Queues frames of a tick behind the bytes that wait. [`Delivery::Busy`] if that would exceed the limit; then
+    /// nothing is queued.
     pub fn wait_behind(&self, frames: &[&Bytes]) -> Delivery {
         let waiting = self.with_outbound(|outbound| outbound.as_ref().map_or(0, |outbound| outbound.events));
         let more: usize = frames.iter().map(|frame| frame.len()).sum();
-        // One batch always fits, however many users came or went in its tick: a long one must not cost all clients that are a
-        // little behind.
+        // One batch always fits, however long it is: otherwise one tick with many joins would disconnect all clients
+        // that are slightly behind.
         if waiting > 0 && waiting + more > MAX_WAITING_EVENT_BYTES {
             return Delivery::Busy;
         }
         Delivery::Accepted(self.queue(frames.iter().copied().cloned(), Kind::Event))
     }
 
+    /// Appends frames to the outbox.
     fn queue(&self, frames: impl Iterator<Item = Bytes>, kind: Kind) -> Written {
         let waiting = self.outbound.take();
         let written = if waiting.is_some() { Written::Done } else { Written::Blocked };
@@ -140,7 +143,8 @@ impl Connection {
         written
     }
 
-    /// Whether the client must read before more of what it sends is decoded. Then the waker of `context` is called when it has.
+    /// Whether the client must read its replies before more of its messages are decoded. If so, the waker of `context`
+    /// is called when it has read them.
     pub(crate) fn must_wait(&self, context: Option<&Context<'_>>) -> bool {
         let Some(mut outbound) = self.outbound.take() else { return false };
         let wait = outbound.replies > MAX_UNREAD_REPLY_BYTES && self.phase.get() != Phase::Dead;
@@ -159,19 +163,19 @@ impl Connection {
         });
     }
 
-    fn with_outbound<R>(&self, look: impl FnOnce(&mut Option<Box<Outbound>>) -> R) -> R {
+    fn with_outbound<R>(&self, act: impl FnOnce(&mut Option<Box<Outbound>>) -> R) -> R {
         let mut outbound = self.outbound.take();
-        let result = look(&mut outbound);
+        let result = act(&mut outbound);
         self.outbound.set(outbound);
         result
     }
 
-    /// Bytes that wait for the socket.
-    pub(crate) fn unsent(&self) -> usize {
+    /// The number of bytes that wait for the socket.
+    pub(crate) fn unsent_bytes(&self) -> usize {
         self.with_outbound(|outbound| outbound.as_ref().map_or(0, |waiting| waiting.outbox.bytes()))
     }
 
-    /// Writes from the outbox until it is empty or the socket is full. Returns how many bytes were written.
+    /// Writes from the outbox until it is empty or the socket is full. Returns the number of bytes written.
     pub(crate) fn flush(&self) -> usize {
         self.with_outbound(|outbound| {
             let Some(waiting) = outbound.as_mut() else { return 0 };
@@ -189,7 +193,7 @@ impl Connection {
         })
     }
 
-    /// Nothing waits any more, or what waits is given up.
+    /// Drops the outbox and everything in it.
     pub(crate) fn drop_outbound(&self) {
         self.wake_reader();
         self.outbound.set(None);
@@ -201,13 +205,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counts_of_waiting_bytes_never_exceed_the_outbox() {
+    fn the_counts_of_replies_and_events_never_exceed_the_outbox() {
         let mut outbound = Outbound { replies: 20, events: 200, ..Outbound::default() };
         outbound.outbox.push(vec![0; 1000].into());
         outbound.outbox.push(vec![0; 220].into());
         for (written, replies, events) in [(900, 20, 200), (100, 20, 200), (150, 20, 70), (60, 10, 10), (10, 0, 0)] {
             outbound.advance(written);
-            assert_eq!((outbound.replies, outbound.events), (replies, events), "after {written} more");
+            assert_eq!((outbound.replies, outbound.events), (replies, events), "after {written} more bytes");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The deliveries of one tick: which frames go to which connection. The worker writes them.
+//! The deliveries of one tick: which connection receives which frames. The worker writes them.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -8,49 +8,50 @@ use bytes::Bytes;
 use crate::broadcast::RoomFrames;
 use crate::connection::Connection;
 
-/// Frames of one batch and their receivers.
+/// The frames of one batch and their receivers.
 #[derive(Debug, Default)]
 pub struct Deliveries {
-    /// Each frame once; shared frames are counted once per worker, not once per receiver.
+    /// Each frame once, so that its reference count changes once per worker instead of once per receiver.
     frames: Vec<(Bytes, Origin)>,
+    /// Receivers, with the index of the frame in `frames`.
     list: Vec<(Rc<Connection>, u32)>,
 }
 
-/// Where a frame comes from; rooms by number.
+/// What a frame is about. Rooms are given by their id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The members of a room. A client that misses it needs a snapshot.
+    /// The members of a room. A client that misses the frame needs a snapshot.
     Presence(u64),
-    /// Messages of a room. A client that misses them has lost them.
+    /// Messages of a room. They are lost to a client that misses the frame.
     Messages(u64),
-    /// The statuses of watched users. A client that misses it is sent the status of all users it watches.
+    /// The statuses of watched users. A client that misses the frame is sent the status of all users it watches.
     Statuses,
 }
 
 impl Deliveries {
-    /// Adds a frame about the members of a room. Returns its number.
+    /// Adds a frame about the members of a room. Returns its index.
     pub(super) fn presence(&mut self, frame: &Bytes, frames: &RoomFrames) -> u32 {
         self.add(frame.clone(), Origin::Presence(frames.room.id()))
     }
 
-    /// Adds a frame. Returns its number.
+    /// Adds a frame. Returns its index.
     pub(super) fn add(&mut self, frame: Bytes, origin: Origin) -> u32 {
         self.frames.push((frame, origin));
         (self.frames.len() - 1) as u32
     }
 
-    /// Adds what is left of a page when `cut` is taken out of it.
+    /// Adds the parts of a page before and after `cut`.
     pub(super) fn presence_around(&mut self, page: &Bytes, cut: Range<usize>, frames: &RoomFrames) -> Vec<u32> {
         let around = [page.slice(..cut.start), page.slice(cut.end..)];
         around.iter().filter(|bytes| !bytes.is_empty()).map(|bytes| self.presence(bytes, frames)).collect()
     }
 
-    /// Has a connection get a frame.
+    /// Adds a connection as a receiver of a frame.
     pub(super) fn push(&mut self, connection: &Rc<Connection>, frame: u32) {
         self.list.push((Rc::clone(connection), frame));
     }
 
-    /// Puts all frames of a connection next to each other. Stable, so that they stay in order.
+    /// Makes the frames of each connection adjacent. The sort is stable, so they stay in order.
     pub(super) fn group_by_connection(&mut self) {
         self.list.sort_by_key(|(connection, _)| connection.id.index);
     }

@@ -1,7 +1,7 @@
-//! The observers of each room on one worker, and the frames that a batch brings each of them.
+//! The observers of each room on one worker. Turns a batch into a list of connections and frames, which the worker
+//! writes.
 //!
-//! Here a batch becomes a list of (connection, frame); the worker writes it afterwards. Connections that watch users by name are in
-//! `watchers`.
+//! Connections that watch users by user id are in `watchers`.
 
 mod deliveries;
 mod observers;
@@ -24,7 +24,7 @@ use watchers::Watching;
 
 pub use deliveries::{Deliveries, Origin};
 
-/// The observers of all rooms on one worker, and its connections that watch users by name.
+/// The observers of all rooms on one worker, and its connections that watch users by user id.
 #[derive(Debug)]
 pub struct Fanout {
     node: Arc<Node>,
@@ -41,7 +41,7 @@ impl Fanout {
         Self { node, worker, rooms: HashMap::default(), watching }
     }
 
-    /// Notes that a session of the connection is a member of a room.
+    /// Records that a session of the connection is a member of a room.
     pub fn joined(&mut self, connection: &Connection, room: &Arc<Room>, session: SessionNumber) {
         connection.with_subscriptions(|subscriptions| match find(subscriptions, room.name()) {
             Some(subscription) => subscription.member = Some(session),
@@ -54,7 +54,7 @@ impl Fanout {
         });
     }
 
-    /// Notes that it is no member any more, and ends its observation.
+    /// Records that the connection left a room, and stops observing it.
     pub fn left(&mut self, connection: &Rc<Connection>, room: &str) {
         let subscription = connection.with_subscriptions(|rooms| rooms.remove(position(rooms, room)?));
         if let Some(subscription) = subscription {
@@ -62,7 +62,7 @@ impl Fanout {
         }
     }
 
-    /// Starts to observe a room, or restarts: with a snapshot, or with the diffs after what the client has.
+    /// Starts or restarts observing a room: with a snapshot, or with the diffs that the client missed.
     pub fn observe(&mut self, connection: &Rc<Connection>, room: &str, audience: Audience, resume: Option<Resume<'_>>) {
         let registry = &self.node.registry;
         let attachment = registry.observe(room, self.worker, audience, resume.is_none());
@@ -72,9 +72,9 @@ impl Fanout {
         }
         connection.with_subscriptions(|subscriptions| {
             let mut member = None;
-            if let Some(before) = position(subscriptions, room).and_then(|at| subscriptions.remove(at)) {
-                self.detach(&before);
-                member = before.member;
+            if let Some(previous) = position(subscriptions, room).and_then(|at| subscriptions.remove(at)) {
+                self.detach(&previous);
+                member = previous.member;
             }
             let (id, generation) = (attachment.room.id(), attachment.generation);
             let pending = Pending { connection: Rc::clone(connection), audience, generation, since };
@@ -83,7 +83,7 @@ impl Fanout {
         });
     }
 
-    /// Stops to observe a room; a member stays one. False if the connection did not observe it.
+    /// Stops observing a room; a member stays a member. False if the connection did not observe it.
     pub fn unobserve(&mut self, connection: &Rc<Connection>, room: &str) -> bool {
         connection.with_subscriptions(|subscriptions| {
             let observed = position(subscriptions, room).filter(|at| subscriptions[*at].state != ObserverState::Absent);
@@ -105,17 +105,17 @@ impl Fanout {
         })
     }
 
-    /// Watches users by name. False if that would be too many: then none is added.
+    /// Watches users. False if that would exceed a limit; then no user is added.
     pub fn watch(&mut self, connection: &Rc<Connection>, users: &[&str]) -> bool {
         self.watching.watch(connection, users)
     }
 
-    /// Stops to watch users.
+    /// Stops watching users.
     pub fn unwatch(&mut self, connection: &Rc<Connection>, users: &[&str]) {
         self.watching.unwatch(connection, users);
     }
 
-    /// Requests everything that a slow connection has missed.
+    /// Requests everything that a slow connection missed, when its socket accepts bytes again.
     pub fn catch_up(&mut self, connection: &Rc<Connection>) {
         self.watching.catch_up(connection);
         connection.with_subscriptions(|subscriptions| {
@@ -127,7 +127,7 @@ impl Fanout {
         });
     }
 
-    /// Ends all observing and watching of a connection.
+    /// Stops all observing and watching of a connection.
     pub fn forget(&mut self, connection: &Rc<Connection>) {
         self.watching.forget(connection);
         for subscription in connection.with_subscriptions(std::mem::take).iter() {
@@ -135,8 +135,8 @@ impl Fanout {
         }
     }
 
-    /// Whether a frame that was planned for a connection is still to be sent. Since then it may have begun to lag and wait for a
-    /// snapshot, or have left: then the frame would make a gap.
+    /// Whether a planned frame must still be sent. Since the plan was made, the connection may have started to lag and
+    /// wait for a snapshot, or have left the room: the frame would leave a gap then.
     #[must_use]
     pub fn is_due(&self, connection: &Connection, origin: Origin) -> bool {
         match origin {
@@ -148,7 +148,7 @@ impl Fanout {
         }
     }
 
-    /// Notes that a connection missed a frame. Presence and statuses are sent again later; messages are lost.
+    /// Records that a connection missed a frame. Members and statuses are sent again later; messages are lost.
     pub fn missed(&mut self, connection: &Connection, origin: Origin) {
         match origin {
             Origin::Presence(room) => connection.with_subscriptions(|subscriptions| {
@@ -160,11 +160,11 @@ impl Fanout {
                 }
             }),
             Origin::Messages(_) => {}
-            Origin::Statuses => self.watching.lag(connection),
+            Origin::Statuses => self.watching.missed(connection),
         }
     }
 
-    /// Turns a batch into deliveries, and attaches the observers that waited for it.
+    /// Turns a batch into deliveries, and attaches the observers that it serves.
     pub fn plan(&mut self, batch: &Batch) -> Deliveries {
         let mut deliveries = Deliveries::default();
         for frames in &batch.rooms {
@@ -181,7 +181,7 @@ impl Fanout {
         deliveries
     }
 
-    /// Makes an observer wait for a snapshot; the room goes on counting it.
+    /// Makes an observer wait for a snapshot. The room still counts it.
     fn request_snapshot(&mut self, connection: &Rc<Connection>, subscription: &mut Subscription) {
         self.remove(subscription);
         let audience = subscription.audience;
@@ -208,5 +208,5 @@ impl Fanout {
     }
 }
 
-/// The frames of one room that go to one observer, in order.
-type FrameNumbers = SmallVec<[u32; 3]>;
+/// The frames of one room for one observer, in order, by their index.
+type FrameIndexes = SmallVec<[u32; 3]>;

@@ -1,11 +1,11 @@
-//! The observers of one room on one worker: attached ones get each change, pending ones wait for a snapshot.
+//! The observers of one room on one worker: attached observers receive each change, pending ones wait for a snapshot.
 
 use std::ops::Range;
 use std::rc::Rc;
 
 use slab::Slab;
 
-use super::FrameNumbers;
+use super::FrameIndexes;
 use super::deliveries::{Deliveries, Origin};
 use crate::broadcast::RoomFrames;
 use crate::connection::{Connection, ObserverState, Subscription};
@@ -17,20 +17,20 @@ pub(super) struct RoomObservers {
     pending: Slab<Pending>,
 }
 
-/// An observer that waits for its first frames.
+/// An observer that waits for a snapshot, or for the diffs that it missed.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) connection: Rc<Connection>,
     pub(super) audience: Audience,
-    /// Served by frames of a later generation: these include what this connection did before it asked.
+    /// Frames of a later generation serve it: they include everything that this connection did before its request.
     pub(super) generation: u64,
-    /// The diff after which the client wants to continue, if history will do.
+    /// The last diff that the client has, if it resumes.
     pub(super) since: Option<u64>,
 }
 
-/// Numbers of message frames, to send before and after the changes.
+/// The indexes of the message frames to send before and after the changes.
 #[derive(Debug, Clone, Copy, Default)]
-struct MessageNumbers {
+struct MessageIndexes {
     before: Option<u32>,
     after: Option<u32>,
 }
@@ -56,17 +56,17 @@ impl RoomObservers {
 
     /// Adds the frames of this room to the deliveries.
     pub(super) fn plan(&mut self, registry: &Registry, frames: &RoomFrames, deliveries: &mut Deliveries) {
-        let mut messages = [MessageNumbers::default(); MAX_AUDIENCES];
+        let mut messages = [MessageIndexes::default(); MAX_AUDIENCES];
         for audience in Audience::all() {
-            let numbers = &mut messages[audience.index()];
-            *numbers = plan_messages(frames, audience, deliveries);
+            let indexes = &mut messages[audience.index()];
+            *indexes = plan_messages(frames, audience, deliveries);
             let attached = &self.attached[audience.index()];
             if attached.is_empty() {
                 continue;
             }
             let change = frames.changes(audience).map(|frame| deliveries.presence(frame, frames));
-            let all: FrameNumbers = [numbers.before, change, numbers.after].into_iter().flatten().collect();
-            // All frames of one observer together, so that they go out in one write, or none of them does.
+            let all: FrameIndexes = [indexes.before, change, indexes.after].into_iter().flatten().collect();
+            // All frames of one observer are adjacent, so that either one write sends all of them or none is sent.
             for (_, connection) in attached.iter().filter(|_| !all.is_empty()) {
                 all.iter().for_each(|frame| deliveries.push(connection, *frame));
             }
@@ -74,16 +74,16 @@ impl RoomObservers {
         self.serve_pending(registry, frames, &messages, deliveries);
     }
 
-    /// Attaches the observers that these frames serve, and plans what they get first.
+    /// Attaches the observers that these frames serve, and plans their first frames.
     fn serve_pending(
         &mut self,
         registry: &Registry,
         frames: &RoomFrames,
-        messages: &[MessageNumbers; MAX_AUDIENCES],
+        messages: &[MessageIndexes; MAX_AUDIENCES],
         deliveries: &mut Deliveries,
     ) {
         let mut pages: [Vec<u32>; MAX_AUDIENCES] = Default::default();
-        for slot in self.waiting_for(frames) {
+        for slot in self.served_by(frames) {
             let audience = self.pending[slot].audience;
             let after = messages[audience.index()].after;
             if let Some(since) = self.pending[slot].since.take() {
@@ -99,12 +99,12 @@ impl RoomObservers {
                 }
                 continue;
             }
-            // Without a snapshot: it was deferred, and the room is settled again.
+            // If there is none, it was deferred: a later tick settles the room again.
             let Some(snapshot) = frames.snapshot(audience) else { continue };
             let whole = &mut pages[audience.index()];
             if whole.is_empty() {
                 let snapshot = snapshot.pages.iter().map(|page| deliveries.presence(page, frames));
-                // Messages of members that have just left mean nothing to an observer that has not seen them.
+                // Without the messages of members who leave in this tick: the snapshot does not have these members.
                 *whole = snapshot.chain(after).collect();
             }
             match self.own_entry(slot, frames) {
@@ -118,19 +118,21 @@ impl RoomObservers {
         }
     }
 
-    /// The place of a waiting observer's own entry in the snapshot, if its protocol leaves that out. Only in the snapshot: as long
-    /// as a client of such a protocol observes, it is a member, so no later change is about its own user.
+    /// The page and the bytes of a pending observer's own entry in the snapshot, if its protocol leaves the own entry
+    /// out. Only snapshots have to be cut: clients of such protocols are members as long as they observe, so no later
+    /// change is about their own user.
     fn own_entry(&self, slot: usize, frames: &RoomFrames) -> Option<(usize, Range<usize>)> {
         let Pending { connection, audience, .. } = &self.pending[slot];
         let spans = frames.snapshot(*audience)?.spans.as_ref()?;
         spans.find(connection.session()?.user())
     }
 
-    fn waiting_for(&self, frames: &RoomFrames) -> Vec<usize> {
+    fn served_by(&self, frames: &RoomFrames) -> Vec<usize> {
         let served = self.pending.iter().filter(|(_, pending)| pending.generation < frames.generation);
         served.map(|(slot, _)| slot).collect()
     }
 
+    /// Attaches a pending observer, and plans its first frames.
     fn attach(&mut self, slot: usize, first: &[u32], frames: &RoomFrames, deliveries: &mut Deliveries) {
         let Pending { connection, audience, .. } = self.pending.remove(slot);
         let slot = self.attached[audience.index()].insert(Rc::clone(&connection)) as u32;
@@ -143,12 +145,12 @@ impl RoomObservers {
     }
 }
 
-fn plan_messages(frames: &RoomFrames, audience: Audience, deliveries: &mut Deliveries) -> MessageNumbers {
+fn plan_messages(frames: &RoomFrames, audience: Audience, deliveries: &mut Deliveries) -> MessageIndexes {
     let messages = &frames.messages[audience.index()];
     let mut add = |frame: &Option<bytes::Bytes>| {
         frame.as_ref().map(|frame| deliveries.add(frame.clone(), Origin::Messages(frames.room.id())))
     };
-    MessageNumbers { before: add(&messages.before_changes), after: add(&messages.after_changes) }
+    MessageIndexes { before: add(&messages.before_changes), after: add(&messages.after_changes) }
 }
 
 pub(super) fn position(subscriptions: &[Subscription], room: &str) -> Option<usize> {

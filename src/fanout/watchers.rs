@@ -1,4 +1,5 @@
-//! The connections of one worker that watch users by name. Each gets one `status` frame per tick, about the users that are new to it.
+//! The connections of one worker that watch users by user id. Each receives at most one `status` frame per tick, with
+//! the statuses that are new to it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -18,29 +19,31 @@ use crate::protocol::{MAX_WATCHED_PER_CONNECTION, Protocol};
 pub(super) struct Watching {
     node: Arc<Node>,
     worker: usize,
-    /// User and connection, by its slot in the slab: all watchers of a user are adjacent.
+    /// Pairs of a user and a connection (its slot in the slab), so that all watchers of a user are adjacent.
     pairs: BTreeSet<(Arc<str>, u32)>,
+    /// Indexed by the connection's slot in the slab.
     watchers: HashMap<u32, Watcher, RandomState>,
-    /// Connections that have asked and have not been answered.
-    asking: BTreeSet<u32>,
+    /// Connections that wait for a requested status.
+    waiting: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
 struct Watcher {
     connection: Rc<Connection>,
-    /// The users it watches, and whether it waits for their status even if nothing has changed.
+    /// The watched users, and whether the status was requested and has not been sent yet.
     users: HashMap<Arc<str>, bool, RandomState>,
-    /// It missed a frame because its socket was full, and asks about all its users when it is not.
+    /// Whether it missed a frame because its socket was full. It requests the status of all its users when the socket
+    /// accepts bytes again.
     lagging: bool,
 }
 
 impl Watching {
     pub(super) fn new(node: Arc<Node>, worker: usize) -> Self {
-        let (watchers, asking) = (HashMap::default(), BTreeSet::new());
-        Self { node, worker, pairs: BTreeSet::new(), watchers, asking }
+        let (watchers, waiting) = (HashMap::default(), BTreeSet::new());
+        Self { node, worker, pairs: BTreeSet::new(), watchers, waiting }
     }
 
-    /// Adds users to those that a connection watches. False if that would be too many: then none is added.
+    /// Makes a connection watch users. False if that would exceed a limit; then no user is added.
     pub(super) fn watch(&mut self, connection: &Rc<Connection>, users: &[&str]) -> bool {
         let index = connection.id.index;
         let known = |user: &str| self.watchers.get(&index)?.users.get_key_value(user).map(|(name, _)| Arc::clone(name));
@@ -57,71 +60,72 @@ impl Watching {
         if count + new.len() > 0 {
             let watcher = self.watchers.entry(index).or_insert_with(|| Watcher::new(connection));
             watcher.users.extend(again.into_iter().chain(new).map(|user| (user, true)));
-            self.asking.insert(index);
+            self.waiting.insert(index);
         }
         true
     }
 
-    /// Stops to watch users. Users that are not watched are ignored.
+    /// Stops watching users. Users that are not watched are ignored.
     pub(super) fn unwatch(&mut self, connection: &Rc<Connection>, users: &[&str]) {
         let index = connection.id.index;
         let Some(watcher) = self.watchers.get_mut(&index) else { return };
-        let gone: Vec<_> =
-            users.iter().filter_map(|user| watcher.users.remove_entry(*user)).map(|gone| gone.0).collect();
+        let removed: Vec<_> =
+            users.iter().filter_map(|user| watcher.users.remove_entry(*user)).map(|(user, _)| user).collect();
         if watcher.users.is_empty() {
             self.watchers.remove(&index);
-            self.asking.remove(&index);
+            self.waiting.remove(&index);
         }
-        self.end(index, gone);
+        self.remove_pairs(index, removed);
     }
 
-    /// Ends all watching of a connection.
+    /// Stops all watching of a connection.
     pub(super) fn forget(&mut self, connection: &Rc<Connection>) {
         let index = connection.id.index;
         if let Some(watcher) = self.watchers.remove(&index) {
-            self.asking.remove(&index);
-            self.end(index, watcher.users.into_keys().collect());
+            self.waiting.remove(&index);
+            self.remove_pairs(index, watcher.users.into_keys().collect());
         }
     }
 
-    fn end(&mut self, index: u32, users: Vec<Arc<str>>) {
+    fn remove_pairs(&mut self, index: u32, users: Vec<Arc<str>>) {
         self.node.registry.watchlist.unwatch(self.worker, users.iter());
         for user in users {
             self.pairs.remove(&(user, index));
         }
     }
 
-    /// Notes that a connection missed a frame.
-    pub(super) fn lag(&mut self, connection: &Connection) {
+    /// Records that a connection missed a frame.
+    pub(super) fn missed(&mut self, connection: &Connection) {
         if let Some(watcher) = self.watchers.get_mut(&connection.id.index) {
             watcher.lagging = true;
         }
     }
 
-    /// Asks for the status of all users of a connection that missed a frame.
+    /// Requests the status of all users of a connection that missed a frame.
     pub(super) fn catch_up(&mut self, connection: &Connection) {
         let index = connection.id.index;
         let Some(watcher) = self.watchers.get_mut(&index).filter(|watcher| watcher.lagging) else { return };
         watcher.lagging = false;
-        watcher.users.values_mut().for_each(|asked| *asked = true);
+        watcher.users.values_mut().for_each(|requested| *requested = true);
         self.node.registry.watchlist.request_status(watcher.users.keys());
-        self.asking.insert(index);
+        self.waiting.insert(index);
     }
 
-    /// Whether a frame that was planned for a connection is still to be sent.
+    /// Whether a planned frame must still be sent to a connection.
     pub(super) fn is_due(&self, connection: &Connection) -> bool {
         self.watchers.get(&connection.id.index).is_some_and(|watcher| !watcher.lagging)
     }
 
-    /// The frame of each connection that gets one.
+    /// The frames of this tick, with their connections.
     pub(super) fn plan(&mut self, statuses: &[StatusFrame]) -> Vec<(Rc<Connection>, Bytes)> {
+        // By connection, the indexes of the statuses that it receives.
         let mut due: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (at, status) in statuses.iter().enumerate().filter(|(_, status)| status.changed) {
             let (first, last) = ((Arc::clone(&status.user), 0), (Arc::clone(&status.user), u32::MAX));
             self.pairs.range(first..=last).for_each(|(_, index)| due.entry(*index).or_default().push(at));
         }
-        self.plan_asked(statuses, &mut due);
-        // Connections that get the same statuses share a frame: all that show one page of friends, for example.
+        self.plan_requested(statuses, &mut due);
+        // Connections that receive the same statuses share a frame, for example all that show the same list of users.
         let mut frames: HashMap<(Protocol, Vec<usize>), Bytes> = HashMap::new();
         let mut planned = Vec::new();
         for (index, selected) in due {
@@ -130,10 +134,11 @@ impl Watching {
             let key = (watcher.connection.protocol, selected);
             let frame = frames.get(&key).cloned().or_else(|| encode(&self.node, key.0, statuses, &key.1));
             let Some(frame) = frame else {
+                // Deferred: requested again for the next tick.
                 let users: Vec<_> = key.1.iter().map(|at| Arc::clone(&statuses[*at].user)).collect();
                 self.node.registry.watchlist.request_status(users.iter());
                 watcher.users.extend(users.into_iter().map(|user| (user, true)));
-                self.asking.insert(index);
+                self.waiting.insert(index);
                 continue;
             };
             frames.entry(key).or_insert_with(|| frame.clone());
@@ -142,27 +147,28 @@ impl Watching {
         planned
     }
 
-    /// Adds statuses that connections have asked for and that are not news for the others.
-    fn plan_asked(&mut self, statuses: &[StatusFrame], due: &mut BTreeMap<u32, Vec<usize>>) {
-        if self.asking.is_empty() {
+    /// Adds the statuses that connections requested and that did not change. Changed ones are in `due` already.
+    fn plan_requested(&mut self, statuses: &[StatusFrame], due: &mut BTreeMap<u32, Vec<usize>>) {
+        if self.waiting.is_empty() {
             return;
         }
-        let places = statuses.iter().enumerate().map(|(at, status)| (&*status.user, at));
-        let places: HashMap<&str, usize, RandomState> = places.collect();
-        self.asking.retain(|index| {
+        let by_user = statuses.iter().enumerate().map(|(at, status)| (&*status.user, at));
+        let by_user: HashMap<&str, usize, RandomState> = by_user.collect();
+        self.waiting.retain(|index| {
             let Some(watcher) = self.watchers.get(index).filter(|watcher| !watcher.lagging) else { return false };
-            let asked: Vec<_> = watcher.users.iter().filter(|(_, asked)| **asked).map(|(user, _)| user).collect();
-            let told: Vec<usize> = asked.iter().filter_map(|user| places.get(&***user).copied()).collect();
-            let all = told.len() == asked.len();
-            let not_changed = told.into_iter().filter(|at| !statuses[*at].changed);
-            let of_it = due.entry(*index).or_default();
-            of_it.extend(not_changed);
-            // In the order of the batch, so that the same is the same.
-            of_it.sort_unstable();
-            if of_it.is_empty() {
+            let requested: Vec<_> =
+                watcher.users.iter().filter(|(_, requested)| **requested).map(|(user, _)| user).collect();
+            let found: Vec<usize> = requested.iter().filter_map(|user| by_user.get(&***user).copied()).collect();
+            let is_complete = found.len() == requested.len();
+            let unchanged = found.into_iter().filter(|at| !statuses[*at].changed);
+            let selected = due.entry(*index).or_default();
+            selected.extend(unchanged);
+            // In the order of the batch, so that equal selections compare equal.
+            selected.sort_unstable();
+            if selected.is_empty() {
                 due.remove(index);
             }
-            !all
+            !is_complete
         });
     }
 }
@@ -173,7 +179,8 @@ impl Watcher {
     }
 }
 
-/// The frame with the selected statuses, unless it is long and clients that do not read hold too many long ones: then it is deferred.
+/// The frame with the selected statuses. Deferred (`None`) if it is long and slow clients have too many bytes of unread
+/// long frames.
 fn encode(node: &Node, protocol: Protocol, statuses: &[StatusFrame], selected: &[usize]) -> Option<Bytes> {
     let (format, encoder) = (protocol.status_format()?, protocol.rules().status?);
     let objects: Vec<&Bytes> = selected.iter().map(|at| &statuses[*at].objects[format]).collect();

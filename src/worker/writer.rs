@@ -77,7 +77,7 @@ impl Worker {
 
 /// Waits for a slow socket and sends it what waits. Lives only as long as the outbox.
 async fn send_outbox(connection: Rc<Connection>, worker: Rc<Worker>) {
-    let mut due = connection.unsent();
+    let mut due = connection.unsent_bytes();
     while due > 0 {
         let deadline = OUTBOX_DEADLINE + Duration::from_secs((due / SLOWEST_BYTES_PER_SECOND) as u64);
         match tokio::time::timeout(deadline, send(&connection, &worker, due)).await {
@@ -113,5 +113,5 @@ async fn send(connection: &Rc<Connection>, worker: &Rc<Worker>, mut due: usize) 
             connection.wake_reader();
         }
     }
-    connection.unsent()
+    connection.unsent_bytes()
 }
