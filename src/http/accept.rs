@@ -11,14 +11,15 @@ use tracing::{debug, warn};
 
 use crate::worker::Worker;
 
-/// How long to wait when there is no descriptor or no memory for another connection, or enough are open.
+/// The pause when the limit of sockets is reached, or when the system has no descriptor or memory for another
+/// connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections accepted before the open ones get their turn. A handshake holds some 12 KiB of hyper's memory until it is answered:
-/// a storm accepted in small portions is answered portion by portion, and the memory is used again.
+/// Connections accepted before other tasks run. A handshake takes some 12 KiB of hyper's memory until its response is
+/// sent: if a storm of connections is accepted in small portions, each portion reuses the memory of the one before.
 const ACCEPTS_PER_TURN: usize = 8;
 
-/// Accepts until `stop` is notified; then serves the connections that are queued already, since closing the listener would reset
-/// them.
+/// Accepts connections until `stop` is notified. Then also serves the connections that are queued already, because
+/// closing the listener would reset them.
 pub async fn accept(listener: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>) {
     let (mut warned, mut in_a_row) = (false, 0usize);
     loop {
@@ -43,7 +44,7 @@ pub async fn accept(listener: TcpListener, worker: Rc<Worker>, stop: Rc<Notify>)
                     tokio::task::yield_now().await;
                 }
             }
-            Err(error) if is_of_one_connection(&error) => {
+            Err(error) if concerns_one_connection(&error) => {
                 debug!(%error, "a connection ended before it was accepted");
             }
             Err(error) => {
@@ -66,7 +67,8 @@ fn open(stream: TcpStream, worker: &Rc<Worker>) {
     tokio::task::spawn_local(super::serve(stream, Rc::clone(worker)));
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether an error is about the accepted connection and not about the listener.
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

@@ -120,7 +120,7 @@ async fn hand_over(upgraded: Upgraded, worker: &Rc<Worker>) {
         refuse(stream, answer, close::TRY_AGAIN, "too many connections, try again later").await;
     } else {
         match outcome {
-            Ok(upgrade) => return worker.park(Stream::from(stream), answer, &read_ahead, &upgrade),
+            Ok(upgrade) => return worker.open_connection(Stream::from(stream), answer, &read_ahead, &upgrade),
             Err((code, reason)) => refuse(stream, answer, code, &reason).await,
         }
     }

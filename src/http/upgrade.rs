@@ -1,5 +1,5 @@
-//! The upgrade of a request to a WebSocket (RFC 6455, section 4.2): which protocol it is for, which user, and whether it may become
-//! one.
+//! The upgrade of a request to a WebSocket (RFC 6455, section 4.2): finds its protocol, authenticates its user, and
+//! checks the handshake.
 
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode, Version};
@@ -11,14 +11,15 @@ use crate::protocol::{Handshake, Identity, Protocol, Upgrade};
 use crate::websocket::Refusal;
 use crate::websocket::handshake::{VERSION, accept_key};
 
-/// What a WebSocket path asks for, with the user that the client claims; `None` if the path belongs to no protocol.
+/// The protocol of a WebSocket path and the upgrade that it agrees to, with the user that the client claims to be;
+/// `None` if the path belongs to no protocol.
 pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<(Protocol, Result<Upgrade, Refusal>)> {
     let is_upgrade = request.headers().contains_key(header::UPGRADE);
     let handshake = Handshake { path: &target.path, query: &target.raw_query, is_upgrade };
     Protocol::ALL.iter().find_map(|protocol| Some((*protocol, (protocol.rules().upgrade)(&handshake)?)))
 }
 
-/// Replaces the claimed user by the one that the authenticator says.
+/// Replaces the claimed user with the authenticated one.
 pub(super) async fn authenticate(
     authenticator: &dyn Authenticator,
     target: &Target,
@@ -33,7 +34,7 @@ pub(super) async fn authenticate(
     Ok(Upgrade { user: identity.map(|identity| identity.user.into()), login, ..upgrade })
 }
 
-/// Refuses a connection without a user if its protocol cannot do without one.
+/// Refuses an upgrade without a user if its protocol requires one.
 pub(super) fn require_user(upgrade: Upgrade) -> Result<Upgrade, Refusal> {
     match upgrade.protocol.rules().identity {
         Identity::AtUpgrade { missing } if upgrade.user.is_none() => Err(missing()),
@@ -41,16 +42,16 @@ pub(super) fn require_user(upgrade: Upgrade) -> Result<Upgrade, Refusal> {
     }
 }
 
-/// The response that makes the connection a WebSocket, if the request is a sound handshake.
+/// The response that makes the connection a WebSocket, if the request is a valid handshake.
 pub(super) fn switch<B>(request: &Request<B>, protocol: Protocol) -> Result<Reply, Reply> {
     let headers = request.headers();
     if request.method() != Method::GET {
         return Err(Reply::method_not_allowed(&[Method::GET]));
     }
-    let asked = request.version() >= Version::HTTP_11
+    let requests_upgrade = request.version() >= Version::HTTP_11
         && has_token(headers, &header::UPGRADE, "websocket")
         && has_token(headers, &header::CONNECTION, "upgrade");
-    if !asked {
+    if !requests_upgrade {
         let reply = Reply::error(
             StatusCode::UPGRADE_REQUIRED,
             "upgrade_required",
@@ -62,17 +63,17 @@ pub(super) fn switch<B>(request: &Request<B>, protocol: Protocol) -> Result<Repl
         let reply = Reply::error(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "the WebSocket version must be 13");
         return Err(reply.and(header::SEC_WEBSOCKET_VERSION, VERSION).and(header::UPGRADE, "websocket"));
     }
-    // Its bytes would be taken for frames.
-    let body = headers.contains_key(header::TRANSFER_ENCODING)
+    // The bytes of a body would be decoded as frames.
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    if body {
-        return Err(Reply::bad_request("the request of a WebSocket has no body"));
+    if has_body {
+        return Err(Reply::bad_request("the request of a WebSocket must not have a body"));
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().filter(|_| keys.next().is_none());
     let accept = key.and_then(|key| accept_key(key.as_bytes()));
     let accept =
-        accept.ok_or_else(|| Reply::bad_request("Sec-WebSocket-Key must be there once, 16 bytes in base64"))?;
+        accept.ok_or_else(|| Reply::bad_request("there must be one Sec-WebSocket-Key header: 16 bytes in base64"))?;
     let reply = Reply::empty(StatusCode::SWITCHING_PROTOCOLS)
         .and(header::UPGRADE, "websocket")
         .and(header::CONNECTION, "upgrade")
@@ -85,7 +86,7 @@ pub(super) fn switch<B>(request: &Request<B>, protocol: Protocol) -> Result<Repl
     })
 }
 
-/// Whether a comma-separated header has a token, in any case and on any of its lines (RFC 9110, 5.6.1).
+/// Whether a comma-separated header has a token, in upper or lower case, on any of its lines (RFC 9110, 5.6.1).
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn unsound_handshakes_are_refused() {
+    fn invalid_handshakes_are_refused() {
         let set = |name: &'static str, value: &'static str| {
             handshake(|request| drop(request.headers_mut().insert(name, value.parse().unwrap())))
         };

@@ -6,10 +6,10 @@ use super::{Command, Outcome, SessionNumber};
 use crate::config::Config;
 use crate::websocket::put_close;
 
-/// The connection that a protocol serves at this moment.
+/// The connection whose message a protocol handles.
 pub struct Client<'a> {
     host: &'a dyn Host,
-    /// Replies, as finished frames. They go out together after what was received at once has been handled.
+    /// Replies, as complete frames. They are sent together when all messages of one read are handled.
     pub replies: &'a mut BytesMut,
 }
 
@@ -20,7 +20,7 @@ impl std::fmt::Debug for Client<'_> {
 }
 
 impl<'a> Client<'a> {
-    /// The client behind `host`, whose replies go to `replies`.
+    /// A client whose commands `host` executes, and whose replies are appended to `replies`.
     pub fn new(host: &'a dyn Host, replies: &'a mut BytesMut) -> Self {
         Self { host, replies }
     }
@@ -30,13 +30,13 @@ impl<'a> Client<'a> {
         self.host.execute(SessionNumber::FIRST, command)
     }
 
-    /// Executes a command as another user of the connection. Commands about a joined room are those of its member, whatever the
-    /// number.
+    /// Executes a command as another user of the connection. A command about a joined room is always executed by the
+    /// session that joined it, whatever the number.
     pub fn execute_as(&mut self, session: SessionNumber, command: Command<'_>) -> Outcome {
         self.host.execute(session, command)
     }
 
-    /// Gives the connection a user. Each distinct user has one session; `None` if the connection has 256 already.
+    /// Adds a user to the connection. Each distinct user has one session; `None` if the connection has 256 already.
     pub fn identify(&mut self, user: &str) -> Option<SessionNumber> {
         self.host.identify(user)
     }
@@ -52,7 +52,7 @@ impl<'a> Client<'a> {
         self.host.count_refusal();
     }
 
-    /// Sends the replies so far, then a close frame, and waits for the client's.
+    /// Sends the replies so far and a close frame, and waits for the client's close frame.
     pub fn close(&mut self, code: u16, reason: &str) {
         put_close(self.replies, code, reason);
         self.host.expect_close();
@@ -78,7 +78,7 @@ pub struct ServerInfo<'a> {
     pub node_id: &'a str,
     /// The settings.
     pub config: &'a Config,
-    /// Since when the node does not see what other nodes hold, in milliseconds since the Unix epoch.
+    /// Since when the node is not connected to the other nodes, in milliseconds since the Unix epoch.
     pub degraded_since_unix_ms: Option<u64>,
 }
 
@@ -86,13 +86,13 @@ pub struct ServerInfo<'a> {
 pub trait Host {
     /// Executes a command as one of the connection's users.
     fn execute(&self, session: SessionNumber, command: Command<'_>) -> Outcome;
-    /// Gives the connection a user.
+    /// Adds a user to the connection.
     fn identify(&self, user: &str) -> Option<SessionNumber>;
     /// Whether the connection has a user.
     fn is_identified(&self) -> bool;
     /// Counts a message that is answered with an error.
     fn count_refusal(&self);
-    /// Ends the presence of the connection and gives the client some time to answer the close frame.
+    /// Ends the presence of the connection and gives the client a limited time to reply to the close frame.
     fn expect_close(&self);
     /// The name of the connection.
     fn name(&self) -> String;

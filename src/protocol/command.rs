@@ -1,8 +1,9 @@
-//! What clients can ask for, whatever protocol they speak, and what comes of it.
+//! The commands of clients, independent of their protocol, and the outcomes.
 
 use crate::presence::{Audience, LOBBY, State};
 
-/// A request of a client, in the terms of the presence core. Names are checked; states are compact JSON within their limit.
+/// A request of a client, in the terms of the presence core. User ids and room names are valid; states are compact JSON
+/// within their limit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command<'a> {
     /// Renew the lease.
@@ -11,11 +12,11 @@ pub enum Command<'a> {
     Join {
         /// The room.
         room: &'a str,
-        /// The member's state; `None` keeps the one it has.
+        /// The member's state; `None` keeps the present one.
         state: Option<State>,
         /// How to observe the room.
         audience: Option<Audience>,
-        /// What the client has of the room already.
+        /// The position from which the client resumes.
         resume: Option<Resume<'a>>,
     },
     /// Stop being a member of a room, and observing it.
@@ -36,10 +37,10 @@ pub enum Command<'a> {
         room: &'a str,
         /// How to observe it.
         audience: Audience,
-        /// What the client has of the room already.
+        /// The position from which the client resumes.
         resume: Option<Resume<'a>>,
     },
-    /// Stop observing; a member stays one.
+    /// Stop observing a room; a member stays a member.
     Unobserve {
         /// The room.
         room: &'a str,
@@ -51,12 +52,12 @@ pub enum Command<'a> {
     },
     /// Send the status of these users now and whenever it changes.
     Watch {
-        /// Their names.
+        /// Their user ids.
         users: Vec<&'a str>,
     },
     /// Stop watching these users.
     Unwatch {
-        /// Their names.
+        /// Their user ids.
         users: Vec<&'a str>,
     },
     /// Send a message to the observers of a joined room.
@@ -69,14 +70,14 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
-    /// The first command of a protocol that has no rooms of its own.
+    /// The first command of clients of a protocol without rooms.
     #[must_use]
     pub fn join_lobby(audience: Audience) -> Self {
         Self::Join { room: LOBBY, state: None, audience: Some(audience), resume: None }
     }
 }
 
-/// What a returning client has of a room.
+/// The position in the changes of a room from which a returning client resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resume<'a> {
     /// The epoch in which `seq` counts.
@@ -88,14 +89,14 @@ pub struct Resume<'a> {
 /// Whether a command was executed.
 pub type Outcome = Result<(), Refused>;
 
-/// Why a command was not executed. Nothing of it was done.
+/// Why a command was not executed. It had no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The connection has no user.
     NoUser,
-    /// The room was not joined.
+    /// The connection has not joined the room.
     NotJoined,
-    /// The room is not observed.
+    /// The connection does not observe the room.
     NotObserved,
     /// The connection has the maximum number of rooms.
     TooManyRooms,
@@ -105,7 +106,7 @@ pub enum Refused {
     RateLimited,
 }
 
-/// A session of a connection, in the order in which they were added.
+/// The number of a session within its connection, in the order in which sessions were added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionNumber(u8);
 
@@ -126,9 +127,9 @@ impl SessionNumber {
     }
 }
 
-/// Rooms that one connection may have joined or observe.
+/// The limit of rooms that a connection has joined or observes.
 pub const MAX_ROOMS_PER_CONNECTION: usize = 100;
-/// Users that one connection may watch.
+/// The limit of users that a connection watches.
 pub const MAX_WATCHED_PER_CONNECTION: usize = 1000;
-/// Messages that one connection may publish per second: more than people type, and paste.
+/// The limit of messages that a connection publishes per second: more than people type and paste.
 pub const MAX_MESSAGES_PER_SECOND: u32 = 10;

@@ -1,4 +1,4 @@
-//! An echo on `/` and `/echo` with large limits, for conformance suites. It takes part in no presence.
+//! The echo protocol for conformance suites, on `/` and `/echo`, with large limits. Its connections join no room.
 
 use super::{AtClose, Handshake, Identity, Missed, OnClose, Presence, Protocol, Rules, Upgrade};
 use crate::presence::Reason;

@@ -1,4 +1,4 @@
-//! The request of a WebSocket as protocols see it, and what they make of it.
+//! The opening handshake as protocols see it: the request, and the upgrade that they agree to.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::presence::check_id;
 use crate::query::Query;
 use crate::websocket::Refusal;
 
-/// A request for a WebSocket, without the parts that RFC 6455 decides about.
+/// The parts of a handshake request that protocols decide about.
 #[derive(Debug, Clone, Copy)]
 pub struct Handshake<'a> {
     /// The path, as sent.
@@ -20,21 +20,21 @@ pub struct Handshake<'a> {
     pub is_upgrade: bool,
 }
 
-/// What was agreed.
+/// An accepted handshake.
 #[derive(Debug, Clone)]
 pub struct Upgrade {
     /// The protocol.
     pub protocol: Protocol,
-    /// The user that the client claims to be, and after authentication the user that it is.
+    /// Before authentication, the user that the client claims to be; after it, the authenticated user.
     pub user: Option<Box<str>>,
     /// Rooms to join at once.
     pub rooms: Vec<Box<str>>,
-    /// The login that the request came with, if it is the user's.
+    /// The user's login, if the request has one.
     pub login: Option<u64>,
 }
 
 impl Upgrade {
-    /// A connection of this protocol, and of this user if the request names one.
+    /// An upgrade to this protocol, for this user if the request names one.
     #[must_use]
     pub fn new(protocol: Protocol, user: Option<String>) -> Self {
         Self { protocol, user: user.map(Into::into), rooms: Vec::new(), login: None }
@@ -51,20 +51,20 @@ impl Handshake<'_> {
     }
 }
 
-/// Decodes a segment of a path and checks that it may be an id.
+/// Decodes a segment of a path and checks that it is a valid id. Errors begin with `what`.
 pub(super) fn id_segment(segment: &str, what: &str) -> Result<String, Refusal> {
     let text = percent_decode_str(segment).decode_utf8();
     let text = text.map_err(|_| bad_request(format!("{what} must be percent-encoded UTF-8")))?;
     id(&text, what)
 }
 
-/// Checks that a text may be an id.
+/// Checks that a text is a valid id. Errors begin with `what`.
 pub(super) fn id(text: &str, what: &str) -> Result<String, Refusal> {
     let checked = check_id(text).map_err(|error| bad_request(format!("{what} {error}")))?;
     Ok(checked.to_owned())
 }
 
-/// 400: something about the request is wrong.
+/// Refuses a request with status 400.
 pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::http(400, "bad_request", message)
 }

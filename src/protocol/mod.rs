@@ -1,8 +1,8 @@
-//! The wire protocols. A protocol is one file, or one folder, with a [`Rules`] entry; adding one edits this file and the settings.
+//! The wire protocols. A protocol is one file or folder with [`Rules`]. Adding one edits this file and the settings.
 //!
-//! A protocol decodes the messages of its clients, executes [`Command`]s through its [`Client`], answers each [`Outcome`] in its own
-//! format, and provides an [`Encoder`] per audience. It does not know sockets, workers or HTTP. Its wire format stands at the top of
-//! its file.
+//! A protocol decodes the messages of its clients, executes [`Command`]s through a [`Client`], replies to each
+//! [`Outcome`] in its own format, and provides an [`Encoder`] per audience. It does not know sockets, workers or HTTP.
+//! The wire format is documented at the top of its file.
 
 pub mod chat;
 pub mod client;
@@ -32,7 +32,7 @@ pub use command::{
 };
 pub use handshake::{Handshake, Upgrade};
 
-/// The protocol of a connection. One byte, because every connection holds one.
+/// The protocol of a connection. One byte, because every connection stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Protocol {
@@ -44,13 +44,13 @@ pub enum Protocol {
     OnlineStatus,
     /// See [`chat`].
     Chat,
-    /// Returns every message; for conformance suites.
+    /// See [`echo`].
     #[cfg(feature = "echo")]
     Echo,
 }
 
 impl Protocol {
-    /// All protocols, in the order in which they are asked about a WebSocket path.
+    /// All protocols. The first one that accepts the path of a handshake gets the connection.
     pub const ALL: &[Self] = &[
         Self::Native,
         Self::OnlineUsers,
@@ -73,7 +73,7 @@ impl Protocol {
         }
     }
 
-    /// The number of this protocol's `number`th audience among the audiences of all protocols.
+    /// The audience that has this number within the protocol.
     #[must_use]
     pub const fn audience(self, number: usize) -> Audience {
         assert!(number < self.rules().audiences, "the protocol has fewer audiences");
@@ -85,7 +85,7 @@ impl Protocol {
         Audience::new(first + number)
     }
 
-    /// The number of this protocol's status format among those of all protocols, if its clients can watch users.
+    /// The index of this protocol's format in [`Encoders::statuses`], if its clients can watch users.
     #[must_use]
     pub fn status_format(self) -> Option<usize> {
         self.rules().status?;
@@ -93,26 +93,26 @@ impl Protocol {
     }
 }
 
-/// What a protocol is. Every difference between protocols that other modules must know is a field here.
+/// The rules of a protocol: everything about it that other modules need to know.
 #[derive(Debug)]
 pub struct Rules {
     /// What keeps a member online.
     pub presence: Presence,
-    /// What a client that does not read fast enough gets.
+    /// What happens to changes that a slow client misses.
     pub missed: Missed,
     /// When the user of a connection is known.
     pub identity: Identity,
-    /// What becomes of the sessions of a connection when it ends.
+    /// What happens to the sessions of a connection when it ends.
     pub on_close: OnClose,
     /// The limits of frames and messages.
     pub limits: Limits,
     /// The WebSocket subprotocol that is selected when a client offers it.
     pub subprotocol: Option<&'static str>,
-    /// The number of audiences: of encoders that `encoders` returns.
+    /// The number of audiences, which is the number of encoders that `encoders` returns.
     pub audiences: usize,
     /// The format of the status of watched users, if clients can watch any.
     pub status: Option<StatusEncoder>,
-    /// Appends whether the node sees the other nodes, if clients are told.
+    /// Appends a message about the health of the node, if the protocol has one.
     pub health: Option<fn(&mut BytesMut, degraded_since_unix_ms: Option<u64>)>,
     /// Looks at the request of a WebSocket; `None` if its path belongs to another protocol.
     pub upgrade: fn(&Handshake<'_>) -> Option<Result<Upgrade, Refusal>>,
@@ -129,12 +129,12 @@ pub struct Rules {
 /// What keeps a member online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// A lease that signs of life renew: every frame, pongs included, or only what the client says. `--liveness` overrides that.
+    /// A lease that signs of life renew. `--liveness` overrides which ones do.
     Lease {
-        /// Whether any frame renews the lease; otherwise heartbeats and other commands do.
+        /// Whether any frame renews the lease, even a pong; if not, only commands do.
         any_frame_renews: bool,
     },
-    /// The connection, from its join to its end. It is pinged every `--ping-interval`.
+    /// The connection, from the join to its end. It is pinged every `--ping-interval`.
     Connection,
 }
 
@@ -146,12 +146,13 @@ impl Presence {
     }
 }
 
-/// What a client that does not read fast enough gets.
+/// What happens to changes that a slow client misses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missed {
-    /// It skips changes and gets a new snapshot when it reads again.
+    /// They are skipped. The client receives a new snapshot when it reads again.
     Snapshot,
-    /// Events wait for it, up to a limit, since a snapshot cannot take back earlier events; beyond the limit it is disconnected.
+    /// They are queued up to a limit, because a snapshot cannot replace events. Beyond the limit the client is
+    /// disconnected.
     Queue,
 }
 
@@ -163,38 +164,38 @@ pub enum Identity {
         /// How a request without a user is refused.
         missing: fn() -> Refusal,
     },
-    /// The first message names the user. It must come within `deadline`, or the connection is closed with 1008 and this reason.
+    /// The first message names the user. If it does not arrive before the deadline, the connection is closed with 1008.
     FirstMessage {
-        /// The time for it.
+        /// The time for the first message.
         deadline: fn(&Config) -> Duration,
         /// The reason in the close frame.
         reason: &'static str,
     },
-    /// Nobody has to be named: an anonymous observer, or one user per subscription.
+    /// No user is needed: the connection is an anonymous observer, or has one user per subscription.
     PerSubscription,
 }
 
-/// What becomes of the sessions of a connection, by the way it ended.
+/// What happens to the sessions of a connection, depending on how it ended.
 #[derive(Debug, Clone, Copy)]
 pub struct OnClose {
     /// The client closed it with 1000, or without a code as `close()` in a browser does.
     pub clean: AtClose,
     /// It ended in any other way.
     pub lost: AtClose,
-    /// It ended in any other way while the server is stopping.
+    /// It ended in any other way while the server was stopping.
     pub drained: AtClose,
 }
 
-/// What becomes of a session when its connection has ended.
+/// What happens to a session when its connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtClose {
-    /// The user leaves at once, for this reason.
+    /// It ends at once, and the user leaves for this reason.
     Leave(Reason),
-    /// It stays for `--grace`, then its lease ends.
+    /// Its lease ends after `--grace`.
     Grace,
     /// It stays until its lease ends.
     LeaseEnds,
-    /// It stays: the server goes, and its users do not.
+    /// It stays: the server stops without announcing leaves.
     Stay,
 }
 
@@ -232,7 +233,7 @@ mod rules_tests {
     }
 
     #[test]
-    fn a_protocol_finds_its_status_format() {
+    fn status_formats_are_numbered_in_the_order_of_the_encoders() {
         let config = Config::from_args(["rollcall"]).unwrap();
         let formats: Vec<_> = Protocol::ALL.iter().filter_map(|protocol| protocol.status_format()).collect();
         assert_eq!(formats, (0..encoders(&config).statuses.len()).collect::<Vec<_>>());

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! S  {"type":"CONNECTION_ESTABLISHED","userId":123,"timestamp":T,"connectionId":"123-1704110400000"}      at once
-//! S  {"type":"USER_ONLINE","userId":123,"timestamp":T}        users that are online already, then each that comes
-//! S  {"type":"USER_OFFLINE","userId":123,"timestamp":T}       each that goes
+//! S  {"type":"USER_ONLINE","userId":123,"timestamp":T}        for each online user, then for each join
+//! S  {"type":"USER_OFFLINE","userId":123,"timestamp":T}       for each leave
 //! ```
 //!
-//! `T` is ISO 8601 in UTC with milliseconds, `"2024-01-01T12:00:00.000Z"`; an event has the time of its tick. Users are not told
-//! about themselves. What a client sends is ignored. A user id that reads as a whole number is a number in JSON.
+//! `T` is ISO 8601 in UTC with milliseconds, `"2024-01-01T12:00:00.000Z"`; an event has the time of its tick. Users
+//! receive no events about themselves. Messages of clients are ignored. A user id that is a whole number is a number in
+//! JSON.
 //!
-//! The connection is the presence: there is no lease, and the user is offline with the next tick after it ends, in whatever way.
+//! There is no lease: the user is online as long as the connection is open, and goes offline with the next tick after
+//! it ends.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -28,13 +30,13 @@ use crate::websocket::decoder::Limits;
 use crate::websocket::frame::append_text_frame;
 use crate::websocket::{Refusal, close};
 
-/// Observers of events: one per user that comes or goes.
+/// Observers of events: one per join or leave.
 pub const EVENTS: Audience = Protocol::OnlineStatus.audience(0);
 
 pub(super) static RULES: Rules = Rules {
     presence: Presence::Connection,
     missed: Missed::Queue,
-    // The close frame says what is missing: clients of this protocol expect the handshake to succeed.
+    // Refused with a close frame, because clients of this protocol expect the handshake to succeed.
     identity: Identity::AtUpgrade { missing: || Refusal::close(close::POLICY, "User ID required") },
     on_close: OnClose { clean: LEAVE, lost: LEAVE, drained: AtClose::Stay },
     limits: Limits::PRESENCE,
@@ -50,11 +52,11 @@ pub(super) static RULES: Rules = Rules {
 };
 
 const LEAVE: AtClose = AtClose::Leave(Reason::Closed);
-/// Events in one page of a snapshot: at some 80 bytes each about as much as one socket buffer takes at once.
+/// Events per page of a snapshot: at some 80 bytes per event, about as much as a socket buffer accepts at once.
 const PAGE_EVENTS: usize = 1000;
-/// Memory reserved for an event: 76 bytes and the user id. For longer ids the buffer grows.
+/// Memory reserved per event: 76 bytes and the user id. The buffer grows for longer ids.
 const EVENT_BYTES: usize = 90;
-/// Beyond this the numbers of JavaScript are not exact (ECMA-262, `Number.MAX_SAFE_INTEGER`): such an id stays a string.
+/// Larger numbers are not exact in JavaScript (ECMA-262, `Number.MAX_SAFE_INTEGER`), so ids above it stay strings.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 fn upgrade(handshake: &Handshake<'_>) -> Result<Upgrade, Refusal> {
@@ -98,7 +100,7 @@ pub fn put_established(buffer: &mut BytesMut, user: &str, unix_ms: u64) {
     });
 }
 
-/// One tick's change of the room, a frame for each user that came or went.
+/// The changes of one tick: a frame per join and leave.
 #[must_use]
 pub fn encode_changes(diff: &Diff, unix_ms: u64) -> Bytes {
     let timestamp = timestamp(unix_ms);
@@ -108,7 +110,8 @@ pub fn encode_changes(diff: &Diff, unix_ms: u64) -> Bytes {
     buffer.freeze()
 }
 
-/// All announced members as events, in pages of 1,000. Only the tick moves the roster, so the pages agree.
+/// All announced members as events, in pages of [`PAGE_EVENTS`]. Only the tick changes the roster, so the pages are
+/// consistent.
 #[must_use]
 pub fn encode_roster(room: &Room, unix_ms: u64) -> (Vec<Bytes>, Spans) {
     let timestamp = timestamp(unix_ms);
@@ -149,7 +152,7 @@ fn put_head(buffer: &mut BytesMut, kind: &str, user: &str, timestamp: &str) {
     buffer.put_u8(b'"');
 }
 
-/// Whether a user id reads as a whole number and is read back as the same text: `007` and `-0` are not.
+/// Whether a user id is a whole number in its only form: `007` and `-0` are not.
 fn is_number(user: &str) -> bool {
     user.parse::<i64>()
         .is_ok_and(|number| number.unsigned_abs() <= MAX_SAFE_INTEGER && itoa::Buffer::new().format(number) == user)
@@ -168,7 +171,7 @@ mod tests {
 
     const NOON: u64 = 1_704_110_400_000;
 
-    /// The messages in a run of server frames.
+    /// The messages in consecutive server frames.
     fn messages(mut bytes: &[u8]) -> Vec<Value> {
         let mut messages = Vec::new();
         while let [0x81, short, ..] = *bytes {
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_message_is_the_seeds_to_the_byte() {
+    fn the_first_message_has_the_documented_bytes() {
         let mut buffer = BytesMut::new();
         put_established(&mut buffer, "123", NOON);
         let expected = r#"{"type":"CONNECTION_ESTABLISHED","userId":123,"timestamp":"2024-01-01T12:00:00.000Z","connectionId":"123-1704110400000"}"#;
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_a_frame_for_each_user() {
+    fn each_join_and_leave_is_one_frame() {
         let diff = Diff {
             joined: vec![("7".into(), None), ("ann".into(), None)],
             updated: vec![("bob".into(), None)],
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_stay_numbers_and_all_else_is_text() {
+    fn ids_that_are_safe_whole_numbers_are_numbers_and_all_others_strings() {
         for number in ["0", "123", "-5", "9007199254740991"] {
             assert_eq!(id(number), json!(number.parse::<i64>().unwrap()));
         }
@@ -223,7 +226,7 @@ mod tests {
         }
     }
 
-    /// A room with these members, announced.
+    /// A room with these announced members.
     fn room(users: impl Iterator<Item = String>) -> Arc<Room> {
         let registry = Registry::new(Settings { ttl: 100, workers: 1, incarnation: 1 });
         let now = Now::default();
@@ -236,16 +239,16 @@ mod tests {
     }
 
     #[test]
-    fn the_list_comes_in_pieces_and_each_user_can_be_cut_out() {
+    fn the_roster_is_encoded_in_pages_and_each_entry_can_be_cut_out() {
         let users = || (0..2 * PAGE_EVENTS + 1).map(|number| format!("user-{number:05}"));
         let (pages, spans) = encode_roster(&room(users()), NOON);
         assert_eq!(pages.len(), 3);
-        let told: Vec<String> = pages
+        let listed: Vec<String> = pages
             .iter()
             .flat_map(|page| messages(page))
             .map(|message| message["userId"].as_str().unwrap().to_owned())
             .collect();
-        assert_eq!(told, users().collect::<Vec<_>>());
+        assert_eq!(listed, users().collect::<Vec<_>>());
         for user in users() {
             let (page, range) = spans.find(&user).unwrap();
             assert_eq!(messages(&pages[page][range])[0]["userId"], user);
@@ -256,7 +259,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_user_comes_through_as_itself(user in "[^\\p{Cc}]{1,40}", number in any::<i64>(), unix_ms in 0u64..4_000_000_000_000) {
+        fn any_user_id_and_time_is_encoded_without_loss(
+            user in "[^\\p{Cc}]{1,40}",
+            number in any::<i64>(),
+            unix_ms in 0u64..4_000_000_000_000,
+        ) {
             prop_assert_eq!(id(&user).as_str().map_or_else(|| id(&user).to_string(), str::to_owned), user);
             let id = id(&number.to_string());
             prop_assert_eq!(id.is_number(), number.unsigned_abs() <= MAX_SAFE_INTEGER);

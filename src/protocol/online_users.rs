@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! C  heartbeat                                             every 5 s; renews the lease
-//! S  {"type": "online_users", "users": ["user1", …]}       on connect, then whenever the set changed, sorted
-//! S  {"type": "heartbeat_ack"}                             to every heartbeat
-//! S  {"type": "error", "message": "Unknown message"}       to anything else
+//! S  {"type": "online_users", "users": ["user1", …]}       on connect and after each join or leave; sorted
+//! S  {"type": "heartbeat_ack"}                             reply to a heartbeat
+//! S  {"type": "error", "message": "Unknown message"}       reply to any other message
 //! ```
 //!
-//! A user stays online until the lease ends, also after the connection is closed. Only heartbeats renew the lease.
+//! Users stay online until their lease ends, even after the connection is closed. Only heartbeats renew the lease.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::websocket::Refusal;
 use crate::websocket::decoder::Limits;
 use crate::websocket::frame::text_frame;
 
-/// Observers of the list of names.
+/// Observers of the list of user ids.
 pub const NAMES: Audience = Protocol::OnlineUsers.audience(0);
 
 pub(super) static RULES: Rules = Rules {
@@ -46,10 +46,10 @@ pub(super) static RULES: Rules = Rules {
     encoders: |_| vec![Box::new(NameList)],
 };
 
-/// The reply to a heartbeat, as a finished frame.
+/// The reply to a heartbeat, as a complete frame.
 const HEARTBEAT_ACK: &[u8] = b"\x81\x19{\"type\": \"heartbeat_ack\"}";
 
-/// The reply to anything else, as a finished frame.
+/// The reply to any other message, as a complete frame.
 const UNKNOWN_MESSAGE: &[u8] = b"\x81\x2f{\"type\": \"error\", \"message\": \"Unknown message\"}";
 
 fn upgrade(handshake: &Handshake<'_>) -> Option<Result<Upgrade, Refusal>> {
@@ -59,7 +59,7 @@ fn upgrade(handshake: &Handshake<'_>) -> Option<Result<Upgrade, Refusal>> {
 
 fn receive(client: &mut Client<'_>, _: &mut Reader, text: &[u8]) {
     if is_heartbeat(text) {
-        // It is acknowledged whatever becomes of it.
+        // Acknowledged whatever the outcome, as clients of this protocol expect.
         let _ = client.execute(Command::Heartbeat);
         client.replies.extend_from_slice(HEARTBEAT_ACK);
     } else {
@@ -68,13 +68,13 @@ fn receive(client: &mut Client<'_>, _: &mut Reader, text: &[u8]) {
     }
 }
 
-/// Whether a text message is a heartbeat. There is no other message.
+/// Whether a message is a heartbeat. The protocol has no other message.
 #[must_use]
 pub fn is_heartbeat(text: &[u8]) -> bool {
     text == b"heartbeat"
 }
 
-/// The list of all users, from their names in order.
+/// The frame with the list of these users, which must be sorted.
 pub fn encode_list<'a>(users: impl IntoIterator<Item = &'a Arc<str>>) -> Bytes {
     text_frame(|buffer| {
         buffer.put_slice(br#"{"type": "online_users", "users": ["#);
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn constants_are_well_formed_frames() {
+    fn constant_replies_are_valid_frames() {
         for frame in [HEARTBEAT_ACK, UNKNOWN_MESSAGE] {
             assert_eq!(frame[0], 0x81);
             assert_eq!(usize::from(frame[1]), frame.len() - 2);

@@ -1,4 +1,4 @@
-//! What the encoders make of ticks, whatever the protocol.
+//! Tests of ticks with the encoders of all protocols.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn changes(broadcaster: &mut Broadcaster, audience: Audience) -> Option<String> 
 }
 
 #[test]
-fn whole_lists_that_clients_do_not_read_have_a_bound() {
+fn snapshots_are_deferred_while_too_many_bytes_are_unread() {
     for audience in [native::MEMBERS, online_users::NAMES, online_status::EVENTS] {
         let (registry, mut broadcaster) = room_of(2_000, audience);
         broadcaster.limit_unread(1);
@@ -46,7 +46,7 @@ fn whole_lists_that_clients_do_not_read_have_a_bound() {
 }
 
 #[test]
-fn messages_of_users_that_never_joined_visibly_are_dropped() {
+fn messages_of_users_whose_join_was_never_announced_are_dropped() {
     let (registry, mut broadcaster) = room_of(1, chat::CHAT);
     broadcaster.tick(Now::default());
     let passer_by = registry.open_unleased_session("passer-by");
@@ -76,7 +76,7 @@ fn the_application_publishes_without_being_a_member() {
     assert_eq!(&frame[2..], expected);
     assert!(registry.publish_as_application("a room without members or observers", "1"));
     broadcaster.tick(Now { tick: 3, unix_ms: 8 });
-    assert_eq!(registry.rooms_open(), 1, "the room goes away again");
+    assert_eq!(registry.rooms_open(), 1, "the room is removed again");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Engine time: does the ticks at their pace, and puts them off while a worker is behind.
+//! Engine time: executes a tick at each interval, and skips it while a worker is behind.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,11 +17,11 @@ use crate::protocol;
 use crate::store::StoreEvent;
 use crate::worker::thread::Signal;
 
-/// Does the ticks, at their pace.
+/// Executes the ticks.
 pub(super) struct Ticker {
     node: Arc<Node>,
     broadcaster: Broadcaster,
-    /// Since when the node has been degraded, as clients were told last.
+    /// Since when the node has been degraded, as last sent to clients.
     degraded_since: Option<u64>,
     interval: Interval,
 }
@@ -30,7 +30,7 @@ impl Ticker {
     pub(super) fn new(node: Arc<Node>) -> Self {
         let tick = node.config.presence.tick;
         let mut interval = tokio::time::interval(tick);
-        // A late tick is not made up for: what it would have told, the next one tells.
+        // A missed tick is not executed later: the next one has all changes.
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let config = &node.config;
         let broadcaster =
@@ -39,7 +39,7 @@ impl Ticker {
         Self { node, broadcaster, degraded_since: None, interval }
     }
 
-    /// Waits for the next tick and does it, unless a worker is behind.
+    /// Waits for the next tick and executes it, unless a worker is behind.
     pub(super) async fn tick(&mut self, workers: &[WorkerHandle]) {
         self.interval.tick().await;
         let node = Arc::clone(&self.node);
@@ -59,7 +59,7 @@ impl Ticker {
         for worker in workers {
             let mut batch = std::mem::take(&mut batches[worker.number]);
             (batch.health, batch.kicks) = (health, Arc::clone(&kicks));
-            // There is room, as was looked at above; a worker that has ended needs no batch.
+            // The mailbox has room, as checked above. A worker that has ended needs no batch.
             let _ = worker.mailbox.try_send(Signal::Tick(batch));
         }
         node.store.record(news);
@@ -71,7 +71,7 @@ impl Ticker {
         counters.tick_us_max.raise(took_us);
     }
 
-    /// Whether the node sees the other nodes, if that has changed since the last tick.
+    /// The health of the node, if it has changed since the last tick.
     fn health(&mut self) -> Option<Health> {
         let degraded_since_unix_ms = self.node.store.degraded_since();
         let before = std::mem::replace(&mut self.degraded_since, degraded_since_unix_ms);
@@ -79,7 +79,8 @@ impl Ticker {
     }
 }
 
-/// Users who are to go at once: this node was asked for it, of which the others are to be told, or another was.
+/// Takes the kicks for this tick: those requested on this node, which are also passed to the store, and those of other
+/// nodes.
 fn take_kicks(node: &Node, news: &mut Vec<StoreEvent>) -> Arc<[Kick]> {
     let asked_here = node.kicks.take();
     if node.registry.has_store() {
@@ -90,7 +91,7 @@ fn take_kicks(node: &Node, news: &mut Vec<StoreEvent>) -> Arc<[Kick]> {
         return asked_here;
     }
     if let Some(logins) = &node.auth.dev_login {
-        // Nodes that share a key take each other's cookies, so what ended there has ended here.
+        // Nodes that share a key accept each other's cookies, so a login that another node ended has ended here too.
         asked_elsewhere.iter().filter_map(|kick| kick.login).for_each(|id| logins.end(id));
     }
     asked_here.iter().cloned().chain(asked_elsewhere).collect()

@@ -18,24 +18,24 @@ use crate::worker::thread::{self, Signal};
 pub(super) struct WorkerHandle {
     pub(super) number: usize,
     pub(super) mailbox: mpsc::Sender<Signal>,
-    /// Resolves when the thread has ended, with an error if it could not do its work.
+    /// Resolves when the thread has ended, with the error if it failed.
     pub(super) ended: oneshot::Receiver<anyhow::Result<()>>,
 }
 
-/// Starts the thread of the worker of this number.
+/// Starts the thread of the worker with this number.
 pub(super) fn start(
     number: usize,
     listeners: Vec<std::net::TcpListener>,
     node: Arc<Node>,
 ) -> anyhow::Result<WorkerHandle> {
     let (mailbox, signals) = mpsc::channel(MAILBOX_SIGNALS);
-    let (tell, ended) = oneshot::channel();
+    let (ended_sender, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
             let result = run(number, listeners, node, signals);
-            // There is no receiver if the server has been dropped.
-            let _ = tell.send(result);
+            // The receiver is gone if the server was dropped.
+            let _ = ended_sender.send(result);
         })
         .with_context(|| format!("cannot start worker {number}"))?;
     Ok(WorkerHandle { number, mailbox, ended })

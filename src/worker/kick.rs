@@ -1,4 +1,4 @@
-//! Users who are to go at once: which connections are theirs, and the end of these.
+//! Executes kicks: finds the connections of a user and ends them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
@@ -12,32 +12,34 @@ use crate::presence::Reason;
 use crate::presence::kick::Kick;
 use crate::websocket::close;
 
-/// Finds the connections of a user without looking at all of them. Filled only where users can be removed.
+/// Finds the connections of a user without a search through all connections. Empty if the settings allow no kicks.
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(super) struct UserIndex {
     hasher: RandomState,
-    /// A hash of the user, and the connection's place in the slab: some 12 bytes a connection, where its name would be many more.
-    places: BTreeSet<(u32, u32)>,
-    /// The login of each connection that came with one.
+    /// Pairs of a hash of the user and the connection's slot in the slab: some 12 bytes per connection, much less than
+    /// the user id.
+    slots: BTreeSet<(u32, u32)>,
+    /// The login of each connection that has one, by the slot of the connection.
     logins: HashMap<u32, u64, RandomState>,
 }
 
-impl Owners {
-    fn add(&mut self, user: &str, index: u32, login: Option<u64>) {
-        self.places.insert((self.hash(user), index));
-        self.logins.extend(login.map(|login| (index, login)));
+impl UserIndex {
+    fn add(&mut self, user: &str, slot: u32, login: Option<u64>) {
+        self.slots.insert((self.hash(user), slot));
+        self.logins.extend(login.map(|login| (slot, login)));
     }
 
-    fn remove(&mut self, user: &str, index: u32) {
-        self.places.remove(&(self.hash(user), index));
-        self.logins.remove(&index);
+    fn remove(&mut self, user: &str, slot: u32) {
+        self.slots.remove(&(self.hash(user), slot));
+        self.logins.remove(&slot);
     }
 
-    /// Where connections of the user may be, those of this login if there is one: others may have the same hash.
-    fn of(&self, user: &str, login: Option<u64>) -> Vec<u32> {
+    /// The slots of the user's connections, only those with this login if it is given. The caller compares the user:
+    /// other users may have the same hash.
+    fn candidates(&self, user: &str, login: Option<u64>) -> Vec<u32> {
         let hash = self.hash(user);
-        let places = self.places.range((hash, 0)..=(hash, u32::MAX)).map(|(_, index)| *index);
-        places.filter(|index| login.is_none() || self.logins.get(index).copied() == login).collect()
+        let slots = self.slots.range((hash, 0)..=(hash, u32::MAX)).map(|(_, slot)| *slot);
+        slots.filter(|slot| login.is_none() || self.logins.get(slot).copied() == login).collect()
     }
 
     fn hash(&self, user: &str) -> u32 {
@@ -46,34 +48,34 @@ impl Owners {
 }
 
 impl Worker {
-    /// Notes whose connection this is.
-    pub(super) fn note_owner(&self, connection: &Connection, user: &str, login: Option<u64>) {
+    /// Adds a user of a connection to the index.
+    pub(super) fn index_user(&self, connection: &Connection, user: &str, login: Option<u64>) {
         if self.node.config.kicks_users() {
-            self.owners.borrow_mut().add(user, connection.id.index, login);
+            self.user_index.borrow_mut().add(user, connection.id.index, login);
         }
     }
 
-    /// A connection is gone.
-    pub(super) fn forget_owner(&self, connection: &Connection) {
+    /// Removes a connection from the index.
+    pub(super) fn unindex_users(&self, connection: &Connection) {
         if self.node.config.kicks_users() {
-            let mut owners = self.owners.borrow_mut();
-            connection.for_each_session(|session| owners.remove(session.user(), connection.id.index));
+            let mut user_index = self.user_index.borrow_mut();
+            connection.for_each_session(|session| user_index.remove(session.user(), connection.id.index));
         }
     }
 
     /// Ends the presence of kicked users, and closes their connections.
     pub(super) fn kick(self: &Rc<Self>, kicks: &[Kick]) {
         for Kick { user, login, reason } in kicks {
-            // A connection of this worker that is lost by now is in its grace; one that is not yet lost is found below.
+            // Lost connections have left their sessions in the grace period; open ones are found below.
             self.node.registry.end_grace_sessions(user, *reason);
             if login.is_none() {
                 self.node.registry.end_rest_session(user, *reason);
             }
-            let indexes = self.owners.borrow().of(user, *login);
-            for index in indexes {
-                let connection = self.connections.borrow().get(index as usize).map(Rc::clone);
-                let is_its = |connection: &Rc<Connection>| connection.session_of(user).is_some();
-                let Some(connection) = connection.filter(is_its) else { continue };
+            let slots = self.user_index.borrow().candidates(user, *login);
+            for slot in slots {
+                let connection = self.connections.borrow().get(slot as usize).map(Rc::clone);
+                let is_of_user = |connection: &Rc<Connection>| connection.session_of(user).is_some();
+                let Some(connection) = connection.filter(is_of_user) else { continue };
                 let why = if *reason == Reason::Left { "signed out" } else { "removed" };
                 self.release(&connection, Ending::Kicked(*reason));
                 self.close(&connection, close::POLICY, why);
@@ -88,21 +90,21 @@ mod tests {
 
     #[test]
     fn connections_are_found_by_user_and_by_login() {
-        let mut owners = Owners::default();
-        owners.add("bob", 1, None);
-        owners.add("bob", 2, Some(7));
-        owners.add("bob", 3, Some(8));
-        owners.add("carol", 4, Some(7));
-        assert_eq!(owners.of("bob", None), [1, 2, 3]);
-        assert_eq!(owners.of("bob", Some(7)), [2]);
-        owners.remove("bob", 2);
-        // The place is another's now.
-        owners.add("carol", 2, None);
-        assert_eq!((owners.of("bob", Some(7)), owners.of("bob", None)), (vec![], vec![1, 3]));
-        owners.remove("bob", 1);
-        owners.remove("bob", 3);
-        owners.remove("carol", 4);
-        owners.remove("carol", 2);
-        assert!(owners.places.is_empty() && owners.logins.is_empty());
+        let mut index = UserIndex::default();
+        index.add("bob", 1, None);
+        index.add("bob", 2, Some(7));
+        index.add("bob", 3, Some(8));
+        index.add("carol", 4, Some(7));
+        assert_eq!(index.candidates("bob", None), [1, 2, 3]);
+        assert_eq!(index.candidates("bob", Some(7)), [2]);
+        index.remove("bob", 2);
+        // A connection of another user reuses the slot.
+        index.add("carol", 2, None);
+        assert_eq!((index.candidates("bob", Some(7)), index.candidates("bob", None)), (vec![], vec![1, 3]));
+        index.remove("bob", 1);
+        index.remove("bob", 3);
+        index.remove("carol", 4);
+        index.remove("carol", 2);
+        assert!(index.slots.is_empty() && index.logins.is_empty());
     }
 }

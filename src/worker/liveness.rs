@@ -1,4 +1,4 @@
-//! Whether a connection is still alive: what counts as a sign of life, which clients are pinged, and which are disconnected.
+//! Liveness of connections: what counts as a sign of life, when clients are pinged, and when they are disconnected.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,20 +15,20 @@ use crate::websocket::{PING, close};
 /// How long a client may take to reply to a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
-/// Durations in ticks, and other settings in the form in which they are used.
+/// The settings of liveness: durations in ticks, rules by protocol.
 #[derive(Debug, Clone)]
 pub(super) struct Times {
     pub(super) ttl: Tick,
     pub(super) grace: Tick,
-    /// A connection silent for this long is pinged: half the ttl, and somewhat more, so that clients that send a heartbeat every half
-    /// ttl are not pinged all the time.
+    /// A connection with a lease is pinged when it has been silent for this long: somewhat more than half the ttl, so
+    /// that clients that send a heartbeat every half ttl are not pinged.
     ping_after: Tick,
     pub(super) close_wait: Tick,
-    /// Connections without a lease are pinged each time this has passed.
+    /// Connections without a lease are pinged at this interval.
     ping_interval: Tick,
-    /// What one connection publishes is counted by the second.
+    /// One second, for the rate limit of messages.
     pub(super) second: Tick,
-    /// By protocol: whether any sign of life renews the lease; otherwise only heartbeats and other commands do.
+    /// By protocol: whether any frame renews the lease; if not, only commands do.
     any_frame_renews: Vec<bool>,
     /// By protocol: the time for the first message, if it names the user.
     join_wait: Vec<Option<Tick>>,
@@ -60,12 +60,12 @@ impl Times {
         }
     }
 
-    /// Whether any sign of life renews the lease of a connection; otherwise only heartbeats and other commands do.
+    /// Whether any frame renews the lease of a connection; if not, only commands do.
     pub(super) fn any_frame_renews(&self, protocol: Protocol) -> bool {
         self.any_frame_renews[protocol as usize]
     }
 
-    /// How long a connection may take to name its user; `None` if it need not, or has.
+    /// The time that a connection has to name its user; `None` if it need not, or has done so.
     fn join_wait(&self, connection: &Connection) -> Option<Tick> {
         self.join_wait[connection.protocol as usize].filter(|_| connection.session().is_none())
     }
@@ -79,17 +79,17 @@ impl Times {
         }
     }
 
-    /// How far ahead a connection is checked, at the most.
+    /// The longest time between two checks of a connection.
     pub(super) fn longest_check(&self) -> Tick {
         self.ttl.max(self.close_wait).max(self.ping_interval)
     }
 }
 
 impl Worker {
-    /// Something came from the client, or it took something that waited for it.
+    /// Records that the client sent something, or read something that waited for it.
     pub(super) fn sign_of_life(&self, connection: &Connection, now: Now) {
         if self.times.join_wait(connection).is_some() {
-            return; // Until the first message this counts the time since the connection was opened.
+            return; // Until the first message, silence is measured from the opening of the connection.
         }
         connection.heard(now.tick);
         if self.times.any_frame_renews(connection.protocol) {
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Pings silent connections; disconnects those that stay silent, do not name their user, or do not finish closing.
+    /// Pings silent connections. Disconnects clients that stay silent, do not name their user or do not finish closing.
     pub(super) fn check_connections(self: &Rc<Self>, now: Tick) {
         let mut due = Vec::new();
         self.checks.borrow_mut().take_due(now, &mut due);
@@ -124,20 +124,21 @@ impl Worker {
             }
             return Some(now + (join_wait - silent).min(times.ping_interval));
         }
-        let leased = connection.protocol.rules().presence.is_lease();
-        // Without a lease a ping is due at every check: a client that was not heard since the last one did not answer it.
-        let (quiet, patience) = if leased { (times.ping_after, times.ttl) } else { (0, times.ping_interval) };
-        if silent > patience {
+        let has_lease = connection.protocol.rules().presence.is_lease();
+        // Without a lease, each check sends a ping. A client that was silent since the last check did not reply to it.
+        let (ping_after, timeout) = if has_lease { (times.ping_after, times.ttl) } else { (0, times.ping_interval) };
+        if silent > timeout {
             self.counters.connections_timed_out.add(1);
             return None;
         }
-        if silent < quiet {
-            return Some(now - silent + quiet);
+        if silent < ping_after {
+            return Some(now - silent + ping_after);
         }
+        // If the socket is full, no ping is sent: it would only wait behind the other bytes.
         if let Delivery::Accepted(written) = connection.deliver(&[&Bytes::from_static(PING)]) {
             self.send_later(connection, written);
-        } // Else its socket is full: a ping on top would not help.
-        Some(if leased { now - silent + patience + 1 } else { now + patience })
+        }
+        Some(if has_lease { now - silent + timeout + 1 } else { now + timeout })
     }
 
     /// Closes a connection that has not named its user in time. Returns when to check it again.

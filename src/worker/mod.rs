@@ -1,7 +1,8 @@
-//! One thread: its connections, the commands of their clients, and its share of the fanout.
+//! A worker thread: its connections, the commands of their clients, and its share of the fanout.
 //!
-//! A worker runs a `current_thread` runtime, so it shares nothing with other workers but the [`Node`]. Three kinds of tasks run on
-//! it: the accept loop, the signals of the ticker (one batch per tick), and one small task per connection.
+//! A worker runs a `current_thread` runtime and shares only the [`Node`] with other workers. It runs three kinds of
+//! tasks: the accept loop, the loop that receives the ticker's signals (one batch per tick), and one small task per
+//! connection.
 
 mod commands;
 mod kick;
@@ -33,37 +34,38 @@ use commands::Commands;
 use liveness::Times;
 use reader::Reader;
 
-/// The most that one read takes. A heartbeat is 15 bytes; this is for floods, which are read in slices that delay nobody much.
+/// The limit of bytes per read. A heartbeat has 15 bytes; the limit matters for clients that send a flood, which is
+/// read in parts so that it does not delay other clients much.
 const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// The state of one worker thread.
 pub struct Worker {
     /// Its number.
     pub number: usize,
-    /// What it shares with the others.
+    /// What it shares with the other threads.
     pub node: Arc<Node>,
-    /// Its counters; nobody else writes them.
+    /// Its counters. No other thread writes them.
     pub counters: Arc<WorkerCounters>,
-    /// The buffer of every read of every connection.
+    /// The read buffer, shared by all connections.
     scratch: RefCell<Box<[u8]>>,
     /// The observers of each room.
     fanout: RefCell<Fanout>,
-    /// The tick of the last batch that was executed, for requests that wait for one.
+    /// The tick of the last batch that was executed, for requests that wait for a tick.
     pub done: watch::Sender<Tick>,
-    /// Requests that are being answered.
+    /// The number of HTTP requests that are being handled.
     pub requests: Cell<usize>,
-    /// The server is stopping: no new connections.
+    /// Whether the server is stopping and accepts no new connections.
     pub draining: Cell<bool>,
     connections: RefCell<Slab<Rc<Connection>>>,
     next_serial: Cell<u32>,
-    /// When to check whether a connection is still alive.
+    /// The next liveness check of each connection.
     checks: RefCell<Wheel<ConnectionId>>,
     json: RefCell<json::Reader>,
-    /// The buffer for replies.
+    /// The buffer for replies, shared by all connections.
     replies: RefCell<BytesMut>,
     rate_limits: RefCell<rate_limit::RateLimits>,
     /// The connections of each user.
-    owners: RefCell<kick::Owners>,
+    user_index: RefCell<kick::UserIndex>,
     times: Times,
 }
 
@@ -72,9 +74,9 @@ pub struct Worker {
 enum Ending {
     /// The client closed it with 1000, or without a code, as `close()` in a browser does.
     Clean,
-    /// Any other way.
+    /// The connection ended in any other way.
     Lost,
-    /// The user was kicked or has signed out.
+    /// The user was kicked or signed out.
     Kicked(Reason),
 }
 
@@ -102,18 +104,24 @@ impl Worker {
             json: RefCell::default(),
             replies: RefCell::default(),
             rate_limits: RefCell::default(),
-            owners: RefCell::default(),
+            user_index: RefCell::default(),
             times,
             node,
         }
     }
 
-    /// Parks a socket after its upgrade, with the response to the request, which goes out with the greeting, and the bytes that were
-    /// read ahead.
-    pub fn park(self: &Rc<Self>, stream: Stream, mut replies: BytesMut, read_ahead: &[u8], upgrade: &Upgrade) {
+    /// Starts a connection after its upgrade. `replies` has the HTTP response, which is sent together with the
+    /// greeting; `read_ahead` has the bytes that the client sent after its request.
+    pub fn open_connection(
+        self: &Rc<Self>,
+        stream: Stream,
+        mut replies: BytesMut,
+        read_ahead: &[u8],
+        upgrade: &Upgrade,
+    ) {
         let now = self.node.now();
         self.node.connections.fetch_add(1, Ordering::Relaxed);
-        let connection = self.admit(upgrade.protocol, stream, now.tick);
+        let connection = self.add_connection(upgrade.protocol, stream, now.tick);
         if let Some(user) = &upgrade.user {
             self.identify(&connection, user, upgrade.login);
         }
@@ -127,7 +135,8 @@ impl Worker {
         tokio::task::spawn_local(Reader::new(connection, Rc::clone(self)));
     }
 
-    /// Gives a connection a user: the session that it has for this user, or a new one.
+    /// Adds a user to a connection. Returns the number of the user's session, which is new unless the connection has
+    /// one.
     fn identify(&self, connection: &Connection, user: &str, login: Option<u64>) -> Option<SessionNumber> {
         if let Some(known) = connection.session_of(user) {
             return Some(known);
@@ -139,11 +148,12 @@ impl Worker {
             true => registry.open_session(user, now),
             false => registry.open_unleased_session(user),
         });
-        self.note_owner(connection, user, login);
+        self.index_user(connection, user, login);
         number
     }
 
-    fn admit(&self, protocol: Protocol, stream: Stream, now: Tick) -> Rc<Connection> {
+    /// Adds a connection to the slab, the checks and the counters.
+    fn add_connection(&self, protocol: Protocol, stream: Stream, now: Tick) -> Rc<Connection> {
         let mut connections = self.connections.borrow_mut();
         let serial = self.next_serial.get();
         self.next_serial.set(serial.wrapping_add(1));
@@ -157,33 +167,34 @@ impl Worker {
         connection
     }
 
-    /// The reader has come to the end: everything of the connection goes.
+    /// Removes a connection after its stream has ended.
     fn disconnected(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.release(connection, Ending::Lost);
-        // Released connections observe nothing; one left behind here would hold its socket for ever.
+        // The connection was released, perhaps long ago. An observation that was added since would keep its socket
+        // open.
         self.fanout.borrow_mut().forget(connection);
         if connection.is_blocked() {
-            connection.abort(); // No client is there to read what still waits.
+            connection.abort(); // The client is gone and cannot read the bytes that still wait.
         }
         connection.phase.set(Phase::Dead);
         let index = connection.id.index as usize;
         let mut connections = self.connections.borrow_mut();
         if connections.get(index).is_some_and(|known| known.id == connection.id) {
             connections.remove(index);
-            self.forget_owner(connection);
+            self.unindex_users(connection);
             self.counters.connections.subtract(1);
             self.node.connections.fetch_sub(1, Ordering::Relaxed);
             self.socket_closed();
         }
     }
 
-    /// A socket of this worker is gone.
+    /// Counts a socket of this worker that was closed.
     pub fn socket_closed(&self) {
         self.counters.sockets.subtract(1);
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Ends the presence of a connection as its protocol's rules say. Once.
+    /// Ends the presence of a connection according to the rules of its protocol. Later calls do nothing.
     fn release(&self, connection: &Rc<Connection>, ending: Ending) {
         if connection.released.replace(true) {
             return;
@@ -220,29 +231,30 @@ impl Worker {
         self.expect_close(connection, Phase::Closing);
     }
 
-    /// Ends the presence of a connection and gives the client some time to close it.
+    /// Ends the presence of a connection and gives the client a limited time to close it.
     fn expect_close(&self, connection: &Rc<Connection>, phase: Phase) {
         self.release(connection, Ending::Lost);
         connection.phase.set(phase);
         let now = self.node.now().tick;
-        connection.heard(now); // From here on this counts the time of the closing.
+        connection.heard(now); // From now on, silence is measured from the start of the closing.
         self.checks.borrow_mut().insert(now + self.times.close_wait, connection.id);
     }
 
-    /// Whether no further connection may be accepted.
+    /// Whether the limit of connections is reached.
     pub fn is_full(&self) -> bool {
         self.node.connections.load(Ordering::Relaxed) >= self.node.config.limits.max_connections
     }
 
-    /// Connections open on this worker.
-    fn connections_open(&self) -> usize {
+    /// The number of connections of this worker, in any phase.
+    fn connection_count(&self) -> usize {
         self.connections.borrow().len()
     }
 
-    /// Up to `limit` of the open connections that `is_asked` selects. Copies, since what is done to them may remove some.
-    fn open(&self, limit: usize, is_asked: impl Fn(&Connection) -> bool) -> Vec<Rc<Connection>> {
+    /// Up to `limit` of the open connections that `is_selected` returns true for. References are copied, because the
+    /// caller may remove connections while it iterates.
+    fn open_connections(&self, limit: usize, is_selected: impl Fn(&Connection) -> bool) -> Vec<Rc<Connection>> {
         let connections = self.connections.borrow();
-        let open = connections.iter().filter(|(_, open)| open.phase.get() == Phase::Open && is_asked(open));
+        let open = connections.iter().filter(|(_, open)| open.phase.get() == Phase::Open && is_selected(open));
         open.take(limit).map(|(_, connection)| Rc::clone(connection)).collect()
     }
 }

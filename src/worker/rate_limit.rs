@@ -1,4 +1,4 @@
-//! How many messages each connection may publish.
+//! The rate limit of messages per connection.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,8 @@ use foldhash::fast::RandomState;
 use crate::presence::Tick;
 use crate::protocol::MAX_MESSAGES_PER_SECOND;
 
-/// The messages that each connection has published in the current second. Only connections that publish are in it, and each second
-/// begins empty, so it needs no memory per connection and no work per tick.
+/// The number of messages that each connection has published in the current second. Only connections that publish have
+/// an entry, and each second begins without entries, so idle connections need no memory and ticks need no work.
 #[derive(Debug, Default)]
 pub(super) struct RateLimits {
     second: Tick,
@@ -16,7 +16,7 @@ pub(super) struct RateLimits {
 }
 
 impl RateLimits {
-    /// Counts a message of a connection, by its serial number. False if it is one too many.
+    /// Counts a message of the connection with this serial number. False if it exceeds the limit.
     pub(super) fn allow(&mut self, serial: u32, second: Tick) -> bool {
         if std::mem::replace(&mut self.second, second) != second {
             self.published = HashMap::default();

@@ -1,4 +1,4 @@
-//! The task of a connection: it reads bytes, decodes frames in place, and hands messages to the connection's protocol.
+//! The task of a connection: reads bytes, decodes frames in place, and passes messages to the connection's protocol.
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -15,10 +15,10 @@ use crate::protocol::Client;
 use crate::websocket::decoder::{Message, decode_frames};
 use crate::websocket::{close, put_close, put_pong};
 
-/// Reads of one connection before the others get their turn. Nearly always the first read takes everything and the second finds
-/// that out without a system call; a flood is read in turns.
+/// Reads of one connection before other tasks run. Nearly always the first read returns everything, and the second
+/// finds that nothing is left without a system call; a client that sends a flood takes turns with the others.
 const CHUNKS_PER_TURN: usize = 2;
-/// Replies are written when there are this many bytes of them, although more may follow from the same read.
+/// Replies are written once they have this many bytes, although the same read may cause more.
 const REPLY_BYTES: usize = 16 * 1024;
 
 /// Reads from a connection until its end.
@@ -64,7 +64,7 @@ impl Future for Reader {
 }
 
 impl Worker {
-    /// Handles bytes that a client has sent. Breaks when the connection is over.
+    /// Handles bytes that a client sent. Breaks when the connection has ended.
     pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> ControlFlow<()> {
         match connection.phase.get() {
             Phase::Open => self.sign_of_life(connection, self.node.now()),
@@ -92,7 +92,8 @@ impl Worker {
         }
     }
 
-    /// Handles frames until none is complete, the client must read first, or the connection is over.
+    /// Handles frames until no complete frame is left, the client must read its replies first, or the connection has
+    /// ended. Returns the number of decoded bytes.
     fn decode(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -101,15 +102,15 @@ impl Worker {
     ) -> (usize, ControlFlow<()>) {
         let limits = &connection.protocol.rules().limits;
         let mut replies = std::mem::take(&mut *self.replies.borrow_mut());
-        let (mut done, mut over) = (0, ControlFlow::Continue(()));
+        let (mut done, mut flow) = (0, ControlFlow::Continue(()));
         partial.backlog = false;
         loop {
-            let mut full = false;
+            let mut is_full = false;
             let result = decode_frames(&mut bytes[done..], &mut partial.fragments, limits, |message| {
                 self.counters.frames_received.add(1);
-                over = self.handle(connection, message, &mut replies);
-                full = replies.len() > REPLY_BYTES;
-                if full { ControlFlow::Break(()) } else { over }
+                flow = self.handle(connection, message, &mut replies);
+                is_full = replies.len() > REPLY_BYTES;
+                if is_full { ControlFlow::Break(()) } else { flow }
             });
             match result {
                 Ok(decoded) => done += decoded,
@@ -122,13 +123,13 @@ impl Worker {
                 }
             }
             self.reply(connection, &mut replies);
-            if over.is_break() && connection.is_blocked() {
-                // The reply to the client's close frame waits behind others: it gets the time to go out.
+            if flow.is_break() && connection.is_blocked() {
+                // The reply to the client's close frame waits for the socket: keep the connection until it is sent.
                 self.expect_close(connection, Phase::Closing);
-                over = ControlFlow::Continue(());
+                flow = ControlFlow::Continue(());
             }
-            partial.backlog = full && over.is_continue() && connection.must_wait(None);
-            if !full || over.is_break() || partial.backlog {
+            partial.backlog = is_full && flow.is_continue() && connection.must_wait(None);
+            if !is_full || flow.is_break() || partial.backlog {
                 break;
             }
         }
@@ -137,9 +138,10 @@ impl Worker {
             connection.finish_writing();
             done = bytes.len();
         }
-        (done, over)
+        (done, flow)
     }
 
+    /// Handles a message. Breaks when the client has closed the connection.
     fn handle(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -176,7 +178,7 @@ impl Worker {
     }
 }
 
-/// Keeps what is not complete yet, if there is anything.
+/// Keeps input that is incomplete or was not decoded yet, if there is any.
 fn keep(connection: &Connection, mut partial: Partial) {
     if connection.phase.get() != Phase::Failed && (!partial.tail.is_empty() || partial.fragments.is_some()) {
         partial.tail.shrink_to_fit();

@@ -1,4 +1,4 @@
-//! The loop of a worker: it executes one batch per tick, until it has drained.
+//! The main loop of a worker: executes one batch per tick until the worker has drained.
 
 use std::rc::Rc;
 
@@ -9,9 +9,9 @@ use super::Worker;
 use crate::broadcast::{Batch, Health};
 use crate::websocket::close;
 
-/// How often the allocator is made to return free memory.
+/// How often the allocator is made to return free memory to the system.
 const RETURN_MEMORY_EVERY_TICKS: u64 = 16;
-/// Clients sent away per tick at least, so that stopping a small server takes no longer than it must.
+/// The least number of clients that are disconnected per tick while draining, so that a small server stops quickly.
 const MIN_WAVE_CLIENTS: usize = 256;
 
 /// What the ticker sends to a worker.
@@ -19,31 +19,31 @@ const MIN_WAVE_CLIENTS: usize = 256;
 pub enum Signal {
     /// Execute the batch of a tick.
     Tick(Batch),
-    /// Stop accepting, send the clients away, end.
+    /// Stop accepting connections, disconnect the clients in waves, and end.
     Drain,
 }
 
-/// Follows the signals until the worker has drained or the ticker is gone.
+/// Executes the signals until the worker has drained or the ticker has ended.
 pub async fn run(worker: &Rc<Worker>, mut signals: mpsc::Receiver<Signal>, stop_accepting: impl Fn()) {
     let config = &worker.node.config;
     let waves = config.ticks(config.limits.drain.mul_f64(0.6)).max(1) as usize;
-    let last_requests = config.ticks(config.limits.drain.mul_f64(0.8));
-    let (mut wave, mut drained) = (0, 0);
+    let request_deadline = config.ticks(config.limits.drain.mul_f64(0.8));
+    let (mut wave_clients, mut ticks_draining) = (0, 0);
     while let Some(signal) = signals.recv().await {
         match signal {
             Signal::Drain => {
                 worker.draining.set(true);
                 stop_accepting();
-                wave = worker.connections_open().div_ceil(waves).max(MIN_WAVE_CLIENTS);
+                wave_clients = worker.connection_count().div_ceil(waves).max(MIN_WAVE_CLIENTS);
             }
             Signal::Tick(batch) => {
                 execute(worker, &batch).await;
                 if worker.draining.get() {
-                    worker.send_away(wave);
-                    drained += 1;
-                    // A request that is not complete by then never will be in time.
-                    let done = worker.requests.get() == 0 || drained >= last_requests;
-                    if worker.connections_open() == 0 && done {
+                    worker.send_away(wave_clients);
+                    ticks_draining += 1;
+                    // A request that is incomplete at the deadline would not be handled in time.
+                    let done = worker.requests.get() == 0 || ticks_draining >= request_deadline;
+                    if worker.connection_count() == 0 && done {
                         return;
                     }
                 }
@@ -67,9 +67,9 @@ async fn execute(worker: &Rc<Worker>, batch: &Batch) {
 }
 
 impl Worker {
-    /// Sends all clients whose protocol knows it whether the node sees the other nodes.
+    /// Sends the health to all clients whose protocol has a message for it.
     fn send_health(self: &Rc<Self>, health: Health) {
-        for connection in self.open(usize::MAX, |connection| connection.protocol.rules().health.is_some()) {
+        for connection in self.open_connections(usize::MAX, |connection| connection.protocol.rules().health.is_some()) {
             if let Some(put_health) = connection.protocol.rules().health {
                 let mut frame = BytesMut::new();
                 put_health(&mut frame, health.degraded_since_unix_ms);
@@ -78,20 +78,20 @@ impl Worker {
         }
     }
 
-    /// Asks up to `limit` clients to come back elsewhere, or later.
+    /// Closes up to `limit` connections with the request to reconnect later.
     fn send_away(self: &Rc<Self>, limit: usize) {
-        for connection in self.open(limit, |_| true) {
+        for connection in self.open_connections(limit, |_| true) {
             self.close(&connection, close::RESTART, close::RESTART_REASON);
         }
     }
 }
 
-/// Makes the allocator return the memory that a storm of connections has left free.
+/// Makes the allocator return free memory after a storm of connections.
 ///
-/// mimalloc returns pages to the system some time after they were freed, but it checks the time only when another page is freed:
-/// a server that goes quiet after a storm would keep the storm's memory (measured: 10,000 connections that arrive at once leave
-/// some 1.5 MiB, 150 bytes each). A block of this size is a page of its own; freeing it makes the allocator check. Nothing is
-/// written to it, so it costs two calls and no memory.
+/// mimalloc returns pages to the system some time after they were freed, but it checks the time only when another page
+/// is freed: a server that is idle after a storm would keep the memory (measured: 10,000 connections at once leave some
+/// 1.5 MiB, 150 bytes per connection). A block of this size has its own page; freeing it makes the allocator check. The
+/// block is not written, so it costs two calls and no memory.
 fn return_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }

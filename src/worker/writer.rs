@@ -1,4 +1,5 @@
-//! Writing: replies and deliveries go straight to the socket; a task per slow connection sends what its socket did not accept.
+//! Writes replies and deliveries directly to the socket. A task per slow connection sends the bytes that its socket did
+//! not accept.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,11 +11,11 @@ use crate::connection::{Connection, Delivery, Phase, Written};
 use crate::fanout::Deliveries;
 use crate::protocol::Missed;
 
-/// Sockets written to before other tasks get their turn: at some 7 µs each about a millisecond.
+/// Writes before other tasks run: about a millisecond at some 7 µs per write.
 const WRITES_PER_TURN: usize = 128;
-/// A client must have taken what waits for it within this time, or it is disconnected: what it holds back is the server's memory.
+/// A client that does not read the bytes that wait for it within this time is disconnected, because they take memory.
 const OUTBOX_DEADLINE: Duration = Duration::from_secs(30);
-/// Long output may take longer: one second more per this many bytes, some 256 kbit/s.
+/// Many bytes have a longer deadline: one second more per this many bytes, some 256 kbit/s.
 const SLOWEST_BYTES_PER_SECOND: usize = 32 * 1024;
 
 impl Worker {
@@ -67,7 +68,7 @@ impl Worker {
         }
     }
 
-    /// Starts the task that sends what waits, if there is none.
+    /// Starts the task that sends the waiting bytes, if there is none.
     pub(super) fn send_later(self: &Rc<Self>, connection: &Rc<Connection>, written: Written) {
         if written == Written::Blocked {
             tokio::task::spawn_local(send_outbox(Rc::clone(connection), Rc::clone(self)));
@@ -75,13 +76,13 @@ impl Worker {
     }
 }
 
-/// Waits for a slow socket and sends it what waits. Lives only as long as the outbox.
+/// Sends the waiting bytes to a slow socket. Ends when the outbox is empty.
 async fn send_outbox(connection: Rc<Connection>, worker: Rc<Worker>) {
     let mut due = connection.unsent_bytes();
     while due > 0 {
         let deadline = OUTBOX_DEADLINE + Duration::from_secs((due / SLOWEST_BYTES_PER_SECOND) as u64);
         match tokio::time::timeout(deadline, send(&connection, &worker, due)).await {
-            // What came in the meantime has a deadline of its own.
+            // Bytes that were queued in the meantime have their own deadline.
             Ok(left) => due = left,
             Err(_) => {
                 worker.counters.connections_too_slow.add(1);
@@ -98,7 +99,8 @@ async fn send_outbox(connection: Rc<Connection>, worker: Rc<Worker>) {
     }
 }
 
-/// Writes this many bytes of the outbox as the socket accepts them. Returns how many wait then; none if the connection is over.
+/// Writes this many bytes of the outbox as the socket accepts them. Returns the number of bytes that wait then; 0 if
+/// the connection has ended.
 async fn send(connection: &Rc<Connection>, worker: &Rc<Worker>, mut due: usize) -> usize {
     while due > 0 {
         if connection.phase.get() == Phase::Dead || connection.writable().await.is_err() {
@@ -107,7 +109,7 @@ async fn send(connection: &Rc<Connection>, worker: &Rc<Worker>, mut due: usize) 
         let written = connection.flush();
         due = due.saturating_sub(written);
         if written > 0 && connection.phase.get() == Phase::Open {
-            worker.sign_of_life(connection, worker.node.now()); // The client's end of the socket acknowledges.
+            worker.sign_of_life(connection, worker.node.now()); // The client's system acknowledges bytes.
         }
         if !connection.must_wait(None) {
             connection.wake_reader();

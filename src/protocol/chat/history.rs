@@ -9,20 +9,20 @@ use crate::json::{self, Reader, Value, put_number, put_string};
 use crate::presence::{Diff, RoomMessage};
 use crate::websocket::frame::append_text_frame;
 
-/// The history holds no more than this, however many messages it may hold: each newcomer is sent all of it.
+/// The limit of bytes in the history, whatever `--chat-history` allows, because each new client receives all of it.
 const MAX_HISTORY_BYTES: usize = 1024 * 1024;
 
-/// The messages of one tick, a frame each.
+/// The messages of one tick, one frame per message.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
-    /// All of them.
+    /// All frames.
     pub(super) frames: Bytes,
-    /// Where each ends.
+    /// The end of each frame in `frames`.
     ends: Vec<usize>,
 }
 
 impl Messages {
-    /// What a tick brought.
+    /// Encodes the joins, messages and leaves of a tick.
     #[must_use]
     pub(super) fn encode(reader: &mut Reader, diff: &Diff, messages: &[RoomMessage], unix_ms: u64) -> Self {
         let (mut buffer, mut ends) = (BytesMut::new(), Vec::new());
@@ -32,7 +32,7 @@ impl Messages {
         };
         diff.joined.iter().for_each(|(user, _)| put("join", user, None));
         for message in messages {
-            // Messages of the application have no user, so no chat client could show them.
+            // Messages of the application have no user, and chat clients cannot show messages without one.
             if let Some((user, text)) = message.user.as_ref().zip(text_in(reader, &message.data)) {
                 put("msg", user, Some(&text));
             }
@@ -51,46 +51,46 @@ impl Messages {
     }
 }
 
-/// The last messages, for newcomers. Owned by the tick.
+/// The latest messages, for new clients. Owned by the tick.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    most: usize,
+    max_messages: usize,
     frames: VecDeque<Box<[u8]>>,
     bytes: usize,
-    /// All of it as it was last sent; newcomers of a quiet chat share it.
-    sent: Option<Bytes>,
+    /// All frames joined. Shared by new clients until the next message.
+    joined: Option<Bytes>,
 }
 
 impl History {
-    /// A history of so many messages at most.
+    /// An empty history with this limit of messages.
     #[must_use]
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, ..Self::default() }
+    pub(super) fn new(max_messages: usize) -> Self {
+        Self { max_messages, ..Self::default() }
     }
 
-    /// Adds what a tick brought.
+    /// Adds the messages of a tick.
     pub(super) fn add(&mut self, messages: &Messages) {
-        for frame in messages.last(self.most) {
+        for frame in messages.last(self.max_messages) {
             self.bytes += frame.len();
             self.frames.push_back(frame.into());
         }
-        while self.frames.len() > self.most || self.bytes > MAX_HISTORY_BYTES {
+        while self.frames.len() > self.max_messages || self.bytes > MAX_HISTORY_BYTES {
             let Some(oldest) = self.frames.pop_front() else { break };
             self.bytes -= oldest.len();
         }
         if !messages.ends.is_empty() {
-            self.sent = None;
+            self.joined = None;
         }
     }
 
-    /// All of it, oldest first. What is put together anew goes through `made`.
-    pub(super) fn frames(&mut self, made: impl FnOnce(Bytes) -> Bytes) -> Bytes {
-        let frames = self.sent.take().unwrap_or_else(|| {
+    /// All frames joined, oldest first. When they are joined again, `wrap` is called with the new bytes.
+    pub(super) fn frames(&mut self, wrap: impl FnOnce(Bytes) -> Bytes) -> Bytes {
+        let frames = self.joined.take().unwrap_or_else(|| {
             let mut buffer = BytesMut::with_capacity(self.bytes);
             self.frames.iter().for_each(|frame| buffer.put_slice(frame));
-            made(buffer.freeze())
+            wrap(buffer.freeze())
         });
-        self.sent.insert(frames).clone()
+        self.joined.insert(frames).clone()
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) fn put_ts(buffer: &mut BytesMut, unix_ms: u64) {
     buffer.put_slice(&digits);
 }
 
-/// The text in the data of a message, as a JSON string; `None` if there is none to be shown.
+/// The text in the data of a message, as a JSON string; `None` if there is none or it is blank.
 fn text_in(reader: &mut Reader, data: &str) -> Option<String> {
     reader.read(data.as_bytes(), |data| {
         let text = data.filter(Value::is_object)?.get("text")?;
@@ -135,27 +135,30 @@ mod tests {
     use super::*;
     use crate::presence::Reason;
 
-    fn said(user: &str, text: &str) -> RoomMessage {
-        RoomMessage { user: Some(user.into()), data: json!({ "text": text }).to_string().into(), is_local: true }
+    fn message(user: &str, data: &Value) -> RoomMessage {
+        RoomMessage { user: Some(user.into()), data: data.to_string().into(), is_local: true }
     }
 
-    fn encode(diff: &Diff, said: &[RoomMessage], unix_ms: u64) -> Messages {
-        Messages::encode(&mut Reader::default(), diff, said, unix_ms)
+    fn text_message(user: &str, text: &str) -> RoomMessage {
+        message(user, &json!({ "text": text }))
+    }
+
+    fn encode(diff: &Diff, messages: &[RoomMessage], unix_ms: u64) -> Messages {
+        Messages::encode(&mut Reader::default(), diff, messages, unix_ms)
     }
 
     fn read(frame: &[u8]) -> Value {
-        let head = if frame[1] == 126 { 4 } else { 2 };
-        serde_json::from_slice(&frame[head..]).unwrap()
+        let header = if frame[1] == 126 { 4 } else { 2 };
+        serde_json::from_slice(&frame[header..]).unwrap()
     }
 
     #[test]
-    fn data_with_a_text_is_a_message_and_other_data_is_none() {
-        let check = |data: Value, want: Option<&str>| {
-            let said = RoomMessage { user: Some("ann".into()), data: data.to_string().into(), is_local: true };
-            let messages = encode(&Diff::default(), &[said], 0);
+    fn only_data_with_a_text_that_is_not_blank_becomes_a_chat_message() {
+        let check = |data: Value, expected: Option<&str>| {
+            let messages = encode(&Diff::default(), &[message("ann", &data)], 0);
             let got: Vec<Value> = messages.last(usize::MAX).map(read).collect();
             let texts: Vec<_> = got.iter().map(|message| message["payload"]["text"].as_str().unwrap()).collect();
-            assert_eq!(texts, want.into_iter().collect::<Vec<_>>(), "{data}");
+            assert_eq!(texts, expected.into_iter().collect::<Vec<_>>(), "{data}");
         };
         check(json!({"text": "Hi"}), Some("Hi"));
         check(json!({"colour": "red", "text": "a \"b\"\n"}), Some("a \"b\"\n"));
@@ -168,10 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_reads_joins_then_messages_then_leaves() {
+    fn within_a_tick_joins_come_first_then_messages_then_leaves() {
         let diff =
             Diff { joined: vec![("ann".into(), None)], updated: vec![], left: vec![("bob".into(), Reason::Closed)] };
-        let messages = encode(&diff, &[said("bob", "so \"long\""), said("ann", "hi")], 1_700_000_000_007);
+        let sent = [text_message("bob", "so \"long\""), text_message("ann", "hi")];
+        let messages = encode(&diff, &sent, 1_700_000_000_007);
         let got: Vec<Value> = messages.last(usize::MAX).map(read).collect();
         let ts = 1_700_000_000.007;
         assert_eq!(
@@ -186,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn history_is_bounded_in_bytes_too() {
+    fn the_history_is_bounded_in_bytes_too() {
         let mut history = History::new(100_000);
-        let long: Vec<RoomMessage> = (0..100).map(|_| said("ann", &"x".repeat(MAX_TEXT_BYTES))).collect();
+        let long: Vec<RoomMessage> = (0..100).map(|_| text_message("ann", &"x".repeat(MAX_TEXT_BYTES))).collect();
         for _ in 0..5 {
             history.add(&encode(&Diff::default(), &long, 0));
         }
@@ -198,15 +202,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn history_keeps_the_last_in_order(most in 0usize..20, ticks in prop::collection::vec(0usize..30, 0..8)) {
-            let (mut history, mut all) = (History::new(most), Vec::new());
+        fn the_history_has_the_latest_messages_in_order(
+            max_messages in 0usize..20,
+            ticks in prop::collection::vec(0usize..30, 0..8),
+        ) {
+            let (mut history, mut all) = (History::new(max_messages), Vec::new());
             for count in ticks {
-                let said: Vec<RoomMessage> = (0..count).map(|n| said("ann", &format!("{}", all.len() + n))).collect();
-                let messages = encode(&Diff::default(), &said, 0);
+                let sent: Vec<RoomMessage> =
+                    (0..count).map(|n| text_message("ann", &format!("{}", all.len() + n))).collect();
+                let messages = encode(&Diff::default(), &sent, 0);
                 all.extend(messages.last(usize::MAX).map(<[u8]>::to_vec));
                 history.add(&messages);
             }
-            let last = &all[all.len().saturating_sub(most)..];
+            let last = &all[all.len().saturating_sub(max_messages)..];
             prop_assert_eq!(&history.frames(|frames| frames)[..], &last.concat()[..]);
         }
     }

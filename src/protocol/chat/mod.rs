@@ -1,20 +1,21 @@
 //! The protocol of chat clients: `GET /ws`.
 //!
 //! ```text
-//! C  {"type":"join","payload":{"user":U}}      first, or an error and close 1008; too late, close 1008
-//! C  {"type":"msg","payload":{"text":X}}       the limit is 4,096 bytes; blank text is ignored, and so is a user it claims
+//! C  {"type":"join","payload":{"user":U}}      must come first and in time, or the connection is closed with 1008
+//! C  {"type":"msg","payload":{"text":X}}       the limit is 4,096 bytes; blank text and other fields are ignored
 //! C  {"type":"ping"}
 //!
-//! S  {"type":"msg","payload":{"user":U,"text":X,"ts":T}}       to all, the sender too
+//! S  {"type":"msg","payload":{"user":U,"text":X,"ts":T}}       to all clients, the sender too
 //! S  {"type":"join","payload":{"user":U,"ts":T}}               {"type":"leave","payload":{"user":U,"ts":T}}
 //! S  {"type":"pong","ts":T}                                    {"type":"error","message":M}
 //! ```
 //!
-//! `T` is in seconds since the Unix epoch with milliseconds; a message has the time of its tick. Joins and leaves are those of the
-//! lobby, whatever protocol its members speak. So are messages: a text is the data `{"text":X}` of a message of the lobby, and data
-//! that is an object with a `text` is shown as one; other data is not sent to chat clients. Within a tick joins come first and
-//! leaves last, so no user is seen to speak before joining or after leaving. A new client first gets the history. The connection is
-//! the presence, as in [`super::online_status`].
+//! `T` is in seconds since the Unix epoch with milliseconds; a message has the time of its tick. Clients see the joins,
+//! leaves and messages of all members of the lobby, whatever their protocol. A text is published as the data
+//! `{"text":X}` of a room message. Messages of other protocols are sent to chat clients if their data is an object with
+//! a `text`. Within a tick joins come first and leaves last, so that all messages of a user come between the two. A new
+//! client receives the history first. There is no lease: as in [`super::online_status`], the user is online as long as
+//! the connection is open.
 
 mod history;
 
@@ -47,7 +48,7 @@ pub(super) static RULES: Rules = Rules {
     status: None,
     health: None,
     upgrade: |handshake| (handshake.path == "/ws").then(|| Ok(Upgrade::new(Protocol::Chat, None))),
-    greet: |_, _| {}, // The first message is the client's.
+    greet: |_, _| {}, // The client sends the first message.
     receive: |client, reader, text| decode(reader, text, |request| receive(client, request)),
     receive_binary: None,
     encoders: |config| vec![Box::new(Chat::new(config.chat.history))],
@@ -57,13 +58,13 @@ const LEAVE: AtClose = AtClose::Leave(Reason::Closed);
 /// The longest text of a message, in bytes of UTF-8.
 pub const MAX_TEXT_BYTES: usize = 4096;
 
-/// The first message was not a join with a user's name.
+/// The error if the first message is not a join with a user.
 pub const MISSING_JOIN: &str = "missing join/user";
-/// A second join on one connection.
+/// The error for a second join on one connection.
 pub const ALREADY_JOINED: &str = "already joined";
-/// A text of more than [`MAX_TEXT_BYTES`].
+/// The error for a text of more than [`MAX_TEXT_BYTES`].
 pub const TEXT_TOO_LONG: &str = "text too long, at most 4096 bytes";
-/// The client, or everybody together, says more than is passed on.
+/// The error if the client sends too many messages, or all clients together too many bytes.
 pub const SLOW_DOWN: &str = "slow down";
 
 fn receive(client: &mut Client<'_>, request: Result<Request<'_>, &'static str>) {
@@ -89,7 +90,7 @@ fn receive(client: &mut Client<'_>, request: Result<Request<'_>, &'static str>) 
     }
 }
 
-/// The first message names the user, or ends the connection.
+/// Handles the first message. It must name a valid user, or the connection is closed.
 fn join(client: &mut Client<'_>, user: &str) {
     let error = match check_id(user) {
         Ok(user) => {
@@ -109,20 +110,20 @@ fn refuse(client: &mut Client<'_>, message: &str) {
     put_error(client.replies, message);
 }
 
-/// What a client asks for.
+/// A message of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Come in under this name, which has not been checked; empty if there is none.
+    /// Join as this user, which is not checked yet; empty if there is none.
     Join(&'a str),
-    /// Say this to all: the data of a message, which holds the text.
+    /// Publish this data, which has the text.
     Publish(String),
-    /// Nothing to publish.
+    /// A message without text: nothing to publish.
     Blank,
-    /// Answer with a pong.
+    /// Reply with a pong.
     Ping,
 }
 
-/// Reads a text message and hands the request, or the message of the error that answers it, to `act`.
+/// Decodes a text message and passes the request, or the error to reply with, to `act`.
 pub fn decode<R>(reader: &mut Reader, text: &[u8], act: impl FnOnce(Result<Request<'_>, &'static str>) -> R) -> R {
     reader.read(text, |value| match value.filter(Value::is_object) {
         Some(value) => act(request(&value)),
@@ -152,7 +153,7 @@ fn publish<'a>(value: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
     }
 }
 
-/// Appends the answer to a ping.
+/// Appends the reply to a ping.
 pub fn put_pong(buffer: &mut BytesMut, unix_ms: u64) {
     append_text_frame(buffer, |buffer| {
         buffer.put_slice(br#"{"type":"pong""#);
@@ -170,13 +171,13 @@ pub fn put_error(buffer: &mut BytesMut, message: &str) {
     });
 }
 
-/// What new clients are sent, and the messages of each tick.
+/// Encodes the messages of each tick, and keeps the history for new clients.
 #[derive(Debug)]
 struct Chat {
     history: History,
-    /// A chat client has been here since the start: before that nothing is recorded.
+    /// Whether a chat client has connected since the start. Before that nothing is recorded.
     has_begun: bool,
-    /// The messages of the latest tick with any: they become history when the next ones come.
+    /// The messages of the last recorded tick. They are added to the history in the next one.
     latest: Messages,
     reader: Reader,
 }
@@ -217,12 +218,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    fn check(text: &str, want: Result<Request<'_>, &'static str>) {
-        decode(&mut Reader::default(), text.as_bytes(), move |got| assert_eq!(got, want, "{text}"));
+    fn check(text: &str, expected: Result<Request<'_>, &'static str>) {
+        decode(&mut Reader::default(), text.as_bytes(), move |got| assert_eq!(got, expected, "{text}"));
     }
 
     #[test]
-    fn requests_are_read_or_named() {
+    fn each_message_becomes_a_request_or_an_error() {
         check(r#"{"type":"join","payload":{"user":"alice"}}"#, Ok(Request::Join("alice")));
         check(r#"{"type":"join","payload":{"user":7}}"#, Ok(Request::Join("")));
         check(r#"{"type":"join","payload":"alice"}"#, Ok(Request::Join("")));
@@ -261,16 +262,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_comes_through_as_it_was(text in "\\PC{0,200}|(?s).{0,50}") {
+        fn any_text_that_is_not_blank_is_published_unchanged(text in "\\PC{0,200}|(?s).{0,50}") {
             let sent = json!({"type": "msg", "payload": {"text": text}}).to_string();
             decode(&mut Reader::default(), sent.as_bytes(), |got| match got.unwrap() {
-                Request::Publish(data) => assert_eq!(serde_json::from_str::<Value>(&data).unwrap(), json!({ "text": text })),
+                Request::Publish(data) => {
+                    assert_eq!(serde_json::from_str::<Value>(&data).unwrap(), json!({ "text": text }));
+                }
                 other => assert!(other == Request::Blank && text.trim().is_empty()),
             });
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&mut Reader::default(), &bytes, |got| got.is_ok());
         }
     }

@@ -1,4 +1,4 @@
-//! Messages of native clients: text becomes a [`Request`], or the error that is sent back.
+//! Decodes messages of native clients into a [`Request`], or the error to reply with.
 
 use std::borrow::Cow;
 
@@ -9,17 +9,17 @@ use crate::json::{self, Reader, Value};
 use crate::presence::{Audience, MAX_STATE_BYTES, State, check_id};
 use crate::protocol::{Command, Resume};
 
-/// The longest data of a message, as compact JSON.
+/// The longest data of a message, in bytes of compact JSON.
 pub const MAX_DATA_BYTES: usize = 4096;
 
-/// Why a message was not understood or not carried out.
+/// The reply to a message that is invalid or was not executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorReply {
-    /// The word that programs look at.
+    /// The error code, for programs.
     pub code: &'static str,
-    /// The sentence that people look at.
+    /// What is wrong and what to do, for people.
     pub message: Cow<'static, str>,
-    /// The message's type, when that is what was not known.
+    /// The type of the message, if it is unknown.
     pub type_sent: Option<String>,
 }
 
@@ -34,9 +34,9 @@ impl ErrorReply {
     }
 }
 
-/// Reads a text message and hands the command, or why there is none, to `act`.
+/// Decodes a text message and passes the request, or the error to reply with, to `act`.
 pub fn decode<R>(reader: &mut Reader, text: &[u8], act: impl FnOnce(Result<Request<'_>, ErrorReply>) -> R) -> R {
-    // Nearly every message is one of these: no parser for them.
+    // Nearly every message is one of these two, so they skip the parser.
     if text == b"heartbeat" || text == br#"{"type":"heartbeat"}"# {
         return act(Ok(Request::Heartbeat { ack: false }));
     }
@@ -49,15 +49,15 @@ pub fn decode<R>(reader: &mut Reader, text: &[u8], act: impl FnOnce(Result<Reque
     })
 }
 
-/// What a client asks for.
+/// A message of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request<'a> {
-    /// Renew the lease, and acknowledge that if asked to.
+    /// Renew the lease.
     Heartbeat {
         /// Whether to send an acknowledgement.
         ack: bool,
     },
-    /// Anything else.
+    /// Any other command.
     Command(Command<'a>),
 }
 
@@ -107,7 +107,7 @@ fn command<'a>(kind: &str, message: &Value<'_, 'a>) -> Result<Command<'a>, Error
 }
 
 fn unknown(kind: &str, what: &str) -> ErrorReply {
-    // What is sent back is bounded, whatever was sent.
+    // The reply is bounded, whatever the client sent.
     let short: String = kind.chars().take(64).collect();
     ErrorReply { code: "unknown_type", message: format!("`{short}` {what}").into(), type_sent: Some(short) }
 }
@@ -129,7 +129,7 @@ fn users<'a>(message: &Value<'_, 'a>) -> Result<Vec<&'a str>, ErrorReply> {
 
 fn text<'a>(message: &Value<'_, 'a>, field: &str) -> Result<Option<&'a str>, ErrorReply> {
     let Some(value) = message.get(field) else { return Ok(None) };
-    // `into_string` and not `as_str`: its text lives as long as the input, not as this value.
+    // Not `as_str`: text from `into_string` lives as long as the input.
     value.into_string().map(Some).ok_or_else(|| ErrorReply::field(format!("`{field}` must be a string")))
 }
 
@@ -159,16 +159,16 @@ fn data(message: &Value<'_, '_>) -> Result<String, ErrorReply> {
     compact("data", &value, MAX_DATA_BYTES)
 }
 
-fn compact(field: &str, value: &Value<'_, '_>, most: usize) -> Result<String, ErrorReply> {
+fn compact(field: &str, value: &Value<'_, '_>, limit: usize) -> Result<String, ErrorReply> {
     let text = json::compact(value);
-    if text.len() > most {
-        let message = format!("`{field}` has {} bytes of JSON; the limit is {most}", text.len());
+    if text.len() > limit {
+        let message = format!("`{field}` has {} bytes of JSON; the limit is {limit}", text.len());
         return Err(ErrorReply::new("too_large", message));
     }
     Ok(text)
 }
 
-/// Numbers of members have no history, so `resume` is checked and then of no effect.
+/// Counts have no history, so for them `resume` is checked and then ignored.
 fn resume<'a>(message: &Value<'_, 'a>, audience: Audience) -> Result<Option<Resume<'a>>, ErrorReply> {
     let Some(value) = message.get("resume").filter(|value| !value.is_null()) else { return Ok(None) };
     let epoch = value.get("epoch").and_then(ValueIntoString::into_string);

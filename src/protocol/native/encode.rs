@@ -1,4 +1,4 @@
-//! Frames for native clients.
+//! Encodes frames for native clients.
 
 use std::sync::Arc;
 
@@ -9,23 +9,24 @@ use crate::json::{put_list, put_member, put_number, put_string};
 use crate::presence::{Diff, Reason, Room, RoomMessage, State, UserStatus};
 use crate::websocket::frame::{append_text_frame, text_frame};
 
-/// Members on one page of a snapshot: at some 40 bytes each a page is about as long as one socket buffer takes at once.
+/// Members per page of a snapshot: at some 40 bytes per member, a page is about as long as a socket buffer accepts at
+/// once.
 pub const PAGE_MEMBERS: usize = 1000;
 
-/// What the first frame of a connection tells the client.
+/// The content of the first frame of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Welcome<'a> {
-    /// The user that the connection speaks for.
+    /// The user of the connection.
     pub user: &'a str,
-    /// Names the connection, for logs and support.
+    /// The name of the connection, for logs and support.
     pub connection: &'a str,
-    /// Names the node.
+    /// The id of the node.
     pub node: &'a str,
-    /// A member silent for this long is gone.
+    /// The length of a lease: a member who is silent for longer leaves.
     pub ttl_ms: u64,
-    /// How often to send heartbeats.
+    /// The interval at which clients send heartbeats.
     pub heartbeat_ms: u64,
-    /// How often changes are told.
+    /// The interval at which changes are sent.
     pub tick_ms: u64,
 }
 
@@ -45,7 +46,7 @@ pub fn put_welcome(buffer: &mut BytesMut, welcome: &Welcome<'_>) {
     });
 }
 
-/// Appends whether the node has lost sight of the others, and since when.
+/// Appends whether the node is connected to the other nodes, and if not, since when.
 pub fn put_health(buffer: &mut BytesMut, degraded_since_unix_ms: Option<u64>) {
     append_text_frame(buffer, |buffer| match degraded_since_unix_ms {
         Some(since) => {
@@ -79,7 +80,7 @@ pub fn put_error(buffer: &mut BytesMut, error: &ErrorReply) {
     });
 }
 
-/// One tick's change of a room.
+/// The changes of a room in one tick.
 #[must_use]
 pub fn encode_diff(room: &Room, seq: u64, count: usize, diff: &Diff) -> Bytes {
     text_frame(|buffer| {
@@ -106,7 +107,7 @@ pub fn encode_count(room: &Room, seq: u64, count: usize) -> Bytes {
     })
 }
 
-/// Messages of a room, a frame each. Those of the application have no `user`.
+/// Messages of a room, one frame per message. Messages of the application have no `user`.
 #[must_use]
 pub fn encode_messages<'a>(room: &Room, messages: impl Iterator<Item = &'a RoomMessage>, unix_ms: u64) -> Bytes {
     let mut buffer = BytesMut::new();
@@ -125,18 +126,18 @@ pub fn encode_messages<'a>(room: &Room, messages: impl Iterator<Item = &'a RoomM
     buffer.freeze()
 }
 
-/// One user in a `status`, without the frame: each goes into the frames of all who watch it.
+/// The status of one user, without a frame: it is copied into the frames of all watchers of the user.
 #[must_use]
-pub fn encode_user_status(user: &str, sight: &UserStatus) -> Bytes {
+pub fn encode_user_status(user: &str, status: &UserStatus) -> Bytes {
     let mut buffer = BytesMut::with_capacity(64 + user.len());
     buffer.put_slice(br#"{"user":"#);
     put_string(&mut buffer, user);
-    buffer.put_slice(if sight.online { br#","online":true"# } else { br#","online":false"# });
-    if let Some(since) = sight.since_unix_ms {
+    buffer.put_slice(if status.online { br#","online":true"# } else { br#","online":false"# });
+    if let Some(since) = status.since_unix_ms {
         buffer.put_slice(br#","since":"#);
         put_number(&mut buffer, since);
     }
-    if let Some(state) = &sight.state {
+    if let Some(state) = &status.state {
         buffer.put_slice(br#","state":"#);
         buffer.put_slice(state.as_str().as_bytes());
     }
@@ -144,18 +145,18 @@ pub fn encode_user_status(user: &str, sight: &UserStatus) -> Bytes {
     buffer.freeze()
 }
 
-/// A `status` of users that [`encode_user_status`] has encoded.
+/// The `status` frame around users that [`encode_user_status`] encoded.
 #[must_use]
-pub fn encode_status(sights: &[&Bytes]) -> Bytes {
+pub fn encode_status(users: &[&Bytes]) -> Bytes {
     text_frame(|buffer| {
         buffer.put_slice(br#"{"type":"status","users":["#);
-        put_list(buffer, sights, |buffer, sight| buffer.put_slice(sight));
+        put_list(buffer, users, |buffer, user| buffer.put_slice(user));
         buffer.put_slice(b"]}");
     })
 }
 
-/// The announced state of a room, in pages of [`PAGE_MEMBERS`]. Only the tick moves that state, so the pages agree although
-/// the roster is free for other readers between them.
+/// The announced members of a room, in pages of [`PAGE_MEMBERS`]. Only the tick changes the roster, so the pages are
+/// consistent although the roster is unlocked between them.
 #[must_use]
 pub fn encode_snapshot(room: &Room) -> Vec<Bytes> {
     let pages = room.read(|roster| roster.count().div_ceil(PAGE_MEMBERS).max(1));

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! C  heartbeat   (the bare text)            {"type":"heartbeat","ack":true?}
-//! C  {"type":"join","room":R,"state":{…}?,"observe":true?,"detail":"members"|"count"?,"resume":{"epoch":E,"seq":N}?}
+//! C  {"type":"join","room":R,"state":{…}?,"observe":true?,"detail":"members"|"count"?,
+//!     "resume":{"epoch":E,"seq":N}?}
 //! C  {"type":"leave","room":R}              {"type":"state","room":R,"state":{…}|null}
 //! C  {"type":"observe","room":R,"detail":…?,"resume":…?}      {"type":"unobserve","room":R}      {"type":"resync","room":R}
 //! C  {"type":"message","room":R,"data":any JSON}      {"type":"watch","users":[U,…]}      {"type":"unwatch","users":[U,…]}
@@ -12,7 +13,7 @@
 //! S  {"type":"diff","room":R,"seq":N,"count":K,"joined":[…]?,"updated":[…]?,"left":[{"user":U,"reason":…},…]?}
 //! S  {"type":"count","room":R,"seq":N,"count":K}              {"type":"heartbeat_ack","ts":MS}
 //! S  {"type":"health","degraded":true,"since":MS}              {"type":"health","degraded":false}
-//! S  {"type":"message","room":R,"user":U,"data":…,"ts":MS}      those of one tick are told together
+//! S  {"type":"message","room":R,"user":U?,"data":…,"ts":MS}      without `user` if the application published it
 //! S  {"type":"status","users":[{"user":U,"online":true|false,"since":MS?,"state":{…}?},…]}
 //! S  {"type":"error","code":…,"message":…,"type_sent":…?}
 //! ```
@@ -66,7 +67,7 @@ pub(super) static RULES: Rules = Rules {
 /// The subprotocol's name (RFC 6455, 1.9).
 pub const SUBPROTOCOL: &str = "presence.v1";
 
-/// A user that the request does not name may be found by authentication.
+/// `user` may be missing: authentication may find the user.
 fn upgrade(handshake: &Handshake<'_>) -> Result<Upgrade, Refusal> {
     let query = handshake.query()?;
     let user = query.first("user").map(|user| id(user, "user")).transpose()?;
@@ -171,7 +172,7 @@ fn encode_tick_messages(update: RoomUpdate<'_>, leaving: bool) -> Bytes {
     encode_messages(update.room, update.messages_of(leaving), update.now.unix_ms)
 }
 
-/// Snapshots and diffs.
+/// Encodes snapshots and diffs.
 #[derive(Debug)]
 struct Members;
 
@@ -180,7 +181,7 @@ impl Encoder for Members {
         Pacing::Snapshots
     }
 
-    /// The room remembers diffs for clients that resume.
+    /// The room keeps diffs for clients that resume, even while it has no observers.
     fn records(&self, update: RoomUpdate<'_>) -> bool {
         update.change.observed_before.contains(MEMBERS)
     }
@@ -204,7 +205,7 @@ impl Encoder for Members {
     }
 }
 
-/// The number of members.
+/// Encodes the number of members.
 #[derive(Debug)]
 struct Count;
 

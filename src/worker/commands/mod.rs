@@ -1,4 +1,4 @@
-//! Executes the commands of clients, for whatever protocol decoded them.
+//! Executes the commands of clients, whichever protocol decoded them.
 
 use std::rc::Rc;
 
@@ -38,7 +38,7 @@ impl<'a> Commands<'a> {
         self.worker.fanout.borrow_mut().joined(self.connection, &room, session);
         match audience {
             Some(audience) => self.observe(room.name(), audience, resume),
-            // It may have observed the room before.
+            // The connection may have observed the room before.
             None => drop(self.worker.fanout.borrow_mut().unobserve(self.connection, room.name())),
         }
         Ok(())
@@ -74,7 +74,7 @@ impl<'a> Commands<'a> {
         self.worker.fanout.borrow_mut().observe(self.connection, room, audience, resume);
     }
 
-    /// Whether the connection may have one more room, or has this one already.
+    /// Refuses a room that would exceed the limit of the connection.
     fn check_room(&self, room: &str) -> Outcome {
         let fits = self.connection.with_subscriptions(|rooms| {
             rooms.len() < MAX_ROOMS_PER_CONNECTION || rooms.iter().any(|known| known.room.is_named(room))
@@ -82,7 +82,7 @@ impl<'a> Commands<'a> {
         done(fits, Refused::TooManyRooms)
     }
 
-    /// The session of the connection that is a member of the room.
+    /// The session of the connection that has joined the room.
     fn member_of(&self, room: &str) -> Option<SessionNumber> {
         self.connection.with_subscriptions(|rooms| rooms.iter().find(|known| known.room.is_named(room))?.member)
     }
@@ -139,7 +139,7 @@ impl Host for Commands<'_> {
     }
 }
 
-/// Refuses what was not done.
+/// The outcome of a command that was done, or was not for this reason.
 fn done(done: bool, refused: Refused) -> Outcome {
     if done { Ok(()) } else { Err(refused) }
 }

@@ -28,7 +28,7 @@ fn with_connection(test: impl FnOnce(&Rc<Worker>, &Rc<Connection>)) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let connection = worker.admit(Protocol::ALL[0], stream.into(), 0);
+        let connection = worker.add_connection(Protocol::ALL[0], stream.into(), 0);
         test(&worker, &connection);
     });
 }
