@@ -17,7 +17,7 @@ pub(super) struct HeartbeatHost<'a> {
 
 impl Host for HeartbeatHost<'_> {
     fn execute(&self, _: SessionNumber, command: Command<'_>) -> Outcome {
-        if command == Command::Heartbeat {
+        if matches!(command, Command::Heartbeat) {
             self.busy.registry.renew(self.session, black_box(self.busy.now));
         }
         Ok(())

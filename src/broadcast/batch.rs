@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::snapshot::Snapshot;
 use crate::presence::kick::Kick;
-use crate::presence::{Audience, MAX_AUDIENCES, Now, Room};
+use crate::presence::{Audience, Now, Room};
 
 /// The frames of one tick for the observers of one room.
 #[derive(Debug)]
@@ -18,30 +18,40 @@ pub struct RoomFrames {
     pub generation: u64,
     /// The sequence number of the room.
     pub seq: u64,
-    /// Per audience, the frames for observers that have a snapshot already.
-    pub changes: [Option<Bytes>; MAX_AUDIENCES],
-    /// Per audience, the frames for observers that wait for a snapshot.
-    pub snapshots: [Option<Snapshot>; MAX_AUDIENCES],
-    /// Per audience, the messages that are sent separately from the changes.
-    pub messages: [MessageFrames; MAX_AUDIENCES],
+    /// The frames of each audience that has some: nearly always one or two.
+    pub audiences: SmallVec<[AudienceFrames; 2]>,
+}
+
+/// What a tick sends to the observers of one room in one audience.
+#[derive(Debug)]
+pub struct AudienceFrames {
+    /// The audience.
+    pub audience: Audience,
+    /// The frames for observers that have a snapshot.
+    pub changes: Option<Bytes>,
+    /// The frames for observers that have none yet.
+    pub snapshot: Option<Snapshot>,
+    /// The messages that are sent apart from the changes.
+    pub messages: MessageFrames,
 }
 
 impl RoomFrames {
-    pub(super) fn new(room: &Arc<Room>, generation: u64, seq: u64) -> Self {
-        let (changes, snapshots, messages) = Default::default();
-        Self { room: Arc::clone(room), generation, seq, changes, snapshots, messages }
+    /// The frames of an audience.
+    #[must_use]
+    pub fn audience(&self, audience: Audience) -> Option<&AudienceFrames> {
+        self.audiences.iter().find(|frames| frames.audience == audience)
     }
 
     /// The changes for an audience.
     #[must_use]
     pub fn changes(&self, audience: Audience) -> Option<&Bytes> {
-        self.changes[audience.index()].as_ref()
+        self.audience(audience)?.changes.as_ref()
     }
 
     /// The snapshot for an audience.
     #[must_use]
     pub fn snapshot(&self, audience: Audience) -> Option<&Snapshot> {
-        self.snapshots[audience.index()].as_ref()
+        self.audience(audience)?.snapshot.as_ref()
     }
 }
 

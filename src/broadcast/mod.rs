@@ -14,6 +14,9 @@ mod update;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use smallvec::SmallVec;
+
 use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
 use crate::presence::{Audience, AudienceSet, Now, Registry, Room, RoomChange, StatusChange};
 use crate::store::{Sinks, StoreEvent};
@@ -22,7 +25,7 @@ use pacer::Pacer;
 use reporter::Reporter;
 use update::deliverable;
 
-pub use batch::{Batch, Health, MessageFrames, RoomFrames, StatusFrame, TickCounts};
+pub use batch::{AudienceFrames, Batch, Health, MessageFrames, RoomFrames, StatusFrame, TickCounts};
 pub use snapshot::{Snapshot, Span, Spans};
 pub use update::RoomUpdate;
 
@@ -120,7 +123,7 @@ impl Broadcaster {
 
     /// Calls the encoder of each audience.
     fn encode(&mut self, update: RoomUpdate<'_>) -> RoomFrames {
-        let mut frames = RoomFrames::new(update.room, update.change.generation, update.change.seq);
+        let mut audiences = SmallVec::new();
         let mut deferred = AudienceSet::default();
         let mut is_list_deferred = false;
         for number in 0..self.encoders.audiences.len() {
@@ -129,42 +132,41 @@ impl Broadcaster {
                 continue;
             }
             let pacing = encoder.pacing();
-            if pacing == Pacing::Lists {
-                is_list_deferred |= self.encode_list(update, audience, &mut frames);
+            let (changes, snapshot) = if pacing == Pacing::Lists {
+                let (changes, snapshot, defers) = self.encode_list(update, audience);
+                is_list_deferred |= defers;
+                (changes, snapshot)
             } else {
-                frames.changes[number] = encoder.changes(update);
-                if update.requests(audience) {
-                    frames.snapshots[number] = self.snapshot(update, audience, pacing);
-                }
-            }
-            if update.requests(audience) && frames.snapshots[number].is_none() {
+                let changes = encoder.changes(update);
+                (changes, if update.requests(audience) { self.snapshot(update, audience, pacing) } else { None })
+            };
+            if update.requests(audience) && snapshot.is_none() {
                 deferred.insert(audience);
+            }
+            if update.in_use.contains(audience) {
+                audiences.push(AudienceFrames { audience, changes, snapshot, messages: MessageFrames::default() });
             }
         }
         if !update.messages.is_empty() {
-            self.encode_messages(update, &mut frames);
+            self.encode_messages(update, &mut audiences);
         }
         if !deferred.is_empty() || is_list_deferred {
             self.registry.defer(update.room, deferred);
         }
-        frames
+        let RoomChange { generation, seq, .. } = *update.change;
+        RoomFrames { room: Arc::clone(update.room), generation, seq, audiences }
     }
 
-    /// Encodes the list for new observers and, if the pacer allows it, for attached ones. Returns true if it is still
-    /// due to attached ones.
-    fn encode_list(&mut self, update: RoomUpdate<'_>, audience: Audience, frames: &mut RoomFrames) -> bool {
+    /// The list for attached observers, at its pace, and for new ones; and whether it is still due to the attached ones.
+    fn encode_list(&mut self, update: RoomUpdate<'_>, audience: Audience) -> (Option<Bytes>, Option<Snapshot>, bool) {
         let due = update.change.diff.changes_members() || self.pacer.is_deferred(update, audience);
         let send_now = due && self.pacer.may_send(update, audience);
-        let mut sent = false;
-        if send_now || update.requests(audience) {
-            let list = self.snapshot(update, audience, Pacing::Lists);
-            frames.changes[audience.index()] =
-                list.as_ref().filter(|_| send_now).and_then(|list| list.pages.first().cloned());
-            sent = frames.changes[audience.index()].is_some();
-            frames.snapshots[audience.index()] = list;
-        }
+        let requested = send_now || update.requests(audience);
+        let list = if requested { self.snapshot(update, audience, Pacing::Lists) } else { None };
+        let changes = list.as_ref().filter(|_| send_now).and_then(|list| list.pages.first().cloned());
+        let sent = changes.is_some();
         self.pacer.record(update, audience, due, sent);
-        due && !sent
+        (changes, list, due && !sent)
     }
 
     /// Encodes a snapshot. Defers it (`None`) if the last one was so long that the pause after it is not over, or if
@@ -183,19 +185,17 @@ impl Broadcaster {
     }
 
     /// Encodes the messages of the tick once per format.
-    fn encode_messages(&self, update: RoomUpdate<'_>, frames: &mut RoomFrames) {
+    fn encode_messages(&self, update: RoomUpdate<'_>, audiences: &mut [AudienceFrames]) {
         let mut encoded: Vec<(MessageEncoder, MessageFrames)> = Vec::new();
-        for (number, encoder) in self.encoders.audiences.iter().enumerate() {
-            let Some(encode) = encoder.messages().filter(|_| update.in_use.contains(Audience::new(number))) else {
-                continue;
-            };
+        for frames in audiences {
+            let Some(encode) = self.encoders.audiences[frames.audience.index()].messages() else { continue };
             let known = encoded.iter().position(|(known, _)| std::ptr::fn_addr_eq(*known, encode));
             let at = known.unwrap_or_else(|| {
                 let frame = |leaving| Some(encode(update, leaving)).filter(|frame| !frame.is_empty());
                 encoded.push((encode, MessageFrames { before_changes: frame(true), after_changes: frame(false) }));
                 encoded.len() - 1
             });
-            frames.messages[number] = encoded[at].1.clone();
+            frames.messages = encoded[at].1.clone();
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use slab::Slab;
 
 use super::FrameIndexes;
 use super::deliveries::{Deliveries, Origin};
-use crate::broadcast::RoomFrames;
+use crate::broadcast::{AudienceFrames, MessageFrames, RoomFrames};
 use crate::connection::{Connection, ObserverState, Subscription};
 use crate::presence::{Audience, MAX_AUDIENCES, Registry};
 
@@ -57,16 +58,16 @@ impl RoomObservers {
     /// Adds the frames of this room to the deliveries.
     pub(super) fn plan(&mut self, registry: &Registry, frames: &RoomFrames, deliveries: &mut Deliveries) {
         let mut messages = [MessageIndexes::default(); MAX_AUDIENCES];
-        for audience in Audience::all() {
-            let indexes = &mut messages[audience.index()];
-            *indexes = plan_messages(frames, audience, deliveries);
+        for AudienceFrames { audience, changes, messages: own, .. } in &frames.audiences {
+            let numbers = &mut messages[audience.index()];
+            *numbers = plan_messages(frames, own, deliveries);
             let attached = &self.attached[audience.index()];
             if attached.is_empty() {
                 continue;
             }
-            let change = frames.changes(audience).map(|frame| deliveries.presence(frame, frames));
-            let all: FrameIndexes = [indexes.before, change, indexes.after].into_iter().flatten().collect();
-            // All frames of one observer are adjacent, so that either one write sends all of them or none is sent.
+            let change = changes.as_ref().map(|frame| deliveries.presence(frame, frames));
+            let all: FrameIndexes = [numbers.before, change, numbers.after].into_iter().flatten().collect();
+            // All frames of one observer together, so that they go out in one write, or none of them does.
             for (_, connection) in attached.iter().filter(|_| !all.is_empty()) {
                 all.iter().for_each(|frame| deliveries.push(connection, *frame));
             }
@@ -145,9 +146,8 @@ impl RoomObservers {
     }
 }
 
-fn plan_messages(frames: &RoomFrames, audience: Audience, deliveries: &mut Deliveries) -> MessageIndexes {
-    let messages = &frames.messages[audience.index()];
-    let mut add = |frame: &Option<bytes::Bytes>| {
+fn plan_messages(frames: &RoomFrames, messages: &MessageFrames, deliveries: &mut Deliveries) -> MessageIndexes {
+    let mut add = |frame: &Option<Bytes>| {
         frame.as_ref().map(|frame| deliveries.add(frame.clone(), Origin::Messages(frames.room.id())))
     };
     MessageIndexes { before: add(&messages.before_changes), after: add(&messages.after_changes) }

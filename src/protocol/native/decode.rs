@@ -34,10 +34,15 @@ impl ErrorReply {
     }
 }
 
-/// Decodes a text message and passes the request, or the error to reply with, to `act`.
+/// Whether a text is a heartbeat that asks for no acknowledgement, in one of the two usual forms.
+pub(super) fn is_heartbeat(text: &[u8]) -> bool {
+    text == b"heartbeat" || text == br#"{"type":"heartbeat"}"#
+}
+
+/// Reads a text message and hands the command, or why there is none, to `act`.
 pub fn decode<R>(reader: &mut Reader, text: &[u8], act: impl FnOnce(Result<Request<'_>, ErrorReply>) -> R) -> R {
-    // Nearly every message is one of these two, so they skip the parser.
-    if text == b"heartbeat" || text == br#"{"type":"heartbeat"}"# {
+    // Nearly every message is one of these: no parser for them.
+    if is_heartbeat(text) {
         return act(Ok(Request::Heartbeat { ack: false }));
     }
     reader.read(text, |value| match value {

@@ -36,6 +36,7 @@ use crate::presence::{Audience, Reason};
 use crate::websocket::Refusal;
 use crate::websocket::decoder::Limits;
 
+use decode::is_heartbeat;
 pub use decode::{ErrorReply, MAX_DATA_BYTES, Request, decode};
 pub use encode::{
     PAGE_MEMBERS, Welcome, encode_count, encode_diff, encode_messages, encode_snapshot, encode_status,
@@ -59,7 +60,13 @@ pub(super) static RULES: Rules = Rules {
     health: Some(put_health),
     upgrade: |handshake| (handshake.path == "/v1/connect").then(|| upgrade(handshake)),
     greet,
-    receive: |client, reader, text| decode(reader, text, |request| receive(client, request)),
+    receive: |client, reader, text| match is_heartbeat(text) {
+        // Nearly every message: no parser and no reply.
+        true => {
+            let _ = client.execute(Command::Heartbeat);
+        }
+        false => decode(reader, text, |request| receive(client, request)),
+    },
     receive_binary: None,
     encoders: |_| vec![Box::new(Members), Box::new(Count)],
 };
