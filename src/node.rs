@@ -93,17 +93,9 @@ pub(crate) struct CachedList {
     pub(crate) body: Bytes,
 }
 
-/// A room in a list, with how many members and observers it has on all nodes.
-#[derive(Debug)]
-pub(crate) struct RoomEntry {
-    pub(crate) name: Arc<str>,
-    pub(crate) members: usize,
-    pub(crate) observers: u64,
-}
-
-/// All rooms with members or observers, sorted by name.
+/// All rooms that have members, sorted by name, with the number of members.
 #[derive(Debug)]
 pub(crate) struct RoomList {
-    pub(crate) rooms: Arc<[RoomEntry]>,
+    pub(crate) rooms: Arc<[(Arc<str>, usize)]>,
     pub(crate) valid_until: Instant,
 }

@@ -26,7 +26,6 @@ mod harness;
 mod health;
 mod keys;
 mod nodes;
-mod observers;
 mod outages;
 mod partition;
 mod starting;
