@@ -93,9 +93,17 @@ pub(crate) struct CachedList {
     pub(crate) body: Bytes,
 }
 
-/// All rooms that have members, sorted by name, with the number of members.
+/// A room in a list, with how many members and observers it has on all nodes.
+#[derive(Debug)]
+pub(crate) struct RoomEntry {
+    pub(crate) name: Arc<str>,
+    pub(crate) members: usize,
+    pub(crate) observers: u64,
+}
+
+/// All rooms with members or observers, sorted by name.
 #[derive(Debug)]
 pub(crate) struct RoomList {
-    pub(crate) rooms: Arc<[(Arc<str>, usize)]>,
+    pub(crate) rooms: Arc<[RoomEntry]>,
     pub(crate) valid_until: Instant,
 }

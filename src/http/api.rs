@@ -9,7 +9,7 @@ use simd_json::prelude::ValueIntoString;
 use super::context::Context;
 use super::reply::{Reply, thousands};
 use crate::json::{self, put_list, put_member, put_number, put_string};
-use crate::node::{Node, RoomList};
+use crate::node::{Node, RoomEntry, RoomList};
 use crate::presence::{Registry, Room, Roster, State, check_id};
 
 /// The most members or rooms on one page.
@@ -29,18 +29,28 @@ pub(super) async fn members(context: Context) -> Result<Reply, Reply> {
     Ok(Reply::json(|buffer| {
         buffer.put_slice(br#"{"room":"#);
         put_string(buffer, &name);
-        let Some(room) = context.node().registry.room(&name) else {
-            return buffer.put_slice(br#","epoch":"","seq":0,"count":0,"members":[]}"#);
+        let registry = &context.node().registry;
+        let observers = registry.observers(&name);
+        let Some(room) = registry.room(&name) else {
+            buffer.put_slice(br#","epoch":"","seq":0,"count":0,"observers":"#);
+            put_number(buffer, observers);
+            return buffer.put_slice(br#","members":[]}"#);
         };
         buffer.put_slice(br#","epoch":"#);
         put_string(buffer, room.epoch());
-        let next = put_members(buffer, &room, after.as_deref(), limit);
+        let next = put_members(buffer, &room, observers, after.as_deref(), limit);
         put_next(buffer, next.as_deref());
     }))
 }
 
 /// Appends a page of members. Returns the last user of the page if there are more.
-fn put_members(buffer: &mut BytesMut, room: &Room, after: Option<&str>, limit: usize) -> Option<Arc<str>> {
+fn put_members(
+    buffer: &mut BytesMut,
+    room: &Room,
+    observers: u64,
+    after: Option<&str>,
+    limit: usize,
+) -> Option<Arc<str>> {
     // The page is copied as references under the lock of the room and written without it.
     let (seq, count, mut page): (_, _, Vec<(Arc<str>, Option<State>)>) = room.read(|roster| {
         let members = roster.members_after(after).take(limit + 1);
@@ -52,6 +62,8 @@ fn put_members(buffer: &mut BytesMut, room: &Room, after: Option<&str>, limit: u
     put_number(buffer, seq);
     buffer.put_slice(br#","count":"#);
     put_number(buffer, count);
+    buffer.put_slice(br#","observers":"#);
+    put_number(buffer, observers);
     buffer.put_slice(br#","members":["#);
     put_list(buffer, &page, |buffer, (user, state)| put_member(buffer, user, state.as_ref().map(State::as_str)));
     buffer.put_u8(b']');
@@ -69,15 +81,22 @@ fn put_next(buffer: &mut BytesMut, next: Option<&str>) {
 /// `GET /v1/rooms/{room}/count`.
 pub(super) async fn count(context: Context) -> Result<Reply, Reply> {
     let name = context.id("room", "the room name")?;
-    let count = context.node().registry.room(&name).map_or(0, |room| room.read(Roster::count));
-    Ok(Reply::json(|buffer| put_room_count(buffer, &name, count)))
+    let entry = room_entry(&context.node().registry, name.into());
+    Ok(Reply::json(|buffer| put_room(buffer, &entry)))
 }
 
-fn put_room_count(buffer: &mut BytesMut, name: &str, count: usize) {
+fn room_entry(registry: &Registry, name: Arc<str>) -> RoomEntry {
+    let members = registry.room(&name).map_or(0, |room| room.read(Roster::count));
+    RoomEntry { members, observers: registry.observers(&name), name }
+}
+
+fn put_room(buffer: &mut BytesMut, room: &RoomEntry) {
     buffer.put_slice(br#"{"room":"#);
-    put_string(buffer, name);
+    put_string(buffer, &room.name);
     buffer.put_slice(br#","count":"#);
-    put_number(buffer, count);
+    put_number(buffer, room.members);
+    buffer.put_slice(br#","observers":"#);
+    put_number(buffer, room.observers);
     buffer.put_u8(b'}');
 }
 
@@ -86,20 +105,20 @@ pub(super) async fn rooms(context: Context) -> Result<Reply, Reply> {
     let limit = context.target.number("limit", MAX_PAGE, 1..=MAX_PAGE)?;
     let after = context.target.first("after")?.unwrap_or_default();
     let rooms = room_list(context.node()).await;
-    let start = rooms.partition_point(|(name, _)| **name <= *after);
+    let start = rooms.partition_point(|room| *room.name <= *after);
     let page = &rooms[start..rooms.len().min(start + limit)];
-    let next = page.last().filter(|_| start + limit < rooms.len()).map(|(name, _)| &**name);
+    let next = page.last().filter(|_| start + limit < rooms.len()).map(|room| &*room.name);
     Ok(Reply::json(|buffer| {
         buffer.put_slice(br#"{"rooms":["#);
-        put_list(buffer, page, |buffer, (name, count)| put_room_count(buffer, name, *count));
+        put_list(buffer, page, put_room);
         buffer.put_u8(b']');
         put_next(buffer, next);
     }))
 }
 
-/// All rooms with members, sorted. Collecting many rooms takes a while, so it runs on its own thread, once for all requests
+/// All rooms with members or observers, sorted. Collecting many rooms takes a while, so it runs on its own thread, once for all requests
 /// that arrive meanwhile; a list that took long is reused.
-async fn room_list(node: &Node) -> Arc<[(Arc<str>, usize)]> {
+async fn room_list(node: &Node) -> Arc<[RoomEntry]> {
     let mut cached = node.room_list.lock().await;
     if let Some(list) = cached.as_ref().filter(|list| list.valid_until > Instant::now()) {
         return Arc::clone(&list.rooms);
@@ -115,11 +134,11 @@ async fn room_list(node: &Node) -> Arc<[(Arc<str>, usize)]> {
     rooms
 }
 
-fn collect_rooms(registry: &Registry) -> Arc<[(Arc<str>, usize)]> {
-    let rooms = registry.rooms();
-    let counted = rooms.iter().map(|room| (Arc::clone(room.name()), room.read(Roster::count)));
-    let mut list: Vec<_> = counted.filter(|(_, count)| *count > 0).collect();
-    list.sort_unstable();
+fn collect_rooms(registry: &Registry) -> Arc<[RoomEntry]> {
+    let rooms = registry.used_rooms().into_iter().map(|name| room_entry(registry, name));
+    // A room may have been left since its name was collected.
+    let mut list: Vec<_> = rooms.filter(|room| room.members > 0 || room.observers > 0).collect();
+    list.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     list.into()
 }
 

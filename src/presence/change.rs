@@ -49,3 +49,26 @@ pub(super) enum LiveState {
     Online(Option<State>),
     Offline(Reason),
 }
+
+/// What the store has to know about the observers of a room on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObserversChange {
+    /// The first observer came.
+    Occupied,
+    /// The last observer left.
+    Vacant,
+    /// Their number changed otherwise.
+    Count,
+}
+
+impl ObserversChange {
+    /// The change from one number to another, if they differ.
+    pub(super) fn between(before: u64, now: u64) -> Option<Self> {
+        match (before, now) {
+            _ if before == now => None,
+            (0, _) => Some(Self::Occupied),
+            (_, 0) => Some(Self::Vacant),
+            _ => Some(Self::Count),
+        }
+    }
+}

@@ -80,10 +80,12 @@ impl Registry {
         held_here
     }
 
-    /// Adds a message from another node to the next tick. It is delivered only if its user is a member by then.
-    pub fn publish_remote(&self, room: &str, user: &str, data: Box<str>) {
+    /// Adds a message from another node to the next tick. A message of a user is delivered only if the user is a member
+    /// by then; one without a user is the application's.
+    pub fn publish_remote(&self, room: &str, user: Option<&str>, data: Box<str>) {
         if let Some(room) = self.room(room) {
-            let (reported, _) = room.publish(RoomMessage { user: Some(self.shared_name(user)), data, is_local: false });
+            let user = user.map(|user| self.shared_name(user));
+            let (reported, _) = room.publish(RoomMessage { user, data, is_local: false });
             self.queue(&room, reported);
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::change::{Diff, HoldChange, LiveState};
+use super::change::{Diff, HoldChange, LiveState, ObserversChange};
 use super::{Audience, AudienceSet, MAX_AUDIENCES, Observers, Roster};
 
 /// Bytes of messages that a room accepts per tick, user ids included: some 300 KiB per second to each observer at the
@@ -46,6 +46,8 @@ pub struct RoomChange {
     pub requested: AudienceSet,
     /// The number of observers per worker.
     pub observers: SmallVec<[Observers; 4]>,
+    /// How their number has changed, for the store.
+    pub observers_change: Option<ObserversChange>,
     /// Audiences of which the room has had observers: one of them may return and resume.
     pub observed_before: AudienceSet,
 }
@@ -76,6 +78,8 @@ struct Inbox {
     requested: AudienceSet,
     /// The number of observers per worker.
     observers: SmallVec<[Observers; 4]>,
+    /// Their number at the last settlement.
+    settled_observers: u64,
     observed_before: AudienceSet,
 }
 
@@ -88,6 +92,12 @@ pub(super) enum Reported {
     AlreadyQueued,
     /// Look the room up again: this one is closed and did not accept the report.
     Closed,
+}
+
+impl Inbox {
+    fn count_observers(&self) -> u64 {
+        self.observers.iter().flatten().map(|observers| u64::from(*observers)).sum()
+    }
 }
 
 impl Room {
@@ -105,6 +115,7 @@ impl Room {
                 message_bytes: 0,
                 requested: AudienceSet::default(),
                 observers: SmallVec::from_elem([0; MAX_AUDIENCES], workers),
+                settled_observers: 0,
                 observed_before: AudienceSet::default(),
             }),
             roster: Mutex::new(Roster::default()),
@@ -173,6 +184,11 @@ impl Room {
         self.with_inbox(count).0
     }
 
+    /// The number of observers on this node.
+    pub(super) fn observers(&self) -> u64 {
+        self.inbox.lock().count_observers()
+    }
+
     /// Requests a snapshot at the next tick, or only an update if the history is enough (`snapshot` is false). Returns
     /// the generation of the request.
     pub(super) fn request_snapshot(&self, audience: Audience, snapshot: bool) -> (Reported, u64) {
@@ -212,6 +228,8 @@ impl Room {
         inbox.queued = false;
         inbox.generation += 1;
         let mut changed = std::mem::take(&mut inbox.changed);
+        let observers = inbox.count_observers();
+        let settled_observers = std::mem::replace(&mut inbox.settled_observers, observers);
         let mut change = RoomChange {
             generation: inbox.generation,
             seq: 0,
@@ -221,6 +239,7 @@ impl Room {
             hold_changes: Vec::new(),
             requested: std::mem::take(&mut inbox.requested),
             observers: inbox.observers.clone(),
+            observers_change: ObserversChange::between(settled_observers, observers),
             observed_before: inbox.observed_before,
         };
         inbox.message_bytes = 0;

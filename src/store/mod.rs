@@ -17,7 +17,7 @@ pub use sink::{CounterValue, MemberChange, MemberEvent, Sink, Sinks};
 
 use crate::metrics::StoreTotals;
 use crate::presence::kick::Kick;
-use crate::presence::{HoldChange, Room, RoomChange};
+use crate::presence::{HoldChange, ObserversChange, Room, RoomChange};
 
 /// The exit code if the store cannot be used at startup (`EX_UNAVAILABLE` of sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;
@@ -39,6 +39,8 @@ pub enum StoreEvent {
         /// Compact JSON text.
         data: Box<str>,
     },
+    /// The number of observers of a room on this node changed.
+    Observers(Arc<str>, ObserversChange),
     /// A user is kicked from all rooms on all nodes.
     Kick(Kick),
 }
@@ -50,11 +52,13 @@ impl StoreEvent {
         let holds =
             change.hold_changes.iter().map(move |(user, change)| Self::HoldChange(room_user(user), change.clone()));
         let messages = change.messages.iter().filter(|message| message.is_local);
-        holds.chain(messages.map(|message| Self::RoomMessage {
+        let messages = messages.map(|message| Self::RoomMessage {
             room: Arc::clone(room.name()),
             user: message.user.clone(),
             data: message.data.clone(),
-        }))
+        });
+        let observers = change.observers_change.map(|change| Self::Observers(Arc::clone(room.name()), change));
+        holds.chain(messages).chain(observers)
     }
 
     /// The name that decides the partition: the user, or the room if the event is not about a user.
@@ -63,6 +67,7 @@ impl StoreEvent {
         match self {
             Self::HoldChange((_, user), _) | Self::Kick(Kick { user, .. }) => user,
             Self::RoomMessage { room, user, .. } => user.as_ref().unwrap_or(room),
+            Self::Observers(room, _) => room,
         }
     }
 }

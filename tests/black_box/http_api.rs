@@ -12,7 +12,7 @@ async fn members_carry_states_and_the_epoch_and_seq_of_the_room() {
     let _bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("both", |alice| alice.members("lobby").len() == 2).await;
     let answer = server.get("/v1/rooms/lobby/members").await.json();
-    room::assert_keys(&answer, &["room", "epoch", "seq", "count", "members"], &[]);
+    room::assert_keys(&answer, &["room", "epoch", "seq", "count", "observers", "members"], &[]);
     assert_eq!(answer["room"], "lobby");
     assert_eq!(answer["epoch"], alice.room("lobby").epoch.as_str());
     assert_eq!(answer["seq"], alice.room("lobby").seq);
@@ -82,7 +82,7 @@ async fn rooms_with_odd_names_are_reached_through_percent_encoding() {
         assert_eq!(server.count(name).await, 1, "{name}");
         assert!(server.members(name).await.contains_key("alice"), "{name}");
         let answer = server.get(&format!("/v1/rooms/{}/count", encoded(name))).await.json();
-        assert_eq!(answer, json!({"room": name, "count": 1}));
+        assert_eq!(answer, json!({"room": name, "count": 1, "observers": 1}));
     }
     server.stop().await;
 }
@@ -91,11 +91,34 @@ async fn rooms_with_odd_names_are_reached_through_percent_encoding() {
 async fn a_room_without_members_is_empty() {
     let server = TestServer::start(&[]);
     let count = server.get("/v1/rooms/nobody/count").await;
-    assert_eq!((count.status, count.json()), (200, json!({"room": "nobody", "count": 0})));
+    assert_eq!((count.status, count.json()), (200, json!({"room": "nobody", "count": 0, "observers": 0})));
     let members = server.get("/v1/rooms/nobody/members").await;
     assert_eq!(members.status, 200);
     assert_eq!((&members.json()["count"], &members.json()["members"]), (&json!(0), &json!([])));
     assert_eq!(server.get("/v1/rooms").await.json(), json!({"rooms": []}), "a request does not create the room");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn observers_are_counted_whether_they_are_members_or_not() {
+    let server = TestServer::start(&[]);
+    let mut observer = server.observe("observer", "hall").await;
+    let count = |count: u64, observers: u64| json!({"room": "hall", "count": count, "observers": observers});
+    assert_eq!(server.get("/v1/rooms/hall/count").await.json(), count(0, 1));
+    let members = server.get("/v1/rooms/hall/members").await.json();
+    room::assert_keys(&members, &["room", "epoch", "seq", "count", "observers", "members"], &[]);
+    assert_eq!((&members["count"], &members["observers"]), (&json!(0), &json!(1)));
+    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([count(0, 1)]));
+    let _member = server.connect_to("member", "hall").await;
+    observer.wait_until("the member", |observer| observer.has("hall", "member")).await;
+    assert_eq!(server.get("/v1/rooms/hall/count").await.json(), count(1, 2));
+    // A REST heartbeat makes a member that observes nothing.
+    server.rest_heartbeat("resting").await;
+    let lobby = server.get("/v1/rooms/lobby/count").await.json();
+    assert_eq!(lobby["observers"], 0, "{lobby}");
+    observer.send(&json!({"type": "unobserve", "room": "hall"}));
+    observer.barrier().await;
+    assert_eq!(server.get("/v1/rooms/hall/count").await.json(), count(1, 1));
     server.stop().await;
 }
 
@@ -112,10 +135,12 @@ async fn rooms_are_listed_with_their_counts() {
     let mut rooms = answer["rooms"].as_array().expect("rooms").clone();
     rooms.sort_by_key(|entry| room::string(entry, "room"));
     let expected = json!([
-        {"room": "a", "count": 1}, {"room": "b", "count": 2}, {"room": "c", "count": 3}
+        {"room": "a", "count": 1, "observers": 1},
+        {"room": "b", "count": 2, "observers": 2},
+        {"room": "c", "count": 3, "observers": 3}
     ]);
     assert_eq!(Value::from(rooms), expected);
-    // A room without members is not in the list.
+    // A room without members and observers is not in the list.
     clients[0].send(&json!({"type": "leave", "room": "a"}));
     clients[0].barrier().await;
     let answer = server.get("/v1/rooms").await.json();

@@ -1,6 +1,6 @@
 //! Three nodes and a Redis on simulated time, compared with a model: random joins, leaves, crashes, lost connections,
-//! outages, lost data and lost messages. After a quiet time, every node shows the members of the model, and all show
-//! the same. Faults of Redis alone never show a member leaving.
+//! outages, lost data and lost messages. After a quiet time, every node shows the members and the numbers of observers
+//! of the model, and all show the same states. Faults of Redis alone never show a member leaving.
 
 use crate::simulation::{Step, World};
 use proptest::prelude::*;
@@ -15,6 +15,8 @@ fn any_step() -> impl Strategy<Value = Step> {
             .prop_map(|(node, user, room, state)| Step::SetState { node, user, room, state }),
         2 => (node.clone(), user.clone(), room).prop_map(|(node, user, room)| Step::Leave { node, user, room }),
         1 => (node.clone(), user).prop_map(|(node, user)| Step::End { node, user }),
+        3 => (node.clone(), 0..2usize).prop_map(|(node, room)| Step::Observe { node, room }),
+        2 => (node.clone(), 0..2usize).prop_map(|(node, room)| Step::Unobserve { node, room }),
         1 => (node.clone(), 1..30u64).prop_map(|(node, ticks)| Step::Crash { node, ticks }),
         10 => (1..15u64).prop_map(|ticks| Step::Wait { ticks }),
     ]

@@ -15,6 +15,7 @@ use super::grace::GraceSessions;
 use super::holders::Holders;
 use super::lease_wheel::LeaseWheel;
 use super::membership::User;
+use super::remote_observers::RemoteObservers;
 use super::rest_sessions::RestSessions;
 use super::room::Reported;
 use super::{Audience, AudienceSet, Room, RoomChange, Tick, Watchlist, sharded};
@@ -40,6 +41,8 @@ pub struct Registry {
     pub(super) has_store: bool,
     pub(super) users: DashMap<Arc<str>, User, RandomState>,
     rooms: DashMap<Arc<str>, Arc<Room>, RandomState>,
+    /// How many observers rooms have on other nodes.
+    pub(super) remote_observers: RemoteObservers,
     /// Sessions of REST heartbeats, by user.
     pub(super) rest_sessions: RestSessions,
     /// Rooms that the next tick settles, each once.
@@ -74,6 +77,7 @@ impl Registry {
             has_store: false,
             users: sharded(),
             rooms: sharded(),
+            remote_observers: RemoteObservers::default(),
             rest_sessions: RestSessions::new(),
             dirty: Mutex::default(),
             lease_wheel: LeaseWheel::new(settings.ttl),

@@ -6,13 +6,14 @@
 //! joined\tlobby:alice\t1700000000000            "room:user" as in the hash, since when
 //! updated\tlobby:bob\t17…\t17…\t{"mood":"ok"}    since when, when the state was written, and the state
 //! left\tlobby:carol\ttimeout
-//! message\tlobby:alice\t5\t"hello"              with its number: it may be published twice
+//! message\tlobby:alice\t5\t"hello"              with its number: it may be published twice; "lobby:" if of the application
+//! observers\tlobby:\t3                          connections of this node that observe the room
 //! kicked\t*:dave\t3\tkicked                     from all rooms; with one more part only the connections of that login
 //! ```
 //!
 //! The format is lines and tabs, not JSON: names and compact JSON contain neither, so nothing needs to be escaped.
 
-use super::schema::{encode_hold, member_field, parse_hold, parse_member_field, parse_number};
+use super::schema::{encode_hold, member_field, parse_field, parse_hold, parse_number};
 use crate::json::Reader;
 use crate::presence::kick::Kick;
 use crate::presence::{Reason, State};
@@ -37,35 +38,46 @@ pub struct EventMessage {
     pub kicks: Vec<(u64, Kick)>,
 }
 
-/// One change of a user in a room.
+/// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteChange {
-    /// The room.
-    pub room: String,
-    /// The user.
-    pub user: String,
-    /// What changed.
-    pub kind: RemoteChangeKind,
-}
-
-/// What changed for a user in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RemoteChangeKind {
-    /// The incarnation holds the user.
+pub enum RemoteChange {
+    /// The incarnation holds a user.
     Held {
+        /// The room.
+        room: String,
+        /// The user.
+        user: String,
         /// Since when, in milliseconds since the Unix epoch.
         since_unix_ms: u64,
         /// The state that was set there.
         state: Option<State>,
     },
-    /// The incarnation no longer holds the user.
-    Left(Reason),
-    /// The user published a message to the room.
+    /// The incarnation no longer holds a user.
+    Left {
+        /// The room.
+        room: String,
+        /// The user.
+        user: String,
+        /// Why.
+        reason: Reason,
+    },
+    /// A message was published to a room.
     Message {
+        /// The room.
+        room: String,
+        /// The member that published it; `None` for the application.
+        user: Option<String>,
         /// Counts the messages that the incarnation has published in this partition.
         number: u64,
         /// Compact JSON.
         data: String,
+    },
+    /// The incarnation has this number of observers of a room.
+    Observers {
+        /// The room.
+        room: String,
+        /// The number.
+        count: u64,
     },
 }
 
@@ -91,9 +103,14 @@ impl EventWriter {
         self.line("left", room, user, reason.as_str());
     }
 
-    /// Adds a message of a user to a room.
-    pub fn message(&mut self, number: u64, room: &str, user: &str, data: &str) {
-        self.line("message", room, user, &format!("{number}\t{data}"));
+    /// Adds a message of a member, or of the application, to a room.
+    pub fn message(&mut self, number: u64, room: &str, user: Option<&str>, data: &str) {
+        self.line("message", room, user.unwrap_or_default(), &format!("{number}\t{data}"));
+    }
+
+    /// Adds the number of observers of a room.
+    pub fn observers(&mut self, room: &str, count: u64) {
+        self.line("observers", room, "", itoa::Buffer::new().format(count));
     }
 
     /// Adds a kick.
@@ -136,35 +153,47 @@ impl EventMessage {
 /// Reads what follows the word [`KICKED`].
 fn parse_kick(line: &str) -> Option<(u64, Kick)> {
     let mut parts = line.strip_prefix('\t')?.split('\t');
-    let (_, user) = parse_member_field(parts.next()?)?;
+    let (_, user) = parse_field(parts.next()?)?;
     let number = parse_number(parts.next()?)?;
     let reason = Reason::parse(parts.next()?)?;
     let login = match parts.next() {
         Some(login) => Some(login.parse().ok()?),
         None => None,
     };
-    Some((number, Kick { user: user.into(), login, reason }))
+    Some((number, Kick { user: user?.into(), login, reason }))
 }
 
 impl RemoteChange {
+    /// The name that decides the partition: the user, or the room if the change is not about a user.
+    #[must_use]
+    pub fn partition_key(&self) -> &str {
+        match self {
+            Self::Held { user, .. } | Self::Left { user, .. } => user,
+            Self::Message { room, user, .. } => user.as_ref().unwrap_or(room),
+            Self::Observers { room, .. } => room,
+        }
+    }
+
     fn parse(line: &str, json: &mut Reader) -> Option<Self> {
         let mut parts = line.splitn(3, '\t');
         let (word, field, rest) = (parts.next()?, parts.next()?, parts.next()?);
-        let (room, user) = parse_member_field(field)?;
-        let kind = match word {
+        let (room, user) = parse_field(field)?;
+        let user = user.map(str::to_owned);
+        match word {
             "joined" | "updated" => {
                 let (since_unix_ms, state) = parse_hold(rest, json)?;
-                RemoteChangeKind::Held { since_unix_ms, state }
+                Some(Self::Held { room, user: user?, since_unix_ms, state })
             }
-            "left" => RemoteChangeKind::Left(Reason::parse(rest)?),
+            "left" => Some(Self::Left { room, user: user?, reason: Reason::parse(rest)? }),
             "message" => {
                 let (number, data) = rest.split_once('\t')?;
                 let fits = data.len() <= MAX_MESSAGE_BYTES && json.read(data.as_bytes(), |value| value.is_some());
-                RemoteChangeKind::Message { number: parse_number(number)?, data: fits.then(|| data.to_owned())? }
+                let data = fits.then(|| data.to_owned())?;
+                Some(Self::Message { room, user, number: parse_number(number)?, data })
             }
-            _ => return None,
-        };
-        Some(Self { room, user: user.to_owned(), kind })
+            "observers" if user.is_none() => Some(Self::Observers { room, count: parse_number(rest)? }),
+            _ => None,
+        }
     }
 }
 
@@ -178,21 +207,28 @@ mod tests {
         writer.held(true, "lobby", "alice", 1, None);
         writer.held(false, "a:b%", "bob smith", 2, Some(&State::written("{\"mood\":\"ok\"}", 3)));
         writer.left("lobby", "carol", Reason::Timeout);
-        writer.message(5, "lobby", "alice", "\"hello\"");
+        writer.message(5, "lobby", Some("alice"), "\"hello\"");
+        writer.message(6, "a:b%", None, "{}");
+        writer.observers("a:b%", 3);
         writer.kick(3, &Kick { user: "dave".into(), login: Some(7), reason: Reason::Left });
         let text = writer.finish();
         assert_eq!(
             text,
             "n1.18c\t41\njoined\tlobby:alice\t1\nupdated\ta%3Ab%25:bob smith\t2\t3\t{\"mood\":\"ok\"}\n\
-             left\tlobby:carol\ttimeout\nmessage\tlobby:alice\t5\t\"hello\"\nkicked\t*:dave\t3\tleft\t7"
+             left\tlobby:carol\ttimeout\nmessage\tlobby:alice\t5\t\"hello\"\nmessage\ta%3Ab%25:\t6\t{}\n\
+             observers\ta%3Ab%25:\t3\nkicked\t*:dave\t3\tleft\t7"
         );
         let message = EventMessage::parse(&text, &mut Reader::default()).unwrap();
-        assert_eq!((message.incarnation.as_str(), message.seq, message.changes.len()), ("n1.18c", 41, 4));
-        let updated = &message.changes[1];
-        assert_eq!((updated.room.as_str(), updated.user.as_str()), ("a:b%", "bob smith"));
-        assert_eq!(message.changes[2].kind, RemoteChangeKind::Left(Reason::Timeout));
+        assert_eq!((message.incarnation.as_str(), message.seq, message.changes.len()), ("n1.18c", 41, 6));
+        let (room, user) = (|| "lobby".to_owned(), |name: &str| name.to_owned());
+        assert_eq!(message.changes[1].partition_key(), "bob smith");
+        let carol = RemoteChange::Left { room: room(), user: user("carol"), reason: Reason::Timeout };
+        assert_eq!(message.changes[2], carol);
         let data = "\"hello\"".to_owned();
-        assert_eq!(message.changes[3].kind, RemoteChangeKind::Message { number: 5, data });
+        let of_alice = RemoteChange::Message { room: room(), user: Some(user("alice")), number: 5, data };
+        assert_eq!(message.changes[3], of_alice);
+        assert_eq!(message.changes[4].partition_key(), "a:b%");
+        assert_eq!(message.changes[5], RemoteChange::Observers { room: "a:b%".to_owned(), count: 3 });
         assert_eq!((message.kicks[0].0, message.kicks[0].1.login), (3, Some(7)));
     }
 
@@ -209,6 +245,11 @@ mod tests {
             "n1\t1\njoined\tlobby\t1",
             "n1\t1\nmessage\tlobby:a\t1\thello",
             "n1\t1\nmessage\tlobby:a\t\"hello\"",
+            "n1\t1\njoined\tlobby:\t1",
+            "n1\t1\nleft\tlobby:\tclosed",
+            "n1\t1\nobservers\tlobby:a\t1",
+            "n1\t1\nobservers\tlobby:\t-1",
+            "n1\t1\nkicked\t*:\t3\tkicked",
         ] {
             assert!(EventMessage::parse(text, &mut json).is_none(), "{text:?}");
         }

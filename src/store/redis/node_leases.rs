@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::command::{RedisCommand, RedisReply};
 use super::remote_view::{LeaseCheck, MAX_INCARNATIONS, RemoteView};
-use super::schema::Schema;
+use super::schema::{FORMAT, Schema};
 
 /// The set of incarnations expires after this many leases without renewal.
 const SET_LEASES: u64 = 10;
@@ -142,27 +142,93 @@ impl NodeLeases {
         dead.iter().map(|name| RedisCommand::SetRemove { key: set.clone(), member: name.clone() }).collect()
     }
 
+    /// Why this node cannot work with the nodes that have these leases; `None` if it can. The reply is the first one to
+    /// [`read_leases`](Self::read_leases) or [`renew`](Self::renew).
+    #[must_use]
+    pub fn mismatch(&self, leases: Option<&RedisReply>) -> Option<String> {
+        let Some(RedisReply::Texts(leases)) = leases else { return None };
+        let own = self.schema.partitions;
+        leases.iter().flatten().filter_map(|lease| Lease::parse(lease)).find_map(|lease| {
+            if lease.format != FORMAT {
+                return Some(format!(
+                    "other nodes use format {} in Redis, this node uses {FORMAT}: run the same version of rollcall on all \
+                     nodes, or give this node another --redis-prefix",
+                    lease.format
+                ));
+            }
+            let other = lease.partitions.filter(|partitions| *partitions != own)?;
+            Some(format!("other nodes use --redis-partitions {other}, this node uses {own}: all nodes must use the same"))
+        })
+    }
+
     fn lease(&self) -> String {
         let Schema { node, partitions, .. } = &*self.schema;
+        let heartbeats = self.heartbeats;
         // A node id contains no characters that JSON escapes.
-        format!("{{\"node\":\"{node}\",\"partitions\":{partitions},\"heartbeats\":{}}}", self.heartbeats)
+        format!("{{\"node\":\"{node}\",\"format\":{FORMAT},\"partitions\":{partitions},\"heartbeats\":{heartbeats}}}")
     }
 }
 
-/// The number of partitions in a lease.
-#[must_use]
-pub fn partitions_of(lease: &str) -> Option<usize> {
-    let (_, after) = lease.split_once("\"partitions\":")?;
-    after.split(',').next()?.parse().ok()
+/// What a lease says about its node.
+#[derive(Debug, PartialEq, Eq)]
+struct Lease {
+    format: u64,
+    partitions: Option<usize>,
+}
+
+impl Lease {
+    /// Reads a lease; `None` if the text was not written by a node. The first format had no number.
+    fn parse(text: &str) -> Option<Self> {
+        let is_lease = text.starts_with("{\"node\":\"") && text.ends_with('}');
+        let (format, partitions) = (number_in(text, "\"format\":"), number_in(text, "\"partitions\":"));
+        let partitions = partitions.and_then(|partitions| partitions.try_into().ok());
+        is_lease.then_some(Self { format: format.unwrap_or(1), partitions })
+    }
+}
+
+/// The number after a key of a JSON object whose strings contain no quotes.
+fn number_in(text: &str, key: &str) -> Option<u64> {
+    let (_, after) = text.split_once(key)?;
+    after.split([',', '}']).next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
+    fn leases_of_n1() -> NodeLeases {
+        let (prefix, node, incarnation) = ("p".to_owned(), "n1".to_owned(), "n1.1".to_owned());
+        NodeLeases::new(Arc::new(Schema { prefix, partitions: 4, node, incarnation, ttl: Duration::from_secs(10) }))
+    }
+
     #[test]
-    fn the_number_of_partitions_is_read_from_a_lease() {
-        assert_eq!(partitions_of("{\"node\":\"n1\",\"partitions\":16,\"heartbeats\":3}"), Some(16));
-        assert_eq!(partitions_of("{}"), None);
+    fn a_lease_is_read_back() {
+        let lease = leases_of_n1().lease();
+        assert_eq!(lease, "{\"node\":\"n1\",\"format\":2,\"partitions\":4,\"heartbeats\":0}");
+        assert_eq!(Lease::parse(&lease), Some(Lease { format: FORMAT, partitions: Some(4) }));
+        assert_eq!(Lease::parse("{\"node\":"), None);
+        assert_eq!(Lease::parse(""), None);
+    }
+
+    #[test]
+    fn nodes_with_another_format_or_number_of_partitions_do_not_work_together() {
+        let check = |lease: &str, expected: &[&str]| {
+            let mismatch = leases_of_n1().mismatch(Some(&RedisReply::Texts(vec![None, Some(lease.to_owned())])));
+            assert_eq!(mismatch.is_some(), !expected.is_empty(), "{lease}: {mismatch:?}");
+            let mismatch = mismatch.unwrap_or_default();
+            assert!(expected.iter().all(|words| mismatch.contains(words)), "{lease}: {mismatch}");
+        };
+        check("{\"node\":\"n2\",\"format\":2,\"partitions\":4,\"heartbeats\":1}", &[]);
+        check("{\"node\":\"n2\",\"lanes\":4,\"beat\":1}", &["format 1", "this node uses 2"]);
+        check("{\"node\":\"n2\",\"format\":3,\"partitions\":4}", &["format 3", "same version", "--redis-prefix"]);
+        check(
+            "{\"node\":\"n2\",\"format\":2,\"partitions\":16,\"heartbeats\":1}",
+            &["--redis-partitions 16", "uses 4"],
+        );
+        check("{\"node\":", &[]);
+        check("wrong", &[]);
+        assert_eq!(leases_of_n1().mismatch(Some(&RedisReply::WrongType)), None);
     }
 }

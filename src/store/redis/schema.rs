@@ -3,10 +3,11 @@
 //! ```text
 //! presence:{k}:u:<user>               string, EX ttl   JSON: a node that holds the user, the rooms and states there
 //! presence:{k}:h:<incarnation>        hash             what an incarnation holds in partition k:
-//!                                                      "room:user" → since[\twritten\tstate]; metadata "@" and "#"
+//!                                                      "room:user" → since[\twritten\tstate],
+//!                                                      "room:" → number of observers, metadata "@" and "#"
 //! presence:{k}:events                 channel          changes of partition k; see `event`
 //! presence:{nodes}:incarnations       set              incarnations that may be alive
-//! presence:{nodes}:incarnation:<name> string, EX ttl   the lease of an incarnation
+//! presence:{nodes}:incarnation:<name> string, EX ttl   the lease of an incarnation, with the format of all this
 //! presence:{nodes}:id:<node>          string, EX ttl   the incarnation that uses this node id
 //! ```
 //!
@@ -21,7 +22,11 @@ use super::command::RedisReply;
 use crate::json::{Reader, is_object, put_list, put_number, put_string};
 use crate::presence::{LocalHolds, MAX_STATE_BYTES, State, check_id};
 
-/// The metadata field with the number of the last event that the hash includes. Fields of members always have a colon.
+/// The version of these names and formats. A node refuses to start beside nodes that use another one.
+///
+/// 1: without a version in the lease. 2: names of keys and events as documented, numbers of observers, messages without a user.
+pub const FORMAT: u64 = 2;
+/// The metadata field with the number of the last event that the hash includes. All other fields have a colon.
 pub const LAST_SEQ_FIELD: &str = "@";
 /// The metadata field that counts rewrites of the hash. If it is the same before and after a scan, all pages are of one
 /// revision.
@@ -197,12 +202,21 @@ pub fn member_field(room: &str, user: &str) -> String {
     }
 }
 
-/// The room and the user of a field; `None` if the field is not of this form.
+/// The field with the number of observers of a room. A user id is never empty, so it differs from the fields of members.
 #[must_use]
-pub fn parse_member_field(field: &str) -> Option<(String, &str)> {
+pub fn observers_field(room: &str) -> String {
+    member_field(room, "")
+}
+
+/// The room of a field, and its user; without a user, it is a field with a number of observers. `None` if the field is not of this
+/// form.
+#[must_use]
+pub fn parse_field(field: &str) -> Option<(String, Option<&str>)> {
     let (room, user) = field.split_once(':')?;
     let room = room.replace("%3A", ":").replace("%25", "%");
-    (check_id(&room).is_ok() && check_id(user).is_ok()).then_some((room, user))
+    let user = Some(user).filter(|user| !user.is_empty());
+    let is_valid = check_id(&room).is_ok() && user.is_none_or(|user| check_id(user).is_ok());
+    is_valid.then_some((room, user))
 }
 
 /// A number that another node has written. Numbers from 2⁵³ on (the limit of JSON numbers) are refused: no node counts
@@ -280,17 +294,19 @@ mod tests {
         check("-1", None);
         check("9007199254740992", None);
         check("17\t18446744073709551615\t{}", None);
-        assert_eq!(parse_member_field("lobby"), None);
-        assert_eq!(parse_member_field(":alice"), None);
-        assert_eq!(parse_member_field("lobby:"), None);
+        assert_eq!(parse_field("lobby"), None);
+        assert_eq!(parse_field(":alice"), None);
+        assert_eq!(parse_field("lobby:al\nice"), None);
+        assert_eq!(parse_field(":"), None);
         assert_eq!(LastSeq::parse("12x"), None);
     }
 
     proptest! {
         #[test]
-        fn member_fields_are_read_back(room in "[^\\pC]{1,20}", user in "[^\\pC]{1,20}") {
-            let field = member_field(&room, &user);
-            prop_assert_eq!(parse_member_field(&field), Some((room, user.as_str())));
+        fn fields_are_read_back(room in "[^\\pC]{1,20}", user in "[^\\pC]{1,20}") {
+            let (member, observers) = (member_field(&room, &user), observers_field(&room));
+            prop_assert_eq!(parse_field(&member), Some((room.clone(), Some(user.as_str()))));
+            prop_assert_eq!(parse_field(&observers), Some((room, None)));
         }
     }
 

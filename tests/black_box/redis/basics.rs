@@ -63,7 +63,10 @@ async fn http_answers_are_those_of_the_whole_cluster(store: Store) {
         assert_eq!(node.get("/v1/rooms/lobby/count").await.json()["count"], 2);
         let members = node.get("/v1/rooms/lobby/members").await.json();
         assert_eq!(members["members"], json!([{"user": "alice", "state": {"k": 1}}, {"user": "bob"}]));
-        let rooms = json!([{"room": "attic", "count": 1}, {"room": "lobby", "count": 2}]);
+        // Each joins and observes, and so does the observer of the test on each node.
+        let (attic, lobby) = ((1, 1), (2, 6));
+        let room = |name: &str, (count, observers)| json!({"room": name, "count": count, "observers": observers});
+        let rooms = json!([room("attic", attic), room("lobby", lobby)]);
         node.wait_until("both rooms", async || node.get("/v1/rooms").await.json()["rooms"] == rooms).await;
         assert_eq!(node.get("/online_users").await.json(), json!({"online_users": ["alice", "bob"]}));
         let asked = json!({"users": ["alice", "bob", "nobody"]});

@@ -26,6 +26,7 @@ mod harness;
 mod health;
 mod keys;
 mod nodes;
+mod observers;
 mod outages;
 mod partition;
 mod starting;

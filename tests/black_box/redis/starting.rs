@@ -109,6 +109,47 @@ async fn a_single_redis_is_no_cluster() {
     check_refused(&["--redis", &redis.url(), "--redis-cluster"], UNAVAILABLE, &["cluster"]).await;
 }
 
+/// Writes the lease of a node by hand.
+async fn write_lease(redis: &Redis, incarnation: &str, lease: &str) {
+    redis.command(&["SET", &format!("presence:{{nodes}}:incarnation:{incarnation}"), lease]).await;
+    redis.command(&["SADD", "presence:{nodes}:incarnations", incarnation]).await;
+}
+
+#[tokio::test]
+async fn a_node_does_not_start_beside_nodes_of_another_format() {
+    let redis = Redis::start().await;
+    let flags = ["--redis", &redis.url()];
+    write_lease(&redis, "old.1", r#"{"node":"old","lanes":1,"beat":7}"#).await;
+    check_refused(&flags, UNAVAILABLE, &["other nodes use format 1", "this node uses 2", "--redis-prefix"]).await;
+    write_lease(&redis, "old.1", r#"{"node":"old","format":3,"partitions":1,"heartbeats":7}"#).await;
+    check_refused(&flags, UNAVAILABLE, &["other nodes use format 3", "same version"]).await;
+    write_lease(&redis, "old.1", r#"{"node":"old","format":2,"partitions":5,"heartbeats":7}"#).await;
+    check_refused(&flags, UNAVAILABLE, &["--redis-partitions 5", "this node uses 1"]).await;
+    redis.command(&["DEL", "presence:{nodes}:incarnation:old.1"]).await;
+    let node = Node::start("a", &redis.url(), &[]).await;
+    node.wait_until_degraded(false).await;
+    let lease = redis.keys().await.into_iter().find(|key| key.contains(":incarnation:a.")).expect("its lease");
+    let lease = redis.command(&["GET", &lease]).await;
+    assert!(lease.text().starts_with(r#"{"node":"a","format":2,"#), "{lease:?}");
+}
+
+/// Nodes that start at the same moment do not see each other before they have started.
+#[tokio::test]
+async fn a_running_node_reports_a_node_of_another_format() {
+    let redis = Redis::start().await;
+    let node = Node::start("a", &redis.url(), &[]).await;
+    let alice = node.connect_to("alice", "lobby").await;
+    write_lease(&redis, "new.1", r#"{"node":"new","format":3,"partitions":1,"heartbeats":7}"#).await;
+    node.wait_until_degraded(true).await;
+    let errors = || node.log().iter().filter(|line| line.contains("ERROR") && line.contains("format 3")).count();
+    node.wait_until("an error", async || errors() == 1).await;
+    assert!(node.members("lobby").await.contains_key("alice"));
+    redis.command(&["DEL", "presence:{nodes}:incarnation:new.1"]).await;
+    node.wait_until_degraded(false).await;
+    assert_eq!(errors(), 1, "logged once");
+    drop(alice);
+}
+
 #[tokio::test]
 async fn logins_are_used_and_never_printed() {
     let redis = Redis::with_login("rollcall", PASSWORD, &[]).await;

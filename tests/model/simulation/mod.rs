@@ -39,6 +39,14 @@ pub(crate) enum Step {
         node: usize,
         user: usize,
     },
+    Observe {
+        node: usize,
+        room: usize,
+    },
+    Unobserve {
+        node: usize,
+        room: usize,
+    },
     /// The node dies. A new one with its id starts this many ticks later.
     Crash {
         node: usize,
@@ -82,6 +90,8 @@ pub(crate) struct World {
     loses_message: [bool; 3],
     /// Users and rooms that each node holds.
     model: [BTreeSet<(usize, usize)>; 3],
+    /// Observers of each room on each node.
+    observers: [[u64; ROOMS.len()]; 3],
     /// Fail when any node shows a member leaving.
     pub(crate) forbid_leaves: bool,
 }
@@ -99,6 +109,7 @@ impl World {
             reconnect_at: [0; 3],
             loses_message: [false; 3],
             model: Default::default(),
+            observers: Default::default(),
             forbid_leaves: false,
         };
         world.wait(12);
@@ -135,9 +146,22 @@ impl World {
                     self.model[node].retain(|(of, _)| *of != user);
                 }
             }
+            Step::Observe { node, room } => {
+                if let Some(alive) = &mut self.nodes[node] {
+                    alive.observe(room);
+                    self.observers[node][room] += 1;
+                }
+            }
+            Step::Unobserve { node, room } => {
+                if let Some(alive) = self.nodes[node].as_mut().filter(|_| self.observers[node][room] > 0) {
+                    alive.unobserve(room);
+                    self.observers[node][room] -= 1;
+                }
+            }
             Step::Crash { node, ticks } => {
                 self.nodes[node] = None;
                 self.model[node].clear();
+                self.observers[node] = Default::default();
                 self.restart_at[node] = self.tick + ticks;
             }
             Step::Disconnect { node, is_executed, hang, ticks } => {
@@ -218,7 +242,8 @@ impl World {
         self.wait(latest.saturating_sub(self.tick) + QUIET_TICKS);
     }
 
-    /// Every node shows the members of the model, all with the same states, and Redis has keys of exactly these users.
+    /// Every node shows the members and the numbers of observers of the model, all with the same states, and Redis has keys of
+    /// exactly these users.
     pub(crate) fn check(&self) {
         let model = self.model.iter().flatten();
         let model: BTreeSet<_> = model.map(|(user, room)| (ROOMS[*room].to_owned(), format!("user{user}"))).collect();
@@ -227,6 +252,12 @@ impl World {
             let members: BTreeSet<_> = shown_by_node.keys().cloned().collect();
             assert_eq!(members, model, "node {number} at tick {}", self.tick);
             assert_eq!(*shown_by_node, shown[0], "node {number} and node 0 at tick {}", self.tick);
+        }
+        for (room, name) in ROOMS.iter().enumerate() {
+            let observers: u64 = self.observers.iter().map(|rooms| rooms[room]).sum();
+            for node in self.nodes.iter().flatten() {
+                assert_eq!(node.registry.observers(name), observers, "observers of {name} at tick {}", self.tick);
+            }
         }
         let users: BTreeSet<_> = model.iter().map(|(_, user)| user.clone()).collect();
         let partitions = 0..self.partitions;

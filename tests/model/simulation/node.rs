@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rollcall::broadcast::Broadcaster;
 use rollcall::broadcast::encoder::Encoders;
-use rollcall::presence::{Now, Reason, Registry, Session, Settings, State};
+use rollcall::presence::{Audience, Now, Reason, Registry, Session, Settings, State};
 use rollcall::store::redis::command::{RedisCommand, RedisReply};
 use rollcall::store::redis::node_leases::NodeLeases;
 use rollcall::store::redis::partition::{Partition, WriteBatch, WriteOutcome};
@@ -101,6 +101,18 @@ impl SimulatedNode {
     pub(crate) fn end(&mut self, user: usize) {
         if let Some(session) = self.sessions.remove(&user) {
             self.registry.end_session(&session, Reason::Closed);
+        }
+    }
+
+    /// One more connection observes a room.
+    pub(crate) fn observe(&mut self, room: usize) {
+        self.registry.observe(ROOMS[room], 0, Audience::new(room), false);
+    }
+
+    /// One connection less observes a room.
+    pub(crate) fn unobserve(&mut self, room: usize) {
+        if let Some(observed) = self.registry.room(ROOMS[room]) {
+            self.registry.unobserve(&observed, 0, Audience::new(room));
         }
     }
 

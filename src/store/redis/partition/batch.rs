@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::command::{RedisCommand, RedisReply};
 use super::super::event::EventWriter;
-use super::super::schema::{LAST_SEQ_FIELD, LastSeq, REVISION_FIELD, encode_hold, member_field};
+use super::super::schema::{LAST_SEQ_FIELD, LastSeq, REVISION_FIELD, encode_hold, member_field, observers_field};
 use super::{HashState, Partition, PendingHold, QueuedKick, QueuedMessage, WriteOutcome};
 use crate::presence::kick::MAX_WAITING_KICKS;
 use crate::presence::{Reason, Registry, Tick};
@@ -24,6 +24,8 @@ pub struct WriteBatch {
     pub keys_written: u64,
     /// Holds, each with the time since when the user has been online.
     holds: Vec<(RoomUser, PendingHold, u64)>,
+    /// Rooms with their numbers of observers.
+    observers: Vec<(Arc<str>, u64)>,
     users: Vec<Arc<str>>,
     messages: Vec<QueuedMessage>,
     kicks: Vec<QueuedKick>,
@@ -54,10 +56,11 @@ impl Partition {
 
     fn rewrite_page(&mut self, registry: &Registry, now: Tick) -> WriteBatch {
         let key = self.schema.hash_key(self.number, &self.schema.incarnation);
-        let HashState::Rewriting { users, is_first_page } = &mut self.hash else {
+        let HashState::Rewriting { users, rooms, is_first_page } = &mut self.hash else {
             return self.changes(registry, now);
         };
-        let (mut users, is_first_page) = (std::mem::take(users), std::mem::take(is_first_page));
+        let (mut users, mut rooms) = (std::mem::take(users), std::mem::take(rooms));
+        let is_first_page = *is_first_page;
         let (mut commands, mut key_commands, mut page, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         if is_first_page {
             commands.push(RedisCommand::Unlink(key.clone()));
@@ -77,14 +80,22 @@ impl Partition {
             bytes += self.write_key(&user, registry, now, &mut key_commands) * 2;
             page.push(user);
         }
-        let is_last = users.is_empty();
+        while fields.len() < MAX_BATCH_USERS && bytes < MAX_BATCH_BYTES {
+            let Some(room) = rooms.pop() else { break };
+            match registry.local_observers(&room) {
+                0 => {}
+                count => fields.push((observers_field(&room), count.to_string())),
+            }
+            self.observers.sent(&room);
+        }
+        let is_last = users.is_empty() && rooms.is_empty();
         if is_last {
             self.hash = HashState::Complete;
             self.seq += 1; // Nodes that have read the former hash must read this one.
             fields[0].1 = LastSeq::Complete(self.seq).text();
             self.last_seq = self.seq;
         } else {
-            self.hash = HashState::Rewriting { users, is_first_page: false };
+            self.hash = HashState::Rewriting { users, rooms, is_first_page: false };
         }
         commands.push(RedisCommand::HashSet { key: key.clone(), fields });
         commands.push(RedisCommand::Expire { key, ttl_ms: self.schema.hash_ttl_ms() });
@@ -97,37 +108,57 @@ impl Partition {
     }
 
     fn changes(&mut self, registry: &Registry, now: Tick) -> WriteBatch {
-        let holds = self.take_holds(registry);
-        for ((_, user), pending, _) in &holds {
+        let kicks = std::mem::take(&mut self.kicks);
+        let mut batch = WriteBatch {
+            holds: self.take_holds(registry),
+            observers: self.take_observers(registry),
+            messages: std::mem::take(&mut self.messages),
+            kicks: self.recent(kicks),
+            dead_hashes: std::mem::take(&mut self.dead_hashes),
+            kind: BatchKind::Changes,
+            ..WriteBatch::default()
+        };
+        self.message_bytes = 0;
+        batch.commands.extend(batch.dead_hashes.iter().cloned().map(RedisCommand::Unlink));
+        if !(batch.holds.is_empty() && batch.observers.is_empty() && batch.messages.is_empty()) {
+            self.seq += 1;
+            self.write_changes(&mut batch);
+        } else if !batch.kicks.is_empty() {
+            batch.commands.push(self.publish_kicks(&batch.kicks));
+        }
+        batch.seq = self.seq;
+        for ((_, user), pending, _) in &batch.holds {
             // Programs that read only keys must see the user as well.
             if matches!(pending, PendingHold::Held { .. }) && !self.keys.is_written(user) {
                 self.keys.mark(user);
             }
         }
-        let kicks = std::mem::take(&mut self.kicks);
-        let kicks = self.recent(kicks);
-        let (messages, dead_hashes) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.dead_hashes));
-        self.message_bytes = 0;
-        let mut commands: Vec<_> = dead_hashes.iter().cloned().map(RedisCommand::Unlink).collect();
-        if !(holds.is_empty() && messages.is_empty()) {
-            self.seq += 1;
-            self.write_changes(&holds, &messages, &kicks, &mut commands);
-        } else if !kicks.is_empty() {
-            commands.push(self.publish_kicks(&kicks));
-        }
-        let (before, mut users, mut bytes) = (commands.len(), Vec::new(), 0);
+        self.write_keys(registry, now, &mut batch);
+        batch
+    }
+
+    /// Writes marked user keys up to the limits of a batch.
+    fn write_keys(&mut self, registry: &Registry, now: Tick, batch: &mut WriteBatch) {
+        let (before, mut bytes) = (batch.commands.len(), 0);
         for user in self.keys.take(MAX_BATCH_USERS) {
             match bytes < MAX_BATCH_BYTES {
                 true => {
-                    bytes += self.write_key(&user, registry, now, &mut commands);
-                    users.push(user);
+                    bytes += self.write_key(&user, registry, now, &mut batch.commands);
+                    batch.users.push(user);
                 }
                 false => self.keys.mark(&user),
             }
         }
-        let keys_written = (commands.len() - before) as u64;
-        let (seq, kind) = (self.seq, BatchKind::Changes);
-        WriteBatch { commands, keys_written, holds, users, messages, kicks, dead_hashes, seq, kind }
+        batch.keys_written = (batch.commands.len() - before) as u64;
+    }
+
+    /// Takes rooms up to the limit of a batch, each with its present number of observers.
+    fn take_observers(&mut self, registry: &Registry) -> Vec<(Arc<str>, u64)> {
+        let with_count = |room: Arc<str>| {
+            let count = registry.local_observers(&room);
+            (room, count)
+        };
+        self.observers.take(MAX_BATCH_USERS).into_iter().map(with_count).collect()
     }
 
     /// Takes pending holds up to the limits of a batch.
@@ -150,18 +181,12 @@ impl Partition {
     }
 
     /// Writes the hash, then its metadata, then the event: a node that receives the event can read the hash.
-    fn write_changes(
-        &mut self,
-        holds: &[(RoomUser, PendingHold, u64)],
-        messages: &[QueuedMessage],
-        kicks: &[QueuedKick],
-        commands: &mut Vec<RedisCommand>,
-    ) {
+    fn write_changes(&mut self, batch: &mut WriteBatch) {
         let key = self.schema.hash_key(self.number, &self.schema.incarnation);
         let mut event = EventWriter::new(&self.schema.incarnation, self.seq);
-        let mut fields = Vec::with_capacity(holds.len());
+        let mut fields = Vec::with_capacity(batch.holds.len() + batch.observers.len());
         let mut deleted = Vec::new();
-        for ((room, user), pending, since) in holds {
+        for ((room, user), pending, since) in &batch.holds {
             match pending {
                 PendingHold::Held { state, joined, .. } => {
                     fields.push((member_field(room, user), encode_hold(*since, state.as_ref())));
@@ -173,22 +198,29 @@ impl Partition {
                 }
             }
         }
-        for QueuedMessage { number, room_user: (room, user), data } in messages {
-            event.message(*number, room, user, data);
+        for (room, count) in &batch.observers {
+            match count {
+                0 => deleted.push(observers_field(room)),
+                count => fields.push((observers_field(room), count.to_string())),
+            }
+            event.observers(room, *count);
         }
-        kicks.iter().for_each(|queued| event.kick(queued.number, &queued.kick));
+        for QueuedMessage { number, room, user, data } in &batch.messages {
+            event.message(*number, room, user.as_deref(), data);
+        }
+        batch.kicks.iter().for_each(|queued| event.kick(queued.number, &queued.kick));
         if !deleted.is_empty() {
-            commands.push(RedisCommand::HashDelete { key: key.clone(), fields: deleted });
+            batch.commands.push(RedisCommand::HashDelete { key: key.clone(), fields: deleted });
         }
         if !fields.is_empty() {
-            commands.push(RedisCommand::HashSet { key: key.clone(), fields });
+            batch.commands.push(RedisCommand::HashSet { key: key.clone(), fields });
         }
         let by = self.seq - self.last_seq;
-        commands.push(RedisCommand::HashIncrement { key: key.clone(), field: LAST_SEQ_FIELD, by });
+        batch.commands.push(RedisCommand::HashIncrement { key: key.clone(), field: LAST_SEQ_FIELD, by });
         // If the hash was lost and this command creates it, nothing else sets its expiry before this node dies.
-        commands.push(RedisCommand::Expire { key, ttl_ms: self.schema.hash_ttl_ms() });
+        batch.commands.push(RedisCommand::Expire { key, ttl_ms: self.schema.hash_ttl_ms() });
         self.last_seq = self.seq;
-        commands.push(self.publish(event));
+        batch.commands.push(self.publish(event));
     }
 
     /// Writes the key of a user, or deletes it if no node holds the user. Returns the number of bytes.
@@ -264,6 +296,7 @@ impl Partition {
                 *unsent = false; // The batch may have arrived.
             }
         }
+        batch.observers.into_iter().for_each(|(room, _)| self.observers.put_back(room));
         batch.users.iter().for_each(|user| self.keys.mark(user));
         self.dead_hashes.extend(batch.dead_hashes);
         self.kicks.splice(0..0, batch.kicks);

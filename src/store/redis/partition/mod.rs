@@ -5,6 +5,7 @@
 //! back: how much of it Redis executed is unknown, and all of it may be executed twice.
 
 mod batch;
+mod observer_counts;
 mod user_keys;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use super::schema::{LastSeq, Metadata, Schema};
 use crate::presence::kick::{Kick, MAX_WAITING_KICKS};
 use crate::presence::{HoldChange, Reason, Registry, State, Tick};
 use crate::store::{RoomUser, StoreEvent};
+use observer_counts::ObserverCounts;
 use user_keys::UserKeys;
 
 pub use batch::WriteBatch;
@@ -43,6 +45,7 @@ pub struct Partition {
     published_kicks: Vec<QueuedKick>,
     last_kick_number: u64,
     keys: UserKeys,
+    observers: ObserverCounts,
     /// The current tick; set by [`mark_due`](Self::mark_due).
     now: Tick,
     ticks_per_ttl: Tick,
@@ -77,7 +80,8 @@ enum PendingHold {
 struct QueuedMessage {
     /// Other nodes recognize by it a message that is published twice because the first reply was lost.
     number: u64,
-    room_user: RoomUser,
+    room: Arc<str>,
+    user: Option<Arc<str>>,
     data: Box<str>,
 }
 
@@ -97,8 +101,8 @@ enum HashState {
     Unknown,
     /// It includes everything that was confirmed.
     Complete,
-    /// It is being rewritten; these users are left.
-    Rewriting { users: Vec<Arc<str>>, is_first_page: bool },
+    /// It is being rewritten; these users, and rooms with observers, are left.
+    Rewriting { users: Vec<Arc<str>>, rooms: Vec<Arc<str>>, is_first_page: bool },
 }
 
 /// The result of a batch or a heartbeat.
@@ -116,6 +120,7 @@ impl Partition {
     /// A partition with nothing to write.
     #[must_use]
     pub fn new(schema: Arc<Schema>, number: usize, ticks_per_ttl: Tick, seed: u64) -> Self {
+        let ticks_per_second = ticks_per_ttl * 1000 / schema.ttl_ms().max(1);
         Self {
             schema,
             number,
@@ -127,6 +132,7 @@ impl Partition {
             published_kicks: Vec::new(),
             last_kick_number: 0,
             keys: UserKeys::new(ticks_per_ttl, seed),
+            observers: ObserverCounts::new(ticks_per_second),
             now: 0,
             ticks_per_ttl,
             dead_hashes: Vec::new(),
@@ -145,11 +151,13 @@ impl Partition {
                 self.keys.mark(&room_user.1);
                 self.record_hold(room_user, change);
             }
-            StoreEvent::RoomMessage { user: None, .. } => {}
-            StoreEvent::RoomMessage { room, user: Some(user), data } => {
+            StoreEvent::RoomMessage { room, user, data } => {
                 self.last_message_number += 1;
-                let (number, room_user) = (self.last_message_number, (room, user));
-                self.queue_messages(vec![QueuedMessage { number, room_user, data }]);
+                let number = self.last_message_number;
+                self.queue_messages(vec![QueuedMessage { number, room, user, data }]);
+            }
+            StoreEvent::Observers(room, change) => {
+                self.observers.record(room, change, !matches!(self.hash, HashState::Unknown));
             }
             StoreEvent::Kick(kick) if self.kicks.len() < MAX_WAITING_KICKS => {
                 self.last_kick_number += 1;
@@ -203,16 +211,18 @@ impl Partition {
         self.keys.renew(user);
     }
 
-    /// Marks the keys that are due for renewal.
+    /// Marks the keys that are due for renewal, and the numbers of observers that are due.
     pub fn mark_due(&mut self, now: Tick) {
         self.now = now;
         self.keys.mark_due(now);
+        self.observers.mark_due(now);
     }
 
     /// The number of things that wait to be written.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.holds.len() + self.keys.dirty() + self.messages.len() + self.kicks.len() + self.dead_hashes.len()
+        let changes = self.holds.len() + self.observers.due() + self.messages.len() + self.kicks.len();
+        changes + self.keys.dirty() + self.dead_hashes.len()
     }
 
     /// Whether the hash includes everything that this node holds, as far as is known.
@@ -269,14 +279,16 @@ impl Partition {
         }
     }
 
-    /// Starts to rewrite the hash and all user keys. Pending holds are dropped: the registry includes them.
+    /// Starts to rewrite the hash and all user keys. Pending changes are dropped: the registry includes them.
     fn rewrite(&mut self, registry: &Registry) {
         self.holds.clear();
+        self.observers.clear();
         self.keys.forget_expired(registry);
         self.confirmed_seq = None;
         self.revision += 1;
-        let users = registry.locally_held_users(|user| self.schema.partition_of(user) == self.number);
-        self.hash = HashState::Rewriting { users, is_first_page: true };
+        let is_here = |name: &str| self.schema.partition_of(name) == self.number;
+        let (users, rooms) = (registry.locally_held_users(is_here), registry.locally_observed_rooms(is_here));
+        self.hash = HashState::Rewriting { users, rooms, is_first_page: true };
     }
 
     /// The kicks of the last lease. Later, a kicked user may have come back.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::broadcast::Broadcaster;
 use crate::broadcast::encoder::Encoders;
-use crate::presence::{Now, Settings};
+use crate::presence::{Audience, Now, Settings};
 
 const TTL_TICKS: Tick = 100;
 
@@ -61,6 +61,20 @@ impl Bench {
             commands.append(&mut batch.commands);
         }
         commands
+    }
+
+    /// Writes everything and returns the lines of all events.
+    fn flush_events(&mut self) -> Vec<String> {
+        let commands = self.flush();
+        let messages = commands.iter().filter_map(|command| match command {
+            RedisCommand::Publish { message, .. } => Some(message),
+            _ => None,
+        });
+        messages.flat_map(|message| message.lines().skip(1)).map(str::to_owned).collect()
+    }
+
+    fn observe(&self, room: &str) -> Arc<crate::presence::Room> {
+        self.registry.observe(room, 0, Audience::new(0), true).room
     }
 
     fn now(&self) -> Now {
@@ -242,4 +256,76 @@ fn a_user_who_left_before_the_batch_is_made_is_not_published_as_held() {
     let tells_of_alice =
         |command: &RedisCommand| matches!(command, RedisCommand::HashSet { .. } | RedisCommand::Publish { .. });
     assert!(!batch.commands.iter().any(tells_of_alice), "{:?}", batch.commands);
+}
+
+#[test]
+fn occupied_rooms_are_published_with_the_tick_and_exact_numbers_within_a_second() {
+    let mut bench = Bench::connected();
+    let room = bench.observe("a:b");
+    bench.pass_tick();
+    assert_eq!(bench.flush_events(), ["observers\ta%3Ab:\t1"]);
+    let mut published = Vec::new();
+    for _ in 0..100 {
+        bench.observe("a:b");
+        bench.pass_tick();
+        published.extend(bench.flush_events());
+    }
+    assert!((9..=10).contains(&published.len()), "once per second: {published:?}");
+    let last = published.pop().unwrap();
+    let count: u64 = last.rsplit('\t').next().unwrap().parse().unwrap();
+    assert!((91..=101).contains(&count), "not older than a second: {last}");
+    for _ in 0..101 {
+        bench.registry.unobserve(&room, 0, Audience::new(0));
+    }
+    bench.pass_tick();
+    assert_eq!(bench.flush_events(), ["observers\ta%3Ab:\t0"]);
+    (0..20).for_each(|_| bench.pass_tick());
+    assert_eq!((bench.flush(), bench.partition.pending()), (Vec::new(), 0));
+}
+
+#[test]
+fn numbers_of_observers_are_in_the_hash_and_in_a_rewritten_one() {
+    let mut bench = Bench::connected();
+    let lobby = bench.observe("lobby");
+    bench.observe("attic");
+    bench.pass_tick();
+    let is_field = |field: &(String, String)| field.0 == "lobby:" && field.1 == "1";
+    let has_field = |commands: &[RedisCommand]| {
+        let mut sets = commands.iter().filter_map(|command| match command {
+            RedisCommand::HashSet { fields, .. } => Some(fields),
+            _ => None,
+        });
+        sets.any(|fields| fields.iter().any(is_field))
+    };
+    assert!(has_field(&bench.flush()));
+    assert_eq!(bench.verify(&metadata(None, None)), WriteOutcome::HashLost);
+    assert!(has_field(&bench.flush()), "a lost hash is rewritten with them");
+    bench.registry.unobserve(&lobby, 0, Audience::new(0));
+    bench.pass_tick();
+    let deleted = vec!["lobby:".to_owned()];
+    let is_deletion =
+        |command: &RedisCommand| matches!(command, RedisCommand::HashDelete { fields, .. } if *fields == deleted);
+    let commands = bench.flush();
+    assert!(commands.iter().any(is_deletion), "{commands:?}");
+}
+
+#[test]
+fn a_failed_batch_with_observers_is_written_again_with_the_present_number() {
+    let mut bench = Bench::connected();
+    let room = bench.observe("lobby");
+    bench.pass_tick();
+    let batch = bench.next_batch().unwrap();
+    bench.registry.unobserve(&room, 0, Audience::new(0));
+    bench.pass_tick();
+    bench.partition.take_back(batch, &bench.registry);
+    assert_eq!(bench.verify(&metadata(Some("1"), Some("1"))), WriteOutcome::Done);
+    assert_eq!(bench.flush_events(), ["observers\tlobby:\t0"]);
+}
+
+#[test]
+fn a_message_of_the_application_has_no_user() {
+    let mut bench = Bench::connected();
+    assert!(bench.registry.publish_as_application("lobby", "{\"text\":\"hello\"}"));
+    bench.pass_tick();
+    assert_eq!(bench.flush_events(), ["message\tlobby:\t1\t{\"text\":\"hello\"}"]);
 }

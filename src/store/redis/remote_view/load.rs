@@ -2,7 +2,7 @@
 //! arrive, and the events that arrive meanwhile are applied at the end.
 
 use super::super::event::EventMessage;
-use super::super::schema::{LastSeq, Metadata, parse_hold, parse_member_field};
+use super::super::schema::{LastSeq, Metadata, parse_field, parse_hold, parse_number};
 use super::{FollowUp, RemoteView};
 use crate::presence::{Reason, RemoteMember};
 
@@ -105,11 +105,19 @@ impl RemoteView {
         let SyncState::Loading(load) = &incarnation.partitions[hash.partition].sync else { return };
         let (id, generation) = (incarnation.id, load.generation);
         for (field, value) in fields {
-            let Some((room, user)) = parse_member_field(field) else { continue };
-            let Some((since, state)) = parse_hold(value, &mut self.json) else { continue };
-            if self.schema.partition_of(user) == hash.partition {
+            let Some((room, user)) = parse_field(field) else { continue };
+            if self.schema.partition_of(user.unwrap_or(&room)) != hash.partition {
+                continue;
+            }
+            if let Some(user) = user
+                && let Some((since, state)) = parse_hold(value, &mut self.json)
+            {
                 let member = RemoteMember { incarnation: id, generation, room: &room, user };
                 self.registry.hold_remote(member, state.as_ref(), since);
+            } else if user.is_none()
+                && let Some(count) = parse_number(value)
+            {
+                self.registry.set_remote_observers(id, generation, &room, count);
             }
         }
     }
@@ -145,7 +153,8 @@ impl RemoteView {
             }
         }
         if was_scanned && !has_gap {
-            let is_of_partition = |user: &str| self.schema.partition_of(user) == hash.partition;
+            let is_of_partition = |name: &str| self.schema.partition_of(name) == hash.partition;
+            self.registry.sweep_remote_observers(id, generation, is_of_partition);
             let released = self.registry.sweep_remote_holds(id, generation, Reason::Left, is_of_partition);
             follow_up.renew_keys.extend(released);
         }

@@ -10,7 +10,7 @@ mod load;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::event::{EventMessage, RemoteChange, RemoteChangeKind};
+use super::event::{EventMessage, RemoteChange};
 use super::schema::{Schema, incarnation_number};
 use crate::json::Reader;
 use crate::presence::kick::{Kick, MAX_WAITING_KICKS, RecentKicks};
@@ -141,12 +141,12 @@ impl RemoteView {
         let new_kicks = event.kicks.iter().filter(|(number, _)| remote.kicks.is_new(*number));
         follow_up.kicks = new_kicks.take(MAX_WAITING_KICKS).map(|(_, kick)| kick.clone()).collect();
         // Messages are in no hash and must not wait until a gap is repaired.
-        for RemoteChange { room, user, kind } in of_partition(&event.changes, &self.schema, partition) {
-            if let RemoteChangeKind::Message { number, data } = kind
+        for change in of_partition(&event.changes, &self.schema, partition) {
+            if let RemoteChange::Message { room, user, number, data } = change
                 && *number > remote.last_message
             {
                 remote.last_message = *number;
-                self.registry.publish_remote(room, user, data.as_str().into());
+                self.registry.publish_remote(room, user.as_deref(), data.as_str().into());
             }
         }
         match &mut remote.sync {
@@ -202,6 +202,7 @@ impl RemoteView {
                         holders.remove_incarnation(incarnation.id);
                     }
                     self.registry.sweep_remote_holds(incarnation.id, u32::MAX, Reason::NodeLost, |_| true);
+                    self.registry.sweep_remote_observers(incarnation.id, u32::MAX, |_| true);
                     self.incarnations.remove(name);
                     check.lost.push(name.clone());
                     check.dead.push(name.clone());
@@ -258,18 +259,21 @@ impl RemoteView {
         changes: &[RemoteChange],
     ) -> Vec<String> {
         let mut released = Vec::new();
-        for RemoteChange { room, user, kind } in of_partition(changes, &self.schema, partition) {
-            let member = RemoteMember { incarnation, generation, room, user };
-            match kind {
-                RemoteChangeKind::Held { since_unix_ms, state } => {
+        for change in of_partition(changes, &self.schema, partition) {
+            match change {
+                RemoteChange::Held { room, user, since_unix_ms, state } => {
+                    let member = RemoteMember { incarnation, generation, room, user };
                     self.registry.hold_remote(member, state.as_ref(), *since_unix_ms);
                 }
-                RemoteChangeKind::Left(reason) => {
-                    if self.registry.release_remote(member, *reason) {
+                RemoteChange::Left { room, user, reason } => {
+                    if self.registry.release_remote(RemoteMember { incarnation, generation, room, user }, *reason) {
                         released.push(user.clone());
                     }
                 }
-                RemoteChangeKind::Message { .. } => {} // Passed on when it arrived.
+                RemoteChange::Observers { room, count } => {
+                    self.registry.set_remote_observers(incarnation, generation, room, *count);
+                }
+                RemoteChange::Message { .. } => {} // Passed on when it arrived.
             }
         }
         released
@@ -300,78 +304,8 @@ fn of_partition<'a>(
     schema: &Schema,
     partition: usize,
 ) -> impl Iterator<Item = &'a RemoteChange> {
-    changes.iter().filter(move |change| schema.partition_of(&change.user) == partition)
+    changes.iter().filter(move |change| schema.partition_of(change.partition_key()) == partition)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::schema::{LastSeq, Metadata};
-    use super::*;
-    use crate::presence::{Now, Settings};
-
-    /// The view of n1 when it has seen the lease of n2.
-    fn view_of_another(partitions: usize) -> (Arc<Registry>, RemoteView) {
-        let registry = Arc::new(Registry::with_store(Settings { ttl: 100, workers: 1, incarnation: 1 }));
-        let (prefix, node, incarnation) = ("p".to_owned(), "n1".to_owned(), "n1.1".to_owned());
-        let schema = Arc::new(Schema { prefix, partitions, node, incarnation, ttl: Duration::from_secs(10) });
-        let mut view = RemoteView::new(schema, Arc::clone(&registry));
-        view.check_leases(true, &[("n2.1".to_owned(), true)], 0);
-        (registry, view)
-    }
-
-    fn renewing(user: &str) -> FollowUp {
-        FollowUp { renew_keys: vec![user.to_owned()], ..FollowUp::default() }
-    }
-
-    #[test]
-    fn a_kick_that_arrives_twice_is_passed_on_once_and_each_partition_counts_by_itself() {
-        let (_, mut view) = view_of_another(2);
-        let mut users: Vec<Arc<str>> = Vec::new();
-        for (partition, user) in [(0, "alice"), (1, "bob"), (0, "alice"), (1, "bob")] {
-            let follow_up = view.handle_message(partition, &format!("n2.1\t0\nkicked\t*:{user}\t1\tkicked"), 0);
-            users.extend(follow_up.kicks.into_iter().map(|kick| kick.user));
-        }
-        assert_eq!(users, ["alice".into(), "bob".into()] as [Arc<str>; 2]);
-    }
-
-    #[test]
-    fn a_message_that_arrives_twice_is_delivered_once() {
-        let (registry, mut view) = view_of_another(1);
-        let alice = registry.open_unleased_session("alice");
-        let room = registry.join(&alice, "lobby", None, Now { tick: 1, unix_ms: 1 });
-        for (seq, number) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 3)] {
-            view.handle_message(0, &format!("n2.1\t{seq}\nmessage\tlobby:alice\t{number}\t\"{number}\""), 0);
-        }
-        let data: Vec<_> = registry.settle(&room).messages.iter().map(|message| message.data.to_string()).collect();
-        assert_eq!(data, ["\"1\"", "\"2\"", "\"3\""]);
-    }
-
-    #[test]
-    fn an_unknown_incarnation_is_reported_and_not_trusted() {
-        let (registry, mut view) = view_of_another(1);
-        let follow_up = view.handle_message(0, "n3.1\t1\njoined\tlobby:mallory\t1", 0);
-        assert_eq!(follow_up, FollowUp { is_unknown_incarnation: true, ..FollowUp::default() });
-        assert!(registry.status("mallory").is_none());
-    }
-
-    #[test]
-    fn the_key_of_a_user_whom_another_node_releases_during_a_load_is_renewed() {
-        let (registry, mut view) = view_of_another(1);
-        let alice = registry.open_unleased_session("alice");
-        registry.join(&alice, "lobby", None, Now { tick: 1, unix_ms: 1 });
-        let metadata = |seq: u64| Some(Metadata { last_seq: LastSeq::Complete(seq), revision: 1 });
-        let hash = HashId { incarnation: "n2.1".to_owned(), partition: 0 };
-        assert_eq!(view.begin_load(&hash, metadata(1), 0), LoadStep::Scan);
-        view.load_page(&hash, &[("lobby:alice".to_owned(), "1".to_owned())]);
-        assert_eq!(view.handle_message(0, "n2.1\t2\nleft\tlobby:alice\tclosed", 0), FollowUp::default());
-        assert_eq!(view.finish_load(&hash, metadata(2)), renewing("alice"));
-        // The same if that event is missed: the next load does not find the user.
-        view.handle_message(0, "n2.1\t3\njoined\tlobby:alice\t1", 0);
-        assert!(view.handle_message(0, "n2.1\t5\njoined\tlobby:bob\t1", 0).load.is_some());
-        assert_eq!(view.begin_load(&hash, metadata(5), 0), LoadStep::Scan);
-        view.load_page(&hash, &[("lobby:bob".to_owned(), "1".to_owned())]);
-        assert_eq!(view.finish_load(&hash, metadata(5)), renewing("alice"));
-    }
-}
+mod tests;

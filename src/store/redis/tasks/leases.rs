@@ -9,7 +9,6 @@ use tracing::{error, info};
 
 use super::super::command::RedisReply;
 use super::super::connection::RedisConnection;
-use super::super::node_leases::partitions_of;
 use super::super::remote_view::LeaseCheck;
 use super::{FIRST_PAUSE, Tasks};
 use crate::store::Unavailable;
@@ -40,6 +39,8 @@ impl Tasks {
         loop {
             let commands = self.node_leases.borrow_mut().renew(&self.remote_view.borrow());
             let replies = self.execute(&mut connection, &commands).await?;
+            // Nodes that started at the same moment have not seen each other before.
+            self.check_mismatch(&replies)?;
             let now_ms = self.now_ms();
             let (check, has_new) =
                 self.node_leases.borrow_mut().handle_replies(replies, &mut self.remote_view.borrow_mut(), now_ms)?;
@@ -83,13 +84,14 @@ impl Tasks {
             return Ok(());
         }
         let commands = self.node_leases.borrow().read_leases(&incarnations);
-        let leases = texts(self.execute(connection, &commands).await?)?;
-        // A node with another number of partitions would look for users in the wrong ones.
-        let own = self.schema.partitions;
-        match leases.iter().filter_map(|lease| partitions_of(lease)).find(|partitions| *partitions != own) {
-            Some(partitions) => Err(self.refuse(format!(
-                "other nodes use --redis-partitions {partitions}, this node uses {own}: all nodes must use the same"
-            ))),
+        let replies = self.execute(connection, &commands).await?;
+        self.check_mismatch(&replies)
+    }
+
+    /// Fails if a node with one of these leases is incompatible.
+    fn check_mismatch(&self, replies: &[RedisReply]) -> Result<(), String> {
+        match self.node_leases.borrow().mismatch(replies.first()) {
+            Some(mismatch) => Err(self.refuse(mismatch)),
             None => Ok(()),
         }
     }
