@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Django's own command line for this project."""
+"""The command line of Django for this project."""
 import os, sys
 
 from django.core.management import execute_from_command_line

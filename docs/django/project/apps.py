@@ -1,4 +1,4 @@
-"""The application: listens for sign-ins and sign-outs as soon as Django is ready."""
+"""The application. It connects the signal receivers when Django is ready."""
 from django.apps import AppConfig
 
 
@@ -6,4 +6,4 @@ class Project(AppConfig):
     name = "project"
 
     def ready(self):
-        from . import presence  # noqa: F401, it connects its receivers
+        from . import presence  # noqa: F401, importing it connects the receivers

@@ -1,9 +1,9 @@
-"""Settings of the example: Django's usual ones, and at the end what rollcall needs."""
+"""Settings of the example. Those for rollcall are at the end."""
 import os
 from pathlib import Path
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# For trying it out on this machine. A site has DEBUG off and a key of its own.
+# For a local trial. In production, DEBUG is off and the key is secret.
 DEBUG = True
 SECRET_KEY = os.environ.get("SECRET_KEY", "only-for-development")
 ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
@@ -28,7 +28,9 @@ TEMPLATES = [{
         "django.contrib.auth.context_processors.auth",
     ]},
 }]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("DATABASE", BASE_DIR / "db.sqlite3")}}
+DATABASES = {
+    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("DATABASE", BASE_DIR / "db.sqlite3")},
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 ROOT_URLCONF = "project.urls"
@@ -36,8 +38,8 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 
-# Where browsers find rollcall, and where this application finds each of its nodes.
+# The address of rollcall for browsers, and the addresses of its nodes for this application.
 ROLLCALL_URL = os.environ.get("ROLLCALL_URL", "http://localhost:8000")
 ROLLCALL_NODES = os.environ.get("ROLLCALL_NODES", ROLLCALL_URL).split(",")
-# What rollcall was started with as --admin-token.
+# The --admin-token of rollcall.
 ROLLCALL_ADMIN_TOKEN = os.environ.get("ROLLCALL_ADMIN_TOKEN", "")

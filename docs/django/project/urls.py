@@ -1,4 +1,4 @@
-"""The page, and Django's own sign-in and sign-out."""
+"""The page, and the sign-in and sign-out of Django."""
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""The page, for those who are signed in: everybody with an account, and who of them is here."""
+"""The page: all accounts and which of them are online, for users who are signed in."""
 from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
@@ -16,6 +16,6 @@ def home(request):
 
 
 def may_connect(request):
-    """For a proxy that asks before it lets somebody through to rollcall: everybody may speak for themselves only."""
-    asked = parse_qs(urlsplit(request.headers.get("X-Original-URI", "")).query).get("user", [])
-    return HttpResponse(status=204 if asked == [request.user.get_username()] else 403)
+    """Answers a proxy that asks whether a browser may connect to rollcall: only as the user who is signed in."""
+    users = parse_qs(urlsplit(request.headers.get("X-Original-URI", "")).query).get("user", [])
+    return HttpResponse(status=204 if users == [request.user.get_username()] else 403)

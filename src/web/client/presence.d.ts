@@ -1,5 +1,5 @@
 /**
- * presence.js: who is online, right now. The client of a rollcall server, for browsers, workers and Node.
+ * presence.js: who is online right now. The client of a rollcall server, for browsers, workers and Node.
  *
  * ```js
  * import { connect } from "/presence.js";
@@ -10,158 +10,158 @@
  * ```
  */
 
-/** JSON that goes over the wire. */
+/** Any JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-/** What a member tells of itself: an object of at most 1 KiB of JSON, nested at most 6 deep. */
+/** What other users see of a member: an object of at most 1 KiB of JSON, nested at most 6 levels deep. */
 export type State = { [key: string]: Json };
 
-/** Takes a handler away again; a second call does nothing. */
+/** Removes an event handler. Calling it again has no effect. */
 export type Off = () => void;
 
-/**
- * The part of a WebSocket class that is used. The browser's, Node's own (from 22) and that of the npm package `ws` fit.
- */
+/** A WebSocket class: that of the browser, that of Node (from 22 on) or that of the npm package `ws`. */
 export type WebSocketClass = new (url: string, protocol: string) => object;
 
 export interface Options {
-  /** Who comes online: 1 to 128 bytes of UTF-8 without control characters. */
+  /** The id of the user: 1 to 128 bytes of UTF-8 without control characters. */
   user: string;
-  /** Sent as the query parameter `token` when connecting, for servers and proxies that check it. See {@link Presence.token}. */
+  /** Sent as the query parameter `token`, for servers and proxies that check it. See {@link Presence.token}. */
   token?: string;
   /**
-   * Shows others that the tab is hidden: this object is laid over the state in every joined room for as long.
-   * `true` is `{ away: true }`. With several tabs of one user the one that changed last is what is seen.
+   * While the tab is hidden, the properties of this object are added to the state in every joined room. `true` stands
+   * for `{ away: true }`. If a user has several tabs, others see the state of the tab that changed last.
    */
   away?: boolean | State;
-  /** Another WebSocket class, where there is no global one (Node 20) or a different one is wanted. */
+  /** The WebSocket class to use. Needed where there is no global one, as in Node 20. */
   WebSocket?: WebSocketClass;
 }
 
-/** Why a connection is gone. */
+/** Why the connection was lost. */
 export interface Cause {
   /**
-   * - `unreachable`: it could not be opened
-   * - `cut`: it was open and broke
-   * - `timeout`: no welcome came within 10 s
-   * - `silent`: it was open and nothing came any more
-   * - `restarting`: the server goes away and comes back (close code 1012)
-   * - `busy`: the server takes no more connections (1013)
-   * - `refused`: the server says no for good (1008)
-   * - `ended`: closed by the server with another code
+   * - `unreachable`: the connection could not be opened
+   * - `cut`: the open connection broke
+   * - `timeout`: the server sent no welcome within 10 s
+   * - `silent`: the server stopped sending on an open connection
+   * - `restarting`: the server restarts (close code 1012)
+   * - `busy`: the server accepts no more connections (close code 1013)
+   * - `refused`: the server refuses this client (close code 1008)
+   * - `ended`: the server closed the connection with another code
    */
   kind: "unreachable" | "cut" | "timeout" | "silent" | "restarting" | "busy" | "refused" | "ended";
-  /** The close code, if the connection was closed by the other side. */
+  /** The close code, if there was one. */
   code?: number;
-  /** The server's own words. */
+  /** The close reason of the server. */
   reason?: string;
 }
 
-/** On the way to the first, or the `attempt`th next, connection. */
+/** A connection is being opened. `attempt` counts the failures since the last good connection. */
 export interface Connecting { phase: "connecting"; attempt: number }
-/** Welcomed by the server; `since` is in milliseconds since the epoch, as all times are. */
+/** The server has sent its welcome. `since`, like all times, is in milliseconds since the Unix epoch. */
 export interface Online { phase: "online"; since: number }
-/** The connection is gone and is tried again at `retryAt`, for the `attempt`th time in a row. */
+/** The connection was lost, or could not be opened. The next attempt is at `retryAt`. */
 export interface Waiting { phase: "waiting"; attempt: number; retryAt: number; cause: Cause }
-/** The server said no for good: nothing is tried until {@link Presence.connect} is called. */
+/** The server refused the connection. There are no more attempts until {@link Presence.connect} is called. */
 export interface Refused { phase: "refused"; cause: Cause }
-/** After {@link Presence.close}. */
+/** {@link Presence.close} was called. */
 export interface Closed { phase: "closed" }
 export type Connection = Connecting | Online | Waiting | Refused | Closed;
 
-/** The server's first message. */
+/** The first message of the server. */
 export interface Welcome {
   protocol: string;
   user: string;
-  /** Names the connection, for logs and support. */
+  /** Identifies the connection in logs. */
   connection: string;
   node: string;
-  /** Who is silent for this long is gone. */
+  /** A client that is silent for this long is gone. */
   ttl_ms: number;
   heartbeat_ms: number;
-  /** Changes are told this often. */
+  /** The interval at which changes are sent. */
   tick_ms: number;
 }
 
-/** The server did not carry out what was asked. */
+/** The server could not carry out a message. */
 export interface ServerError {
   type: "error";
-  code: "unknown_type" | "bad_json" | "bad_field" | "too_large" | "not_joined" | "rate_limited" | "forbidden" | (string & {});
+  code:
+    | "unknown_type" | "bad_json" | "bad_field" | "too_large" | "not_joined" | "rate_limited" | "forbidden"
+    | (string & {});
   message: string;
   type_sent?: string;
 }
 
 export interface PresenceEvents {
-  /** The connection is in another phase: for an indicator. */
+  /** The phase of the connection changed. */
   phase: (connection: Connection) => void;
-  /** Welcomed by the server, the first time and after each reconnect. Rooms and watches have been asked for again. */
+  /** The connection is open, for the first time or again. Rooms and watches have been requested again. */
   open: (connection: Online) => void;
-  /** The connection is lost or could not be made: at each attempt that fails. Rooms go on showing what they last knew. */
+  /** The connection was lost, or an attempt failed. Rooms keep their last members. */
   down: (connection: Waiting | Refused) => void;
-  /** What the server says of watched users; {@link Watch} keeps it. */
+  /** The server sent the status of watched users. {@link Watch} keeps it. */
   status: (users: UserStatus[]) => void;
-  /** The server's node has lost sight of the other nodes, or sees them again: what is shown may be old. */
+  /** The node lost contact with the other nodes, or has it again. While it is lost, the members may be outdated. */
   degraded: (health: { degraded: boolean; since?: number }) => void;
-  /** The server refused a message; the connection goes on. */
+  /** The server refused a message. The connection stays open. */
   error: (error: ServerError) => void;
 }
 
-/** One connection to a server, whatever the number of rooms. It comes back by itself. */
+/** One connection to a server, for any number of rooms. Reconnects by itself. */
 export interface Presence {
   readonly user: string;
-  /** Used at the next (re)connect: put a fresh one here before the old one expires. */
+  /** Used for the next connection. Assign a new token before the old one expires. */
   token: string | undefined;
   readonly connection: Connection;
-  /** What the server last said of itself; `null` until it has. */
+  /** The last welcome; `null` before the first. */
   readonly welcome: Welcome | null;
-  /** Whether the server's node has lost sight of the others. */
+  /** Whether the node has lost contact with the other nodes. */
   readonly degraded: boolean;
   on<E extends keyof PresenceEvents>(event: E, handler: PresenceEvents[E]): Off;
   /**
-   * Be a member of a room and look at it. A second call gives the same room and changes what it names. At most 100 rooms
-   * go on one connection; one more is answered with an `error` event.
+   * Joins a room and observes it. If it is joined or observed already, returns the same object and changes the given
+   * options. The limit is 100 rooms per connection; above it the server answers with an `error` event.
    */
   join(room: string, options?: JoinOptions): Room;
-  /** Look at a room without being seen. */
+  /** Observes a room without joining it. */
   observe(room: string, options?: ObserveOptions): Room;
-  /** Follow named users, online or not, at most 1,000 on one connection. */
+  /** Watches the status of users, in whichever rooms they are. The limit is 1,000 users per connection. */
   watch(users: Iterable<string>): Watch;
-  /** Connect now: instead of waiting for the next attempt, after a refusal, or after `close()`. */
+  /** Connects now, instead of at the next attempt, after a refusal or after `close()`. */
   connect(): void;
-  /** Leave every room at once and stay away. */
+  /** Leaves all rooms at once and does not reconnect. */
   close(): void;
 }
 
 export interface ObserveOptions {
-  /** `"count"` asks for the number of members only, which is much cheaper in a large room. */
+  /** `"count"` requests only the number of members, which costs much less in large rooms. */
   detail?: "members" | "count";
 }
 
 export interface JoinOptions extends ObserveOptions {
-  /** What others see of me; `null` clears it. Not named: nothing, or what it was. */
+  /** The state of this user; `null` clears it. By default it stays as it is, at first none. */
   state?: State | null;
-  /** `false`: be a member without looking. */
+  /** `false`: join without observing. */
   observe?: boolean;
 }
 
 export interface Member {
   user: string;
-  /** `null` if the member told nothing. */
+  /** `null` if the member has no state. */
   state: State | null;
 }
 
 export interface Left {
   user: string;
-  /** Not there when the leave was found by comparing with a whole list, after a reconnect. */
+  /** Missing if the leave was found by comparing snapshots after a reconnect. */
   reason?: "left" | "closed" | "timeout" | "node_lost" | "kicked";
 }
 
-/** What one message of the server changed against what was here. */
+/** The difference between the members before and after one message of the server. */
 export interface Change {
   joined: Member[];
   updated: Member[];
   left: Left[];
-  /** It was a whole list: the first one, or one after something was missed. */
+  /** True if the message was a snapshot: the first one, or one after missed changes. */
   reset: boolean;
 }
 
@@ -170,56 +170,56 @@ export interface Message {
   room: string;
   user: string;
   data: Json;
-  /** When it was told. */
+  /** When the server sent it. */
   ts: number;
 }
 
 export interface RoomEvents {
-  /** The members changed, or the first list is here. Once per message of the server; the room is up to date by then. */
+  /** The members changed, or the first snapshot arrived. Emitted once per message, after the room is updated. */
   change: (change: Change) => void;
-  /** Each member that came; the first list comes with `reset`, as in {@link Change}. */
+  /** A member joined. `reset` is as in {@link Change}. */
   join: (member: Member, reset: boolean) => void;
-  /** Each member with another state. */
+  /** The state of a member changed. */
   update: (member: Member, reset: boolean) => void;
-  /** Each member that went. */
+  /** A member left. */
   leave: (left: Left, reset: boolean) => void;
-  /** Somebody said something, oneself included. */
+  /** A member sent a message. Own messages are included. */
   message: (message: Message) => void;
-  /** The number of members is another one, or known for the first time. */
+  /** The number of members changed, or is known for the first time. */
   count: (count: number) => void;
 }
 
-/** A room as the server sees it. While there is no connection it shows what was last known. */
+/** A room as the server sees it. Without a connection it keeps the last members. */
 export interface Room {
   readonly name: string;
-  /** Everybody in the room and their states, in no particular order. Always the same Map. */
+  /** The members and their states, in no particular order. Always the same Map. */
   readonly members: ReadonlyMap<string, State | null>;
   /** The number of members, also with `detail: "count"`. */
   readonly count: number;
-  /** Whether a list (or count) has come yet. */
+  /** Whether the first snapshot or count has arrived. */
   readonly ready: boolean;
-  /** The server's sequence number of what is shown. */
+  /** The sequence number of the members or the count. */
   readonly seq: number;
   on<E extends keyof RoomEvents>(event: E, handler: RoomEvents[E]): Off;
   /**
-   * Replaces my state, `null` clears it. Kept and sent (again) whenever there is a connection; of no effect in a room that
-   * is only observed.
-   * @throws TypeError if it is no object, RangeError if it has more than 1 KiB of JSON
+   * Replaces the state of this user; `null` clears it. The state is kept and sent again after a reconnect. Has no
+   * effect in a room that is only observed.
+   * @throws TypeError if it is not an object, RangeError if it is more than 1 KiB of JSON
    */
   setState(state: State | null): void;
   /**
-   * Says something to everybody who looks at the room. Nothing is queued: `false` means that there is no connection, or
-   * that it does not take more right now. The room must have been joined.
-   * @throws RangeError if it has more than 4,096 bytes of JSON
+   * Sends a message to all observers of a joined room. Messages are not queued: returns `false` if there is no
+   * connection, or if too much data waits to be sent.
+   * @throws RangeError if it is more than 4,096 bytes of JSON
    */
   send(data: Json): boolean;
-  /** Stop being a member, and looking. The room is empty and silent then. */
+  /** Leaves the room and stops observing it. The room is then empty and emits no more events. */
   leave(): void;
 }
 
 export interface Status {
   online: boolean;
-  /** Since when, as far as the server knows. */
+  /** Since when, if the server knows it. */
   since?: number;
   state?: State;
 }
@@ -228,20 +228,20 @@ export interface UserStatus extends Status {
   user: string;
 }
 
-/** Users by name, whatever rooms they are in. */
+/** The status of users, in whichever rooms they are. */
 export interface Watch {
-  /** What is known of them; nobody is in it before the server's first answer. */
+  /** The status of each user. Empty until the server has answered. */
   readonly users: ReadonlyMap<string, Status>;
   on(event: "change", handler: (changed: UserStatus[]) => void): Off;
-  /** Stop following those whom no other watch follows. */
+  /** Stops watching the users, except those of other watches. */
   close(): void;
 }
 
 /**
- * Connects, now and again whenever the connection is lost.
+ * Connects to a server, and reconnects whenever the connection is lost.
  *
- * @param url where the server is: `ws(s)://` or `http(s)://`, or a path on the page's own host; the page's own host if it
- *   is undefined. Without a path `/v1/connect` is meant.
- * @throws TypeError if the url or the user cannot be one
+ * @param url the server: `ws(s)://`, `http(s)://` or a path on the host of the page, by default the host of the page.
+ *   If the url has no path, the path is `/v1/connect`.
+ * @throws TypeError if the url or the user is not valid
  */
 export function connect(url: string | URL | undefined, options: Options): Presence;

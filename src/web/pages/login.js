@@ -19,7 +19,7 @@ const REFRESH_DELAY_MS = 300;
 
 const lastSeen = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 
-/** The user who is signed in, null if nobody is, undefined until the server has answered. */
+/** The user who is signed in; null without a login, undefined until the server has answered. */
 let me;
 let presence = null;
 let watch = null;

@@ -6,7 +6,7 @@
 import { avatarOf, element, nameOf } from "/dom.js";
 import { askName } from "/name-dialog.js";
 import { compareNames, hashOf, hueClass } from "/names.js";
-import { announce, el, hideNotice, people, showConnection, showNotice, showConnectionProblem } from "/page.js";
+import { announce, el, hideNotice, people, showConnection, showConnectionProblem, showNotice } from "/page.js";
 import { connect } from "/presence.js";
 
 const ROOM = "lobby";
@@ -313,7 +313,7 @@ function showChange({ joined, left, reset }) {
   const joinedNames = joined.map(({ user }) => user);
   const leftNames = left.map(({ user }) => user);
   for (const user of leftNames) board.remove(user);
-  // This user first, who has a cell even if the board is full.
+  // This user first, to get a cell before the board is full.
   if (joinedNames.includes(presence.user)) board.add(presence.user, true);
   for (const user of joinedNames) board.add(user, false);
   // The first list, and one with many changes, is shown without animation.
