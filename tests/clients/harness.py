@@ -1,29 +1,31 @@
-"""What the tests of foreign clients stand on: the real server, a native observer that mirrors its lobby, and foreign programs.
+"""Shared by the tests of third-party clients: a real server, an observer that mirrors a room, and child processes.
 
-Everything that is started here is ended here, by its own process id.
+Processes that are started here are ended here, by their process id.
 """
-import contextlib, functools, json, os, pathlib, random, re, signal, socket, subprocess, sys, tempfile, threading, time, unittest, urllib.parse
-import urllib.request
+import contextlib, functools, json, os, pathlib, random, re, signal, socket, subprocess, sys, tempfile, threading, time
+import unittest, urllib.parse, urllib.request
 
 from websockets.exceptions import ConnectionClosedError
-from websockets.sync.client import connect as connect_within
+from websockets.sync.client import connect as connect_with_timeouts
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGES = ROOT / "target" / "clients"
 BINARY = pathlib.Path(os.environ.get("ROLLCALL_BIN") or ROOT / "target/debug/rollcall")
-# How long anything may take before a test gives up: reached only by failures, so a loaded machine is slower and not red.
+# How long a test waits for anything, in seconds. Only failures take this long: an overloaded machine is slow, not red.
 DEADLINE = 120
-POLL = 0.02
-# Ticks short enough for a test; a client that is slow to say what it wants is not sent away.
-QUICK = ["--tick", "50ms", "--workers", "2", "--drain", "500ms", "--header-timeout", "2m"]
-# Nobody who gets no CPU for seconds is taken for dead, and who goes without a word is soon seen to have gone.
-STEADY = ["--ttl", "30s", "--grace", "2s"]
-# Below the ports that the system gives to connections: nobody takes one while a server restarts.
+POLL_SECONDS = 0.02
+# For all servers: short ticks, and time for clients that get no CPU to send their request.
+BASE_FLAGS = ["--tick", "50ms", "--workers", "2", "--drain", "500ms", "--header-timeout", "2m"]
+# The lease is long enough for seconds without CPU; users whose connection breaks leave soon.
+DEFAULT_TIMES = ["--ttl", "30s", "--grace", "2s"]
+# For tests that wait for a lease to end, still with room for seconds without CPU.
+SHORT_LEASE = ["--ttl", "12s"]
+# Below the ports that the system assigns to connections, so that no connection takes one while a server restarts.
 PORTS = range(20_000, 32_000)
-# The server asks whether its clients are there: these do not ask themselves.
-connect = functools.partial(connect_within, open_timeout=DEADLINE, close_timeout=DEADLINE, ping_interval=None)
-# No settings of the person who runs the tests.
+# Without pings of the client: the server sends them.
+connect = functools.partial(connect_with_timeouts, open_timeout=DEADLINE, close_timeout=DEADLINE, ping_interval=None)
+# Without the settings of the person who runs the tests.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ROLLCALL_")}
 USAGE = subprocess.run([BINARY, "--help"], capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
 
@@ -37,17 +39,17 @@ def free_port():
 
 
 def wait_until(what, holds):
-    """Returns the first true value of `holds()`."""
+    """Returns the first true value of `holds()`. `what` is the expected condition, or a function that describes it."""
     deadline = time.monotonic() + DEADLINE
     while not (value := holds()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"within {DEADLINE} s there was not: {what() if callable(what) else what}")
-        time.sleep(POLL)
+            raise AssertionError(f"not within {DEADLINE} s: {what() if callable(what) else what}")
+        time.sleep(POLL_SECONDS)
     return value
 
 
-def get_json(url, **more):
-    with urllib.request.urlopen(urllib.request.Request(url, **more), timeout=DEADLINE) as answer:
+def get_json(url, **options):
+    with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=DEADLINE) as answer:
         return json.load(answer)
 
 
@@ -60,13 +62,13 @@ def accepts(port):
 
 
 class Program:
-    """A child process whose lines are collected. Its standard input stays open until it is to end."""
+    """A child process whose output lines are collected. Its input stays open; closing it asks the program to exit."""
 
-    def __init__(self, *command, **more):
+    def __init__(self, *command, **options):
         self.command = [str(word) for word in command]
         self.lines = []
         self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                      stderr=subprocess.STDOUT, text=True, **{"env": ENVIRONMENT, **more})
+                                      stderr=subprocess.STDOUT, text=True, **{"env": ENVIRONMENT, **options})
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -74,16 +76,17 @@ class Program:
         for line in self.child.stdout:
             self.lines.append(line.rstrip("\n"))
 
-    def said(self, what, matches):
-        """The first line for which `matches(line)` is true, waited for."""
-        def found():
-            hit = next((line for line in list(self.lines) if matches(line)), None)
-            if hit is None and self.child.poll() is not None and not self.reader.is_alive():
-                raise AssertionError(f"{self.command} ended with {self.child.returncode} before {what}:\n{self.text()}")
-            return hit
-        return wait_until(lambda: f"{what} from {self.command}:\n{self.text()}", found)
+    def expect(self, what, matches):
+        """Waits for the first line for which `matches(line)` is true, and returns it."""
+        def find():
+            found = next((line for line in list(self.lines) if matches(line)), None)
+            if found is None and self.child.poll() is not None and not self.reader.is_alive():
+                code = self.child.returncode
+                raise AssertionError(f"{self.command} exited with {code} before {what}:\n{self.text()}")
+            return found
+        return wait_until(lambda: f"{what} from {self.command}:\n{self.text()}", find)
 
-    def tell(self, line):
+    def write(self, line):
         self.child.stdin.write(f"{line}\n")
         self.child.stdin.flush()
 
@@ -91,12 +94,12 @@ class Program:
         return "\n".join(self.lines[-40:])
 
     def finish(self):
-        """Closes its input, which tells these programs to end, and waits for that."""
+        """Closes the input, which asks the program to exit, and waits for that."""
         self.child.stdin.close()
         self.child.wait(DEADLINE)
 
     def stop(self, how=signal.SIGTERM):
-        """Ends it whatever it does; returns its exit code. Playwright turns SIGTERM off, but its input ends too."""
+        """Ends the program in any case and returns its exit code. Playwright ignores SIGTERM, but not a closed input."""
         self.child.stdin.close()
         if self.child.poll() is None:
             self.child.send_signal(how)
@@ -111,16 +114,16 @@ class Program:
 
 
 class Server:
-    """rollcall on a port of its own, which it keeps over a restart."""
+    """A rollcall server. It keeps its port when it is restarted."""
 
     def __init__(self, *flags):
         self.flags, self.port, self.program = flags, free_port(), None
         self.start()
 
     def start(self):
-        command = [BINARY, "--listen", f"127.0.0.1:{self.port}", *QUICK, *self.flags]
+        command = [BINARY, "--listen", f"127.0.0.1:{self.port}", *BASE_FLAGS, *self.flags]
         self.program = Program(*command)
-        self.program.said("its address", lambda line: f"open http://127.0.0.1:{self.port}" in line)
+        self.program.expect("the address", lambda line: f"open http://127.0.0.1:{self.port}" in line)
 
     @property
     def http(self):
@@ -139,14 +142,14 @@ class Server:
 
 
 class Observer:
-    """A native client that mirrors one room, as a member or unseen."""
+    """A native client that mirrors one room. It joins the room, or only observes it."""
 
     def __init__(self, server, user="observer", room="lobby", joins=True, websocket=None):
-        self.room, self.members, self.log, self.ended = room, None, [], None
+        self.room, self.members, self.messages, self.close_code = room, None, [], None
         query = urllib.parse.urlencode({"user": user})
-        self.open = contextlib.ExitStack()
+        self.resources = contextlib.ExitStack()
         url = f"{websocket or server.websocket}/v1/connect?{query}"
-        self.socket = self.open.enter_context(connect(url, subprotocols=["presence.v1"]))
+        self.socket = self.resources.enter_context(connect(url, subprotocols=["presence.v1"]))
         self.send({"type": "join" if joins else "observe", "room": room})
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -160,8 +163,8 @@ class Observer:
             for text in self.socket:
                 message = json.loads(text)
                 self._apply(message)
-                self.log.append(message)
-        self.ended = self.socket.close_code
+                self.messages.append(message)
+        self.close_code = self.socket.close_code
 
     def _apply(self, message):
         if message.get("room") != self.room:
@@ -171,43 +174,45 @@ class Observer:
             self.members = {**before, **{member["user"]: member for member in message["members"]}}
         elif message["type"] == "diff":
             members = dict(self.members)
-            members.update((member["user"], member) for member in message.get("joined", []) + message.get("updated", []))
+            changed = message.get("joined", []) + message.get("updated", [])
+            members.update((member["user"], member) for member in changed)
             for member in message.get("left", []):
                 members.pop(member["user"], None)
             self.members = members
 
     def wait(self, what, holds):
-        wait_until(lambda: f"{what}; members are {self.members}, the end is {self.ended}", lambda: holds(self.members))
+        describe = lambda: f"{what}; the members are {self.members}, the close code is {self.close_code}"
+        wait_until(describe, lambda: holds(self.members))
 
     def sees(self, *users):
         self.wait(f"{users} online", lambda members: set(users) <= set(members))
 
-    def misses(self, *users):
+    def sees_none_of(self, *users):
         self.wait(f"{users} offline", lambda members: not set(users) & set(members))
 
-    def departures(self, user):
-        """Why `user` left, each time."""
-        lefts = [left for message in self.log if message["type"] == "diff" for left in message.get("left", [])]
-        return [left["reason"] for left in lefts if left["user"] == user]
+    def leave_reasons(self, user):
+        """The reason of each leave of `user`, in order."""
+        diffs = [message for message in self.messages if message["type"] == "diff"]
+        return [left["reason"] for diff in diffs for left in diff.get("left", []) if left["user"] == user]
 
     def close(self):
-        self.open.close()
+        self.resources.close()
         self.reader.join(DEADLINE)
 
 
 class Case(unittest.TestCase):
-    """A test that ends what it started, the last first."""
+    """A test that stops what it started, in reverse order."""
 
     def server(self, *flags):
-        return self.started(Server(*flags))
+        return self.stopped_later(Server(*flags))
 
-    def observer(self, *arguments, **more):
-        observer = Observer(*arguments, **more)
+    def observer(self, *arguments, **options):
+        observer = Observer(*arguments, **options)
         self.addCleanup(observer.close)
         return observer
 
-    def program(self, *command, **more):
-        return self.started(Program(*command, **more))
+    def program(self, *command, **options):
+        return self.stopped_later(Program(*command, **options))
 
     def node(self, script, *arguments):
         environment = {**ENVIRONMENT, "CLIENT_PACKAGES": str(PACKAGES)}
@@ -217,10 +222,10 @@ class Case(unittest.TestCase):
         return self.program(sys.executable, "-u", HERE / "programs" / script, *arguments)
 
     def redis(self):
-        """A Redis of its own that keeps nothing; returns its port."""
+        """Starts a Redis server without persistence and returns its port."""
         port = free_port()
-        keep_nothing = ["--save", "", "--appendonly", "no"]
-        redis = self.program("redis-server", "--port", port, "--bind", "127.0.0.1", *keep_nothing, cwd=self.folder())
+        no_persistence = ["--save", "", "--appendonly", "no"]
+        redis = self.program("redis-server", "--port", port, "--bind", "127.0.0.1", *no_persistence, cwd=self.folder())
         wait_until(lambda: f"Redis: {redis.text()}", lambda: accepts(port))
         return port
 
@@ -229,6 +234,6 @@ class Case(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         return pathlib.Path(folder.name)
 
-    def started(self, one):
-        self.addCleanup(one.stop)
-        return one
+    def stopped_later(self, process):
+        self.addCleanup(process.stop)
+        return process

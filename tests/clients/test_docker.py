@@ -1,5 +1,6 @@
-"""The Dockerfile and compose.yaml. Where no engine runs, what they copy and the commands in them are tried outside of a container;
-where one does, the image is built and run as well.
+"""The Dockerfile and compose.yaml: the files that they copy and their commands, tested outside of a container.
+
+If a container engine runs, the image is built and run as well.
 """
 import json, os, re, shutil, subprocess, unittest
 
@@ -10,7 +11,7 @@ BUILD_SECONDS = 1800
 
 
 def instructions():
-    """Each instruction of the Dockerfile with its text, continued lines joined, comments left out."""
+    """Each instruction of the Dockerfile with its arguments, without comments and with continued lines joined."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     return [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip()]
 
@@ -24,7 +25,7 @@ def dockerfile_environment():
 
 
 def copied():
-    """What comes from the folder of the Dockerfile."""
+    """The files and folders that the Dockerfile copies from the project."""
     return [source for text in arguments("COPY") if not text.startswith("--from") for source in text.split()[:-1]]
 
 
@@ -38,8 +39,8 @@ def engine_runs():
 
 
 class Docker(Case):
-    def test_what_is_copied_exists_and_is_all_that_the_build_needs(self):
-        # Always at the same place: cargo keeps what it has compiled for each.
+    def test_the_copied_files_are_all_that_the_build_needs(self):
+        # Always the same folder, since cargo keeps separate results per folder.
         context = PACKAGES / "context"
         shutil.rmtree(context, ignore_errors=True)
         context.mkdir()
@@ -50,19 +51,19 @@ class Docker(Case):
         ignored = {str(ROOT / line) for line in lines if line and line[0] not in "#!*"}
         for source in copied():
             if (ROOT / source).is_dir():
-                leave = lambda folder, names: [name for name in names if os.path.join(folder, name) in ignored]
-                shutil.copytree(ROOT / source, context / source, ignore=leave)
+                skip = lambda folder, names: [name for name in names if os.path.join(folder, name) in ignored]
+                shutil.copytree(ROOT / source, context / source, ignore=skip)
             else:
                 shutil.copy(ROOT / source, context / source)
         (command,) = re.findall(r"cargo build --release.*?(?=&&)", " ".join(arguments("RUN")))
-        # The same command, but it checks only: the packages have been downloaded and checked for the lints.
+        # `cargo check` instead of a build. The lints have downloaded and checked the dependencies.
         check = command.replace("cargo build --release", "cargo check --offline --quiet").split()
         target = os.environ.get("CARGO_TARGET_DIR") or ROOT / "target"
         done = subprocess.run(check, cwd=context, env={**ENVIRONMENT, "CARGO_TARGET_DIR": str(target)}, timeout=BUILD_SECONDS,
                               capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
 
-    def test_the_compiler_is_new_enough_and_the_c_library_the_same(self):
+    def test_the_compiler_is_new_enough_and_both_stages_have_the_same_c_library(self):
         build, runtime = (text.split()[0] for text in arguments("FROM"))
         (version, debian) = re.fullmatch(r"rust:([\d.]+)-slim-(\w+)", build).groups()
         self.assertEqual(runtime, f"debian:{debian}-slim")
@@ -77,7 +78,7 @@ class Docker(Case):
         listen = dockerfile_environment()["ROLLCALL_LISTEN"]
         host, port = listen.rsplit(":", 1)
         self.assertEqual((host, arguments("EXPOSE")), ("0.0.0.0", [port]))
-        # In a container it has all interfaces and its port to itself.
+        # Not on all interfaces, and on a free port.
         environment = {**ENVIRONMENT, **dockerfile_environment(), "ROLLCALL_LISTEN": f"127.0.0.1:{free_port()}"}
 
         def healthy():
@@ -85,11 +86,11 @@ class Docker(Case):
         self.assertFalse(healthy())
         server = self.program(BINARY, env=environment)
         wait_until("a healthy server", healthy)
-        self.assertEqual(server.stop(), 0, "the signal that stops a container stops it well")
+        self.assertEqual(server.stop(), 0, "the stop signal of a container ends the server cleanly")
         self.assertEqual(arguments("STOPSIGNAL"), ["SIGTERM"])
         self.assertFalse(healthy())
 
-    def test_all_variables_are_known(self):
+    def test_the_server_knows_all_variables(self):
         names = set(dockerfile_environment())
         for service in compose()["services"].values():
             names |= set(service.get("environment", {}))

@@ -1,87 +1,87 @@
-"""WebSocket libraries that others wrote: each comes in, is seen, sees others, leaves, and comes back where it promises that."""
+"""WebSocket libraries of third parties: each connects, sees other users, leaves, and reconnects if it promises that."""
 import json
-from harness import Case, STEADY
+from harness import Case, DEFAULT_TIMES
 
 ALICE = "/v1/connect?user=alice&room=lobby"
 
 
-def told(matches):
-    """Matches a program's line of JSON that carries a message from the server."""
+def message_line(matches):
+    """Matches a line that reports a message of the server for which `matches(message)` is true."""
     def check(line):
         try:
-            said = json.loads(line)
+            event = json.loads(line)
         except ValueError:
             return False
-        # A page's line of the console is a list of what was logged.
-        things = said.get("console", [said])
-        return any(matches(thing["message"]) for thing in things if isinstance(thing, dict) and "message" in thing)
+        # A page reports a list of logged values.
+        events = event.get("console", [event])
+        return any(matches(event["message"]) for event in events if isinstance(event, dict) and "message" in event)
     return check
 
 
-def names(key, user):
-    return told(lambda message: user in [member["user"] for member in message.get(key, [])])
+def names(field, user):
+    return message_line(lambda message: user in [member["user"] for member in message.get(field, [])])
 
 
 class Libraries(Case):
-    def comes_in(self, server, start):
-        """Starts a client, and has both sides see each other and a third come and go."""
+    def join(self, server, start):
+        """Starts the client, and checks that it and an observer see each other and a third user."""
         observer = self.observer(server)
         client = start()
         observer.sees("alice")
-        client.said("a snapshot with the observer", names("members", "observer"))
+        client.expect("a snapshot with the observer", names("members", "observer"))
         third = self.observer(server, "carol")
-        client.said("the third in a diff", names("joined", "carol"))
+        client.expect("a diff with the third user", names("joined", "carol"))
         third.close()
-        client.said("that the third left", names("left", "carol"))
+        client.expect("the leave of the third user", names("left", "carol"))
         return client, observer
 
-    def comes_back(self, server, client):
-        """Restarts the server: the client has to find it again by itself, and is told everything anew."""
+    def reconnect(self, server, client):
+        """Restarts the server, and checks that the client reconnects by itself. Returns a new observer."""
         client.lines.clear()
         server.restart()
         observer = self.observer(server, "after")
         observer.sees("alice")
-        client.said("a welcome", told(lambda message: message["type"] == "welcome"))
+        client.expect("a welcome", message_line(lambda message: message["type"] == "welcome"))
         self.observer(server, "later")
-        client.said("who came later", names("joined", "later"))
+        client.expect("a diff with the user who joined later", names("joined", "later"))
         return observer
 
-    def leaves(self, client, observer, reason):
+    def leave(self, client, observer, reason):
         client.finish()
-        observer.misses("alice")
-        self.assertEqual(observer.departures("alice"), [reason])
+        observer.sees_none_of("alice")
+        self.assertEqual(observer.leave_reasons("alice"), [reason])
 
-    def test_ws(self):
+    def test_ws_answers_pings(self):
         server = self.server("--ttl", "10s")
-        client, observer = self.comes_in(server, lambda: self.node("ws.mjs", server.websocket + ALICE))
-        # It answers pings by itself. Two of them, each after half of a silent lease and more, are more than one.
+        client, observer = self.join(server, lambda: self.node("ws.mjs", server.websocket + ALICE))
+        # The server pings after more than half of the lease, so two pings take longer than one lease.
         client.lines.clear()
         for _ in range(2):
-            client.said("a ping", lambda line: "ping" in line)
+            client.expect("a ping", lambda line: "ping" in line)
             client.lines.pop(next(at for at, line in enumerate(client.lines) if "ping" in line))
-        self.assertEqual(observer.departures("alice"), [])
-        self.leaves(client, observer, "closed")
+        self.assertEqual(observer.leave_reasons("alice"), [])
+        self.leave(client, observer, "closed")
 
-    def test_ws_is_told_why_the_server_goes(self):
-        server = self.server(*STEADY)
-        client, _ = self.comes_in(server, lambda: self.node("ws.mjs", server.websocket + ALICE))
+    def test_ws_receives_the_close_code_of_a_restart(self):
+        server = self.server(*DEFAULT_TIMES)
+        client, _ = self.join(server, lambda: self.node("ws.mjs", server.websocket + ALICE))
         server.stop()
-        client.said("a close with 1012", lambda line: json.loads(line).get("close") == 1012)
+        client.expect("a close with 1012", lambda line: json.loads(line).get("close") == 1012)
 
     def test_reconnecting_websocket(self):
-        server = self.server(*STEADY)
-        client, _ = self.comes_in(server, lambda: self.node("reconnecting-websocket.mjs", server.websocket + ALICE))
-        self.leaves(client, self.comes_back(server, client), "closed")
+        server = self.server(*DEFAULT_TIMES)
+        client, _ = self.join(server, lambda: self.node("reconnecting-websocket.mjs", server.websocket + ALICE))
+        self.leave(client, self.reconnect(server, client), "closed")
 
     def test_reconnectingwebsocket_in_a_browser(self):
-        server = self.server(*STEADY)
+        server = self.server(*DEFAULT_TIMES)
         library = "npm:reconnectingwebsocket/reconnecting-websocket.js"
         script = "tests/clients/programs/reconnectingwebsocket.js"
-        client, _ = self.comes_in(server, lambda: self.node("in-browser.mjs", server.http, library, script))
-        # The page goes without a word, as a closed tab does: its grace ends.
-        self.leaves(client, self.comes_back(server, client), "timeout")
+        client, _ = self.join(server, lambda: self.node("in-browser.mjs", server.http, library, script))
+        # The page is closed without a clean close, so the user leaves when the grace period ends.
+        self.leave(client, self.reconnect(server, client), "timeout")
 
     def test_python_websockets(self):
-        server = self.server(*STEADY)
-        client, _ = self.comes_in(server, lambda: self.python("websockets_client.py", server.websocket + ALICE))
-        self.leaves(client, self.comes_back(server, client), "closed")
+        server = self.server(*DEFAULT_TIMES)
+        client, _ = self.join(server, lambda: self.python("websockets_client.py", server.websocket + ALICE))
+        self.leave(client, self.reconnect(server, client), "closed")

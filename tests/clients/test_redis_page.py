@@ -1,4 +1,4 @@
-"""docs/redis.md: each command in it is typed into the Redis of a node, and answers as the page says."""
+"""docs/redis.md: each command in it is sent to the Redis of a node and answers as documented."""
 import re, shlex, subprocess
 from harness import Case, DEADLINE, ROOT, wait_until
 
@@ -6,18 +6,18 @@ STATE = {"mood": "busy"}
 
 
 def examples():
-    """Each command of the page with what it prints."""
+    """Each command of the page with its documented output."""
     blocks = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "redis.md").read_text(), re.DOTALL)
     return [tuple(example.split("\n", 1)) for block in blocks for example in block.removeprefix("$ ").split("\n$ ")]
 
 
 def without_times(text):
-    """What differs from one start to the next is made the same: times, and the count of a lease."""
+    """Replaces what differs between runs: times, and the number of renewals of a lease."""
     return re.sub(r'"heartbeats":\d+', '"heartbeats":N', re.sub(r"\b\d{13}\b", "TIME", text)).rstrip("\n")
 
 
 class Page(Case):
-    def test_every_command_answers_as_it_says(self):
+    def test_every_command_answers_as_documented(self):
         port = self.redis()
         node = self.server("--redis", f"redis://127.0.0.1:{port}", "--node-id", "node1")
 
@@ -33,9 +33,10 @@ class Page(Case):
         wait_until("alice's state", lambda: "mood" in redis("GET", "presence:{0}:u:alice"))
         wait_until("bob", lambda: redis("EXISTS", "presence:{0}:u:bob") == "1\n")
         self.assertGreater(len(examples()), 5)
-        for typed, expected in examples():
-            documented = re.search(r"node1\.[0-9a-f]+", typed + expected)
-            typed, expected = (text.replace(documented.group(), incarnation) if documented else text for text in (typed, expected))
-            program, *words = shlex.split(typed)
+        for command, expected in examples():
+            documented = re.search(r"node1\.[0-9a-f]+", command + expected)
+            replace = lambda text: text.replace(documented.group(), incarnation) if documented else text
+            command, expected = replace(command), replace(expected)
+            program, *words = shlex.split(command)
             self.assertEqual(program, "redis-cli")
-            self.assertEqual(without_times(redis(*words)), without_times(expected), typed)
+            self.assertEqual(without_times(redis(*words)), without_times(expected), command)

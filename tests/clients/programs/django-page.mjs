@@ -1,27 +1,27 @@
 /**
- * Somebody who signs in to the Django project with Chromium and looks at the page: django-page.mjs SITE USER PASSWORD.
- * Tells each change of the page's list; a line `sign out` on its input presses that button, `second window` opens the page again.
+ * Signs in to the Django project in Chromium and watches the page: django-page.mjs SITE USER PASSWORD.
+ * Reports each change of the list. Reads commands: `sign out` presses the button, `second window` opens the page again.
  */
 
 import { createInterface } from "node:readline";
 
-import { openBrowser, PATIENCE_MS, say } from "./say.mjs";
+import { openBrowser, report, TIMEOUT_MS } from "./common.mjs";
 
 const [site, user, password] = process.argv.slice(2);
 const browser = await openBrowser();
 const context = await browser.newContext();
 const page = await context.newPage();
-page.setDefaultTimeout(PATIENCE_MS);
+page.setDefaultTimeout(TIMEOUT_MS);
 
-page.on("console", (line) => say(line.type() === "log" ? JSON.parse(line.text()) : { complaint: line.text() }));
-page.on("pageerror", (error) => say({ complaint: error.message }));
-page.on("framenavigated", (frame) => say({ path: new URL(frame.url()).pathname }));
+page.on("console", (line) => report(line.type() === "log" ? JSON.parse(line.text()) : { error: line.text() }));
+page.on("pageerror", (error) => report({ error: error.message }));
+page.on("framenavigated", (frame) => report({ path: new URL(frame.url()).pathname }));
 await page.addInitScript(() => {
-  const tell = () => {
-    const people = [...document.querySelectorAll("[data-user]")];
-    console.log(JSON.stringify(Object.fromEntries(people.map((one) => [one.dataset.user, one.querySelector("b")?.textContent]))));
+  const logList = () => {
+    const entry = (row) => [row.dataset.user, row.querySelector("b")?.textContent];
+    console.log(JSON.stringify(Object.fromEntries([...document.querySelectorAll("[data-user]")].map(entry))));
   };
-  new MutationObserver(tell).observe(document, { subtree: true, childList: true });
+  new MutationObserver(logList).observe(document, { subtree: true, childList: true });
 });
 await page.goto(`${site}/login`);
 await page.fill("[name=username]", user);
@@ -31,7 +31,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (line === "sign out") await page.click("button");
   if (line === "second window") {
     const second = await context.newPage();
-    second.on("framenavigated", (frame) => say({ second: new URL(frame.url()).pathname }));
+    second.on("framenavigated", (frame) => report({ second: new URL(frame.url()).pathname }));
     await second.goto(site);
   }
 }

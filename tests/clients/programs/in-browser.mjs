@@ -1,21 +1,22 @@
 /**
- * Runs scripts in a page of the server in Chromium, in order, and tells what they write to the console:
- * in-browser.mjs SERVER SCRIPT …, where a script is a file, or `npm:` and the path of one in the packages.
+ * Runs scripts in Chromium on a page of the server, and reports what they log: in-browser.mjs SERVER SCRIPT …
+ * A script is a file, or `npm:` and a path in the installed packages. The scripts run in order.
  */
 
 import { join } from "node:path";
 
-import { onEnd, openBrowser, PATIENCE_MS, packages, say } from "./say.mjs";
+import { onEnd, openBrowser, packages, report, TIMEOUT_MS } from "./common.mjs";
 
 const [server, ...scripts] = process.argv.slice(2);
 const browser = await openBrowser();
 onEnd(() => browser.close());
 
 const page = await browser.newPage();
-page.setDefaultTimeout(PATIENCE_MS);
-page.on("console", async (line) => say({ console: await Promise.all(line.args().map((value) => value.jsonValue())) }));
-page.on("pageerror", (error) => say({ error: error.message }));
-// An answer of the server's that is no page of its own: these scripts come from elsewhere, its pages allow none such.
+page.setDefaultTimeout(TIMEOUT_MS);
+const values = (line) => Promise.all(line.args().map((value) => value.jsonValue()));
+page.on("console", async (line) => report({ console: await values(line) }));
+page.on("pageerror", (error) => report({ error: error.message }));
+// Not one of the pages, since their Content-Security-Policy allows only scripts of the server.
 await page.goto(`${server}/livez`);
 for (const script of scripts) {
   const path = script.startsWith("npm:") ? join(packages, "node_modules", script.slice("npm:".length)) : script;

@@ -1,4 +1,4 @@
-/** What a page of seeds/001 does, with jQuery: a heartbeat, then the list. */
+/** A page of the Online Users Status Application over REST, with jQuery: sends a heartbeat, then requests the list. */
 
 $.post("/heartbeat", { user_id: "alice" }, (status) => {
   console.log(status);

@@ -1,12 +1,12 @@
-/** The npm package `reconnecting-websocket` as its README uses it outside of a browser: reconnecting-websocket.mjs URL. */
+/** The npm package `reconnecting-websocket`, used in Node as its README shows: reconnecting-websocket.mjs URL. */
 
-import { onEnd, require, say } from "./say.mjs";
+import { onEnd, report, require } from "./common.mjs";
 
 const WS = require("ws");
 const ReconnectingWebSocket = require("reconnecting-websocket");
 const rws = new ReconnectingWebSocket(process.argv[2], [], { WebSocket: WS });
 
 rws.addEventListener("open", () => rws.send("heartbeat"));
-rws.addEventListener("message", ({ data }) => say({ message: JSON.parse(data) }));
-rws.addEventListener("close", ({ code }) => say({ close: code }));
+rws.addEventListener("message", ({ data }) => report({ message: JSON.parse(data) }));
+rws.addEventListener("close", ({ code }) => report({ close: code }));
 onEnd(() => rws.close(1000));

@@ -1,4 +1,7 @@
-/** ReconnectingWebSocket, the library that seeds/003 names, as its README uses it. It runs in a page, after the library. */
+/**
+ * ReconnectingWebSocket, the library of Django Real-Time Login Status Updates, used as its README shows. Runs in a
+ * page, after the library.
+ */
 
 const socket = new ReconnectingWebSocket(`ws://${location.host}/v1/connect?user=alice&room=lobby`);
 
