@@ -18,8 +18,8 @@ pub struct RoomFrames {
     pub generation: u64,
     /// The sequence number of the room.
     pub seq: u64,
-    /// The frames of each audience that has some: nearly always one or two.
-    pub audiences: SmallVec<[AudienceFrames; 2]>,
+    /// The frames of each audience that has observers: nearly always one.
+    pub audiences: SmallVec<[AudienceFrames; 1]>,
 }
 
 /// What a tick sends to the observers of one room in one audience.
@@ -31,8 +31,8 @@ pub struct AudienceFrames {
     pub changes: Option<Bytes>,
     /// The frames for observers that have none yet.
     pub snapshot: Option<Snapshot>,
-    /// The messages that are sent apart from the changes.
-    pub messages: MessageFrames,
+    /// The messages that are sent apart from the changes. Most rooms have none.
+    pub messages: Option<Box<MessageFrames>>,
 }
 
 impl RoomFrames {

@@ -14,8 +14,12 @@ pub trait Encoder: fmt::Debug + Send {
     /// How often it encodes whole lists.
     fn pacing(&self) -> Pacing;
 
-    /// Whether to call [`Encoder::changes`] even if the room has no observers of the audience, to keep a history for
-    /// later ones.
+    /// Whether it keeps a history for later observers. If not, [`Encoder::records`] is not called.
+    fn has_history(&self) -> bool {
+        false
+    }
+
+    /// Whether to call [`Encoder::changes`] although the room has no observers of the audience, for the history.
     fn records(&self, _update: RoomUpdate<'_>) -> bool {
         false
     }

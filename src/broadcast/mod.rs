@@ -35,6 +35,8 @@ pub struct Broadcaster {
     registry: Arc<Registry>,
     workers: usize,
     encoders: Encoders,
+    /// Audiences whose encoders keep a history.
+    with_history: AudienceSet,
     pacer: Pacer,
     /// Bytes of whole lists that slow clients have not read yet.
     unread: MemoryBudget,
@@ -47,8 +49,17 @@ impl Broadcaster {
     /// A broadcaster for this many workers.
     #[must_use]
     pub fn new(registry: Arc<Registry>, workers: usize, tick: Duration, encoders: Encoders) -> Self {
-        let (pacer, unread) = (Pacer::new(tick), MemoryBudget::new(MAX_UNREAD_BYTES));
-        Self { registry, workers, encoders, pacer, unread, store_events: Vec::new(), reporter: Reporter::default() }
+        let with_history = encoders.audiences.iter().enumerate().filter(|(_, encoder)| encoder.has_history());
+        Self {
+            registry,
+            workers,
+            with_history: with_history.map(|(number, _)| Audience::new(number)).collect(),
+            encoders,
+            pacer: Pacer::new(tick),
+            unread: MemoryBudget::new(MAX_UNREAD_BYTES),
+            store_events: Vec::new(),
+            reporter: Reporter::default(),
+        }
     }
 
     /// Reports joins and leaves to these sinks.
@@ -102,16 +113,11 @@ impl Broadcaster {
 
     /// Encodes the change of a room, and adds the frames to the batch of each worker that has observers.
     fn broadcast(&mut self, room: &Arc<Room>, change: &RoomChange, now: Now, batches: &mut [Batch]) {
-        let mut in_use = AudienceSet::default();
-        for number in 0..self.encoders.audiences.len() {
-            if change.observers.iter().any(|observers| observers[number] > 0) {
-                in_use.insert(Audience::new(number));
-            }
-        }
+        let in_use = change.observed.iter().copied().fold(AudienceSet::default(), AudienceSet::union);
         let messages = deliverable(room, change);
         let frames = Arc::new(self.encode(RoomUpdate { room, change, messages: &messages, in_use, now }));
-        for (batch, observers) in batches.iter_mut().zip(&change.observers) {
-            if observers.iter().any(|count| *count > 0) {
+        for (batch, observed) in batches.iter_mut().zip(&change.observed) {
+            if !observed.is_empty() {
                 batch.rooms.push(Arc::clone(&frames));
             }
         }
@@ -126,8 +132,8 @@ impl Broadcaster {
         let mut audiences = SmallVec::new();
         let mut deferred = AudienceSet::default();
         let mut is_list_deferred = false;
-        for number in 0..self.encoders.audiences.len() {
-            let (audience, encoder) = (Audience::new(number), &mut self.encoders.audiences[number]);
+        for audience in update.in_use.union(self.with_history).iter() {
+            let encoder = &mut self.encoders.audiences[audience.index()];
             if !update.in_use.contains(audience) && !encoder.records(update) {
                 continue;
             }
@@ -144,7 +150,7 @@ impl Broadcaster {
                 deferred.insert(audience);
             }
             if update.in_use.contains(audience) {
-                audiences.push(AudienceFrames { audience, changes, snapshot, messages: MessageFrames::default() });
+                audiences.push(AudienceFrames { audience, changes, snapshot, messages: None });
             }
         }
         if !update.messages.is_empty() {
@@ -195,7 +201,7 @@ impl Broadcaster {
                 encoded.push((encode, MessageFrames { before_changes: frame(true), after_changes: frame(false) }));
                 encoded.len() - 1
             });
-            frames.messages = encoded[at].1.clone();
+            frames.messages = Some(Box::new(encoded[at].1.clone()));
         }
     }
 }

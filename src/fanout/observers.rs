@@ -60,7 +60,7 @@ impl RoomObservers {
         let mut messages = [MessageIndexes::default(); MAX_AUDIENCES];
         for AudienceFrames { audience, changes, messages: own, .. } in &frames.audiences {
             let numbers = &mut messages[audience.index()];
-            *numbers = plan_messages(frames, own, deliveries);
+            *numbers = own.as_ref().map_or_else(Default::default, |own| plan_messages(frames, own, deliveries));
             let attached = &self.attached[audience.index()];
             if attached.is_empty() {
                 continue;

@@ -54,10 +54,36 @@ impl AudienceSet {
         self.0 == 0
     }
 
+    /// The audiences that have observers.
+    #[must_use]
+    pub fn with_observers(observers: &Observers) -> Self {
+        let bits = observers.iter().enumerate().map(|(number, count)| u8::from(*count > 0) << number);
+        Self(bits.fold(0, |set, bit| set | bit))
+    }
+
+    /// The audiences in the set, in order.
+    pub fn iter(self) -> impl Iterator<Item = Audience> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let number = rest.trailing_zeros() as u8;
+            rest &= rest.checked_sub(1)?;
+            Some(Audience(number))
+        })
+    }
+
     /// The audiences that are in either set.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+impl FromIterator<Audience> for AudienceSet {
+    fn from_iter<T: IntoIterator<Item = Audience>>(audiences: T) -> Self {
+        audiences.into_iter().fold(Self::default(), |mut set, audience| {
+            set.insert(audience);
+            set
+        })
     }
 }
 

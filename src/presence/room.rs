@@ -44,9 +44,9 @@ pub struct RoomChange {
     pub hold_changes: Vec<(Arc<str>, HoldChange)>,
     /// Audiences in which an observer waits for a snapshot.
     pub requested: AudienceSet,
-    /// The number of observers per worker.
-    pub observers: SmallVec<[Observers; 4]>,
-    /// How their number has changed, for the store.
+    /// Per worker, the audiences in which it has observers.
+    pub observed: SmallVec<[AudienceSet; 16]>,
+    /// How the number of observers has changed, for the store.
     pub observers_change: Option<ObserversChange>,
     /// Audiences of which the room has had observers: one of them may return and resume.
     pub observed_before: AudienceSet,
@@ -238,7 +238,7 @@ impl Room {
             messages: std::mem::take(&mut inbox.messages),
             hold_changes: Vec::new(),
             requested: std::mem::take(&mut inbox.requested),
-            observers: inbox.observers.clone(),
+            observed: inbox.observers.iter().map(AudienceSet::with_observers).collect(),
             observers_change: ObserversChange::between(settled_observers, observers),
             observed_before: inbox.observed_before,
         };

@@ -69,7 +69,7 @@ fn the_application_publishes_without_being_a_member() {
     broadcaster.tick(Now::default());
     assert!(registry.publish_as_application(LOBBY, "{\"text\":\"news\"}"));
     let (batches, _) = broadcaster.tick(Now { tick: 2, unix_ms: 7 });
-    let messages = &batches[0].rooms[0].audience(native::MEMBERS).expect("an observer").messages;
+    let messages = &batches[0].rooms[0].audience(native::MEMBERS).expect("an observer").messages.as_ref().unwrap();
     assert!(messages.before_changes.is_none());
     let frame = messages.after_changes.as_ref().expect("a message");
     let expected = br#"{"type":"message","room":"lobby","data":{"text":"news"},"ts":7}"#;
@@ -85,7 +85,8 @@ fn audiences_of_one_format_share_the_frames_of_messages() {
     registry.observe(LOBBY, 0, native::COUNT, true);
     assert!(registry.publish_as_application(LOBBY, "1"));
     let (batches, _) = broadcaster.tick(Now::default());
-    let of =
-        |audience: Audience| batches[0].rooms[0].audience(audience).unwrap().messages.after_changes.clone().unwrap();
+    let of = |audience: Audience| {
+        batches[0].rooms[0].audience(audience).unwrap().messages.as_ref().unwrap().after_changes.clone().unwrap()
+    };
     assert_eq!(of(native::MEMBERS).as_ptr(), of(native::COUNT).as_ptr());
 }

@@ -208,7 +208,7 @@ async fn control_characters_in_ids_are_refused() {
     let answer = server.post_json("/heartbeat", &json!({"user_id": "a\u{0}b"})).await;
     answer.error(422);
     let rooms = server.get("/v1/rooms").await.json();
-    assert_eq!(rooms["rooms"], json!([{"room": "lobby", "count": 1}]));
+    assert_eq!(rooms["rooms"], json!([{"room": "lobby", "count": 1, "observers": 1}]));
     server.stop().await;
 }
 

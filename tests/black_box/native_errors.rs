@@ -164,7 +164,7 @@ async fn missing_and_invalid_fields_are_bad_field() {
     }
     alice.barrier().await;
     assert_eq!(alice.room("lobby").seq, before, "a refused message changes nothing");
-    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([{"room": "lobby", "count": 1}]));
+    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([{"room": "lobby", "count": 1, "observers": 1}]));
     server.stop().await;
 }
 

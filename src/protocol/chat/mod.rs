@@ -194,6 +194,10 @@ impl Encoder for Chat {
         Pacing::Snapshots
     }
 
+    fn has_history(&self) -> bool {
+        true
+    }
+
     fn records(&self, update: RoomUpdate<'_>) -> bool {
         self.has_begun && update.room.is_named(LOBBY)
     }

@@ -188,6 +188,10 @@ impl Encoder for Members {
         Pacing::Snapshots
     }
 
+    fn has_history(&self) -> bool {
+        true
+    }
+
     /// The room keeps diffs for clients that resume, even while it has no observers.
     fn records(&self, update: RoomUpdate<'_>) -> bool {
         update.change.observed_before.contains(MEMBERS)
