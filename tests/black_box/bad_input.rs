@@ -1,6 +1,6 @@
-//! Hostile input against the binary: the server limits or closes the connection, its memory stays flat, and other
-//! clients notice nothing. Frames that break RFC 6455 are in `websocket.rs`, messages that break the protocol in
-//! `native_errors.rs`.
+//! Hostile input against the binary: the server limits or closes the connection, its memory does not grow, and other
+//! clients are not affected. Frames that violate RFC 6455 are tested in `websocket.rs`, messages that violate the
+//! protocol in `native_errors.rs`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use serde_json::json;
 use crate::common::frame::{CONTINUATION, PING, TEXT};
 use crate::common::{Frame, Mirror, Process, RawClient, TestServer, http};
 
-/// Memory growth that is not counted: noise of the allocator and of the first connections.
-const FLAT_BYTES: u64 = 12 << 20;
+/// Growth of memory that a test accepts: the allocator and the first connections cause some.
+const MAX_GROWTH_BYTES: u64 = 12 << 20;
 
 /// How long a full socket may accept no bytes before the client stops sending.
 const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A server in its own process, and an observer that must stay unaffected.
-struct Watched {
+/// A server in its own process, and an observer that must not be affected.
+struct ObservedServer {
     process: Process,
     address: SocketAddr,
     observer: Mirror,
     resident_before: u64,
 }
 
-impl Watched {
+impl ObservedServer {
     async fn start(flags: &[&str]) -> Self {
         let mut process =
             Process::start(&[&["--ttl", "600s", "--header-timeout", "600s", "--tick", "20ms"], flags].concat());
         let address = process.address();
         let mut observer = Mirror::connect(address, "observer", &["lobby"]).await;
-        observer.wait_until("herself", |observer| observer.has("lobby", "observer")).await;
+        observer.wait_until("its own join", |observer| observer.has("lobby", "observer")).await;
         let resident_before = process.resident_bytes();
         Self { process, address, observer, resident_before }
     }
@@ -44,11 +44,11 @@ impl Watched {
     /// Checks that the observer still sees joins and leaves, and that memory has not grown.
     async fn check(&mut self) {
         let visitor = Mirror::connect(self.address, "visitor", &["lobby"]).await;
-        self.observer.wait_until("a visitor", |observer| observer.has("lobby", "visitor")).await;
+        self.observer.wait_until("the join of the visitor", |observer| observer.has("lobby", "visitor")).await;
         visitor.close(1000);
-        self.observer.wait_until("no visitor", |observer| !observer.has("lobby", "visitor")).await;
+        self.observer.wait_until("the leave of the visitor", |observer| !observer.has("lobby", "visitor")).await;
         let grown = self.process.resident_bytes().saturating_sub(self.resident_before);
-        assert!(grown < FLAT_BYTES, "memory has grown by {} KiB", grown >> 10);
+        assert!(grown < MAX_GROWTH_BYTES, "memory has grown by {} KiB", grown >> 10);
     }
 
     async fn stop(mut self) {
@@ -60,8 +60,8 @@ impl Watched {
 
 #[tokio::test]
 async fn pings_from_a_client_that_reads_no_pongs_take_no_memory() {
-    let mut watched = Watched::start(&[]).await;
-    let mut flooder = watched.raw("flooder").await;
+    let mut observed = ObservedServer::start(&[]).await;
+    let mut flooder = observed.raw("flooder").await;
     // 100,000 pings of 125 bytes: 13 MB of pongs that the client does not read.
     let pings = crate::common::frame::glued(&vec![Frame::new(PING, vec![b'p'; 125]); 1000]);
     for _ in 0..100 {
@@ -69,24 +69,24 @@ async fn pings_from_a_client_that_reads_no_pongs_take_no_memory() {
             break;
         }
     }
-    watched.check().await;
+    observed.check().await;
     drop(flooder);
-    watched.stop().await;
+    observed.stop().await;
 }
 
 #[tokio::test]
 async fn messages_from_a_client_that_reads_no_answers_take_no_memory() {
-    let mut watched = Watched::start(&[]).await;
-    let mut flooder = watched.raw("flooder").await;
-    let nonsense = Frame::text(&json!({"type": "x".repeat(1000)}).to_string());
-    let messages = crate::common::frame::glued(&vec![nonsense; 100]);
+    let mut observed = ObservedServer::start(&[]).await;
+    let mut flooder = observed.raw("flooder").await;
+    let unknown = Frame::text(&json!({"type": "x".repeat(1000)}).to_string());
+    let messages = crate::common::frame::glued(&vec![unknown; 100]);
     for _ in 0..200 {
         if !flooder.send_if_taken(&messages, SEND_TIMEOUT).await {
             break;
         }
     }
-    watched.check().await;
-    let mut resyncing = watched.raw("resyncing").await;
+    observed.check().await;
+    let mut resyncing = observed.raw("resyncing").await;
     resyncing.send_json(&json!({"type": "join", "room": "lobby"})).await;
     let resync = Frame::text(&json!({"type": "resync", "room": "lobby"}).to_string());
     for _ in 0..100 {
@@ -94,39 +94,39 @@ async fn messages_from_a_client_that_reads_no_answers_take_no_memory() {
             break;
         }
     }
-    watched.stop().await;
+    observed.stop().await;
 }
 
 #[tokio::test]
 async fn ten_megabytes_of_headers_are_refused() {
-    let mut watched = Watched::start(&[]).await;
+    let mut observed = ObservedServer::start(&[]).await;
     let value = vec![b'x'; 10 << 20];
     for name in ["x-one: ", ""] {
         let mut request = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec();
         request.extend_from_slice(name.as_bytes());
         request.extend_from_slice(&value);
         request.extend_from_slice(b"\r\n\r\n");
-        let answer = http::exchange(watched.address, &request).await;
+        let answer = http::exchange(observed.address, &request).await;
         let status = http::Response::parse(&answer).status;
         assert!(status == 431 || (name.is_empty() && status == 400), "{status}");
     }
     let mut path = b"GET /".to_vec();
     path.extend_from_slice(&value);
-    let answer = http::exchange(watched.address, &path).await;
+    let answer = http::exchange(observed.address, &path).await;
     let status = http::Response::parse(&answer).status;
     assert!(matches!(status, 414 | 431), "{status}");
-    watched.check().await;
-    watched.stop().await;
+    observed.check().await;
+    observed.stop().await;
 }
 
 #[tokio::test]
 async fn unfinished_messages_take_bounded_memory() {
-    let mut watched = Watched::start(&[]).await;
+    let mut observed = ObservedServer::start(&[]).await;
     let mut clients = Vec::new();
     // 200 connections buffer the allowed 16 KiB each, 3 MiB in all. Reserving the lengths that the headers claim would
     // exceed the bound.
     for n in 0..200 {
-        let mut client = watched.raw(&format!("unfinished-{n}")).await;
+        let mut client = observed.raw(&format!("unfinished-{n}")).await;
         if n % 2 == 0 {
             client.send_frame(&Frame::new(TEXT, vec![b' '; 8000]).open()).await;
             client.send_frame(&Frame::new(CONTINUATION, vec![b' '; 8000]).open()).await;
@@ -137,38 +137,38 @@ async fn unfinished_messages_take_bounded_memory() {
         }
         clients.push(client);
     }
-    watched.check().await;
+    observed.check().await;
     drop(clients);
-    watched.stop().await;
+    observed.stop().await;
 }
 
 #[tokio::test]
 async fn connections_closed_in_any_state_leave_nothing_behind() {
-    let mut watched = Watched::start(&[]).await;
+    let mut observed = ObservedServer::start(&[]).await;
     for round in 0..300 {
         match round % 5 {
-            0 => drop(RawClient::tcp(watched.address).await),
-            1 => RawClient::tcp(watched.address).await.send(b"GET /v1/conn").await,
-            2 => drop(watched.raw("brief").await),
-            3 => watched.raw("brief").await.send(&Frame::text("{}").header(900)).await,
-            _ => watched.raw("brief").await.send_frame(&Frame::close(1000, b"")).await,
+            0 => drop(RawClient::tcp(observed.address).await),
+            1 => RawClient::tcp(observed.address).await.send(b"GET /v1/conn").await,
+            2 => drop(observed.raw("brief").await),
+            3 => observed.raw("brief").await.send(&Frame::text("{}").header(900)).await,
+            _ => observed.raw("brief").await.send_frame(&Frame::close(1000, b"")).await,
         }
     }
-    watched.check().await;
-    watched.stop().await;
+    observed.check().await;
+    observed.stop().await;
 }
 
 #[tokio::test]
-async fn a_header_sent_byte_by_byte_times_out() {
+async fn a_header_sent_line_by_line_times_out() {
     let server = TestServer::start(&["--header-timeout", "500ms"]);
     let mut slow = RawClient::tcp(server.address()).await;
     slow.send(b"GET /livez HTTP/1.1\r\n").await;
-    // Each byte arrives within the timeout; all of them together do not.
-    let mut drips = 0;
+    // Each line arrives within the timeout; the whole header does not.
+    let mut lines = 0;
     while !slow.ends_within(Duration::from_millis(100)).await {
-        slow.send(b"x-drip: 1\r\n").await;
-        drips += 1;
-        assert!(drips < 200, "still open after 20 s");
+        slow.send(b"x-slow: 1\r\n").await;
+        lines += 1;
+        assert!(lines < 200, "still open after 20 s");
     }
     server.stop().await;
 }
@@ -179,7 +179,7 @@ async fn a_connection_that_sends_nothing_times_out() {
     let server = TestServer::start(&["--header-timeout", "4s"]);
     let mut upgraded = server.raw("upgraded").await;
     let mut silent = RawClient::tcp(server.address()).await;
-    assert!(silent.ends_within(crate::common::DEADLINE).await, "a half-open socket is closed");
+    assert!(silent.ends_within(crate::common::DEADLINE).await, "the silent connection is still open");
     // This connection is older and has sent its request, so the timeout does not apply to it.
     assert!(upgraded.is_served().await);
     server.stop().await;
@@ -192,7 +192,7 @@ async fn a_request_without_its_body_times_out() {
     let head = "POST /heartbeat HTTP/1.1\r\nhost: localhost\r\n\
         content-type: application/x-www-form-urlencoded\r\ncontent-length: 13\r\n\r\nuser_id=";
     slow.send(head.as_bytes()).await;
-    assert!(slow.ends_within(crate::common::DEADLINE).await, "half a request is dropped");
+    assert!(slow.ends_within(crate::common::DEADLINE).await, "the unfinished request is still open");
     server.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! The chat protocol (`/ws`): joins, messages, history, leaves. One test per rule.
+//! The chat protocol (`/ws`): joins, messages, history, leaves. Each test checks one rule.
 
 use std::time::SystemTime;
 
@@ -49,26 +49,26 @@ async fn messages_reach_all_clients_and_the_sender() {
     let server = TestServer::start(&[]);
     let mut alice = server.chat("alice").await;
     let mut bob = server.chat("bob").await;
-    alice.wait_until("bob", |alice| ends_with(alice, "+bob")).await;
+    alice.wait_until("the join of bob", |alice| ends_with(alice, "+bob")).await;
     alice.send(&chat_message("Hello \"everyone\" 😀"));
     for client in [&mut alice, &mut bob] {
         client.wait_until("the message", |client| ends_with(client, "alice: Hello \"everyone\" 😀")).await;
         assert_eq!(short_log(client), ["+alice", "+bob", "alice: Hello \"everyone\" 😀"]);
         for message in &client.log {
             let ts = message["payload"]["ts"].as_f64().expect("ts is a number");
-            assert!((ts - seconds_now()).abs() < 60.0, "seconds: {message}");
+            assert!((ts - seconds_now()).abs() < 60.0, "ts is not in seconds: {message}");
         }
         let keys: Vec<&String> = client.log[2]["payload"].as_object().unwrap().keys().collect();
         assert_eq!(keys, ["text", "ts", "user"], "{}", client.log[2]);
     }
-    assert_eq!(alice.log[2], bob.log[2], "all clients receive the same bytes");
+    assert_eq!(alice.log[2], bob.log[2], "clients received different messages");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_first_message_that_is_not_a_join_closes_with_1008() {
     let server = TestServer::start(&[]);
-    let firsts = [
+    let first_messages = [
         r#"{"type":"msg","payload":{"text":"hi"}}"#,
         r#"{"type":"ping"}"#,
         r#"{"type":"join"}"#,
@@ -78,7 +78,7 @@ async fn a_first_message_that_is_not_a_join_closes_with_1008() {
         "no json",
         "",
     ];
-    for first in firsts {
+    for first in first_messages {
         let mut client = RawClient::open(server.address(), "/ws").await;
         client.send_frame(&Frame::text(first)).await;
         assert_eq!(client.json().await, json!({"type": "error", "message": "missing join/user"}), "{first}");
@@ -125,20 +125,20 @@ async fn a_bad_message_is_answered_with_an_error_and_the_chat_continues() {
         ("{\"type\":\"dance\"}", "unknown type"),
         ("{}", "unknown type"),
         ("{\"type\":\"msg\",\"payload\":{\"text\":7}}", "text must be a string"),
-        (&long, "text too long, at most 4096 bytes"),
+        (&long, "text too long, at longest 4096 bytes"),
     ];
     for (sent, (text, want)) in cases.iter().enumerate() {
         alice.send_text(text);
         alice.wait_until("the error", |alice| errors(alice).len() > sent).await;
         assert_eq!(errors(&alice)[sent], *want, "{text}");
     }
-    let most = "x".repeat(4096);
-    for text in ["", "  \n", &most] {
+    let longest = "x".repeat(4096);
+    for text in ["", "  \n", &longest] {
         alice.send(&chat_message(text));
     }
-    alice.wait_until("the message with text", |alice| ends_with(alice, &format!("alice: {most}"))).await;
-    assert_eq!(short_log(&alice).len(), 2, "blank text is ignored");
-    assert_eq!(errors(&alice).len(), cases.len(), "no further errors");
+    alice.wait_until("the message with text", |alice| ends_with(alice, &format!("alice: {longest}"))).await;
+    assert_eq!(short_log(&alice).len(), 2, "blank text was published");
+    assert_eq!(errors(&alice).len(), cases.len(), "an allowed text was answered with an error");
     alice.send(&json!({"type": "ping"}));
     alice.wait_until("the pong", |alice| alice.of("pong").len() == 1).await;
     assert!((alice.of("pong")[0]["ts"].as_f64().unwrap() - seconds_now()).abs() < 60.0);
@@ -164,12 +164,12 @@ async fn a_new_client_receives_the_history_first_in_order() {
     let mut alice = server.chat("alice").await;
     for n in 0..3 {
         alice.send(&chat_message(&format!("message {n}")));
-        alice.wait_until("it", |alice| ends_with(alice, &format!("alice: message {n}"))).await;
+        alice.wait_until("the message", |alice| ends_with(alice, &format!("alice: message {n}"))).await;
     }
     let mut bob = server.chat("bob").await;
     let all = ["+alice", "alice: message 0", "alice: message 1", "alice: message 2", "+bob"];
     assert_eq!(short_log(&bob), all);
-    // The history outlives the users who wrote it.
+    // The history stays after its users have left.
     alice.close(1000);
     bob.wait_until("the leave", |bob| ends_with(bob, "-alice")).await;
     bob.close(1000);
@@ -188,7 +188,7 @@ async fn the_history_keeps_the_configured_number_of_messages() {
     for n in 0..9 {
         alice.send(&chat_message(&format!("{n}")));
     }
-    alice.wait_until("the last", |alice| ends_with(alice, "alice: 8")).await;
+    alice.wait_until("the last message", |alice| ends_with(alice, "alice: 8")).await;
     let bob = server.chat("bob").await;
     assert_eq!(short_log(&bob), ["alice: 4", "alice: 5", "alice: 6", "alice: 7", "alice: 8", "+bob"]);
     server.stop().await;
@@ -224,11 +224,11 @@ async fn several_connections_of_a_user_join_once_and_all_may_publish() {
     let first = server.chat("alice").await;
     let mut second = server.chat("alice").await;
     first.send(&chat_message("from the first"));
-    second.wait_until("it", |second| ends_with(second, "alice: from the first")).await;
+    second.wait_until("the message", |second| ends_with(second, "alice: from the first")).await;
     first.close(1000);
     wait_until_first_is_gone(&server).await;
     second.send(&chat_message("from the second"));
-    observer.wait_until("it", |observer| ends_with(observer, "alice: from the second")).await;
+    observer.wait_until("the message", |observer| ends_with(observer, "alice: from the second")).await;
     second.close(1000);
     observer.wait_until("the leave", |observer| ends_with(observer, "-alice")).await;
     assert_eq!(
@@ -250,15 +250,15 @@ async fn all_protocols_share_the_lobby() {
     let server = TestServer::start(&[]);
     let mut chat = server.chat("chatter").await;
     let mut status = server.online_status("1").await;
-    chat.wait_until("status", |chat| ends_with(chat, "+1")).await;
+    chat.wait_until("the online-status join", |chat| ends_with(chat, "+1")).await;
     let native = server.connect_to("native", "lobby").await;
-    chat.wait_until("native", |chat| ends_with(chat, "+native")).await;
+    chat.wait_until("the native join", |chat| ends_with(chat, "+native")).await;
     let mut list = server.online_users("list").await;
-    chat.wait_until("online users", |chat| ends_with(chat, "+list")).await;
+    chat.wait_until("the online-users join", |chat| ends_with(chat, "+list")).await;
     let expected = ["\"chatter\"", "\"list\"", "\"native\""];
-    status.wait_until("all", |status| status.has_online(&expected)).await;
+    status.wait_until("all other users", |status| status.has_online(&expected)).await;
     assert!(native.has("lobby", "chatter"));
-    list.wait_until("all", |list| list.users == ["1", "chatter", "list", "native"]).await;
+    list.wait_until("all users", |list| list.users == ["1", "chatter", "list", "native"]).await;
     chat.send(&chat_message("clients without messages do not receive this"));
     chat.wait_until("the message", |chat| ends_with(chat, "chatter: clients without messages do not receive this"))
         .await;
@@ -272,12 +272,12 @@ async fn all_protocols_share_the_lobby() {
 
 #[tokio::test]
 async fn messages_come_between_the_join_and_the_leave_of_their_user() {
-    // All within one tick and one TCP segment.
+    // The join and the first messages are handled in one tick: they are sent in one TCP segment.
     let server = TestServer::start(&["--tick", "300ms"]);
     let mut observer = server.chat("observer").await;
     let hasty = EventClient::connect(server.address(), "/ws").await;
     hasty.send_all(&[join("hasty"), chat_message("one"), chat_message("two")]);
-    observer.wait_until("it", |observer| ends_with(observer, "hasty: two")).await;
+    observer.wait_until("the messages", |observer| ends_with(observer, "hasty: two")).await;
     hasty.send(&chat_message("three"));
     hasty.close(1000);
     observer.wait_until("the leave", |observer| ends_with(observer, "-hasty")).await;

@@ -1,4 +1,4 @@
-//! What the chat protocol limits: the rate of messages, slow clients, and connections without a join or a pong.
+//! Limits of the chat protocol: the rate of messages, slow clients, and clients that do not join or answer pings.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ async fn a_flood_of_messages_is_refused_and_others_are_not_affected() {
     let messages: Vec<Value> = (0..200).map(|n| chat_message(&format!("{n}"))).collect();
     flood.send_all(&messages);
     calm.send(&chat_message("calm message"));
-    calm.wait_until("its own", |calm| short_log(calm).contains(&"calm: calm message".into())).await;
+    calm.wait_until("its own message", |calm| short_log(calm).contains(&"calm: calm message".into())).await;
     flood.wait_until("the errors", |flood| errors(flood).len() >= 170).await;
     assert!(errors(&flood).iter().all(|message| *message == "slow down"));
     // The limit is ten per second, and the flood may have spanned two seconds.
-    let heard = short_log(&calm).iter().filter(|line| line.starts_with("flood: ")).count();
-    assert!(heard <= 20, "{heard}");
+    let received = short_log(&calm).iter().filter(|line| line.starts_with("flood: ")).count();
+    assert!(received <= 20, "{received}");
     server.stop().await;
 }
 
@@ -30,22 +30,22 @@ async fn a_flood_of_messages_is_refused_and_others_are_not_affected() {
 async fn messages_of_one_room_and_tick_are_bounded() {
     let server = TestServer::start(&["--tick", "1s"]);
     for round in 0..100 {
-        let mut speakers = Vec::new();
+        let mut senders = Vec::new();
         for n in 0..4 {
-            speakers.push(EventClient::connect(server.address(), "/ws").await);
-            speakers[n].send(&join(&format!("speaker-{round}-{n}")));
+            senders.push(EventClient::connect(server.address(), "/ws").await);
+            senders[n].send(&join(&format!("sender-{round}-{n}")));
         }
         let ticks = server.ticks().await;
         let text = "x".repeat(4000);
-        for speaker in &speakers {
-            speaker.send_all(&vec![chat_message(&text); 9]);
+        for sender in &senders {
+            sender.send_all(&vec![chat_message(&text); 9]);
         }
         // Four users send 144 KB within their own limits; the room's limit is 32 KiB per tick.
         let mut passed = 36;
-        for speaker in &mut speakers {
-            speaker.send(&json!({"type": "ping"}));
-            speaker.wait_until("the pong", |speaker| !speaker.of("pong").is_empty()).await;
-            passed -= errors(speaker).len() as u64;
+        for sender in &mut senders {
+            sender.send(&json!({"type": "ping"}));
+            sender.wait_until("the pong", |sender| !sender.of("pong").is_empty()).await;
+            passed -= errors(sender).len() as u64;
         }
         let ticks = server.ticks().await - ticks + 1;
         assert!(passed > 0 && passed <= 8 * ticks, "{passed} of 36 in {ticks} ticks");
@@ -59,46 +59,46 @@ async fn messages_of_one_room_and_tick_are_bounded() {
 #[tokio::test]
 async fn a_slow_client_receives_every_message_or_is_disconnected() {
     let server = TestServer::start(&["--tick", "20ms"]);
-    let mut speaker = server.chat("speaker").await;
+    let mut sender = server.chat("sender").await;
     let mut slow = EventClient::connect_with_small_buffer(server.address(), "/ws").await;
     slow.send(&join("slow"));
-    speaker.wait_until("slow", |speaker| ends_with(speaker, "+slow")).await;
+    sender.wait_until("the join of slow", |sender| ends_with(sender, "+slow")).await;
     let hung = EventClient::connect_with_small_buffer(server.address(), "/ws").await;
     hung.send(&join("hung"));
-    speaker.wait_until("hung", |speaker| ends_with(speaker, "+hung")).await;
-    slow.wait_until("hung", |slow| ends_with(slow, "+hung")).await;
+    sender.wait_until("the join of hung", |sender| ends_with(sender, "+hung")).await;
+    slow.wait_until("the join of hung", |slow| ends_with(slow, "+hung")).await;
     slow.set_reading(false);
     hung.set_reading(false);
-    // Joins and leaves of users with long names, about 40 KB: those are not rate limited.
+    // Joins and leaves are not rate limited. A hundred users with long names cause about 40 KB of them per round.
     let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
     let mut guests = Vec::new();
     for name in &names {
         guests.push(server.connect(name).await);
     }
-    // Lines of the guests only: the hung client may be dropped at any moment, which is one line more.
-    let lines = |speaker: &EventClient| short_log(speaker).iter().filter(|line| line.len() > 100).count();
-    let churn = async |speaker: &mut EventClient, rounds: usize| {
+    // Only lines about guests count: the server may disconnect the hung client at any moment, which adds a line.
+    let lines = |sender: &EventClient| short_log(sender).iter().filter(|line| line.len() > 100).count();
+    let churn = async |sender: &mut EventClient, rounds: usize| {
         for _ in 0..rounds {
-            let before = lines(speaker);
+            let before = lines(sender);
             guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
-            speaker.wait_until("the joins", |speaker| lines(speaker) >= before + 100).await;
+            sender.wait_until("the joins", |sender| lines(sender) >= before + 100).await;
             guests.iter().for_each(|guest| guest.send(&json!({"type": "leave", "room": "lobby"})));
-            speaker.wait_until("the leaves", |speaker| lines(speaker) >= before + 200).await;
+            sender.wait_until("the leaves", |sender| lines(sender) >= before + 200).await;
         }
     };
-    churn(&mut speaker, 6).await;
+    churn(&mut sender, 6).await;
     slow.set_reading(true);
-    speaker.send(&chat_message("end"));
-    speaker.wait_until("the end", |speaker| ends_with(speaker, "speaker: end")).await;
-    slow.wait_until("the end", |slow| ends_with(slow, "speaker: end")).await;
-    let since = short_log(&speaker).iter().position(|line| line == "+slow").expect("seen above");
-    assert!(short_log(&slow).ends_with(&short_log(&speaker)[since..]), "each message once and in order");
+    sender.send(&chat_message("end"));
+    sender.wait_until("the end", |sender| ends_with(sender, "sender: end")).await;
+    slow.wait_until("the end", |slow| ends_with(slow, "sender: end")).await;
+    let since = short_log(&sender).iter().position(|line| line == "+slow").expect("the join was received above");
+    assert!(short_log(&slow).ends_with(&short_log(&sender)[since..]), "slow missed, repeated or reordered a message");
     let deadline = Instant::now() + DEADLINE;
     while server.stat("connections_too_slow").await == 0 {
-        assert!(Instant::now() < deadline, "it was not disconnected");
-        churn(&mut speaker, 6).await;
+        assert!(Instant::now() < deadline, "the hung client is still connected");
+        churn(&mut sender, 6).await;
     }
-    speaker.wait_until("the leave", |speaker| short_log(speaker).contains(&"-hung".into())).await;
+    sender.wait_until("the leave", |sender| short_log(sender).contains(&"-hung".into())).await;
     server.stop().await;
 }
 
@@ -125,7 +125,7 @@ async fn a_client_that_does_not_join_in_time_is_closed_with_1008() {
     let mut silent = RawClient::open(server.address(), "/ws").await;
     let mut alive = RawClient::open(server.address(), "/ws").await;
     let mut late = EventClient::connect(server.address(), "/ws").await;
-    // Frames without a message do not extend the time.
+    // Frames without a message do not extend the time to join.
     for _ in 0..3 {
         sleep(Duration::from_millis(100)).await;
         alive.send_frame(&Frame::new(PING, *b"")).await;
@@ -145,7 +145,7 @@ async fn a_client_that_does_not_join_in_time_is_closed_with_1008() {
     // A client that joined is pinged as usual.
     sleep(Duration::from_millis(500)).await;
     late.send(&chat_message("still here"));
-    late.wait_until("it", |late| ends_with(late, "late: still here")).await;
+    late.wait_until("the message", |late| ends_with(late, "late: still here")).await;
     server.stop().await;
 }
 

@@ -22,8 +22,8 @@ fn text(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
 }
 
-/// A port that is in use.
-fn taken_port() -> (TcpListener, String) {
+/// A listener, and the address that it occupies.
+fn port_in_use() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("port 0 can be bound");
     let address = listener.local_addr().expect("it is bound").to_string();
     (listener, address)
@@ -32,25 +32,25 @@ fn taken_port() -> (TcpListener, String) {
 /// Expects exit code 64 and a message with all of these words. The port is in use, so a server that tries to bind it
 /// before checking its configuration fails with another code and message.
 fn check_bad(arguments: &[&str], words: &[&str]) {
-    let (_taken, address) = taken_port();
+    let (_listener, address) = port_in_use();
     let mut all = arguments.to_vec();
     if !arguments.contains(&"--listen") {
         all.extend(["--listen", &address]);
     }
     let output = run(&all);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{arguments:?}: {said}");
+    let message = text(&output);
+    assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{arguments:?}: {message}");
     for word in words {
-        assert!(said.contains(word), "{arguments:?} should mention {word}: {said}");
+        assert!(message.contains(word), "{arguments:?}: the message lacks {word}: {message}");
     }
-    assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    assert!(!message.contains("panicked"), "{arguments:?}: {message}");
 }
 
 #[test]
-fn help_lists_the_flags_and_their_environment() {
+fn help_lists_the_flags_and_their_environment_variables() {
     let output = run(&["--help"]);
     assert!(output.status.success());
-    let said = text(&output);
+    let message = text(&output);
     for flag in [
         "--listen",
         "--workers",
@@ -71,9 +71,9 @@ fn help_lists_the_flags_and_their_environment() {
         "--log-format",
     ] {
         let variable = format!("ROLLCALL_{}", flag[2..].to_uppercase().replace('-', "_"));
-        assert!(said.contains(flag) && said.contains(&variable), "{flag} and {variable}: {said}");
+        assert!(message.contains(flag) && message.contains(&variable), "{flag} and {variable}: {message}");
     }
-    let headings = said.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
+    let headings = message.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
     let expected = [
         "Commands:",
         "Options:",
@@ -91,7 +91,7 @@ fn help_lists_the_flags_and_their_environment() {
 }
 
 #[test]
-fn version_is_printed() {
+fn the_version_flag_prints_the_version() {
     let output = run(&["--version"]);
     assert!(output.status.success());
     assert!(text(&output).contains(env!("CARGO_PKG_VERSION")), "{}", text(&output));
@@ -131,13 +131,13 @@ fn related_settings_are_checked_together() {
 #[test]
 fn bad_environment_variables_exit_with_64() {
     let bad = |name: &str, value: &str| {
-        let (_taken, address) = taken_port();
+        let (_listener, address) = port_in_use();
         let mut command = command(&["--listen", &address]);
         command.env(name, value);
         let output = run_to_exit(command);
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{name}={value}: {said}");
-        assert!(said.to_lowercase().contains(&name["ROLLCALL_".len()..].to_lowercase()), "{said}");
+        let message = text(&output);
+        assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{name}={value}: {message}");
+        assert!(message.to_lowercase().contains(&name["ROLLCALL_".len()..].to_lowercase()), "{message}");
     };
     bad("ROLLCALL_TTL", "banana");
     bad("ROLLCALL_TTL", "150ms");
@@ -158,7 +158,7 @@ async fn flags_override_environment_variables() {
 }
 
 #[tokio::test]
-async fn the_url_is_printed_and_works() {
+async fn the_printed_url_serves_clients() {
     let mut process = Process::start(&["--workers", "1"]);
     let address = process.address();
     let page = crate::common::http::request(address, "GET", "/", &[], b"").await;
@@ -166,19 +166,19 @@ async fn the_url_is_printed_and_works() {
     let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
     assert_eq!(alice.welcome["ttl_ms"], 10_000, "the documented default");
     assert_eq!(alice.welcome["tick_ms"], 100, "the documented default");
-    alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
+    alice.wait_until("her own join", |alice| alice.has("lobby", "alice")).await;
 }
 
 #[test]
 fn a_port_in_use_is_reported_with_its_address() {
-    let (_taken, address) = taken_port();
+    let (_listener, address) = port_in_use();
     let output = run(&["--listen", &address]);
-    let said = text(&output);
-    assert!(!output.status.success(), "{said}");
-    assert_ne!(output.status.code(), Some(BAD_CONFIGURATION), "the configuration is fine: {said}");
-    assert!(said.contains(&address), "the address is named: {said}");
-    assert!(said.contains("in use"), "the reason is named: {said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let message = text(&output);
+    assert!(!output.status.success(), "{message}");
+    assert_ne!(output.status.code(), Some(BAD_CONFIGURATION), "the configuration is valid: {message}");
+    assert!(message.contains(&address), "the message lacks the address: {message}");
+    assert!(message.contains("in use"), "the message lacks the reason: {message}");
+    assert!(!message.contains("panicked"), "{message}");
 }
 
 #[test]
@@ -187,9 +187,9 @@ fn two_servers_cannot_share_a_port() {
     let mut first = Process::start(&["--workers", "2"]);
     let address = first.address().to_string();
     let output = run(&["--listen", &address, "--workers", "2"]);
-    let said = text(&output);
-    assert!(!output.status.success(), "{said}");
-    assert!(said.contains(&address) && said.contains("in use"), "{said}");
+    let message = text(&output);
+    assert!(!output.status.success(), "{message}");
+    assert!(message.contains(&address) && message.contains("in use"), "{message}");
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn signals_close_connections_with_1012_and_exit_with_0() {
         let address = process.address();
         let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
         let mut list = UserList::connect(address, "bob").await;
-        alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
+        alice.wait_until("her own join", |alice| alice.has("lobby", "alice")).await;
         process.signal(signal);
         assert_eq!(alice.wait_for_close().await, Some(1012), "{signal}");
         list.wait_until("the end", |list| list.ended).await;
@@ -215,7 +215,7 @@ async fn every_json_log_line_is_an_object() {
     let mut process = Process::start(&flags);
     let address = process.address();
     let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
-    alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
+    alice.wait_until("her own join", |alice| alice.has("lobby", "alice")).await;
     let _ = crate::common::http::request(address, "GET", "/nothing", &[], b"").await;
     process.signal("TERM");
     assert!(process.wait_for_exit().success());
@@ -229,19 +229,19 @@ async fn every_json_log_line_is_an_object() {
 }
 
 #[test]
-fn boolean_variables_are_read_and_empty_variables_ignored() {
-    let said = |name: &str, value: &str| {
+fn boolean_variables_are_read_and_empty_variables_are_ignored() {
+    let output_with = |name: &str, value: &str| {
         let mut command = command(&["--listen", "127.0.0.1:0", "--workers", "1"]);
         command.env(name, value);
         text(&run_to_exit(command))
     };
     for value in ["1", "true", "yes", "on"] {
         for flag in ["REDIS_CLUSTER", "REDIS_OPTIONAL"] {
-            let said = said(&format!("ROLLCALL_{flag}"), value);
-            assert!(said.contains("without --redis URL"), "{flag}={value}: {said}");
+            let message = output_with(&format!("ROLLCALL_{flag}"), value);
+            assert!(message.contains("without --redis URL"), "{flag}={value}: {message}");
         }
     }
-    assert!(said("ROLLCALL_TTL", "soon").contains("write it like"));
+    assert!(output_with("ROLLCALL_TTL", "soon").contains("write it like"));
     let mut with_empty = command(&["--listen", "127.0.0.1:0", "--workers", "1"]);
     with_empty.envs(["REDIS", "SHORT_TTL", "DEV_LOGIN", "ADMIN_TOKEN"].map(|flag| (format!("ROLLCALL_{flag}"), "")));
     let mut process = Process::spawn(with_empty);
@@ -251,47 +251,47 @@ fn boolean_variables_are_read_and_empty_variables_ignored() {
 }
 
 #[test]
-fn the_health_command_asks_the_server_and_reports_why_it_failed() {
+fn the_health_command_reports_whether_the_server_is_healthy_and_why_not() {
     let mut process = Process::start(&["--workers", "1"]);
     let address = process.address().to_string();
     let url = format!("http://{address}");
-    let healthy = |arguments: &[&str]| {
+    let check_health = |arguments: &[&str]| {
         let output = run(arguments);
         (output.status.code(), text(&output))
     };
     // On a very busy machine the answer may take longer than the three seconds that the command waits.
-    let answered = |arguments: &[&str]| {
+    let until_answered = |arguments: &[&str]| {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let (code, said) = healthy(arguments);
-            if !said.contains("no answer") || Instant::now() >= deadline {
-                return (code, said);
+            let (code, message) = check_health(arguments);
+            if !message.contains("no answer") || Instant::now() >= deadline {
+                return (code, message);
             }
         }
     };
-    assert_eq!(answered(&["--listen", &address, "health"]).0, Some(0));
-    assert_eq!(answered(&["health", &url]).0, Some(0));
-    assert_eq!(answered(&["health", &format!("{url}/livez")]).0, Some(0));
+    assert_eq!(until_answered(&["--listen", &address, "health"]).0, Some(0));
+    assert_eq!(until_answered(&["health", &url]).0, Some(0));
+    assert_eq!(until_answered(&["health", &format!("{url}/livez")]).0, Some(0));
     let mut from_environment = command(&["health"]);
     from_environment.env("ROLLCALL_LISTEN", address.replace("127.0.0.1", "0.0.0.0"));
-    // Variables of the server are not checked by this command.
+    // The command does not check variables of the server.
     from_environment.env("ROLLCALL_SESSION_KEY", "k".repeat(40)).env("ROLLCALL_GRACE", "1h");
     let output = run_to_exit(from_environment);
     assert!(output.status.code() == Some(0) || text(&output).contains("no answer"), "{}", text(&output));
 
-    let (code, said) = answered(&["health", &format!("{url}/nothing")]);
-    assert!(code == Some(1) && said.contains("404"), "{code:?} {said}");
-    let (code, said) = healthy(&["health", "https://localhost"]);
-    assert!(code == Some(1) && said.contains("http://"), "{code:?} {said}");
-    // A listener that never accepts, so it never answers.
-    let (_taken, silent) = taken_port();
-    let (code, said) = healthy(&["health", &format!("http://{silent}")]);
-    assert!(code == Some(1) && said.contains("no answer"), "{code:?} {said}");
+    let (code, message) = until_answered(&["health", &format!("{url}/nothing")]);
+    assert!(code == Some(1) && message.contains("404"), "{code:?} {message}");
+    let (code, message) = check_health(&["health", "https://localhost"]);
+    assert!(code == Some(1) && message.contains("http://"), "{code:?} {message}");
+    // This listener never accepts a connection, so it never answers.
+    let (_listener, silent) = port_in_use();
+    let (code, message) = check_health(&["health", &format!("http://{silent}")]);
+    assert!(code == Some(1) && message.contains("no answer"), "{code:?} {message}");
     process.signal("TERM");
     assert!(process.wait_for_exit().success());
-    let (code, said) = healthy(&["health", &url]);
-    assert!(code == Some(1) && said.contains("refused"), "{code:?} {said}");
-    assert_eq!(healthy(&["health", &url, "more"]).0, Some(BAD_CONFIGURATION));
+    let (code, message) = check_health(&["health", &url]);
+    assert!(code == Some(1) && message.contains("refused"), "{code:?} {message}");
+    assert_eq!(check_health(&["health", &url, "more"]).0, Some(BAD_CONFIGURATION));
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn the_server_survives_closed_output_pipes() {
     // The second line and all logs from here on go to closed pipes.
     drop(stdout);
     drop(child.stderr.take());
-    let told = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(told.success());
+    let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -1,5 +1,5 @@
-//! One room seen through all protocols at once: whichever protocol users join, speak and leave with, all observers
-//! agree.
+//! One room and all protocols at once: whichever protocol users join, send messages and leave with, observers of every
+//! protocol agree on the members and messages.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::common::{DEADLINE, EventClient, Mirror, Random, TestServer, UserList};
 
-/// One client per way to observe the lobby.
+/// A client for each way to observe the lobby.
 struct Observers {
     native: Mirror,
     counting: Mirror,
@@ -35,35 +35,35 @@ impl Observers {
     /// Waits until every observer sees exactly these members; three of the observers are members themselves.
     async fn agree(&mut self, members: &BTreeSet<String>, users: &[String]) {
         let count = members.len();
-        let is = |seen: BTreeSet<String>| seen == *members;
+        let is = |received: BTreeSet<String>| received == *members;
         self.native.wait_until("the members", |mirror| is(mirror.members("lobby").into_keys().collect())).await;
         let counted = |mirror: &Mirror| mirror.rooms.get("lobby").is_some_and(|room| room.count == count as u64);
-        self.counting.wait_until("the number", counted).await;
-        self.list.wait_until("the names", |list| is(list.users.iter().cloned().collect())).await;
-        self.chat.wait_until("the chat", |chat| is(chat_members(chat))).await;
-        // Online status does not report a user to itself, and its names are JSON.
+        self.counting.wait_until("the count", counted).await;
+        self.list.wait_until("the list", |list| is(list.users.iter().cloned().collect())).await;
+        self.chat.wait_until("the chat members", |chat| is(chat_members(chat))).await;
+        // An online-status client is not told about its own user. Its log has user ids as JSON.
         let others: BTreeSet<String> =
             members.iter().filter(|user| *user != "status").map(|user| format!("\"{user}\"")).collect();
-        self.status.wait_until("the events", |status| status.online == others).await;
-        let online = |mirror: &Mirror, user: &String| mirror.watched.get(user).map(|told| told["online"] == true);
-        let told = |mirror: &Mirror| users.iter().all(|user| online(mirror, user) == Some(members.contains(user)));
-        self.watching.wait_until("the watched", told).await;
+        self.status.wait_until("the online-status events", |status| status.online == others).await;
+        let online = |mirror: &Mirror, user: &String| mirror.watched.get(user).map(|status| status["online"] == true);
+        let complete = |mirror: &Mirror| users.iter().all(|user| online(mirror, user) == Some(members.contains(user)));
+        self.watching.wait_until("the status of all users", complete).await;
     }
 }
 
 /// The members according to the joins and leaves that a chat client received.
 fn chat_members(chat: &EventClient) -> BTreeSet<String> {
-    let mut there = BTreeSet::new();
+    let mut members = BTreeSet::new();
     for message in &chat.log {
         let user = message["payload"]["user"].as_str().unwrap_or_default().to_owned();
         match message["type"].as_str() {
-            Some("join") => assert!(there.insert(user), "joined twice: {message}"),
-            Some("leave") => assert!(there.remove(&user), "left without a join: {message}"),
-            Some("msg") => assert!(there.contains(&user), "a message from a user who is not a member: {message}"),
+            Some("join") => assert!(members.insert(user), "a second join: {message}"),
+            Some("leave") => assert!(members.remove(&user), "left without a join: {message}"),
+            Some("msg") => assert!(members.contains(&user), "a message from a user who is not a member: {message}"),
             _ => {}
         }
     }
-    there
+    members
 }
 
 /// A user connected with one of the protocols.
@@ -112,7 +112,7 @@ async fn observers_of_all_protocols_agree_after_random_joins_messages_and_leaves
     let mut observers = Observers::start(&server, &users).await;
     let mut guests: Vec<Vec<Guest>> = users.iter().map(|_| Vec::new()).collect();
     let mut random = Random(0xA11_5EE5);
-    let mut said = 0;
+    let mut sent = 0;
     for step in 0..300 {
         let at = random.below(users.len());
         match random.below(8) {
@@ -120,7 +120,7 @@ async fn observers_of_all_protocols_agree_after_random_joins_messages_and_leaves
             3 => server.rest_heartbeat(&users[at]).await,
             4..6 => {
                 guests[at].iter().for_each(|guest| guest.publish(&format!("message {step}")));
-                said += guests[at].len();
+                sent += guests[at].len();
             }
             6 if !guests[at].is_empty() => {
                 let gone = random.below(guests[at].len());
@@ -130,8 +130,8 @@ async fn observers_of_all_protocols_agree_after_random_joins_messages_and_leaves
         }
         observers.list.heartbeat().await;
     }
-    // Users who stay use any protocol but the one that needs heartbeats; the users of that one leave when their leases
-    // end.
+    // Online-users clients send no heartbeats here, so their users leave when the leases end. All other connected users
+    // stay.
     let mut members: BTreeSet<String> = ["chat", "list", "status"].map(str::to_owned).into();
     for (user, guests) in users.iter().zip(&guests) {
         if guests.iter().any(|guest| !matches!(guest, Guest::List(_))) {
@@ -139,12 +139,12 @@ async fn observers_of_all_protocols_agree_after_random_joins_messages_and_leaves
         }
     }
     assert!(
-        said > 50 && members.len() > 5 && members.len() < 13,
-        "the schedule has too few messages or members: {said}, {members:?}"
+        sent > 50 && members.len() > 5 && members.len() < 13,
+        "the schedule has too few messages or members: {sent}, {members:?}"
     );
     let deadline = Instant::now() + DEADLINE;
     while server.count("lobby").await != members.len() as u64 {
-        assert!(Instant::now() < deadline, "{:?} and not {members:?}", server.members("lobby").await);
+        assert!(Instant::now() < deadline, "the members are {:?}, not {members:?}", server.members("lobby").await);
         observers.list.heartbeat().await;
     }
     observers.list.heartbeat().await;
@@ -155,13 +155,13 @@ async fn observers_of_all_protocols_agree_after_random_joins_messages_and_leaves
     // All observers received the same messages. A message of a leaving user may come earlier or later within a tick.
     let of_native = |message: &Value| (message["user"].to_string(), message["data"]["text"].to_string());
     let of_chat = |message: &Value| (message["payload"]["user"].to_string(), message["payload"]["text"].to_string());
-    let heard: Vec<_> = observers.native.since(0, "message", "lobby").into_iter().map(of_native).collect();
-    let read: Vec<_> = observers.chat.of("msg").into_iter().map(of_chat).collect();
-    assert!(heard.len() > 50, "{}", heard.len());
-    let by_words = |mut said: Vec<(String, String)>| {
-        said.sort();
-        said
+    let native_messages: Vec<_> = observers.native.since(0, "message", "lobby").into_iter().map(of_native).collect();
+    let chat_messages: Vec<_> = observers.chat.of("msg").into_iter().map(of_chat).collect();
+    assert!(native_messages.len() > 50, "{}", native_messages.len());
+    let sorted = |mut messages: Vec<(String, String)>| {
+        messages.sort();
+        messages
     };
-    assert_eq!(by_words(heard), by_words(read));
+    assert_eq!(sorted(native_messages), sorted(chat_messages));
     server.stop().await;
 }

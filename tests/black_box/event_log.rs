@@ -1,5 +1,5 @@
-//! The event log: one line per join and leave that observers are told, in a file, on standard output, through a log
-//! rotation, and while nothing reads it.
+//! The event log: one line per announced join and leave. The tests write to a file and to standard output, rotate the
+//! file, and leave a pipe unread.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::common::{DEADLINE, Mirror, TestServer, http};
 const BAD_CONFIGURATION: i32 = 64;
 const POLL: Duration = Duration::from_millis(5);
 
-/// Waits for events, compared in short and sorted: rooms are settled in no particular order.
+/// Waits for as many events and compares their sorted summaries: the order of rooms within a tick is undefined.
 async fn wait_for(log: &EventLog, expected: &[&str]) -> Vec<Value> {
     let mut expected = expected.to_vec();
     expected.sort_unstable();
@@ -28,7 +28,7 @@ async fn wait_for(log: &EventLog, expected: &[&str]) -> Vec<Value> {
 
 async fn counter(address: SocketAddr, name: &str) -> u64 {
     let stats = http::request(address, "GET", "/v1/stats", &[], b"").await.json();
-    stats[name].as_u64().unwrap_or_else(|| panic!("{name} is a number: {stats}"))
+    stats[name].as_u64().unwrap_or_else(|| panic!("{name} is not a number: {stats}"))
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_reload_within_the_grace_and_a_second_device_are_not_logged() {
 }
 
 #[tokio::test]
-async fn what_is_queued_is_written_before_the_server_stops() {
+async fn queued_events_are_written_before_the_server_stops() {
     let log = EventLog::new();
     let server = TestServer::start(&["--event-log", log.argument()]);
     let mut alice = server.connect("alice").await;
@@ -108,10 +108,10 @@ fn a_file_that_cannot_be_opened_exits_64_and_says_why() {
         ("", ["--event-log", "a value is required"]),
     ] {
         let output = run_to_exit(command(&["--listen", "127.0.0.1:0", "--event-log", path]));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{path:?}: {said}");
-        assert!(words.iter().all(|word| said.contains(word)), "{path:?}: {said}");
-        assert!(output.stdout.is_empty(), "it does not start: {path:?}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "{path:?}: {message}");
+        assert!(words.iter().all(|word| message.contains(word)), "{path:?}: {message}");
+        assert!(output.stdout.is_empty(), "the server started: {path:?}");
     }
 }
 
@@ -122,7 +122,7 @@ async fn standard_output_has_events_only_and_startup_lines_go_to_standard_error(
     let mut process = Process::spawn(variable);
     let address = process.address();
     let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
-    alice.wait_until("herself", |alice| alice.has("lobby", "alice")).await;
+    alice.wait_until("her own join", |alice| alice.has("lobby", "alice")).await;
     alice.send(&json!({"type": "leave", "room": "lobby"}));
     let deadline = Instant::now() + DEADLINE;
     while process.stdout().len() < 2 {
@@ -132,7 +132,7 @@ async fn standard_output_has_events_only_and_startup_lines_go_to_standard_error(
     let events: Vec<_> = process.stdout().iter().map(|line| parse(line)).collect();
     assert_eq!(summaries(&events), ["join lobby alice", "leave lobby alice left"]);
     assert!(process.stderr().iter().any(|line| line.contains("is listening on")), "{:?}", process.stderr());
-    // There is nothing to reopen, so this still stops the server.
+    // Standard output cannot be reopened, so SIGHUP stops the server.
     process.signal("HUP");
     assert!(process.wait_for_exit().success(), "{:?}", process.output());
 }
@@ -163,7 +163,11 @@ async fn sighup_reopens_the_file_and_does_not_stop_the_server() {
         assert_eq!(summaries(&events), [format!("join after {round} alice")]);
         let old = std::fs::read_to_string(rotated).unwrap();
         assert!(old.contains(&format!("before {round}")), "{old}");
-        assert_eq!(old.contains("an old line"), round == 0, "the file was appended to: {old}");
+        assert_eq!(
+            old.contains("an old line"),
+            round == 0,
+            "round {round}: the existing line was lost or repeated: {old}"
+        );
     }
     process.signal("TERM");
     assert!(process.wait_for_exit().success(), "{:?}", process.output());
@@ -176,7 +180,7 @@ async fn a_file_that_cannot_be_reopened_or_written_does_not_stop_the_server() {
     let address = process.address();
     let mut alice = Mirror::connect(address, "alice", &["one"]).await;
     log.wait_until("a line", |events| events.len() == 1).await;
-    // Every write to this device fails: the disk is full.
+    // Every write to this device fails as if the disk were full.
     std::fs::rename(log.path(), log.path().with_extension("1")).unwrap();
     std::os::unix::fs::symlink("/dev/full", log.path()).unwrap();
     process.signal("HUP");
@@ -189,7 +193,7 @@ async fn a_file_that_cannot_be_reopened_or_written_does_not_stop_the_server() {
         rooms += 1;
     }
     let errors = |process: &Process| process.stderr().iter().filter(|line| line.contains("ERROR")).count();
-    assert_eq!(errors(&process), 1, "once per outage: {:?}", process.stderr());
+    assert_eq!(errors(&process), 1, "an outage is logged once: {:?}", process.stderr());
     std::fs::remove_file(log.path()).unwrap();
     process.signal("HUP");
     while !log.path().exists() {
@@ -210,7 +214,7 @@ async fn a_file_that_cannot_be_reopened_or_written_does_not_stop_the_server() {
 }
 
 /// A server that logs events to a pipe, and the address in its first line on standard error.
-fn with_unread_pipe() -> (Child, SocketAddr, BufReader<ChildStderr>) {
+fn server_with_unread_pipe() -> (Child, SocketAddr, BufReader<ChildStderr>) {
     let flags = ["--listen", "127.0.0.1:0", "--tick", "20ms", "--ttl", "600s", "--event-log", "-"];
     let mut child = command(&flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -229,8 +233,8 @@ fn terminate(child: &Child) {
 }
 
 #[tokio::test]
-async fn a_pipe_that_is_not_read_delays_nothing_and_what_does_not_fit_is_counted() {
-    let (mut child, address, _stderr) = with_unread_pipe();
+async fn an_unread_pipe_does_not_delay_the_server_and_dropped_events_are_counted() {
+    let (mut child, address, _stderr) = server_with_unread_pipe();
     let mut alice = Mirror::connect(address, "alice", &[]).await;
     alice.logging = false;
     let state = json!({"text": "x".repeat(1000)});
@@ -254,13 +258,13 @@ async fn a_pipe_that_is_not_read_delays_nothing_and_what_does_not_fit_is_counted
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     let events: Vec<_> = text.lines().map(parse).collect();
-    assert!(events.len() > 10_000, "{} lines: the queue is not that short", events.len());
+    assert!(events.len() > 10_000, "the queue held only {} lines", events.len());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_pipe_that_is_closed_does_not_stop_the_server() {
-    let (mut child, address, mut stderr) = with_unread_pipe();
+async fn a_closed_pipe_does_not_stop_the_server() {
+    let (mut child, address, mut stderr) = server_with_unread_pipe();
     drop(child.stdout.take());
     let mut alice = Mirror::connect(address, "alice", &[]).await;
     for room in 0..3 {
@@ -269,12 +273,12 @@ async fn a_pipe_that_is_closed_does_not_stop_the_server() {
     }
     let deadline = Instant::now() + DEADLINE;
     while counter(address, "event_log_dropped").await < 3 {
-        assert!(Instant::now() < deadline, "events are dropped and counted");
+        assert!(Instant::now() < deadline, "dropped events were not counted");
         sleep(POLL).await;
     }
     terminate(&child);
     let mut log = String::new();
     stderr.read_to_string(&mut log).unwrap();
-    assert_eq!(log.matches("cannot write the event log").count(), 1, "once per outage: {log}");
+    assert_eq!(log.matches("cannot write the event log").count(), 1, "an outage is logged once: {log}");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
