@@ -61,13 +61,13 @@ async fn only_one_close_frame_is_sent() {
 async fn a_client_that_reads_slowly_does_not_time_out() {
     let server = TestServer::start(&["--ttl", "1s", "--tick", "20ms"]);
     // A snapshot of about 300 KB, more than the socket buffers of both ends hold.
-    let mut crowd = Vec::new();
+    let mut members = Vec::new();
     let padding = "x".repeat(900);
     for n in 0..300 {
         let mut member = server.connect(&format!("member-{n:03}")).await;
         member.send(&json!({"type": "join", "room": "big", "observe": false, "state": {"padding": padding}}));
         member.barrier().await;
-        crowd.push(member);
+        members.push(member);
     }
     let mut slow = RawClient::with_small_buffer(server.address()).await;
     slow.upgrade("/v1/connect?user=slow&room=other").await;
@@ -76,7 +76,7 @@ async fn a_client_that_reads_slowly_does_not_time_out() {
     let snapshot = slow.json_slowly("snapshot", 8 * 1024, Duration::from_millis(80)).await;
     assert_eq!(snapshot["members"].as_array().unwrap().len(), 300);
     assert!(slow.is_served().await);
-    drop(crowd);
+    drop(members);
     server.stop().await;
 }
 

@@ -113,9 +113,11 @@ async fn a_clean_close_leaves_every_room() {
     let mut observer = server.observe("observer", "lobby").await;
     observer.send(&json!({"type": "observe", "room": "other"}));
     let alice = Mirror::connect(server.address(), "alice", &["lobby", "other"]).await;
-    observer.wait_until("alice", |w| w.has("lobby", "alice") && w.has("other", "alice")).await;
+    observer.wait_until("alice", |observer| observer.has("lobby", "alice") && observer.has("other", "alice")).await;
     alice.close(1000);
-    observer.wait_until("gone", |w| !w.has("lobby", "alice") && !w.has("other", "alice")).await;
+    observer
+        .wait_until("the leaves", |observer| !observer.has("lobby", "alice") && !observer.has("other", "alice"))
+        .await;
     assert_eq!(observer.reason("other", "alice").as_deref(), Some("closed"));
     server.stop().await;
 }
@@ -202,7 +204,7 @@ async fn a_reconnected_member_outlives_its_first_connection() {
     let first = server.connect_to("alice", "lobby").await;
     let _second = server.connect_to("alice", "lobby").await;
     let other = server.connect_to("other", "lobby").await;
-    observer.wait_until("both", |w| w.has("lobby", "alice") && w.has("lobby", "other")).await;
+    observer.wait_until("both", |observer| observer.has("lobby", "alice") && observer.has("lobby", "other")).await;
     first.drop_connection();
     // The other user disconnects after alice's first connection, so its grace period ends later.
     other.drop_connection();

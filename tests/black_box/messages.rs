@@ -1,4 +1,4 @@
-//! `message` of the native protocol: messages of members reach all observers of the room with the tick, in order.
+//! Messages of the native protocol: each reaches all observers of its room at the next tick, in order.
 
 use serde_json::{Value, json};
 
@@ -32,14 +32,14 @@ async fn messages_reach_all_observers_and_the_sender() {
     }
     let expected: Vec<_> = all.iter().map(|data| ("alice".to_owned(), data.clone())).collect();
     for mirror in [&mut alice, &mut bob, &mut unseen, &mut counting] {
-        mirror.wait_until("all of it", |mirror| received(mirror, "lobby").len() == all.len()).await;
-        assert_eq!(received(mirror, "lobby"), expected, "in order, {}", mirror.user);
+        mirror.wait_until("all messages", |mirror| received(mirror, "lobby").len() == all.len()).await;
+        assert_eq!(received(mirror, "lobby"), expected, "the messages that {} received", mirror.user);
         let ts = mirror.since(0, "message", "lobby")[0]["ts"].as_u64().unwrap();
-        assert!(ts > 1_700_000_000_000, "milliseconds: {ts}");
+        assert!(ts > 1_700_000_000_000, "ts is not in milliseconds: {ts}");
     }
-    assert_eq!(alice.room("lobby").seq, seq, "a message does not change the room's seq");
+    assert_eq!(alice.room("lobby").seq, seq, "a message changed the room's seq");
     elsewhere.barrier().await;
-    assert!(elsewhere.since(0, "message", "").is_empty(), "observers of other rooms receive nothing");
+    assert!(elsewhere.since(0, "message", "").is_empty(), "an observer of another room received a message");
     server.stop().await;
 }
 
@@ -47,41 +47,41 @@ async fn messages_reach_all_observers_and_the_sender() {
 async fn only_members_publish_and_only_observers_receive() {
     let server = TestServer::start(&[]);
     let mut observer = server.observe("observer", "lobby").await;
-    for (what, error) in [("observe", "not_joined"), ("nothing", "not_joined")] {
-        let mut client = server.connect(what).await;
-        if what == "observe" {
+    for (user, error) in [("observes", "not_joined"), ("does nothing", "not_joined")] {
+        let mut client = server.connect(user).await;
+        if user == "observes" {
             client.send(&json!({"type": "observe", "room": "lobby"}));
         }
         assert_eq!(client.expect_error(&message_to("lobby", &json!(1)).to_string()).await["code"], error);
     }
-    let mut deaf = server.connect("deaf").await;
-    deaf.send(&json!({"type": "join", "room": "lobby", "observe": false}));
-    deaf.send(&message_to("lobby", &json!("I do not listen")));
-    observer.wait_until("it", |observer| received(observer, "lobby").len() == 1).await;
-    deaf.barrier().await;
-    assert!(deaf.since(0, "message", "").is_empty());
-    deaf.send(&json!({"type": "leave", "room": "lobby"}));
-    assert_eq!(deaf.expect_error(&message_to("lobby", &json!(2)).to_string()).await["code"], "not_joined");
+    let mut unobserving = server.connect("unobserving").await;
+    unobserving.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+    unobserving.send(&message_to("lobby", &json!("I do not observe")));
+    observer.wait_until("the message", |observer| received(observer, "lobby").len() == 1).await;
+    unobserving.barrier().await;
+    assert!(unobserving.since(0, "message", "").is_empty());
+    unobserving.send(&json!({"type": "leave", "room": "lobby"}));
+    assert_eq!(unobserving.expect_error(&message_to("lobby", &json!(2)).to_string()).await["code"], "not_joined");
     observer.barrier().await;
-    assert_eq!(received(&observer, "lobby"), [("deaf".into(), json!("I do not listen"))]);
+    assert_eq!(received(&observer, "lobby"), [("unobserving".into(), json!("I do not observe"))]);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn data_of_more_than_four_kibibytes_is_too_large() {
+async fn data_over_four_kibibytes_is_too_large() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let data = |bytes: usize| json!("x".repeat(bytes - 2));
     for bytes in [4097, 12_000] {
         let error = alice.expect_error(&message_to("lobby", &data(bytes)).to_string()).await;
         assert_eq!(error["code"], "too_large");
-        assert!(error["message"].as_str().unwrap().contains("4096"), "the limit is stated: {error}");
+        assert!(error["message"].as_str().unwrap().contains("4096"), "the error lacks the limit: {error}");
     }
     // The limit is on compact JSON: white space is removed.
-    let wide = format!(r#"{{"type":"message","room":"lobby","data":[{}1]}}"#, " ".repeat(5000));
-    alice.send_text(&wide);
+    let with_spaces = format!(r#"{{"type":"message","room":"lobby","data":[{}1]}}"#, " ".repeat(5000));
+    alice.send_text(&with_spaces);
     alice.send(&message_to("lobby", &data(4096)));
-    alice.wait_until("both", |alice| received(alice, "lobby").len() == 2).await;
+    alice.wait_until("both messages", |alice| received(alice, "lobby").len() == 2).await;
     assert_eq!(received(&alice, "lobby"), [("alice".into(), json!([1])), ("alice".into(), data(4096))]);
     server.stop().await;
 }
@@ -92,9 +92,9 @@ async fn a_flood_of_messages_is_rate_limited_and_others_are_not_affected() {
     let mut flood = server.connect_to("flood", "lobby").await;
     let mut calm = server.connect_to("calm", "lobby").await;
     flood.send_all(&(0..200).map(|n| message_to("lobby", &json!(n))).collect::<Vec<_>>());
-    calm.send(&message_to("lobby", &json!("peace")));
-    let peace = ("calm".to_owned(), json!("peace"));
-    calm.wait_until("its own", |calm| received(calm, "lobby").contains(&peace)).await;
+    calm.send(&message_to("lobby", &json!("calm message")));
+    let calm_message = ("calm".to_owned(), json!("calm message"));
+    calm.wait_until("its own message", |calm| received(calm, "lobby").contains(&calm_message)).await;
     flood.wait_until("the errors", |flood| flood.since(0, "error", "").len() >= 180).await;
     assert!(flood.since(0, "error", "").iter().all(|error| error["code"] == "rate_limited"), "{}", flood.describe());
     // The limit is ten per second, and the flood may have spanned two seconds.
@@ -103,11 +103,11 @@ async fn a_flood_of_messages_is_rate_limited_and_others_are_not_affected() {
     assert!((10..=20).contains(&passed), "{passed}");
     // All rooms of one connection share the limit.
     flood.send(&json!({"type": "join", "room": "kitchen", "observe": false}));
-    let mut floods: Vec<Value> = (0..50).map(|n| message_to("lobby", &json!(n))).collect();
-    floods.extend((0..50).map(|n| message_to("kitchen", &json!(n))));
-    let refused = flood.since(0, "error", "").len();
-    flood.send_all(&floods);
-    flood.wait_until("the errors", |flood| flood.since(0, "error", "").len() >= refused + 80).await;
+    let mut further_messages: Vec<Value> = (0..50).map(|n| message_to("lobby", &json!(n))).collect();
+    further_messages.extend((0..50).map(|n| message_to("kitchen", &json!(n))));
+    let errors_before = flood.since(0, "error", "").len();
+    flood.send_all(&further_messages);
+    flood.wait_until("the errors", |flood| flood.since(0, "error", "").len() >= errors_before + 80).await;
     server.stop().await;
 }
 
@@ -115,21 +115,21 @@ async fn a_flood_of_messages_is_rate_limited_and_others_are_not_affected() {
 async fn messages_of_one_room_and_tick_are_bounded() {
     let server = TestServer::start(&["--tick", "1s"]);
     for round in 0..100 {
-        let mut speakers = Vec::new();
+        let mut senders = Vec::new();
         for n in 0..4 {
-            let speaker = server.connect(&format!("speaker-{round}-{n}")).await;
-            speaker.send(&json!({"type": "join", "room": "lobby", "observe": false}));
-            speakers.push(speaker);
+            let sender = server.connect(&format!("sender-{round}-{n}")).await;
+            sender.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+            senders.push(sender);
         }
         let ticks = server.ticks().await;
-        for speaker in &speakers {
-            speaker.send_all(&vec![message_to("lobby", &json!("x".repeat(4000))); 9]);
+        for sender in &senders {
+            sender.send_all(&vec![message_to("lobby", &json!("x".repeat(4000))); 9]);
         }
         // Four users send 144 KB within their own limits; the room's limit is 32 KiB per tick.
         let mut passed = 36;
-        for speaker in &mut speakers {
-            speaker.heartbeat().await;
-            let errors = speaker.since(0, "error", "");
+        for sender in &mut senders {
+            sender.heartbeat().await;
+            let errors = sender.since(0, "error", "");
             assert!(errors.iter().all(|error| error["code"] == "rate_limited"));
             passed -= errors.len() as u64;
         }
@@ -144,41 +144,51 @@ async fn messages_of_one_room_and_tick_are_bounded() {
 
 #[tokio::test]
 async fn messages_never_come_before_the_join_or_after_the_leave() {
-    // Each within one tick and one TCP segment. Every mirror asserts that the sender of a message is a member.
+    // Each pair is sent in one TCP segment, so both usually fall within one tick. Every mirror asserts that the sender of
+    // a message is a member.
     let server = TestServer::start(&["--tick", "300ms"]);
     let mut observer = server.observe("observer", "lobby").await;
     let mut hasty = server.connect("hasty").await;
     let other = server.connect_to("other", "lobby").await;
     let (join, leave) = (json!({"type": "join", "room": "lobby"}), json!({"type": "leave", "room": "lobby"}));
     hasty.send_all(&[join.clone(), message_to("lobby", &json!("one"))]);
-    observer.wait_until("it", |observer| received(observer, "lobby").len() == 1).await;
+    observer.wait_until("the message", |observer| received(observer, "lobby").len() == 1).await;
     hasty.send_all(&[message_to("lobby", &json!("two")), leave.clone()]);
     other.send_all(&[message_to("lobby", &json!("meanwhile"))]);
     observer
-        .wait_until("all", |observer| !observer.has("lobby", "hasty") && received(observer, "lobby").len() == 3)
+        .wait_until("the leave and three messages", |observer| {
+            !observer.has("lobby", "hasty") && received(observer, "lobby").len() == 3
+        })
         .await;
     // The messages of a user who joins and leaves within one tick are not sent.
-    let (mut round, mut unheard) = (0, None);
-    while unheard.is_none() {
+    let (mut round, mut unsent) = (0, None);
+    while unsent.is_none() {
         round += 1;
         assert!(round < 100, "a tick fell between in every attempt");
         observer.barrier().await;
         let (text, ticks) = (format!("three {round}"), server.ticks().await);
         hasty.send_all(&[join.clone(), message_to("lobby", &json!(text)), leave.clone()]);
         hasty.heartbeat().await;
-        unheard = (server.ticks().await == ticks).then_some(text);
+        unsent = (server.ticks().await == ticks).then_some(text);
     }
-    let unheard = format!("hasty: {}", unheard.unwrap());
+    let unsent = format!("hasty: {}", unsent.unwrap());
     observer.barrier().await;
     observer.barrier().await;
-    let told: Vec<String> = observer.log.iter().filter(|message| message["room"] == "lobby").map(short).collect();
-    let after: Vec<&str> = told.iter().map(String::as_str).skip_while(|told| *told != "hasty: one").collect();
-    // The two messages of the second round may be in different ticks. Each stands in order with the joins and leaves of
-    // its sender.
+    let received_in_order: Vec<String> =
+        observer.log.iter().filter(|message| message["room"] == "lobby").map(short).collect();
+    let after: Vec<&str> =
+        received_in_order.iter().map(String::as_str).skip_while(|entry| *entry != "hasty: one").collect();
+    // The messages of the two senders may fall into different ticks, so only the order of the entries of one sender is
+    // checked.
     assert_eq!(after[0], "hasty: one");
-    let place = |what: &str| after.iter().position(|told| *told == what).unwrap_or_else(|| panic!("{what}: {told:?}"));
-    assert!(place("hasty: two") < place("diff -hasty"), "{told:?}");
-    assert!(told.iter().any(|told| told == "other: meanwhile") && !told.contains(&unheard), "{told:?}");
+    let place = |what: &str| {
+        after.iter().position(|entry| *entry == what).unwrap_or_else(|| panic!("{what}: {received_in_order:?}"))
+    };
+    assert!(place("hasty: two") < place("diff -hasty"), "{received_in_order:?}");
+    assert!(
+        received_in_order.iter().any(|entry| entry == "other: meanwhile") && !received_in_order.contains(&unsent),
+        "{received_in_order:?}"
+    );
     server.stop().await;
 }
 
@@ -206,72 +216,75 @@ async fn chat_and_native_messages_reach_each_other_in_the_lobby() {
         client.of("msg").iter().map(of).collect()
     };
     chat.send(&json!({"type": "msg", "payload": {"text": "Hi \"you\""}}));
-    native.wait_until("the text", |native| received(native, "lobby").len() == 1).await;
+    native.wait_until("the chat message", |native| received(native, "lobby").len() == 1).await;
     assert_eq!(received(&native, "lobby"), [("chatter".into(), json!({"text": "Hi \"you\""}))]);
     for data in [json!({"typing": true}), json!("plain"), json!({"text": " "}), json!({"text": "Hello", "bold": true})]
     {
         native.send(&message_to("lobby", &data));
     }
-    chat.wait_until("the message with a text", |chat| chat.of("msg").len() == 2).await;
-    native.wait_until("all", |native| received(native, "lobby").len() == 5).await;
+    chat.wait_until("the native message with a text", |chat| chat.of("msg").len() == 2).await;
+    native.wait_until("all messages", |native| received(native, "lobby").len() == 5).await;
     assert_eq!(in_chat(&chat), [r#""chatter": "Hi \"you\"""#, r#""native": "Hello""#]);
     let newcomer = server.chat("newcomer").await;
-    assert_eq!(in_chat(&newcomer), in_chat(&chat), "it is part of the history");
+    assert_eq!(in_chat(&newcomer), in_chat(&chat), "the history lacks a message");
     // Chat clients receive messages of the lobby only.
     native.send(&json!({"type": "join", "room": "kitchen"}));
     native.send(&message_to("kitchen", &json!({"text": "not for the lobby"})));
-    native.wait_until("it", |native| received(native, "kitchen").len() == 1).await;
+    native.wait_until("the message in the kitchen", |native| received(native, "kitchen").len() == 1).await;
     native.send(&message_to("lobby", &json!({"text": "end"})));
-    chat.wait_until("the end", |chat| chat.of("msg").len() == 3).await;
+    chat.wait_until("the last message", |chat| chat.of("msg").len() == 3).await;
     assert_eq!(in_chat(&chat)[2], r#""native": "end""#);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn resume_sends_missed_diffs_and_no_missed_messages() {
+async fn resume_sends_missed_diffs_but_no_missed_messages() {
     let server = TestServer::start(&[]);
-    let mut speaker = server.connect_to("speaker", "lobby").await;
+    let mut sender = server.connect_to("sender", "lobby").await;
     let first = server.observe("again", "lobby").await;
     let (epoch, seq) = (first.room("lobby").epoch.clone(), first.room("lobby").seq);
     first.close(1000);
-    speaker.send(&message_to("lobby", &json!("missed")));
-    speaker.wait_until("it", |speaker| received(speaker, "lobby").len() == 1).await;
-    speaker.send(&json!({"type": "state", "room": "lobby", "state": {"n": 1}}));
-    speaker.wait_until("the state", |speaker| speaker.state("lobby", "speaker").is_some()).await;
+    sender.send(&message_to("lobby", &json!("missed")));
+    sender.wait_until("the message", |sender| received(sender, "lobby").len() == 1).await;
+    sender.send(&json!({"type": "state", "room": "lobby", "state": {"n": 1}}));
+    sender.wait_until("the state", |sender| sender.state("lobby", "sender").is_some()).await;
     let mut raw = server.raw("again").await;
     raw.send_json(&json!({"type": "observe", "room": "lobby", "resume": {"epoch": epoch, "seq": seq}})).await;
     let diff = raw.json().await;
     assert_eq!((&diff["type"], &diff["seq"]), (&json!("diff"), &json!(seq + 1)), "only the diff: {diff}");
-    speaker.send(&message_to("lobby", &json!("heard")));
+    sender.send(&message_to("lobby", &json!("after the resume")));
     let message = raw.json().await;
-    assert_eq!((&message["type"], &message["data"]), (&json!("message"), &json!("heard")), "{message}");
+    assert_eq!((&message["type"], &message["data"]), (&json!("message"), &json!("after the resume")), "{message}");
     server.stop().await;
 }
 
 /// Members of the lobby that together send about 2.4 MB within about a second.
-struct Crowd(Vec<Mirror>);
+struct Senders(Vec<Mirror>);
 
-impl Crowd {
+impl Senders {
     async fn start(server: &TestServer) -> Self {
-        let mut speakers = Vec::new();
+        let mut senders = Vec::new();
         for n in 0..60 {
-            let speaker = server.connect(&format!("speaker-{n:02}")).await;
-            speaker.send(&json!({"type": "join", "room": "lobby", "observe": false}));
-            server.wait_for_member("lobby", &speaker.user, true).await;
-            speakers.push(speaker);
+            let sender = server.connect(&format!("sender-{n:02}")).await;
+            sender.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+            server.wait_for_member("lobby", &sender.user, true).await;
+            senders.push(sender);
         }
-        Self(speakers)
+        Self(senders)
     }
 
-    /// Each user sends its ten messages per second. They go in small groups that fit into a tick, each after `fast`
-    /// received the one before.
+    /// Each user sends the ten messages per second that the limit allows, in small groups that fit into a tick. The next
+    /// group is sent once `fast` has received the one before.
     async fn publish_all(&self, fast: &mut Mirror) {
         let mut messages = 0;
         for round in 0..10 {
-            for few in self.0.chunks(6) {
-                few.iter().for_each(|speaker| speaker.send(&message_to("lobby", &json!([round, "x".repeat(4000)]))));
-                messages += few.len();
-                fast.wait_until("these", |fast| fast.since(0, "message", "lobby").len() == messages).await;
+            for group in self.0.chunks(6) {
+                group.iter().for_each(|sender| sender.send(&message_to("lobby", &json!([round, "x".repeat(4000)]))));
+                messages += group.len();
+                fast.wait_until("the messages of the group", |fast| {
+                    fast.since(0, "message", "lobby").len() == messages
+                })
+                .await;
             }
         }
     }
@@ -281,58 +294,58 @@ impl Crowd {
 async fn a_slow_client_misses_messages_but_no_diffs() {
     let server = TestServer::start(&["--tick", "10ms"]);
     let mut fast = server.observe("fast", "lobby").await;
-    let crowd = Crowd::start(&server).await;
+    let senders = Senders::start(&server).await;
     let mut slow = Mirror::connect_with_small_buffer(server.address(), "slow", &["lobby"]).await;
     slow.wait_until("the snapshot", |slow| slow.has("lobby", "slow")).await;
     let (seq, snapshots) = (slow.room("lobby").seq, slow.room("lobby").snapshots);
     slow.set_reading(false);
-    crowd.publish_all(&mut fast).await;
+    senders.publish_all(&mut fast).await;
     slow.set_reading(true);
     slow.barrier().await;
-    let got = received(&slow, "lobby").len();
-    assert!(got < 600, "{got} of 600: messages were dropped");
+    let count = received(&slow, "lobby").len();
+    assert!(count < 600, "the slow client received {count} of 600 messages: none was dropped");
     // No diff was missed, so there is no snapshot and the next diff applies.
     fast.send(&json!({"type": "join", "room": "lobby", "state": {"n": 1}}));
     slow.wait_until("the next diff", |slow| slow.has("lobby", "fast")).await;
     assert_eq!((slow.room("lobby").seq, slow.room("lobby").snapshots), (seq + 1, snapshots));
-    fast.send(&message_to("lobby", &json!("after all")));
-    let last = ("fast".to_owned(), json!("after all"));
-    slow.wait_until("the messages from here on", |slow| received(slow, "lobby").last() == Some(&last)).await;
+    fast.send(&message_to("lobby", &json!("last message")));
+    let last = ("fast".to_owned(), json!("last message"));
+    slow.wait_until("the next message", |slow| received(slow, "lobby").last() == Some(&last)).await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn dropped_messages_leave_no_gap_in_the_diffs() {
-    // Observers fall behind and catch up while states change and many messages are sent. Every mirror asserts
-    // contiguous diffs.
+    // Observers fall behind and catch up while states change and many messages are sent. Every mirror asserts that it
+    // misses no diff.
     let server = TestServer::start(&["--tick", "10ms", "--workers", "1"]);
     let mut fast = server.observe("fast", "lobby").await;
-    let crowd = Crowd::start(&server).await;
-    let mut hovering = Vec::new();
+    let senders = Senders::start(&server).await;
+    let mut lagging = Vec::new();
     for n in 0..20 {
-        let mut client = Mirror::connect_with_small_buffer(server.address(), &format!("hovering-{n}"), &[]).await;
+        let mut client = Mirror::connect_with_small_buffer(server.address(), &format!("lagging-{n}"), &[]).await;
         client.send(&json!({"type": "observe", "room": "lobby"}));
         client.wait_until("the snapshot", |client| client.observes("lobby")).await;
         client.logging = false;
-        hovering.push(client);
+        lagging.push(client);
     }
     for round in 0..40usize {
-        for (n, speaker) in crowd.0.iter().enumerate().filter(|(n, _)| n % 8 == round % 8) {
-            speaker.send_all(&[
+        for (n, sender) in senders.0.iter().enumerate().filter(|(n, _)| n % 8 == round % 8) {
+            sender.send_all(&[
                 message_to("lobby", &json!("x".repeat(3000))),
                 json!({"type": "join", "room": "lobby", "observe": false, "state": {"round": round, "n": n}}),
             ]);
         }
         let state = json!({"round": round, "n": round % 8});
-        let speaker = &crowd.0[round % 8].user;
-        fast.wait_until("the round", |fast| fast.state("lobby", speaker) == Some(&state)).await;
-        for (n, client) in hovering.iter_mut().enumerate() {
+        let sender = &senders.0[round % 8].user;
+        fast.wait_until("the round", |fast| fast.state("lobby", sender) == Some(&state)).await;
+        for (n, client) in lagging.iter_mut().enumerate() {
             client.set_reading(!(n + round).is_multiple_of(3));
             client.apply_pending();
         }
     }
-    hovering.iter().for_each(|client| client.set_reading(true));
-    hovering.push(fast);
-    server.wait_for_agreement("lobby", &mut hovering).await;
+    lagging.iter().for_each(|client| client.set_reading(true));
+    lagging.push(fast);
+    server.wait_for_agreement("lobby", &mut lagging).await;
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The online-status protocol (`/ws-online-status`). One test per rule.
+//! The online-status protocol (`/ws-online-status`). Each test checks one rule.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ async fn the_greeting_has_the_user_id_and_a_connection_id() {
     assert!(age(greeting) < Duration::from_secs(60), "{greeting}");
     let (user, unix_ms) = greeting["connectionId"].as_str().unwrap().split_once('-').unwrap();
     assert_eq!(user, "123");
-    assert_eq!(unix_ms.len(), 13, "milliseconds: {greeting}");
+    assert_eq!(unix_ms.len(), 13, "not in milliseconds: {greeting}");
     assert_eq!(greeting.as_object().unwrap().len(), 4, "{greeting}");
     let text = server.online_status("ann 007").await;
     assert_eq!(text.log[0]["userId"], json!("ann 007"));
@@ -41,12 +41,12 @@ async fn the_greeting_has_the_user_id_and_a_connection_id() {
 }
 
 #[tokio::test]
-async fn others_receive_an_event_when_a_user_comes_or_goes() {
+async fn others_receive_an_event_when_a_user_goes_online_or_offline() {
     let server = TestServer::start(&[]);
     let mut alice = server.online_status("alice").await;
     let bob = server.online_status("7").await;
     alice.wait_until("7", |alice| alice.has_online(&["7"])).await;
-    assert_eq!(alice.log[1]["userId"], json!(7), "a numeric id is a JSON number");
+    assert_eq!(alice.log[1]["userId"], json!(7), "a numeric id must be a JSON number");
     assert!(age(&alice.log[1]) < Duration::from_secs(60));
     assert_eq!(alice.log[1].as_object().unwrap().len(), 3, "{}", alice.log[1]);
     bob.close(1000);
@@ -94,32 +94,32 @@ async fn clients_that_connect_within_one_tick_receive_each_other_once() {
 #[tokio::test]
 async fn a_new_client_receives_a_large_room_except_itself() {
     let server = TestServer::start(&[]);
-    let crowd: Vec<String> = (0..2_500).map(|n| format!("member-{n:04}")).collect();
-    for some in crowd.chunks(100) {
-        join_all(some.iter().map(|name| server.rest_heartbeat(name))).await;
+    let members: Vec<String> = (0..2_500).map(|n| format!("member-{n:04}")).collect();
+    for group in members.chunks(100) {
+        join_all(group.iter().map(|name| server.rest_heartbeat(name))).await;
     }
-    // Users that sort first, in the middle and last in the roster, and one that was a member before.
+    // Users that sort first, in the middle and last among the members, and one that is a member already.
     for name in ["a", "member-1000", "member-1200x", "z"] {
         let mut client = server.online_status(name).await;
         let others: BTreeSet<String> =
-            crowd.iter().filter(|other| *other != name).map(|n| json!(n).to_string()).collect();
-        client.wait_until("all", |client| client.log.len() > others.len()).await;
+            members.iter().filter(|other| *other != name).map(|n| json!(n).to_string()).collect();
+        client.wait_until("all members", |client| client.log.len() > others.len()).await;
         assert!(client.online == others, "{name}");
         client.close(1000);
-        server.wait_for_member("lobby", name, crowd.iter().any(|member| member == name)).await;
+        server.wait_for_member("lobby", name, members.iter().any(|member| member == name)).await;
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn all_protocols_see_each_other() {
+async fn users_of_all_protocols_are_online_to_each_other() {
     let server = TestServer::start(&[]);
     let mut status = server.online_status("1").await;
     let mut native = server.connect_to("native", "lobby").await;
     let mut list = server.online_users("list").await;
     server.rest_heartbeat("rest").await;
-    status.wait_until("all", |status| status.has_online(&["\"list\"", "\"native\"", "\"rest\""])).await;
-    list.wait_until("all", |list| list.users == ["1", "list", "native", "rest"]).await;
+    status.wait_until("all other users", |status| status.has_online(&["\"list\"", "\"native\"", "\"rest\""])).await;
+    list.wait_until("all users", |list| list.users == ["1", "list", "native", "rest"]).await;
     native.wait_until("status", |native| native.has("lobby", "1")).await;
     native.close(1000);
     status.wait_until("the offline event", |status| status.has_online(&["\"list\"", "\"rest\""])).await;
@@ -135,20 +135,20 @@ async fn a_user_goes_offline_when_the_last_connection_ends_in_any_way() {
     let mut watcher = server.online_status("watcher").await;
     let mut native = server.observe("native", "lobby").await;
     let address = server.address();
-    for way in ["clean", "going away", "no code", "cut off", "broken"] {
+    for ending in ["clean close", "going away", "no code", "connection lost", "violation"] {
         let mut client = RawClient::open(address, &path("7")).await;
         watcher.wait_until("online", |watcher| watcher.has_online(&["7"])).await;
         native.wait_until("online", |native| native.has("lobby", "7")).await;
-        match way {
-            "clean" => client.send_frame(&Frame::close(1000, b"")).await,
+        match ending {
+            "clean close" => client.send_frame(&Frame::close(1000, b"")).await,
             "going away" => client.send_frame(&Frame::close(1001, b"")).await,
             "no code" => client.send_frame(&Frame::new(CLOSE, *b"")).await,
-            "broken" => client.send_frame(&Frame::text("x").unmasked()).await,
+            "violation" => client.send_frame(&Frame::text("x").unmasked()).await,
             _ => drop(client),
         }
-        watcher.wait_until(way, |watcher| watcher.has_online(&[])).await;
-        native.wait_until(way, |native| !native.has("lobby", "7")).await;
-        assert_eq!(native.reason("lobby", "7").as_deref(), Some("closed"), "{way}");
+        watcher.wait_until(ending, |watcher| watcher.has_online(&[])).await;
+        native.wait_until(ending, |native| !native.has("lobby", "7")).await;
+        assert_eq!(native.reason("lobby", "7").as_deref(), Some("closed"), "{ending}");
     }
     server.stop().await;
 }
@@ -177,12 +177,13 @@ async fn further_connections_of_a_user_send_no_event() {
 }
 
 #[tokio::test]
-async fn coming_and_going_within_one_tick_sends_no_event() {
+async fn connecting_and_closing_within_one_tick_sends_no_event() {
     let server = TestServer::start(&["--tick", "500ms"]);
     let mut watcher = server.online_status("watcher").await;
     let mut pulse = server.connect_to("pulse", "lobby").await;
     for round in 0..100 {
-        // Right after a tick, so that all is handled before the next one. If a tick falls between, try again.
+        // The client connects and closes right after a tick, so that both are handled before the next tick. If a tick
+        // falls between, the test tries again.
         pulse.barrier().await;
         let (name, ticks) = (format!("brief-{round}"), server.ticks().await);
         let mut brief = RawClient::open(server.address(), &path(&name)).await;
@@ -222,8 +223,8 @@ async fn messages_of_clients_are_ignored() {
         client.send_text(text);
     }
     let _other = server.online_status("8").await;
-    client.wait_until("the other", |client| client.has_online(&["8"])).await;
-    assert_eq!(client.log.len(), 2, "no answer: {:?}", client.log);
+    client.wait_until("the other user", |client| client.has_online(&["8"])).await;
+    assert_eq!(client.log.len(), 2, "a message was answered: {:?}", client.log);
     let mut binary = RawClient::open(server.address(), &path("9")).await;
     binary.send_frame(&Frame::new(BINARY, *b"x")).await;
     assert_eq!(raw_close(&mut binary).await, Some(1003));
@@ -250,7 +251,7 @@ async fn a_client_that_does_not_answer_a_ping_is_disconnected_at_the_next() {
     let mut lively = RawClient::open(server.address(), &path("lively")).await;
     let started = Instant::now();
     let mut silent = RawClient::open(server.address(), &path("silent")).await;
-    watcher.wait_until("both", |watcher| watcher.has_online(&["\"lively\"", "\"silent\""])).await;
+    watcher.wait_until("both clients", |watcher| watcher.has_online(&["\"lively\"", "\"silent\""])).await;
     let mut pings = 0;
     while let Some(frame) = silent.frame().await {
         pings += usize::from(frame.opcode == PING);
@@ -263,7 +264,7 @@ async fn a_client_that_does_not_answer_a_ping_is_disconnected_at_the_next() {
     watcher.wait_until("the offline event", |watcher| watcher.has_online(&["\"lively\""])).await;
     // A client that answers stays connected and is pinged again. The watcher's library answers by itself.
     for _ in 0..3 {
-        while lively.frame().await.expect("it goes on").opcode != PING {}
+        while lively.frame().await.expect("the connection is open").opcode != PING {}
         lively.send_frame(&Frame::new(PONG, *b"")).await;
     }
     let _marker = server.online_status("marker").await;
@@ -290,13 +291,13 @@ async fn the_status_port_serves_online_status_too() {
     assert_ne!(second, server.address());
     let mut here = server.online_status("1").await;
     let mut there = EventClient::connect(second, &path("2")).await;
-    here.wait_until("the other", |here| here.has_online(&["2"])).await;
-    there.wait_until("the other", |there| there.has_online(&["1"])).await;
+    here.wait_until("the other user", |here| here.has_online(&["2"])).await;
+    there.wait_until("the other user", |there| there.has_online(&["1"])).await;
     let run = server.begin_stop();
     assert_eq!(here.wait_for_close().await, Some(1012));
     assert_eq!(there.wait_for_close().await, Some(1012));
     run.await.expect("the server does not panic").expect("a stop is not an error");
-    assert!(tokio::net::TcpStream::connect(second).await.is_err(), "the port is closed");
+    assert!(tokio::net::TcpStream::connect(second).await.is_err(), "the port is still open");
 }
 
 #[tokio::test]
@@ -309,25 +310,29 @@ async fn a_stop_closes_with_1012_and_sends_no_offline_events() {
     let run = server.begin_stop();
     for client in &mut clients {
         assert_eq!(client.wait_for_close().await, Some(1012));
-        assert!(client.of("USER_OFFLINE").is_empty(), "the server stops, users stay online: {:?}", client.log.last());
+        assert!(
+            client.of("USER_OFFLINE").is_empty(),
+            "a stop must not next_user users offline: {:?}",
+            client.log.last()
+        );
     }
     run.await.expect("the server does not panic").expect("a stop is not an error");
 }
 
-/// A hundred users with long names. When all of them come and go, that is about 40 KB of events.
+/// A hundred users with long names. When all of them join and leave, they cause about 40 KB of events.
 async fn guests(server: &TestServer) -> Vec<Mirror> {
     let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
     join_all(names.iter().map(|name| server.connect(name))).await
 }
 
-/// Lets all guests come and go this many times. Six rounds, 240 KB, are more than the buffers of a connection with a
-/// small receive buffer hold: 64 KB at the server and 16 KB at the client.
+/// Lets all guests join and leave this many times. Six rounds cause 240 KB of events. The buffers of a connection with a
+/// small receive buffer hold less: 64 KB at the server and 16 KB at the client.
 async fn churn(guests: &[Mirror], fast: &mut EventClient, rounds: usize) {
     for _ in 0..rounds {
         guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
-        fast.wait_until("all", |fast| fast.online.len() >= 100).await;
+        fast.wait_until("all guests", |fast| fast.online.len() >= 100).await;
         guests.iter().for_each(|guest| guest.send(&json!({"type": "leave", "room": "lobby"})));
-        fast.wait_until("none", |fast| fast.online.len() < 10).await;
+        fast.wait_until("the leaves of the guests", |fast| fast.online.len() < 10).await;
     }
 }
 
@@ -337,8 +342,8 @@ async fn a_slow_client_receives_every_event_or_is_disconnected() {
     let mut fast = server.online_status("fast").await;
     let mut slow = EventClient::connect_with_small_buffer(server.address(), &path("slow")).await;
     let mut hung = EventClient::connect_with_small_buffer(server.address(), &path("hung")).await;
-    fast.wait_until("both", |fast| fast.has_online(&["\"hung\"", "\"slow\""])).await;
-    slow.wait_until("both", |slow| slow.has_online(&["\"fast\"", "\"hung\""])).await;
+    fast.wait_until("both clients", |fast| fast.has_online(&["\"hung\"", "\"slow\""])).await;
+    slow.wait_until("both clients", |slow| slow.has_online(&["\"fast\"", "\"hung\""])).await;
     slow.set_reading(false);
     hung.set_reading(false);
     let guests = guests(&server).await;
@@ -347,10 +352,10 @@ async fn a_slow_client_receives_every_event_or_is_disconnected() {
     let marker = server.online_status("marker").await;
     let last = ["\"fast\"", "\"hung\"", "\"marker\""];
     slow.wait_until("the current users", |slow| slow.has_online(&last)).await;
-    // The other client never reads. It is disconnected while its queue is still short.
+    // The hung client never reads. The server disconnects it although its queue is still short.
     let deadline = Instant::now() + crate::common::DEADLINE;
     while server.get("/v1/stats").await.json()["connections_too_slow"] == json!(0) {
-        assert!(Instant::now() < deadline, "it was not disconnected");
+        assert!(Instant::now() < deadline, "the hung client is still connected");
         churn(&guests, &mut fast, 6).await;
     }
     fast.wait_until("the offline event", |fast| fast.has_online(&["\"marker\"", "\"slow\""])).await;
@@ -366,12 +371,12 @@ async fn a_client_that_reads_slowly_and_steadily_is_not_disconnected() {
     let mut fast = server.online_status("fast").await;
     let mut slow = RawClient::with_small_buffer(server.address()).await;
     slow.upgrade(&path("slow")).await;
-    fast.wait_until("it", |fast| fast.has_online(&["\"slow\""])).await;
+    fast.wait_until("the slow client", |fast| fast.has_online(&["\"slow\""])).await;
     let guests = guests(&server).await;
     // The client stays about 240 KB behind while it reads more than the 1 MiB that may be queued at once.
     churn(&guests, &mut fast, 6).await;
     let mut online = BTreeSet::new();
-    let mut take = async || {
+    let mut next_user = async || {
         let message = slow.json().await;
         let user = message["userId"].to_string();
         match message["type"].as_str() {
@@ -384,11 +389,11 @@ async fn a_client_that_reads_slowly_and_steadily_is_not_disconnected() {
     for _ in 0..40 {
         churn(&guests, &mut fast, 1).await;
         for _ in 0..2 * guests.len() {
-            take().await;
+            next_user().await;
         }
     }
     let _marker = server.online_status("marker").await;
-    while take().await != "\"marker\"" {}
+    while next_user().await != "\"marker\"" {}
     assert!(online.iter().eq(["\"fast\"", "\"marker\""]), "{online:?}");
     assert_eq!(server.get("/v1/stats").await.json()["connections_too_slow"], json!(0));
     server.stop().await;

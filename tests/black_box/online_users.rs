@@ -1,5 +1,5 @@
-//! The online-users protocol over WebSocket (`/ws/{user_id}`) and over REST (`/heartbeat`, `/online_users`), and that
-//! all protocols share the lobby. One test per rule.
+//! The online-users protocol over WebSocket (`/ws/{user_id}`) and over REST (`/heartbeat`, `/online_users`). It shares
+//! the lobby with all other protocols. Each test checks one rule.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::common::{ONE_SECOND_TTL_FLAG, RawClient, TestServer, frame};
 async fn all_clients_receive_the_list_on_connect_and_on_each_change() {
     let server = TestServer::start(&[]);
     let mut alice = server.online_users("alice").await;
-    alice.wait_until("herself", |alice| alice.users == ["alice"]).await;
+    alice.wait_until("a list with only alice", |alice| alice.users == ["alice"]).await;
     let mut carol = server.online_users("carol").await;
     let mut bob = server.online_users("bob").await;
     for list in [&mut alice, &mut bob, &mut carol] {
@@ -27,19 +27,20 @@ async fn changes_within_one_tick_are_one_list() {
     let mut pulse = server.connect_to("pulse", "lobby").await;
     alice.wait_until("the pulse", |alice| alice.users == ["alice", "pulse"]).await;
     for round in 0..100 {
-        // Right after a tick, so that all four are handled before the next one. If a tick falls between, try again.
+        // The four heartbeats are sent right after a tick, so that all are handled before the next tick. If a tick falls
+        // between, the test tries again.
         pulse.barrier().await;
         let (before, ticks) = (alice.lists, server.ticks().await);
         let users: Vec<String> = (0..4).map(|n| format!("user-{round}-{n}")).collect();
         join_all(users.iter().map(|user| server.rest_heartbeat(user))).await;
         let passed = server.ticks().await - ticks;
-        alice.wait_until("all", |alice| users.iter().all(|user| alice.has(user))).await;
+        alice.wait_until("all four users", |alice| users.iter().all(|user| alice.has(user))).await;
         if passed == 1 {
             assert_eq!(alice.lists, before + 1);
             return server.stop().await;
         }
     }
-    panic!("the four spanned several ticks in every attempt");
+    panic!("the heartbeats spanned several ticks in every attempt");
 }
 
 #[tokio::test]
@@ -93,12 +94,12 @@ async fn answers_have_the_documented_bytes() {
 #[tokio::test]
 async fn the_user_id_is_percent_decoded_and_checked() {
     let server = TestServer::start(&[]);
-    let mut odd = server.online_users("a/b \"ü\" 😀").await;
-    odd.wait_until("itself", |odd| odd.users == ["a/b \"ü\" 😀"]).await;
+    let mut decoded = server.online_users("a/b \"ü\" 😀").await;
+    decoded.wait_until("the decoded user id", |decoded| decoded.users == ["a/b \"ü\" 😀"]).await;
     let long = "x".repeat(129);
     for path in ["/ws/a%00b", "/ws/a%0Ab", "/ws/%FF", "/ws/", &format!("/ws/{long}")] {
         let response = crate::common::raw::refused_upgrade(server.address(), path, &[]).await;
-        // An empty id is a path without a route or a bad id.
+        // The server may treat `/ws/` as an unknown path or as an empty id.
         let status = if path == "/ws/" { response.status } else { 400 };
         assert!(status == 400 || status == 404, "{path}: {response:?}");
         response.error(status);
@@ -119,17 +120,17 @@ async fn binary_messages_close_with_1003() {
 async fn a_user_leaves_without_heartbeats_and_rejoins_with_the_next() {
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
     let mut observer = server.observe("observer", "lobby").await;
-    // Pongs do not count: the protocol documents that a user without heartbeats goes offline.
+    // The library answers pings, but pongs are not heartbeats.
     let mut alice = server.online_users("alice").await;
     observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
     observer.wait_until("the leave", |observer| !observer.has("lobby", "alice")).await;
     assert_eq!(observer.reason("lobby", "alice").as_deref(), Some("timeout"));
     alice.wait_until("the empty list", |alice| alice.users.is_empty()).await;
-    // The client receives lists while its user is offline.
+    // The client still receives lists while its user is offline.
     let bob = server.connect_to("bob", "lobby").await;
     alice.wait_until("bob", |alice| alice.users == ["bob"]).await;
     alice.heartbeat().await;
-    alice.wait_until("herself again", |alice| alice.users == ["alice", "bob"]).await;
+    alice.wait_until("alice again", |alice| alice.users == ["alice", "bob"]).await;
     drop(bob);
     server.stop().await;
 }
@@ -140,14 +141,14 @@ async fn heartbeats_keep_a_user_online() {
     let mut observer = server.observe("observer", "lobby").await;
     let mut alice = server.online_users("alice").await;
     observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
-    // A heartbeat each fifth of a lease, for three leases.
+    // A heartbeat every fifth of a lease, for three leases.
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         alice.heartbeat().await;
         sleep(Duration::from_millis(200)).await;
     }
     observer.barrier().await;
-    assert_eq!(observer.room("lobby").diffs, 1, "one join and no leave");
+    assert_eq!(observer.room("lobby").diffs, 1, "alice must join once and not leave");
     server.stop().await;
 }
 
@@ -163,7 +164,7 @@ async fn closing_keeps_the_user_online_until_the_lease_ends() {
     observer.barrier().await;
     assert!(observer.has("lobby", "alice"));
     server.stop().await;
-    // A short lease does end.
+    // With a short lease the user leaves.
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
     let mut observer = server.observe("observer", "lobby").await;
     let alice = server.online_users("alice").await;
@@ -207,16 +208,18 @@ async fn online_users_contains_a_user_as_soon_as_its_heartbeat_is_answered() {
 
 #[tokio::test]
 async fn online_users_contains_the_user_of_two_concurrent_heartbeats_after_the_first_answer() {
-    // Two concurrent heartbeats of a new user: the list contains the user after the first answer.
     let server = TestServer::start(&["--tick", "200ms"]);
-    let beat_and_look = async |user: &str| {
+    let send_heartbeat_and_check_list = async |user: &str| {
         server.rest_heartbeat(user).await;
         let users = server.get("/online_users").await.json();
         let listed = users["online_users"].as_array().expect("a list");
-        assert!(listed.contains(&json!(user)), "{user} has an answer and is not in {users}");
+        assert!(
+            listed.contains(&json!(user)),
+            "the heartbeat of {user} was answered, but the list lacks the user: {users}"
+        );
     };
     let users: Vec<String> = (0..10).map(|n| format!("user-{n}")).collect();
-    join_all(users.iter().chain(&users).map(|user| beat_and_look(user))).await;
+    join_all(users.iter().chain(&users).map(|user| send_heartbeat_and_check_list(user))).await;
     server.stop().await;
 }
 
@@ -242,7 +245,7 @@ async fn rest_heartbeats_keep_a_user_online() {
         sleep(Duration::from_millis(200)).await;
     }
     observer.barrier().await;
-    assert_eq!(observer.room("lobby").diffs, 1, "one join and no leave");
+    assert_eq!(observer.room("lobby").diffs, 1, "alice must join once and not leave");
     server.stop().await;
 }
 
@@ -284,8 +287,8 @@ async fn all_protocols_share_the_lobby() {
     let mut list = server.online_users("list").await;
     server.rest_heartbeat("rest").await;
     let everyone = ["list", "native", "rest"];
-    list.wait_until("everyone", |list| list.users == everyone).await;
-    native.wait_until("everyone", |native| native.members("lobby").len() == 3).await;
+    list.wait_until("all users", |list| list.users == everyone).await;
+    native.wait_until("all users", |native| native.members("lobby").len() == 3).await;
     assert_eq!(server.get("/online_users").await.json()["online_users"], json!(everyone));
     assert_eq!(server.members("lobby").await, native.members("lobby"));
     // Protocols without rooms do not see other rooms.
@@ -309,12 +312,12 @@ async fn a_user_of_several_protocols_is_one_member() {
     native.send(&json!({"type": "leave", "room": "lobby"}));
     observer.barrier().await;
     assert_eq!(server.get("/online_users").await.json()["online_users"], json!(["alice"]));
-    assert_eq!(observer.room("lobby").diffs, 1, "one join and no leave");
+    assert_eq!(observer.room("lobby").diffs, 1, "alice must join once and not leave");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_answered_with_the_right_one() {
+async fn a_wrong_method_is_405_and_allow_names_the_right_one() {
     let server = TestServer::start(&[]);
     let get = server.get("/heartbeat").await;
     get.error(405);

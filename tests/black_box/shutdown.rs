@@ -25,7 +25,7 @@ async fn a_stop_closes_every_client_with_1012() {
     assert_eq!(raw.wait_for_close().await, Some(1012));
     let ended = timeout(DEADLINE, run).await.expect("run() returns in bounded time");
     ended.expect("the server does not panic").expect("a stop is not an error");
-    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+    assert!(TcpStream::connect(address).await.is_err(), "the port is still open");
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn a_stop_without_clients_succeeds() {
     let server = TestServer::start(&[]);
     let address = server.address();
     server.stop().await;
-    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
+    assert!(TcpStream::connect(address).await.is_err(), "the port is still open");
 }
 
 #[tokio::test]
@@ -49,10 +49,10 @@ async fn clients_that_do_not_answer_the_close_cannot_delay_a_stop() {
     kept.send(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert_eq!(kept.head().await.status, 200);
     // Upgraded, never reading, and never answering the close frame.
-    let mut deaf = RawClient::with_small_buffer(address).await;
-    deaf.upgrade("/v1/connect?user=deaf&room=lobby").await;
+    let mut unresponsive = RawClient::with_small_buffer(address).await;
+    unresponsive.upgrade("/v1/connect?user=unresponsive&room=lobby").await;
     server.stop().await;
-    drop((silent, half, unfinished, kept, deaf));
+    drop((silent, half, unfinished, kept, unresponsive));
 }
 
 #[tokio::test]

@@ -73,7 +73,9 @@ impl EventClient {
         while !done(self) {
             assert!(!self.ended, "ended while waiting for {what}, closed {:?}: {:?}", self.closed, self.tail());
             match timeout_at(deadline, self.socket.events.recv()).await {
-                Ok(Some(Event::Text(text))) => self.take(serde_json::from_str(&text).expect("messages are JSON")),
+                Ok(Some(Event::Text(text))) => {
+                    self.apply_message(serde_json::from_str(&text).expect("messages are JSON"))
+                }
                 Ok(Some(Event::Close(code))) => self.closed = Some(code),
                 Ok(Some(Event::End) | None) => self.ended = true,
                 Err(_) => panic!("waited for {what} in vain: {:?}", self.tail()),
@@ -81,7 +83,7 @@ impl EventClient {
         }
     }
 
-    fn take(&mut self, message: Value) {
+    fn apply_message(&mut self, message: Value) {
         let user = message["userId"].to_string();
         match message["type"].as_str() {
             Some("USER_ONLINE") => assert!(self.online.insert(user), "a second online event: {message}"),

@@ -52,7 +52,7 @@ impl EventLog {
             if done(&events) {
                 return events;
             }
-            assert!(Instant::now() < deadline, "{what} did not come: {events:#?}");
+            assert!(Instant::now() < deadline, "waited for {what} in vain: {events:#?}");
             sleep(POLL).await;
         }
     }
@@ -60,7 +60,7 @@ impl EventLog {
 
 impl Drop for EventLog {
     fn drop(&mut self) {
-        // A folder that stays is no failure of the test.
+        // If the folder cannot be deleted, the test has not failed.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -77,13 +77,13 @@ pub(crate) fn parse(line: &str) -> Value {
     event
 }
 
-/// An event in short: `join lobby alice`, `leave lobby alice closed`.
+/// An event as a short text: `join lobby alice`, `leave lobby alice closed`.
 pub(crate) fn summary(event: &Value) -> String {
     let text = |key: &str| event[key].as_str().unwrap_or_default();
     format!("{} {} {} {}", text("type"), text("room"), text("user"), text("reason")).trim_end().to_owned()
 }
 
-/// All of these in short, in order.
+/// The events as short texts, in order.
 pub(crate) fn summaries(events: &[Value]) -> Vec<String> {
     events.iter().map(summary).collect()
 }

@@ -93,8 +93,8 @@ pub(crate) async fn request(
     response
 }
 
-/// Sends bytes and reads until the server closes. A server that has heard enough may reset: what came until then
-/// counts.
+/// Sends bytes and reads until the server closes the connection. The server may reset the connection before it has read
+/// everything; the result is what it sent before.
 pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("the server accepts");
     let (mut reading, mut writing) = stream.split();

@@ -1,5 +1,5 @@
-//! A native client that mirrors every room it is told about. It believes nothing but the messages, asserts the
-//! rules of the protocol on each, and waits for conditions instead of for time.
+//! A native client that mirrors its rooms from the messages it receives. It asserts the rules of the protocol on each
+//! message, and waits for conditions instead of fixed times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,19 +17,19 @@ const CODES: [&str; 7] =
 
 pub(crate) struct Mirror {
     pub(crate) user: String,
-    /// The first message; `Null` until it has come.
+    /// The first message; `Null` until it is received.
     pub(crate) welcome: Value,
     pub(crate) rooms: BTreeMap<String, Room>,
-    /// What it was last told of each user that it has watched.
+    /// The last status received of each watched user.
     pub(crate) watched: BTreeMap<String, Value>,
-    /// Every message in order, unless logging is off (crowds of mirrors would keep a lot).
+    /// Every message in order, unless `logging` is off. Tests with many mirrors turn it off to save memory.
     pub(crate) log: Vec<Value>,
     pub(crate) logging: bool,
-    /// Since when the node says that it has lost sight of the others, while it has.
+    /// Since when the node is degraded, in milliseconds since the Unix epoch; `None` while it is not.
     pub(crate) degraded: Option<u64>,
     /// The close frame the server sent, with its code.
     pub(crate) closed: Option<Option<u16>>,
-    /// The connection is over.
+    /// Whether the connection has ended.
     pub(crate) ended: bool,
     socket: Socket,
 }
@@ -41,7 +41,7 @@ impl Mirror {
         Self::over(socket, user).await
     }
 
-    /// The same with a small receive buffer: soon a slow client once it stops reading.
+    /// Connects with a small receive buffer: the client is slow soon after it stops reading.
     pub(crate) async fn connect_with_small_buffer(address: SocketAddr, user: &str, rooms: &[&str]) -> Self {
         let socket = Socket::connect_with_small_buffer(address, &path(user, rooms)).await;
         Self::over(socket, user).await
@@ -64,7 +64,7 @@ impl Mirror {
         mirror
     }
 
-    /// The same, and it beats by itself from now on.
+    /// Sends heartbeats in the background from now on.
     pub(crate) fn with_heartbeats(self) -> Self {
         self.socket.send_heartbeats(Duration::from_millis(number(&self.welcome, "ttl_ms")));
         self
@@ -78,7 +78,7 @@ impl Mirror {
         self.socket.send(text);
     }
 
-    /// Several messages in one segment, so that the server handles them together.
+    /// Sends several messages in one TCP segment, so that the server handles them together.
     pub(crate) fn send_all(&self, messages: &[Value]) {
         self.socket.send_all(messages.iter().map(Value::to_string));
     }
@@ -87,7 +87,7 @@ impl Mirror {
         self.socket.close(code);
     }
 
-    /// Breaks the connection off without a close frame.
+    /// Ends the connection without a close frame.
     pub(crate) fn drop_connection(self) {
         drop(self);
     }
@@ -113,12 +113,12 @@ impl Mirror {
         self.rooms.get(room).map(|room| room.members.clone()).unwrap_or_default()
     }
 
-    /// Whether the room is known and is exactly this; cheaper than comparing `members()`.
+    /// Whether the room is known and has exactly these members; cheaper than comparing `members()`.
     pub(crate) fn has_exactly(&self, room: &str, members: &Members) -> bool {
         self.rooms.get(room).is_some_and(|room| room.members == *members)
     }
 
-    /// How many members the room is known to have.
+    /// The number of known members of the room.
     pub(crate) fn size(&self, room: &str) -> usize {
         self.rooms.get(room).map_or(0, |room| room.members.len())
     }
@@ -127,29 +127,29 @@ impl Mirror {
         self.rooms.get(room).unwrap_or_else(|| panic!("{room} is unknown: {}", self.describe()))
     }
 
-    /// Where the log stands, for `since`.
+    /// The length of the log, for `since`.
     pub(crate) fn mark(&self) -> usize {
         self.log.len()
     }
 
-    /// The messages of a type that came after a mark, about `room` unless it is empty.
+    /// The messages of a type received after a mark; if `room` is not empty, only those about it.
     pub(crate) fn since<'a>(&'a self, mark: usize, kind: &str, room: &str) -> Vec<&'a Value> {
         let about = |message: &&Value| room.is_empty() || message["room"] == room;
         self.log[mark..].iter().filter(|message| message["type"] == kind).filter(about).collect()
     }
 
-    /// Why `user` left `room`, by the last diff that says so.
+    /// Why `user` left `room`, according to the last diff with a leave of that user.
     pub(crate) fn reason(&self, room: &str, user: &str) -> Option<String> {
         let diffs = self.log.iter().rev().filter(|message| message["room"] == room);
         let mut left = diffs.filter_map(|diff| diff["left"].as_array()).flatten();
         left.find(|entry| entry["user"] == user).map(|entry| string(entry, "reason"))
     }
 
-    /// Applies messages until the condition holds. Gives up at the deadline, and at once when the connection is over.
+    /// Applies messages until the condition holds. Fails at the deadline, and at once if the connection ends.
     pub(crate) async fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !done(self) {
-            assert!(!self.ended, "over while waiting for {what}: {}", self.describe());
+            assert!(!self.ended, "the connection ended while waiting for {what}: {}", self.describe());
             match timeout_at(deadline, self.socket.events.recv()).await {
                 Ok(Some(event)) => self.apply(event),
                 Ok(None) => self.ended = true,
@@ -158,21 +158,21 @@ impl Mirror {
         }
     }
 
-    /// Waits for the server to close, and for the end of the connection; returns the code.
+    /// Waits for the close frame of the server and for the end of the connection. Returns the code.
     pub(crate) async fn wait_for_close(&mut self) -> Option<u16> {
         self.wait_until("the end", |mirror| mirror.ended).await;
         self.closed.unwrap_or_else(|| panic!("no close frame: {}", self.describe()))
     }
 
-    /// Applies what has come, without waiting.
+    /// Applies the messages received so far, without waiting.
     pub(crate) fn apply_pending(&mut self) {
         while let Ok(event) = self.socket.events.try_recv() {
             self.apply(event);
         }
     }
 
-    /// Waits until a tick that began after this call has been delivered: what an earlier tick sent has come by then.
-    /// A fresh empty room is looked at for it, because its snapshot comes with the tick.
+    /// Waits until the messages of a tick that began after this call have been received, and with them those of all
+    /// earlier ticks. To this end it observes a new empty room, whose snapshot is sent with the next tick.
     pub(crate) async fn barrier(&mut self) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let room = format!("barrier-{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -181,18 +181,18 @@ impl Mirror {
         self.send(&json!({"type": "unobserve", "room": room}));
     }
 
-    /// Sends a message that has to be answered with an error, and returns that.
+    /// Sends a message that must be answered with an error. Returns the error.
     pub(crate) async fn expect_error(&mut self, text: &str) -> Value {
         let mark = self.mark();
         self.send_text(text);
         self.wait_until(&format!("an error for {text:.200}"), |mirror| !mirror.since(mark, "error", "").is_empty())
             .await;
         let errors = self.since(mark, "error", "");
-        assert_eq!(errors.len(), 1, "one error for one message: {errors:?}");
+        assert_eq!(errors.len(), 1, "not one error for one message: {errors:?}");
         errors[0].clone()
     }
 
-    /// Asks for an acknowledgement and waits for it: the connection is alive and in step.
+    /// Requests an acknowledgement and waits for it: the server has handled all earlier messages of this client.
     pub(crate) async fn heartbeat(&mut self) -> Value {
         let mark = self.mark();
         self.send(&json!({"type": "heartbeat", "ack": true}));
@@ -201,7 +201,7 @@ impl Mirror {
         self.since(mark, "heartbeat_ack", "")[0].clone()
     }
 
-    /// What a failed assertion shows.
+    /// The text that a failed assertion prints.
     pub(crate) fn describe(&self) -> String {
         let tail = &self.log[self.log.len().saturating_sub(6)..];
         let tail: Vec<_> = tail.iter().map(|message| format!("{:.400}", message.to_string())).collect();
@@ -223,7 +223,11 @@ impl Mirror {
 
     fn apply_message(&mut self, message: Value) {
         let kind = string(&message, "type");
-        assert_eq!(kind == "welcome", self.welcome.is_null(), "the welcome comes first: {message}");
+        assert_eq!(
+            kind == "welcome",
+            self.welcome.is_null(),
+            "the welcome must be the first message and come once: {message}"
+        );
         match kind.as_str() {
             "welcome" => self.welcome = message.clone(),
             "snapshot" => self.room_of(&message).apply_snapshot(&message),
@@ -233,12 +237,15 @@ impl Mirror {
                 assert_keys(&message, &["type", "users"], &[]);
                 let users = message["users"].as_array().expect("a list of users");
                 let named: BTreeSet<String> = users.iter().map(|user| string(user, "user")).collect();
-                assert!(!users.is_empty() && named.len() == users.len(), "each once: {message}");
+                assert!(
+                    !users.is_empty() && named.len() == users.len(),
+                    "users must be listed, and each once: {message}"
+                );
                 for user in users {
                     assert_keys(user, &["user", "online"], &["since", "state"]);
                     let online = user["online"].as_bool().expect("online or not");
-                    assert!(!online || user.get("since").is_some(), "online since when: {user}");
-                    assert!(online || user.get("state").is_none(), "who is offline has no state: {user}");
+                    assert!(!online || user.get("since").is_some(), "an online user has no `since`: {user}");
+                    assert!(online || user.get("state").is_none(), "an offline user has a state: {user}");
                     self.watched.insert(string(user, "user"), user.clone());
                 }
             }
@@ -246,10 +253,11 @@ impl Mirror {
                 assert_keys(&message, &["type", "room", "user", "data", "ts"], &[]);
                 let (room, user) = (string(&message, "room"), string(&message, "user"));
                 number(&message, "ts");
-                assert!(self.observes(&room), "a message before the room: {message}");
+                assert!(self.observes(&room), "a message of a room that is not observed: {message}");
                 let known = &self.rooms[&room];
-                let unseen = known.snapshots == 0; // Who sees numbers only knows no names.
-                assert!(unseen || known.members.contains_key(&user), "{user} is not there: {message}");
+                // Observers of the count do not know the members.
+                let counts_only = known.snapshots == 0;
+                assert!(counts_only || known.members.contains_key(&user), "{user} is not a member: {message}");
             }
             "heartbeat_ack" => {
                 assert_keys(&message, &["type", "ts"], &[]);
@@ -269,7 +277,7 @@ impl Mirror {
     }
 
     fn apply_health(&mut self, message: &Value) {
-        let degraded = message["degraded"].as_bool().unwrap_or_else(|| panic!("true or false: {message}"));
+        let degraded = message["degraded"].as_bool().unwrap_or_else(|| panic!("degraded is not a boolean: {message}"));
         let keys = ["type", "degraded", "since"];
         assert_keys(message, if degraded { &keys } else { &keys[..2] }, &[]);
         self.degraded = degraded.then(|| number(message, "since"));

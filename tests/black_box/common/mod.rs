@@ -1,5 +1,5 @@
 //! What the black-box tests share: a server on port 0, clients that mirror what they receive, a client that may break
-//! every rule, a little HTTP, and Redis servers. All of it uses the wire; nothing looks into the server.
+//! every rule, a little HTTP, and Redis servers. Everything goes over the network; nothing reads the state of the server.
 
 pub(crate) mod event_client;
 pub(crate) mod event_log;
@@ -42,7 +42,8 @@ pub(crate) use store::Store;
 pub(crate) use tick_deadline::TickDeadline;
 pub(crate) use user_list::UserList;
 
-/// How long a test waits before it fails. It is generous, so that a loaded machine makes tests slower and not red.
+/// How long a test waits for a condition before it fails. It is long, so that tests on a loaded machine are slow and do
+/// not fail.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 
 /// A lease that a test can wait for.

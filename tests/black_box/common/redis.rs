@@ -1,5 +1,5 @@
-//! A real redis-server of the test's own: on a free port and in its own folder, persisting nothing, ended by its pid. It
-//! can be killed, restarted empty on the same port, and stopped and resumed.
+//! A redis-server that a test starts: on a free port, in its own folder, without persistence. It can be killed, restarted
+//! empty on the same port, and stopped and resumed.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -15,15 +15,16 @@ use super::DEADLINE;
 use super::resp::{self, Reply};
 use super::tls::Certificates;
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
-/// Below the ports that the system gives to clients: whoever reconnects to a Redis that is away must not be given its port.
+/// Below the ports that the system gives to clients. Otherwise a client that reconnects to a stopped Redis could be given
+/// the port of that Redis.
 const FIRST_PORT: u16 = 12_000;
 const PORTS: u16 = 16_000;
-/// So many ports in a row are never all taken.
+/// The number of ports to try. So many ports in a row are never all in use.
 pub(crate) const ATTEMPTS: usize = 20;
 
-/// A port that nobody listens on. Somebody else may still be quicker to take it.
+/// A port without a listener. Another process may still bind it first.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let random = RandomState::new().hash_one(std::process::id()) as u16;
@@ -42,7 +43,7 @@ pub(crate) struct Redis {
     pub(crate) port: u16,
     folder: PathBuf,
     flags: Vec<String>,
-    /// What the tests' own commands log in with.
+    /// The user and password with which the tests log in.
     login: Option<[String; 2]>,
 }
 
@@ -56,7 +57,7 @@ impl Redis {
         Self::launch(flags, None).await
     }
 
-    /// Lets in only this user with this password.
+    /// Starts a server that accepts only this user with this password.
     pub(crate) async fn with_login(user: &str, password: &str, flags: &[&str]) -> Self {
         let rule = format!("--user {user} on >{password} ~* &* +@all");
         let mut flags = [flags, &["--user", "default", "off"]].concat();
@@ -64,7 +65,7 @@ impl Redis {
         Self::launch(&flags, Some([user.to_owned(), password.to_owned()])).await
     }
 
-    /// Speaks TLS on a second port.
+    /// Starts a server that accepts TLS on a second port.
     pub(crate) async fn with_tls(certificates: &Certificates, port: &str) -> Self {
         let [certificate, key, authority] = ["redis.crt", "redis.key", "ca.crt"].map(|name| certificates.path(name));
         let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
@@ -72,7 +73,7 @@ impl Redis {
     }
 
     async fn launch(flags: &[&str], login: Option<[String; 2]>) -> Self {
-        // A port that was free may be taken by the time redis-server wants it: then the next one.
+        // Another process may bind the free port before redis-server does. Then the next port is tried.
         for _ in 0..ATTEMPTS {
             if let Some(redis) = Self::attempt(flags, login.clone()).await {
                 return redis;
@@ -81,7 +82,7 @@ impl Redis {
         panic!("redis-server does not start with {flags:?}");
     }
 
-    /// Starts one on the next free port; `None` if a port turns out to be taken.
+    /// Starts a server on the next free port. `None` if another process has bound the port first.
     pub(crate) async fn attempt(flags: &[&str], login: Option<[String; 2]>) -> Option<Self> {
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         let port = free_port();
@@ -109,7 +110,7 @@ impl Redis {
         self.child = Some(child);
     }
 
-    /// Waits until it answers. False if it has ended instead.
+    /// Waits until the server answers. False if it has exited instead.
     async fn ready(&mut self) -> bool {
         let deadline = Instant::now() + DEADLINE;
         while !matches!(self.try_command(&["PING"]).await, Ok(Reply::Text(answer)) if answer == "PONG") {
@@ -144,7 +145,7 @@ impl Redis {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// A command that has to succeed.
+    /// Executes a command that must succeed.
     pub(crate) async fn command(&self, words: &[&str]) -> Reply {
         match self.try_command(words).await {
             Ok(Reply::Error(error)) => panic!("{words:?}: {error}"),
@@ -155,12 +156,12 @@ impl Redis {
 
     pub(crate) async fn try_command(&self, words: &[&str]) -> std::io::Result<Reply> {
         match &self.login {
-            Some([user, password]) => resp::ask(self.address(), &[&["AUTH", user, password], words]).await,
-            None => resp::ask(self.address(), &[words]).await,
+            Some([user, password]) => resp::execute(self.address(), &[&["AUTH", user, password], words]).await,
+            None => resp::execute(self.address(), &[words]).await,
         }
     }
 
-    /// Repeats a command until its reply will do.
+    /// Repeats a command until its reply meets the condition.
     pub(crate) async fn until(&self, words: &[&str], done: impl Fn(&Reply) -> bool) -> Reply {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -168,7 +169,7 @@ impl Redis {
             if done(&reply) {
                 return reply;
             }
-            assert!(Instant::now() < deadline, "{words:?} still says {reply:?}");
+            assert!(Instant::now() < deadline, "{words:?} still returns {reply:?}");
             sleep(POLL).await;
         }
     }
@@ -188,7 +189,7 @@ impl Redis {
         line.map_or(0, |rest| rest.split(',').next().and_then(|calls| calls.parse().ok()).expect("a number of calls"))
     }
 
-    /// SIGKILL: it is gone, and so is what it knew.
+    /// Sends SIGKILL. The data is lost.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -196,19 +197,19 @@ impl Redis {
         }
     }
 
-    /// Starts again where it was, empty.
+    /// Starts an empty server on the same port.
     pub(crate) async fn restart(&mut self) {
         self.kill();
         self.spawn();
-        assert!(self.ready().await, "it starts again: {}", self.log());
+        assert!(self.ready().await, "redis-server does not start again: {}", self.log());
     }
 
-    /// SIGSTOP: connections stay open, nothing is answered.
+    /// Sends SIGSTOP: connections stay open, but commands are not answered.
     pub(crate) fn hang(&self) {
         self.signal("STOP");
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub(crate) fn resume(&self) {
         self.signal("CONT");
     }

@@ -1,4 +1,4 @@
-//! A Redis Cluster of the test's own: three masters with a replica each, joined by commands, quick to fail over.
+//! A Redis Cluster that a test starts: three masters with one replica each. `fail_over` replaces a master by its replica.
 
 use futures_util::future::join_all;
 
@@ -6,12 +6,13 @@ use super::redis::{ATTEMPTS, Redis, free_port};
 
 const SLOTS: usize = 16384;
 const MASTERS: usize = 3;
-/// When a silent master counts as failed: never because the machine is loaded, and soon when it was killed.
-const PATIENT_MS: &str = "30000";
-const IMPATIENT_MS: &str = "1500";
+/// After this time a silent master counts as failed. It is long, so that a loaded machine causes no failover.
+const NODE_TIMEOUT_MS: &str = "30000";
+/// The same while a test waits for the failover of a killed master.
+const FAILOVER_TIMEOUT_MS: &str = "1500";
 
 pub(crate) struct RedisCluster {
-    /// The first three began as masters, each of the others as the replica of the one three places before it.
+    /// The first three start as masters. Each of the others starts as the replica of the server three places before it.
     pub(crate) servers: Vec<Redis>,
 }
 
@@ -42,7 +43,7 @@ impl RedisCluster {
         cluster
     }
 
-    /// Waits until each running server knows a good cluster and each master has the replicas that run.
+    /// Waits until each server reports a healthy cluster and each replica follows its master.
     async fn settle(&self) {
         for (number, server) in self.servers.iter().enumerate() {
             server.until(&["CLUSTER", "INFO"], |info| info.text().contains("cluster_state:ok")).await;
@@ -54,25 +55,25 @@ impl RedisCluster {
         }
     }
 
-    /// Some of the masters, as a node is told of them.
+    /// The URLs that a node is started with: those of two of the masters.
     pub(crate) fn urls(&self) -> Vec<String> {
         self.servers[..2].iter().map(Redis::url).collect()
     }
 
-    /// The flags of a node that uses it.
+    /// The flags of a node that uses this cluster.
     pub(crate) fn flags(&self) -> Vec<String> {
         let mut flags = vec!["--redis-cluster".to_owned()];
         flags.extend(self.urls().into_iter().flat_map(|url| ["--redis".to_owned(), url]));
         flags
     }
 
-    /// Kills a master and waits until its replica has taken its slots.
+    /// Kills a master and waits until its replica has taken over its slots.
     pub(crate) async fn fail_over(&mut self, master: usize) {
         self.servers[master].kill();
         let running = |number: &usize| *number != master;
-        for patience in [IMPATIENT_MS, PATIENT_MS] {
+        for timeout in [FAILOVER_TIMEOUT_MS, NODE_TIMEOUT_MS] {
             for number in (0..2 * MASTERS).filter(running) {
-                self.servers[number].command(&["CONFIG", "SET", "cluster-node-timeout", patience]).await;
+                self.servers[number].command(&["CONFIG", "SET", "cluster-node-timeout", timeout]).await;
             }
             let replica = &self.servers[master + MASTERS];
             replica.until(&["INFO", "replication"], |info| info.text().contains("role:master")).await;
@@ -83,9 +84,10 @@ impl RedisCluster {
         }
     }
 
-    /// Which of the servers was given the slot of `key` at the start.
+    /// The index of the master that had the slot of `key` at the start.
     pub(crate) async fn master_of(&self, key: &str) -> usize {
-        let slot = self.servers.last().expect("they run").command(&["CLUSTER", "KEYSLOT", key]).await.number();
+        let slot =
+            self.servers.last().expect("the servers are running").command(&["CLUSTER", "KEYSLOT", key]).await.number();
         usize::try_from(slot).expect("a slot") * MASTERS / SLOTS
     }
 
@@ -102,13 +104,13 @@ impl RedisCluster {
 
 async fn server() -> Redis {
     for _ in 0..ATTEMPTS {
-        // The default port of the bus is 10,000 above the other, where the system gives ports to clients.
+        // The default cluster port is 10,000 above the other port, in the range that the system gives to clients.
         let bus = free_port().to_string();
-        let flags = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", PATIENT_MS];
+        let flags = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", NODE_TIMEOUT_MS];
         let flags = [&flags[..], &["--cluster-replica-validity-factor", "0"]].concat();
         if let Some(redis) = Redis::attempt(&flags, None).await {
             return redis;
         }
     }
-    panic!("no server of a Redis Cluster starts");
+    panic!("no server of a Redis Cluster could be started");
 }

@@ -1,5 +1,5 @@
-//! Redis's protocol, both versions of it (RESP 2 and 3), as far as the tests need it: a client that sends one command,
-//! and a parser that finds where a value ends.
+//! The protocol of Redis (RESP 2 and 3) as far as the tests need it: a client that sends commands, and a parser that
+//! finds where a value ends.
 
 use std::net::SocketAddr;
 
@@ -23,25 +23,25 @@ impl Reply {
     pub(crate) fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
-            other => panic!("a text was expected: {other:?}"),
+            other => panic!("expected a text: {other:?}"),
         }
     }
 
     pub(crate) fn number(&self) -> i64 {
         match self {
             Self::Number(number) => *number,
-            other => panic!("a number was expected: {other:?}"),
+            other => panic!("expected a number: {other:?}"),
         }
     }
 
     pub(crate) fn texts(&self) -> Vec<String> {
         match self {
             Self::List(list) => list.iter().map(|item| item.text().to_owned()).collect(),
-            other => panic!("a list was expected: {other:?}"),
+            other => panic!("expected a list: {other:?}"),
         }
     }
 
-    /// Whether this brings subscribers what somebody has published.
+    /// Whether this delivers a published message to a subscriber.
     pub(crate) fn is_event(&self) -> bool {
         let Self::List(list) = self else { return false };
         let Some(Self::Text(kind)) = list.first() else { return false };
@@ -49,7 +49,7 @@ impl Reply {
     }
 }
 
-/// The first value and its length, once all of it is there.
+/// The first value and its length; `None` if it is incomplete.
 pub(crate) fn parse(bytes: &[u8]) -> Option<(Reply, usize)> {
     let end = bytes.windows(2).position(|window| window == b"\r\n")?;
     let line = std::str::from_utf8(&bytes[1..end]).expect("a line of RESP is text").to_owned();
@@ -76,7 +76,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(Reply, usize)> {
             }
             Reply::List(list)
         }
-        (kind, _) => panic!("{:?} begins no value of RESP", char::from(kind)),
+        (kind, _) => panic!("{:?} does not begin a RESP value", char::from(kind)),
     };
     Some((reply, used))
 }
@@ -90,7 +90,7 @@ pub(crate) fn encode(words: &[&str]) -> Vec<u8> {
 }
 
 /// Sends commands on a connection of their own and returns the reply to the last one.
-pub(crate) async fn ask(address: SocketAddr, commands: &[&[&str]]) -> std::io::Result<Reply> {
+pub(crate) async fn execute(address: SocketAddr, commands: &[&[&str]]) -> std::io::Result<Reply> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let mut buffer = Vec::new();

@@ -1,5 +1,5 @@
-//! A room as a client knows it: the mirror of the crate `wire`, which the load generator uses too, and in addition
-//! every rule of the native protocol about snapshots, diffs and counts as an assertion.
+//! A room as a client knows it. It uses the mirror of the crate `wire`, like the load generator, and asserts every rule
+//! of the native protocol about snapshots, diffs and counts.
 
 use std::ops::Deref;
 
@@ -89,7 +89,7 @@ impl Room {
     }
 }
 
-/// A list of members as a map; the list has to be sorted and free of repetitions.
+/// A list of members as a map. The list must be sorted, and each user must be listed once.
 pub(crate) fn members_of(list: &Value) -> Members {
     let list = list.as_array().expect("members are a list");
     let members: Vec<_> = list.iter().map(member).collect();
@@ -105,7 +105,7 @@ fn member(entry: &Value) -> (String, Option<Value>) {
     (string(entry, "user"), entry.get("state").cloned())
 }
 
-/// The entries of a part of a diff. A part that is there is not empty and names nobody twice.
+/// The entries of a part of a diff. A part must not be empty and must list each user once.
 fn entries<'a>(message: &'a Value, part: &str) -> &'a [Value] {
     let Some(list) = message.get(part) else { return &[] };
     let list = list.as_array().expect("a part of a diff is a list");

@@ -1,5 +1,5 @@
 //! Observers of one room, one per node, that record every join and leave. A leave that the test has not allowed fails
-//! the test at once, and so do rosters that do not become equal.
+//! the test at once. The test also fails if the observers do not agree in time.
 
 use std::collections::BTreeSet;
 
@@ -22,10 +22,11 @@ pub(crate) enum MembershipChange {
 struct RoomObserver {
     node: String,
     mirror: Mirror,
-    /// How much of the mirror's log has been processed, and the members and changes as of there.
+    /// How many messages of the mirror's log have been processed. `members` and `changes` result from these.
     read: usize,
     members: BTreeSet<String>,
-    seen: bool,
+    /// Whether the first snapshot has been processed.
+    attached: bool,
     changes: Vec<MembershipChange>,
 }
 
@@ -51,7 +52,7 @@ impl RoomObservers {
         mirror.send(&json!({"type": "observe", "room": self.room}));
         mirror.wait_until("the snapshot", |mirror| mirror.observes(&self.room)).await;
         let (members, changes) = (BTreeSet::new(), Vec::new());
-        let mut observer = RoomObserver { node: node.id.clone(), mirror, read: 0, members, seen: false, changes };
+        let mut observer = RoomObserver { node: node.id.clone(), mirror, read: 0, members, attached: false, changes };
         observer.apply_pending(&self.room);
         self.list.push(observer);
     }
@@ -97,7 +98,7 @@ impl RoomObservers {
         self.wait_for_members_within(DEADLINE, nodes, users).await;
     }
 
-    /// The same within this time of the nodes.
+    /// The same, but fails after this time, measured in ticks of the nodes.
     pub(crate) async fn wait_for_members_within(&mut self, time: Duration, nodes: &[&Node], users: &[&str]) {
         let wanted: BTreeSet<_> = users.iter().map(|&user| user.to_owned()).collect();
         let mut tick_deadline = TickDeadline::after(nodes, time).await;
@@ -109,7 +110,7 @@ impl RoomObservers {
                 return;
             }
             let example = differing.pop().map(|observer| format!("{}: {:?}", observer.node, observer.members));
-            assert!(!over, "no agreement on {wanted:?}, but {example:?}");
+            assert!(!over, "the members are not {wanted:?}; an observer has {example:?}");
             sleep(POLL).await;
         }
     }
@@ -150,21 +151,21 @@ impl RoomObservers {
         self.list.iter().map(|observer| observer.changes.iter().filter(about).cloned().collect()).collect()
     }
 
-    /// No observer received more of these users than one join.
+    /// Fails if an observer received more than one join of any of these users.
     pub(crate) fn assert_stable(&mut self, users: &[&str]) {
         for user in users {
-            let came = |changes: &Vec<MembershipChange>| matches!(&changes[..], [] | [MembershipChange::Joined(_)]);
+            let stable = |changes: &Vec<MembershipChange>| matches!(&changes[..], [] | [MembershipChange::Joined(_)]);
             let changes = self.changes_of(user);
-            assert!(changes.iter().all(came), "{user}: {changes:?}");
+            assert!(changes.iter().all(stable), "{user}: {changes:?}");
         }
     }
 
-    /// Every observer received exactly one leave of `user`, with one of these reasons.
+    /// Fails unless every observer received exactly one leave of `user`, with one of these reasons.
     pub(crate) fn assert_left_once(&mut self, user: &str, reasons: &[&str]) {
         for changes in self.changes_of(user) {
             let left: Vec<_> = changes.iter().filter(|change| matches!(change, MembershipChange::Left(..))).collect();
-            let good = |change: &&&MembershipChange| matches!(change, MembershipChange::Left(_, reason) if reasons.contains(&reason.as_str()));
-            assert!(left.len() == 1 && left.iter().all(|change| good(&change)), "{user}: {changes:?}");
+            let has_reason = |change: &&&MembershipChange| matches!(change, MembershipChange::Left(_, reason) if reasons.contains(&reason.as_str()));
+            assert!(left.len() == 1 && left.iter().all(|change| has_reason(&change)), "{user}: {changes:?}");
         }
     }
 
@@ -208,12 +209,12 @@ impl RoomObserver {
                     assert_eq!(message["pages"], 1, "rooms with observers are small");
                     let listed = message["members"].as_array().expect("a list").iter();
                     let members: BTreeSet<_> = listed.map(|entry| string(entry, "user")).collect();
-                    if self.seen {
+                    if self.attached {
                         let gone = self.members.difference(&members).cloned();
                         self.changes.extend(gone.map(|user| MembershipChange::Left(user, "snapshot".to_owned())));
                         self.changes.extend(members.difference(&self.members).cloned().map(MembershipChange::Joined));
                     }
-                    self.seen = true;
+                    self.attached = true;
                     self.members = members;
                 }
                 _ => {}

@@ -1,4 +1,4 @@
-//! What nodes keep their shared truth in: one Redis or a Redis Cluster, so that a test can be run on both.
+//! The store that nodes share: one Redis or a Redis Cluster, so that a test can run on both.
 
 use tokio::time::{Instant, sleep};
 
@@ -50,7 +50,7 @@ impl Store {
         }
     }
 
-    /// Waits for a key that ends so.
+    /// Waits for a key with this ending.
     pub(crate) async fn until_key(&self, end: &str) {
         let deadline = Instant::now() + DEADLINE;
         loop {

@@ -9,8 +9,8 @@ use super::{DEADLINE, Node};
 
 /// Extra time for a loaded machine: Redis and the clients do not run on ticks.
 const SLACK: Duration = Duration::from_secs(15);
-/// If a test did not run for this long, the nodes probably did not either. Checks of the nodes that need an unbroken
-/// connection then start again, and so does the deadline.
+/// If a test was not scheduled for this long, the nodes probably were not either. Nodes restart the checks that need an
+/// uninterrupted connection then, and so the deadline restarts too.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct TickDeadline<'a> {
@@ -43,8 +43,8 @@ impl<'a> TickDeadline<'a> {
         self.last_call = Instant::now();
     }
 
-    /// Whether the time has passed for all nodes. To be called before each check: a check that fails after the time has
-    /// passed has failed for good.
+    /// Whether the time has passed for all nodes. Call it before each check: if it returns true and the check then fails,
+    /// the test has failed.
     pub(crate) async fn has_passed(&mut self) -> bool {
         if self.last_call.elapsed() > PAUSE {
             self.restart().await;

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::common::redis::free_port;
-use crate::common::resp::{Reply, ask, encode, parse};
+use crate::common::resp::{Reply, encode, execute, parse};
 use crate::common::tls::Certificates;
 use crate::common::{DEADLINE, MembershipChange, Node, Proxy, ProxyMode, Redis, RedisCluster, RoomObservers};
 
@@ -76,7 +76,7 @@ async fn a_redis_is_killed_restarted_empty_stopped_and_resumed() {
     redis.restart().await;
     assert_eq!(redis.command(&["GET", "a"]).await, Reply::Nil);
     redis.hang();
-    let asked = timeout(Duration::from_millis(100), ask(redis.address(), &[&["PING"]])).await;
+    let asked = timeout(Duration::from_millis(100), execute(redis.address(), &[&["PING"]])).await;
     assert!(asked.is_err(), "it accepts and does not answer");
     redis.resume();
     assert_eq!(redis.command(&["PING"]).await, text("PONG"));
@@ -84,14 +84,14 @@ async fn a_redis_is_killed_restarted_empty_stopped_and_resumed() {
     redis.hang();
     let address = redis.address();
     drop(redis);
-    assert!(ask(address, &[&["PING"]]).await.is_err());
+    assert!(execute(address, &[&["PING"]]).await.is_err());
 }
 
 #[tokio::test]
 async fn a_redis_with_a_login_answers_nobody_else() {
     let redis = Redis::with_login("rollcall", "secret", &[]).await;
     assert_eq!(redis.command(&["PING"]).await, text("PONG"));
-    assert!(matches!(ask(redis.address(), &[&["PING"]]).await, Ok(Reply::Error(_))));
+    assert!(matches!(execute(redis.address(), &[&["PING"]]).await, Ok(Reply::Error(_))));
 }
 
 #[tokio::test]
@@ -138,10 +138,10 @@ async fn a_proxy_cuts_and_refuses_and_comes_back() {
         client.send(&["SET", "a", "1"]).await;
         proxy.set(mode);
         assert_eq!(client.next().await, None, "{mode:?}");
-        assert!(ask(proxy.address(), &[&["PING"]]).await.is_err(), "{mode:?}");
+        assert!(execute(proxy.address(), &[&["PING"]]).await.is_err(), "{mode:?}");
         proxy.set(ProxyMode::Forward);
         let deadline = Instant::now() + DEADLINE;
-        while ask(proxy.address(), &[&["PING"]]).await.is_err() {
+        while execute(proxy.address(), &[&["PING"]]).await.is_err() {
             assert!(Instant::now() < deadline, "it comes back after {mode:?}");
         }
         assert_eq!(redis.command(&["GET", "a"]).await, Reply::Nil, "what was held back is lost");
