@@ -144,8 +144,8 @@ async fn messages_of_one_room_and_tick_are_bounded() {
 
 #[tokio::test]
 async fn messages_never_come_before_the_join_or_after_the_leave() {
-    // Each pair is sent in one TCP segment, so both usually fall within one tick. Every mirror asserts that the sender of
-    // a message is a member.
+    // Each pair is sent in one TCP segment, so both usually fall within one tick. Every mirror asserts that the sender
+    // of a message is a member.
     let server = TestServer::start(&["--tick", "300ms"]);
     let mut observer = server.observe("observer", "lobby").await;
     let mut hasty = server.connect("hasty").await;
@@ -273,8 +273,8 @@ impl Senders {
         Self(senders)
     }
 
-    /// Each user sends the ten messages per second that the limit allows, in small groups that fit into a tick. The next
-    /// group is sent once `fast` has received the one before.
+    /// Each user sends the ten messages per second that the limit allows, in small groups that fit into a tick. The
+    /// next group is sent once `fast` has received the one before.
     async fn publish_all(&self, fast: &mut Mirror) {
         let mut messages = 0;
         for round in 0..10 {

@@ -325,8 +325,8 @@ async fn guests(server: &TestServer) -> Vec<Mirror> {
     join_all(names.iter().map(|name| server.connect(name))).await
 }
 
-/// Lets all guests join and leave this many times. Six rounds cause 240 KB of events. The buffers of a connection with a
-/// small receive buffer hold less: 64 KB at the server and 16 KB at the client.
+/// Lets all guests join and leave this many times. Six rounds cause 240 KB of events. The buffers of a connection with
+/// a small receive buffer hold less: 64 KB at the server and 16 KB at the client.
 async fn churn(guests: &[Mirror], fast: &mut EventClient, rounds: usize) {
     for _ in 0..rounds {
         guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));

@@ -27,8 +27,8 @@ async fn changes_within_one_tick_are_one_list() {
     let mut pulse = server.connect_to("pulse", "lobby").await;
     alice.wait_until("the pulse", |alice| alice.users == ["alice", "pulse"]).await;
     for round in 0..100 {
-        // The four heartbeats are sent right after a tick, so that all are handled before the next tick. If a tick falls
-        // between, the test tries again.
+        // The four heartbeats are sent right after a tick, so that all are handled before the next tick. If a tick
+        // falls between, the test tries again.
         pulse.barrier().await;
         let (before, ticks) = (alice.lists, server.ticks().await);
         let users: Vec<String> = (0..4).map(|n| format!("user-{round}-{n}")).collect();

@@ -1,5 +1,6 @@
 //! What the black-box tests share: a server on port 0, clients that mirror what they receive, a client that may break
-//! every rule, a little HTTP, and Redis servers. Everything goes over the network; nothing reads the state of the server.
+//! every rule, a little HTTP, and Redis servers. Everything goes over the network; nothing reads the state of the
+//! server.
 
 pub(crate) mod event_client;
 pub(crate) mod event_log;

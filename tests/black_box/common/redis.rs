@@ -1,5 +1,5 @@
-//! A redis-server that a test starts: on a free port, in its own folder, without persistence. It can be killed, restarted
-//! empty on the same port, and stopped and resumed.
+//! A redis-server that a test starts: on a free port, in its own folder, without persistence. It can be killed,
+//! restarted empty on the same port, and stopped and resumed.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -17,8 +17,8 @@ use super::tls::Certificates;
 
 /// How often a condition is checked.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
-/// Below the ports that the system gives to clients. Otherwise a client that reconnects to a stopped Redis could be given
-/// the port of that Redis.
+/// Below the ports that the system gives to clients. Otherwise a client that reconnects to a stopped Redis could be
+/// given the port of that Redis.
 const FIRST_PORT: u16 = 12_000;
 const PORTS: u16 = 16_000;
 /// The number of ports to try. So many ports in a row are never all in use.

@@ -1,4 +1,5 @@
-//! A Redis Cluster that a test starts: three masters with one replica each. `fail_over` replaces a master by its replica.
+//! A Redis Cluster that a test starts: three masters with one replica each. `fail_over` replaces a master by its
+//! replica.
 
 use futures_util::future::join_all;
 

@@ -43,8 +43,8 @@ impl<'a> TickDeadline<'a> {
         self.last_call = Instant::now();
     }
 
-    /// Whether the time has passed for all nodes. Call it before each check: if it returns true and the check then fails,
-    /// the test has failed.
+    /// Whether the time has passed for all nodes. Call it before each check: if it returns true and the check then
+    /// fails, the test has failed.
     pub(crate) async fn has_passed(&mut self) -> bool {
         if self.last_call.elapsed() > PAUSE {
             self.restart().await;

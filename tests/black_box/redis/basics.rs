@@ -1,5 +1,5 @@
-//! One cluster, whichever node is asked: rosters, counts, states and events are those of all nodes, and a user is one
-//! member however many nodes it is on.
+//! Every node answers for the whole cluster: members, counts, states and events are those of all nodes. A user who is
+//! connected to several nodes is one member.
 
 use serde_json::{Value, json};
 
@@ -7,20 +7,20 @@ use crate::common::node::wait_until_known;
 use crate::common::{MembershipChange, Node, RoomObservers, SHORT_TTL_FLAG, Store, encoded};
 
 on_both!(
-    comings_and_goings_are_seen_on_every_node,
-    http_answers_are_those_of_the_whole_cluster,
-    every_protocol_meets_over_nodes,
-    a_second_device_on_another_node_shows_nobody_anything,
-    the_last_state_wins_everywhere,
-    the_first_snapshot_of_a_new_node_is_whole,
-    odd_names_go_through_redis_unharmed,
+    joins_and_leaves_reach_observers_on_every_node,
+    http_answers_cover_the_whole_cluster,
+    clients_of_all_protocols_see_users_on_other_nodes,
+    further_connections_on_other_nodes_are_invisible_to_observers,
+    the_last_state_wins_on_every_node,
+    the_first_snapshot_of_a_new_node_is_complete,
+    names_with_special_characters_survive_redis,
 );
 
 fn borrowed(nodes: &[Node; 3]) -> [&Node; 3] {
     nodes.each_ref()
 }
 
-async fn comings_and_goings_are_seen_on_every_node(store: Store) {
+async fn joins_and_leaves_reach_observers_on_every_node(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
     let mut observers = RoomObservers::on(&all, "lobby").await;
@@ -35,7 +35,7 @@ async fn comings_and_goings_are_seen_on_every_node(store: Store) {
     assert_eq!(
         observers.changes_of("alice"),
         vec![vec![MembershipChange::Joined("alice".to_owned())]; 3],
-        "updates are no leaves"
+        "an update of the state must not cause a join or leave"
     );
     observers.allow_leaves(&["alice", "bob"]);
     alice.send(&json!({"type": "leave", "room": "lobby"}));
@@ -47,7 +47,7 @@ async fn comings_and_goings_are_seen_on_every_node(store: Store) {
     observers.wait_for_members(&all, &["alice", "carol"]).await;
 }
 
-async fn http_answers_are_those_of_the_whole_cluster(store: Store) {
+async fn http_answers_cover_the_whole_cluster(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
     let mut observers = RoomObservers::on(&all, "lobby").await;
@@ -63,7 +63,7 @@ async fn http_answers_are_those_of_the_whole_cluster(store: Store) {
         assert_eq!(node.get("/v1/rooms/lobby/count").await.json()["count"], 2);
         let members = node.get("/v1/rooms/lobby/members").await.json();
         assert_eq!(members["members"], json!([{"user": "alice", "state": {"k": 1}}, {"user": "bob"}]));
-        // Each joins and observes, and so does the observer of the test on each node.
+        // The lobby has six observers: alice on two nodes, bob, and the observer of the test on each node.
         let (attic, lobby) = ((1, 1), (2, 6));
         let room = |name: &str, (count, observers)| json!({"room": name, "count": count, "observers": observers});
         let rooms = json!([room("attic", attic), room("lobby", lobby)]);
@@ -81,40 +81,42 @@ async fn http_answers_are_those_of_the_whole_cluster(store: Store) {
     }
 }
 
-async fn every_protocol_meets_over_nodes(store: Store) {
+async fn clients_of_all_protocols_see_users_on_other_nodes(store: Store) {
     let nodes = store.three_nodes(&SHORT_TTL_FLAG).await;
     let mut list = nodes[0].online_users("list").await;
     let mut status = nodes[1].online_status("7").await;
     let mut chat = nodes[2].chat("chat").await;
-    let mut far_chat = nodes[0].chat("far chat").await;
+    let mut remote_chat = nodes[0].chat("remote chat").await;
     let native = nodes[1].connect_to("native", "lobby").await;
-    let everybody = ["7", "chat", "far chat", "list", "native"];
-    list.wait_until("everybody", |list| list.users == everybody).await;
+    let all_users = ["7", "chat", "remote chat", "list", "native"];
+    list.wait_until("all users", |list| list.users == all_users).await;
     status
-        .wait_until("all others", |status| status.has_online(&["\"chat\"", "\"far chat\"", "\"list\"", "\"native\""]))
+        .wait_until("all others", |status| {
+            status.has_online(&["\"chat\"", "\"remote chat\"", "\"list\"", "\"native\""])
+        })
         .await;
     let joined =
         |name: &'static str| move |message: &Value| message["type"] == "join" && message["payload"]["user"] == name;
-    chat.wait_until("a far join", |chat| chat.log.iter().any(joined("native"))).await;
-    chat.send(&json!({"type": "msg", "payload": {"text": "hello over there"}}));
-    for client in [&mut chat, &mut far_chat] {
+    chat.wait_until("a join on another node", |chat| chat.log.iter().any(joined("native"))).await;
+    chat.send(&json!({"type": "msg", "payload": {"text": "hello"}}));
+    for client in [&mut chat, &mut remote_chat] {
         client
-            .wait_until("what was said", |client| {
-                client.of("msg").iter().any(|message| message["payload"]["text"] == "hello over there")
+            .wait_until("the message", |client| {
+                client.of("msg").iter().any(|message| message["payload"]["text"] == "hello")
             })
             .await;
-        let said = client.of("msg");
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert_eq!(said[0]["payload"]["user"], "chat");
+        let messages = client.of("msg");
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        assert_eq!(messages[0]["payload"]["user"], "chat");
     }
     nodes[2].rest_heartbeat("rest").await;
-    status.wait_until("a REST user", |status| status.online.contains("\"rest\"")).await;
+    status.wait_until("the REST user", |status| status.online.contains("\"rest\"")).await;
     native.close(1000);
-    status.wait_until("a leave", |status| !status.online.contains("\"native\"")).await;
-    status.wait_until("the end of a lease", |status| !status.online.contains("\"rest\"")).await;
+    status.wait_until("the leave", |status| !status.online.contains("\"native\"")).await;
+    status.wait_until("the leave of the REST user", |status| !status.online.contains("\"rest\"")).await;
 }
 
-async fn a_second_device_on_another_node_shows_nobody_anything(store: Store) {
+async fn further_connections_on_other_nodes_are_invisible_to_observers(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
     let first = nodes[0].connect_to("alice", "lobby").await;
@@ -123,7 +125,7 @@ async fn a_second_device_on_another_node_shows_nobody_anything(store: Store) {
     let before = observers.changes_of("alice");
     let second = nodes[1].connect_to("alice", "lobby").await;
     wait_until_known(&second, &all).await;
-    // Whoever comes after it is seen after it: what it would have shown has been shown by then.
+    // Changes arrive in order: once the observers see bob, they would have seen a change of alice before him.
     let bob = nodes[1].connect_to("bob", "lobby").await;
     observers.wait_for_members(&all, &["alice", "bob"]).await;
     first.close(1000);
@@ -134,7 +136,7 @@ async fn a_second_device_on_another_node_shows_nobody_anything(store: Store) {
     second.send(&json!({"type": "leave", "room": "lobby"}));
     let dave = nodes[1].connect_to("dave", "lobby").await;
     observers.wait_for_members(&all, &["alice", "bob", "carol", "dave"]).await;
-    assert_eq!(observers.changes_of("alice"), before, "nobody was shown anything");
+    assert_eq!(observers.changes_of("alice"), before, "observers received a change of alice");
     observers.allow_leaves(&["alice"]);
     third.close(1000);
     observers.wait_for_members(&all, &["bob", "carol", "dave"]).await;
@@ -142,24 +144,24 @@ async fn a_second_device_on_another_node_shows_nobody_anything(store: Store) {
     drop((bob, carol, dave));
 }
 
-async fn the_last_state_wins_everywhere(store: Store) {
+async fn the_last_state_wins_on_every_node(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let all = borrowed(&nodes);
     let mut observers = RoomObservers::on(&all, "lobby").await;
     let here = nodes[0].connect_to("alice", "lobby").await;
     let there = nodes[1].connect_to("alice", "lobby").await;
     for round in 0..5 {
-        for (device, who) in [(&here, "here"), (&there, "there")] {
-            let state = json!({"who": who, "round": round});
-            device.send(&json!({"type": "state", "room": "lobby", "state": state}));
+        for (client, from) in [(&here, "here"), (&there, "there")] {
+            let state = json!({"from": from, "round": round});
+            client.send(&json!({"type": "state", "room": "lobby", "state": state}));
             observers.wait_for_state("alice", &state).await;
         }
     }
-    // The one that wrote last goes. Whatever is shown then, everybody is shown the same.
+    // The connection that wrote last closes. Observers may see either state, but all see the same one.
     there.close(1000);
     observers.wait_for_members(&all, &["alice"]).await;
-    here.send(&json!({"type": "state", "room": "lobby", "state": {"who": "here again"}}));
-    observers.wait_for_state("alice", &json!({"who": "here again"})).await;
+    here.send(&json!({"type": "state", "room": "lobby", "state": {"from": "here again"}}));
+    observers.wait_for_state("alice", &json!({"from": "here again"})).await;
     here.send(&json!({"type": "state", "room": "lobby", "state": null}));
     for node in all {
         node.wait_until("no state", async || node.members("lobby").await["alice"].is_none()).await;
@@ -167,14 +169,14 @@ async fn the_last_state_wins_everywhere(store: Store) {
     observers.wait_for_members(&all, &["alice"]).await;
 }
 
-async fn the_first_snapshot_of_a_new_node_is_whole(store: Store) {
+async fn the_first_snapshot_of_a_new_node_is_complete(store: Store) {
     let first = store.node("a").await;
     let users: Vec<_> = (0..40).map(|number| format!("user {number:02}")).collect();
     let mut mirrors = Vec::new();
     for user in &users {
-        let device = first.connect(user).await;
-        device.send(&json!({"type": "join", "room": "lobby", "observe": false, "state": {"of": user}}));
-        mirrors.push(device);
+        let client = first.connect(user).await;
+        client.send(&json!({"type": "join", "room": "lobby", "observe": false, "state": {"of": user}}));
+        mirrors.push(client);
     }
     for user in &users {
         store.until_key(&format!("u:{user}")).await;
@@ -183,22 +185,22 @@ async fn the_first_snapshot_of_a_new_node_is_whole(store: Store) {
     let mut observers = RoomObservers::on(&[&second], "lobby").await;
     let names: Vec<_> = users.iter().map(String::as_str).collect();
     observers.wait_for_members(&[&first, &second], &names).await;
-    assert_eq!(observers.mirror(&second).room("lobby").diffs, 0, "they were in the first snapshot");
+    assert_eq!(observers.mirror(&second).room("lobby").diffs, 0, "members were missing in the first snapshot");
     for user in &users {
         observers.wait_for_state(user, &json!({"of": user})).await;
     }
 }
 
-async fn odd_names_go_through_redis_unharmed(store: Store) {
+async fn names_with_special_characters_survive_redis(store: Store) {
     let nodes = store.three_nodes(&[]).await;
     let long = "x".repeat(128);
     let names = ["a:b", "%", "%3A", "@", "{0}", "{", "a b", "ü😀", "\"quoted\\", "*", long.as_str()];
     for room in names {
         let mut mirrors = Vec::new();
         for user in names {
-            let device = nodes[0].connect(user).await;
-            device.send(&json!({"type": "join", "room": room, "observe": false, "state": {"of": user}}));
-            mirrors.push(device);
+            let client = nodes[0].connect(user).await;
+            client.send(&json!({"type": "join", "room": room, "observe": false, "state": {"of": user}}));
+            mirrors.push(client);
         }
         let mut wanted: Vec<_> = names.to_vec();
         wanted.sort_unstable();
@@ -207,7 +209,7 @@ async fn odd_names_go_through_redis_unharmed(store: Store) {
         for (user, state) in node.members(room).await {
             assert_eq!(state, Some(json!({"of": user})), "in {}", encoded(room));
         }
-        // A node that reads it all from Redis, and not from events, knows the same.
+        // A new node reads the members from Redis instead of from events, and must know the same.
         if room == names[0] {
             let late = store.node("late").await;
             late.wait_until(room, async || late.members(room).await.keys().eq(&wanted)).await;

@@ -1,5 +1,5 @@
-//! Faults at random, one after the other and each shorter than a lease, while people come and go: who stays is never seen
-//! leaving, and in the end everybody agrees.
+//! Random faults while users join and leave, one at a time and each shorter than a lease. No observer sees a leave of a
+//! user who stays, and at the end all nodes agree.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +9,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::{Mirror, Node, Proxy, ProxyMode, Redis, RoomObservers};
 
+/// How long faults happen.
 const TIME: Duration = Duration::from_secs(10);
-/// Each fault is shorter, on a loaded machine too.
+/// A lease that is longer than each fault, even on a loaded machine.
 const FLAGS: [&str; 2] = ["--ttl", "40s"];
 const NODES: usize = 3;
+/// Users whose first connection is never closed.
 const STAYING: usize = 6;
+/// Users who join and leave.
 const MOVING: usize = 6;
 
 /// Marsaglia's xorshift (Journal of Statistical Software 8, 2003).
@@ -30,48 +33,49 @@ impl Random {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    Away,
-    Hanging,
-    Flushed,
-    Killed,
-    Way(usize, ProxyMode),
-    Losing(usize),
-    Deaf(usize),
-    Stopped(usize),
+    RedisKilled,
+    RedisStopped,
+    RedisFlushed,
+    ConnectionsClosed,
+    /// The connection between a node and Redis.
+    Network(usize, ProxyMode),
+    EventsDropped(usize),
+    SubscriptionsSilent(usize),
+    NodeStopped(usize),
 }
 
-struct World {
+struct Cluster {
     redis: Redis,
     proxies: Vec<Proxy>,
     nodes: Vec<Node>,
 }
 
-impl World {
+impl Cluster {
     async fn begin(&mut self, fault: Fault) {
         match fault {
-            Fault::Away => self.redis.kill(),
-            Fault::Hanging => self.redis.hang(),
-            Fault::Flushed => drop(self.redis.command(&["FLUSHALL"]).await),
-            Fault::Killed => {
+            Fault::RedisKilled => self.redis.kill(),
+            Fault::RedisStopped => self.redis.hang(),
+            Fault::RedisFlushed => drop(self.redis.command(&["FLUSHALL"]).await),
+            Fault::ConnectionsClosed => {
                 for kind in ["normal", "pubsub"] {
                     self.redis.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await;
                 }
             }
-            Fault::Way(node, mode) => self.proxies[node].set(mode),
-            Fault::Losing(node) => self.proxies[node].drop_events(true),
-            Fault::Deaf(node) => self.proxies[node].silence_subscriptions(),
-            Fault::Stopped(node) => self.nodes[node].signal("STOP"),
+            Fault::Network(node, mode) => self.proxies[node].set(mode),
+            Fault::EventsDropped(node) => self.proxies[node].drop_events(true),
+            Fault::SubscriptionsSilent(node) => self.proxies[node].silence_subscriptions(),
+            Fault::NodeStopped(node) => self.nodes[node].signal("STOP"),
         }
     }
 
     async fn end(&mut self, fault: Fault) {
         match fault {
-            Fault::Away => self.redis.restart().await,
-            Fault::Hanging => self.redis.resume(),
-            Fault::Flushed | Fault::Killed | Fault::Deaf(_) => {}
-            Fault::Way(node, _) => self.proxies[node].set(ProxyMode::Forward),
-            Fault::Losing(node) => self.proxies[node].drop_events(false),
-            Fault::Stopped(node) => self.nodes[node].signal("CONT"),
+            Fault::RedisKilled => self.redis.restart().await,
+            Fault::RedisStopped => self.redis.resume(),
+            Fault::RedisFlushed | Fault::ConnectionsClosed | Fault::SubscriptionsSilent(_) => {}
+            Fault::Network(node, _) => self.proxies[node].set(ProxyMode::Forward),
+            Fault::EventsDropped(node) => self.proxies[node].drop_events(false),
+            Fault::NodeStopped(node) => self.nodes[node].signal("CONT"),
         }
     }
 }
@@ -79,21 +83,21 @@ impl World {
 fn any_fault(random: &mut Random) -> Fault {
     let node = random.below(NODES);
     match random.below(11) {
-        0 => Fault::Away,
-        1 => Fault::Hanging,
-        2 => Fault::Flushed,
-        3 => Fault::Killed,
-        4 => Fault::Way(node, ProxyMode::Disconnect),
-        5 => Fault::Way(node, ProxyMode::Refuse),
-        6 => Fault::Way(node, ProxyMode::Stall),
-        7 => Fault::Way(node, ProxyMode::Delay(Duration::from_millis(random.below(400) as u64))),
-        8 => Fault::Losing(node),
-        9 => Fault::Deaf(node),
-        _ => Fault::Stopped(node),
+        0 => Fault::RedisKilled,
+        1 => Fault::RedisStopped,
+        2 => Fault::RedisFlushed,
+        3 => Fault::ConnectionsClosed,
+        4 => Fault::Network(node, ProxyMode::Disconnect),
+        5 => Fault::Network(node, ProxyMode::Refuse),
+        6 => Fault::Network(node, ProxyMode::Stall),
+        7 => Fault::Network(node, ProxyMode::Delay(Duration::from_millis(random.below(400) as u64))),
+        8 => Fault::EventsDropped(node),
+        9 => Fault::SubscriptionsSilent(node),
+        _ => Fault::NodeStopped(node),
     }
 }
 
-async fn live_through(seed: u64) {
+async fn run_random_faults(seed: u64) {
     let mut random = Random(seed);
     let redis = Redis::start().await;
     let (mut proxies, mut nodes) = (Vec::new(), Vec::new());
@@ -102,21 +106,21 @@ async fn live_through(seed: u64) {
         nodes.push(Node::start(id, &proxy.url(), &FLAGS).await);
         proxies.push(proxy);
     }
-    let mut world = World { redis, proxies, nodes };
-    let mut observers = RoomObservers::on(&world.nodes.iter().collect::<Vec<_>>(), "lobby").await;
+    let mut cluster = Cluster { redis, proxies, nodes };
+    let mut observers = RoomObservers::on(&cluster.nodes.iter().collect::<Vec<_>>(), "lobby").await;
     let users: Vec<_> =
         (0..STAYING).map(|n| format!("stays {n}")).chain((0..MOVING).map(|n| format!("moves {n}"))).collect();
     let (staying, moving): (Vec<&str>, Vec<&str>) =
         users.iter().map(String::as_str).partition(|user| user.starts_with('s'));
-    // Sessions by user and node. The first of a user who stays is never closed.
-    let mut sessions: BTreeMap<(usize, usize), Mirror> = BTreeMap::new();
+    // Connections by user and node. The first connection of a user who stays is never closed.
+    let mut connections: BTreeMap<(usize, usize), Mirror> = BTreeMap::new();
     for (number, user) in staying.iter().enumerate() {
-        sessions.insert((number, number % NODES), world.nodes[number % NODES].connect_to(user, "lobby").await);
+        connections.insert((number, number % NODES), cluster.nodes[number % NODES].connect_to(user, "lobby").await);
     }
-    observers.wait_for_members(&world.nodes.iter().collect::<Vec<_>>(), &staying).await;
+    observers.wait_for_members(&cluster.nodes.iter().collect::<Vec<_>>(), &staying).await;
     observers.allow_leaves(&moving);
     let end = Instant::now() + TIME;
-    // Shown if it fails.
+    // Printed faults appear in the output of a failed test.
     let began = Instant::now();
     let mut fault: Option<(Fault, Instant)> = None;
     while Instant::now() < end || fault.is_some() {
@@ -124,60 +128,60 @@ async fn live_through(seed: u64) {
             None => {
                 let next = any_fault(&mut random);
                 println!("{:?}: {next:?}", began.elapsed());
-                world.begin(next).await;
+                cluster.begin(next).await;
                 fault = Some((next, Instant::now() + Duration::from_millis(200 + random.below(1300) as u64)));
             }
             Some((over, at)) if Instant::now() >= at => {
-                world.end(over).await;
-                println!("{:?}: over", began.elapsed());
+                cluster.end(over).await;
+                println!("{:?}: end of {over:?}", began.elapsed());
                 fault = None;
             }
             Some(_) => {}
         }
         let (user, node) = (random.below(users.len()), random.below(NODES));
-        let stopped = matches!(fault, Some((Fault::Stopped(stopped), _)) if stopped == node);
+        let stopped = matches!(fault, Some((Fault::NodeStopped(stopped), _)) if stopped == node);
         let first = user < STAYING && node == user % NODES;
-        match sessions.get(&(user, node)) {
+        match connections.get(&(user, node)) {
             None if !stopped => {
-                let device = world.nodes[node].connect(&users[user]).await;
-                device.send(&json!({"type": "join", "room": "lobby", "observe": false}));
-                sessions.insert((user, node), device);
+                let client = cluster.nodes[node].connect(&users[user]).await;
+                client.send(&json!({"type": "join", "room": "lobby", "observe": false}));
+                connections.insert((user, node), client);
             }
-            Some(device) if first || random.below(2) == 0 => {
-                device.send(&json!({"type": "state", "room": "lobby", "state": {"n": random.below(1000)}}));
+            Some(client) if first || random.below(2) == 0 => {
+                client.send(&json!({"type": "state", "room": "lobby", "state": {"n": random.below(1000)}}));
             }
-            Some(device) => {
-                device.close(1000);
-                sessions.remove(&(user, node));
+            Some(client) => {
+                client.close(1000);
+                connections.remove(&(user, node));
             }
             None => {}
         }
         observers.apply_pending();
         sleep(Duration::from_millis(20 + random.below(60) as u64)).await;
     }
-    let mut there: Vec<_> = sessions.keys().map(|&(user, _)| users[user].as_str()).collect();
-    there.sort_unstable();
-    there.dedup();
-    let nodes: Vec<_> = world.nodes.iter().collect();
-    observers.wait_for_members(&nodes, &there).await;
+    let mut present: Vec<_> = connections.keys().map(|&(user, _)| users[user].as_str()).collect();
+    present.sort_unstable();
+    present.dedup();
+    let nodes: Vec<_> = cluster.nodes.iter().collect();
+    observers.wait_for_members(&nodes, &present).await;
     for node in &nodes {
         node.wait_until_degraded(false).await;
     }
-    observers.wait_for_members(&nodes, &there).await;
+    observers.wait_for_members(&nodes, &present).await;
     observers.assert_stable(&staying);
 }
 
 #[tokio::test]
-async fn faults_in_one_order() {
-    live_through(0x9E37_79B9_7F4A_7C15).await;
+async fn staying_users_never_leave_during_random_faults() {
+    run_random_faults(0x9E37_79B9_7F4A_7C15).await;
 }
 
 #[tokio::test]
-async fn faults_in_another_order() {
-    live_through(0xD1B5_4A32_D192_ED03).await;
+async fn staying_users_never_leave_during_other_random_faults() {
+    run_random_faults(0xD1B5_4A32_D192_ED03).await;
 }
 
 #[tokio::test]
-async fn faults_in_a_third_order() {
-    live_through(0x94D0_49BB_1331_11EB).await;
+async fn staying_users_never_leave_during_a_third_series_of_random_faults() {
+    run_random_faults(0x94D0_49BB_1331_11EB).await;
 }

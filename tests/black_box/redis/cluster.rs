@@ -1,4 +1,4 @@
-//! What is special about a Redis Cluster: slots, lanes, and masters that are replaced.
+//! Rules for a Redis Cluster only: partitions and slots, and masters that are replaced by replicas.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use crate::common::{NODE_LOST_AFTER, RedisCluster, RoomObservers, SHORT_TTL_FLAG
 fn cluster(store: &mut Store) -> &mut RedisCluster {
     match store {
         Store::Cluster(cluster) => cluster,
-        Store::Single(_) => panic!("a cluster was started"),
+        Store::Single(_) => panic!("this test runs on a Redis Cluster"),
     }
 }
 
 #[tokio::test]
-async fn keys_of_a_lane_are_in_one_slot_and_lanes_are_on_all_masters() {
+async fn keys_of_a_partition_share_a_slot_and_partitions_are_on_all_masters() {
     let mut store = Store::cluster().await;
     let (a, b) = tokio::join!(store.node("a"), store.node("b"));
     let users: Vec<_> = (0..60).map(|number| format!("user-{number:02}")).collect();
@@ -30,24 +30,25 @@ async fn keys_of_a_lane_are_in_one_slot_and_lanes_are_on_all_masters() {
     }
     let cluster = cluster(&mut store);
     let mut masters = BTreeSet::new();
-    let mut lanes = BTreeSet::new();
+    let mut partitions = BTreeSet::new();
     for key in cluster.keys().await {
         let tag = key.strip_prefix("presence:{").and_then(|rest| rest.split_once('}'));
-        let (tag, _) = tag.unwrap_or_else(|| panic!("{key} says its lane"));
+        let (tag, _) = tag.unwrap_or_else(|| panic!("{key} names no partition"));
         if tag != "nodes" {
-            assert!(tag.parse::<u8>().is_ok_and(|lane| lane < 16), "{key}");
-            lanes.insert(tag.to_owned());
+            assert!(tag.parse::<u8>().is_ok_and(|partition| partition < 16), "{key}");
+            partitions.insert(tag.to_owned());
             masters.insert(cluster.master_of(&key).await);
         }
     }
-    assert!(lanes.len() > 8, "sixty users are in many lanes: {lanes:?}");
+    assert!(partitions.len() > 8, "sixty users are in only a few partitions: {partitions:?}");
     assert_eq!(masters.len(), 3);
     b.wait_until_degraded(false).await;
 }
 
-/// The master of a lane dies, then the one of the leases; each time its replica takes over, and nobody was ever gone.
+/// The master with the leases dies and then, in another cluster, the master of a partition. Each time a replica takes
+/// over, and no user leaves.
 #[tokio::test]
-async fn a_master_replaced_by_its_replica_loses_nobody() {
+async fn no_user_leaves_when_a_replica_replaces_its_master() {
     for key in ["presence:{nodes}:incarnations", "presence:{0}:events"] {
         let mut store = Store::cluster().await;
         let nodes = store.three_nodes(&SHORT_TTL_FLAG).await;
@@ -76,12 +77,12 @@ async fn a_master_replaced_by_its_replica_loses_nobody() {
         for node in all {
             node.wait_until_degraded(false).await;
         }
-        mirrors[1].send(&json!({"type": "state", "room": "lobby", "state": {"after": "all"}}));
-        observers.wait_for_state("user-01", &json!({"after": "all"})).await;
+        mirrors[1].send(&json!({"type": "state", "room": "lobby", "state": {"after": "failover"}}));
+        observers.wait_for_state("user-01", &json!({"after": "failover"})).await;
         observers.observe_for(NODE_LOST_AFTER).await;
         observers.wait_for_members(&all, &names).await;
         observers.assert_stable(&names[..names.len() - 1]);
-        // And a node that dies now is found out.
+        // The nodes still notice when one of them dies.
         let [a, b, c] = nodes;
         let of_c = |name: &&str| users.iter().position(|user| user == name).is_some_and(|number| number % 3 == 2);
         let lost: Vec<_> = names.iter().copied().filter(of_c).collect();
@@ -94,7 +95,7 @@ async fn a_master_replaced_by_its_replica_loses_nobody() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_down_loses_nobody() {
+async fn no_user_leaves_while_the_redis_cluster_is_down() {
     let mut store = Store::cluster().await;
     let (a, b) = tokio::join!(store.node_with("a", &SHORT_TTL_FLAG), store.node_with("b", &SHORT_TTL_FLAG));
     let (_alice, bob) = (a.connect_to("alice", "lobby").await, b.connect_to("bob", "lobby").await);

@@ -1,4 +1,4 @@
-//! Event logs of several nodes: together they have each join and leave once, whichever nodes a user is on.
+//! Event logs of several nodes: together they contain each join and leave once, whichever nodes a user is on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use crate::common::event_log::{EventLog, summary};
 use crate::common::node::wait_until_known;
 use crate::common::{Mirror, Node, SHORT_TTL_FLAG, Store};
 
-on_both!(each_change_is_logged_by_one_node, the_log_goes_on_when_a_node_dies);
+on_both!(each_change_is_logged_by_one_node, other_nodes_log_the_leaves_of_a_dead_node);
 
 const ROOM: &str = "lobby";
 
@@ -34,7 +34,7 @@ impl Logging {
         Self { node, log }
     }
 
-    /// What it has logged of the room, in short, once everything that it has announced is written.
+    /// The events of the room in the log, as short texts, once all announced changes have been written.
     async fn logged(&self) -> Vec<String> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let room = format!("marker {}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -49,15 +49,15 @@ impl Logging {
 
 /// Connects a user to the room and waits until all nodes know.
 async fn connect(user: &str, node: &Node, all: &[&Node]) -> Mirror {
-    let device = node.connect_to(user, ROOM).await;
-    wait_until_known(&device, all).await;
-    device
+    let client = node.connect_to(user, ROOM).await;
+    wait_until_known(&client, all).await;
+    client
 }
 
 /// Leaves the room and waits until all nodes know.
-async fn leave(device: &Mirror, all: &[&Node]) {
-    device.send(&json!({"type": "leave", "room": ROOM}));
-    wait_until_known(device, all).await;
+async fn leave(client: &Mirror, all: &[&Node]) {
+    client.send(&json!({"type": "leave", "room": ROOM}));
+    wait_until_known(client, all).await;
 }
 
 async fn wait_until_empty(nodes: &[&Node]) {
@@ -69,23 +69,24 @@ async fn wait_until_empty(nodes: &[&Node]) {
 async fn each_change_is_logged_by_one_node(store: Store) {
     let [a, b, c] = Logging::three(&store, &[]).await;
     let all = [&a.node, &b.node, &c.node];
-    // Each on one node, which logs both changes.
+    // Users on one node: it logs the join and the leave.
     for (user, node) in [("on a", &a.node), ("on b", &b.node), ("on c", &c.node)] {
-        let device = connect(user, node, &all).await;
-        leave(&device, &all).await;
+        let client = connect(user, node, &all).await;
+        leave(&client, &all).await;
     }
-    // On several nodes: the first logs the join, the lowest of them the leave, whichever the user leaves last.
+    // Users on several nodes: the first node logs the join. The node with the lowest incarnation logs the leave,
+    // whichever node the user leaves last.
     for (user, nodes) in [
         ("c, b, a", [&c.node, &b.node, &a.node]),
         ("b, a, c", [&b.node, &a.node, &c.node]),
         ("a, c, b", [&a.node, &c.node, &b.node]),
     ] {
-        let mut devices = Vec::new();
+        let mut clients = Vec::new();
         for node in nodes {
-            devices.push(connect(user, node, &all).await);
+            clients.push(connect(user, node, &all).await);
         }
-        for device in &devices {
-            leave(device, &all).await;
+        for client in &clients {
+            leave(client, &all).await;
         }
     }
     for (user, nodes) in [("b, c", [&b.node, &c.node]), ("c, b", [&c.node, &b.node])] {
@@ -108,7 +109,7 @@ async fn each_change_is_logged_by_one_node(store: Store) {
     assert_eq!(c.logged().await, of_c);
 }
 
-async fn the_log_goes_on_when_a_node_dies(store: Store) {
+async fn other_nodes_log_the_leaves_of_a_dead_node(store: Store) {
     let [a, b, c] = Logging::three(&store, &SHORT_TTL_FLAG).await;
     let all = [&a.node, &b.node, &c.node];
     let _alice = connect("alice", &a.node, &all).await;
@@ -120,8 +121,8 @@ async fn the_log_goes_on_when_a_node_dies(store: Store) {
     a.node.kill();
     let living = [&b.node, &c.node];
     for node in living {
-        let gone = async || !node.members(ROOM).await.contains_key("alice");
-        node.wait_until("the users of the dead node leave", gone).await;
+        let has_left = async || !node.members(ROOM).await.contains_key("alice");
+        node.wait_until("the users of the dead node leave", has_left).await;
     }
     leave(&bob, &living).await;
     for node in living {

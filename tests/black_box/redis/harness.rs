@@ -1,4 +1,4 @@
-//! The faults themselves: what the Redis servers, the proxy and the Redis Cluster of the tests do when told to.
+//! Tests of the test tools: Redis servers, the proxy and the Redis Cluster cause exactly the faults that tests ask for.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Client {
                 }
             }
         };
-        timeout(DEADLINE, reading).await.expect("an answer or an end")
+        timeout(DEADLINE, reading).await.expect("the connection neither answers nor ends")
     }
 }
 
@@ -52,7 +52,7 @@ fn message(payload: &str) -> Reply {
 }
 
 #[test]
-fn values_are_found_whole_or_not_at_all() {
+fn only_complete_values_are_parsed() {
     let bytes = b"*3\r\n$7\r\nmessage\r\n:42\r\n%1\r\n+a\r\n_\r\n-ERR no\r\n";
     let list = Reply::List(vec![text("message"), Reply::Number(42), Reply::List(vec![text("a"), Reply::Nil])]);
     let end = bytes.len() - b"-ERR no\r\n".len();
@@ -77,10 +77,10 @@ async fn a_redis_is_killed_restarted_empty_stopped_and_resumed() {
     assert_eq!(redis.command(&["GET", "a"]).await, Reply::Nil);
     redis.hang();
     let asked = timeout(Duration::from_millis(100), execute(redis.address(), &[&["PING"]])).await;
-    assert!(asked.is_err(), "it accepts and does not answer");
+    assert!(asked.is_err(), "a stopped server must not answer");
     redis.resume();
     assert_eq!(redis.command(&["PING"]).await, text("PONG"));
-    // Dropping one that is stopped ends it as well.
+    // Dropping a stopped server ends it as well.
     redis.hang();
     let address = redis.address();
     drop(redis);
@@ -88,7 +88,7 @@ async fn a_redis_is_killed_restarted_empty_stopped_and_resumed() {
 }
 
 #[tokio::test]
-async fn a_redis_with_a_login_answers_nobody_else() {
+async fn a_redis_with_a_login_refuses_other_clients() {
     let redis = Redis::with_login("rollcall", "secret", &[]).await;
     assert_eq!(redis.command(&["PING"]).await, text("PONG"));
     assert!(matches!(execute(redis.address(), &[&["PING"]]).await, Ok(Reply::Error(_))));
@@ -105,7 +105,7 @@ async fn a_replica_refuses_writes() {
 }
 
 #[tokio::test]
-async fn a_proxy_passes_delays_and_holds() {
+async fn a_proxy_forwards_delays_and_stalls() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
     let mut client = Client::through(&proxy).await;
@@ -116,18 +116,18 @@ async fn a_proxy_passes_delays_and_holds() {
     let started = Instant::now();
     client.send(&["GET", "a"]).await;
     assert_eq!(client.next().await, Some(text("1")));
-    assert!(started.elapsed() >= delay * 2, "both ways are slow");
+    assert!(started.elapsed() >= delay * 2, "the delay must apply in both directions");
     proxy.set(ProxyMode::Stall);
     client.send(&["SET", "a", "2"]).await;
-    assert!(timeout(delay, client.next()).await.is_err(), "nothing moves");
+    assert!(timeout(delay, client.next()).await.is_err(), "a stalled proxy forwarded an answer");
     assert_eq!(redis.command(&["GET", "a"]).await, text("1"));
     proxy.set(ProxyMode::Forward);
-    assert_eq!(client.next().await, Some(text("OK")), "what was held back comes late");
+    assert_eq!(client.next().await, Some(text("OK")), "the stalled command was not forwarded later");
     assert_eq!(redis.command(&["GET", "a"]).await, text("2"));
 }
 
 #[tokio::test]
-async fn a_proxy_cuts_and_refuses_and_comes_back() {
+async fn a_proxy_disconnects_refuses_and_forwards_again() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
     for mode in [ProxyMode::Disconnect, ProxyMode::Refuse] {
@@ -142,14 +142,18 @@ async fn a_proxy_cuts_and_refuses_and_comes_back() {
         proxy.set(ProxyMode::Forward);
         let deadline = Instant::now() + DEADLINE;
         while execute(proxy.address(), &[&["PING"]]).await.is_err() {
-            assert!(Instant::now() < deadline, "it comes back after {mode:?}");
+            assert!(Instant::now() < deadline, "the proxy does not forward after {mode:?}");
         }
-        assert_eq!(redis.command(&["GET", "a"]).await, Reply::Nil, "what was held back is lost");
+        assert_eq!(
+            redis.command(&["GET", "a"]).await,
+            Reply::Nil,
+            "a stalled command must be lost when the proxy disconnects"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_proxy_loses_whole_events_and_nothing_else() {
+async fn a_proxy_drops_whole_events_and_nothing_else() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
     let mut subscriber = Client::through(&proxy).await;
@@ -158,14 +162,14 @@ async fn a_proxy_loses_whole_events_and_nothing_else() {
     let subscribed = Reply::List(vec![text("subscribe"), text("news"), Reply::Number(1)]);
     assert_eq!(subscriber.next().await, Some(subscribed));
     let long = "x".repeat(200_000);
-    for (payload, losing) in [("one", false), (&long, false), (&long, true), ("two", true), ("three", false)] {
-        let lost = proxy.dropped_events();
-        proxy.drop_events(losing);
+    for (payload, dropping) in [("one", false), (&long, false), (&long, true), ("two", true), ("three", false)] {
+        let before = proxy.dropped_events();
+        proxy.drop_events(dropping);
         redis.command(&["PUBLISH", "news", payload]).await;
-        if losing {
+        if dropping {
             let deadline = Instant::now() + DEADLINE;
-            while proxy.dropped_events() == lost {
-                assert!(Instant::now() < deadline, "{payload:.10} is lost");
+            while proxy.dropped_events() == before {
+                assert!(Instant::now() < deadline, "{payload:.10} was not dropped");
                 tokio::task::yield_now().await;
             }
         } else {
@@ -197,7 +201,7 @@ async fn a_redis_cluster_replaces_a_master_by_its_replica() {
 
 #[tokio::test]
 #[should_panic(expected = "saw alice leave (closed)")]
-async fn a_witness_fails_on_a_leave_that_nobody_caused() {
+async fn room_observers_fail_on_a_leave_that_is_not_allowed() {
     let node = Node::with_flags("alone", &[]).await;
     let mut observers = RoomObservers::on(&[&node], "lobby").await;
     let alice = node.connect_to("alice", "lobby").await;
@@ -207,7 +211,7 @@ async fn a_witness_fails_on_a_leave_that_nobody_caused() {
 }
 
 #[tokio::test]
-async fn witnesses_remember_what_they_were_shown() {
+async fn room_observers_record_joins_and_leaves() {
     let node = Node::with_flags("alone", &[]).await;
     let bob = node.connect_to("bob", "lobby").await;
     let mut observers = RoomObservers::on(&[&node, &node], "lobby").await;
@@ -227,7 +231,7 @@ async fn witnesses_remember_what_they_were_shown() {
 }
 
 #[tokio::test]
-async fn certificates_are_good_for_a_redis_with_tls() {
+async fn clients_can_verify_the_certificate_of_a_redis_with_tls() {
     let certificates = Certificates::make();
     let port = free_port().to_string();
     let redis = Redis::with_tls(&certificates, &port).await;
@@ -242,7 +246,7 @@ async fn certificates_are_good_for_a_redis_with_tls() {
         "127.0.0.1",
     ]);
     openssl.args(["-CAfile", &authority]).stdin(std::process::Stdio::null());
-    let output = timeout(DEADLINE, openssl.output()).await.expect("it ends").expect("it runs");
+    let output = timeout(DEADLINE, openssl.output()).await.expect("openssl ends").expect("openssl runs");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(redis.command(&["PING"]).await, text("PONG"));
 }

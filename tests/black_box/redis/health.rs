@@ -1,4 +1,5 @@
-//! A node that has lost Redis says so, once and everywhere, and says when it is over; and what it logs while all is well.
+//! A node without a connection to Redis is degraded. It reports the beginning and the end of each outage to clients, in
+//! HTTP answers and in the log.
 
 use std::time::Duration;
 
@@ -21,21 +22,21 @@ async fn answers(node: &Node) -> Vec<(&'static str, Value)> {
     answers
 }
 
-/// What was logged about Redis at a level.
+/// The log lines of a level that mention Redis.
 fn of_redis(node: &Node, level: &str) -> Vec<String> {
     node.log().into_iter().filter(|line| line.contains(level) && line.to_lowercase().contains("redis")).collect()
 }
 
-/// How many outages were logged, when as many have been told to be over. That Redis was slow a busy machine may add, and is an
-/// outage like any other.
-async fn outages_told(node: &Node) -> usize {
-    let over = || node.log().iter().filter(|line| line.contains("Redis works again")).count();
-    node.wait_until("each is told to be over", async || over() == of_redis(node, "WARN").len()).await;
+/// The number of logged outages, once the end of each is logged. Outages because Redis was too slow do not count: a
+/// busy machine causes them.
+async fn logged_outages(node: &Node) -> usize {
+    let ends = || node.log().iter().filter(|line| line.contains("Redis works again")).count();
+    node.wait_until("the end of each outage in the log", async || ends() == of_redis(node, "WARN").len()).await;
     of_redis(node, "WARN").iter().filter(|line| !is_timeout_error(line)).count()
 }
 
 #[tokio::test]
-async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
+async fn the_beginning_and_the_end_of_an_outage_are_reported() {
     let mut redis = Redis::start().await;
     let node = Node::start("a", &redis.url(), &[]).await;
     let mut list = node.online_users("list").await;
@@ -47,28 +48,28 @@ async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
     }
     for round in 1..=2 {
         redis.kill();
-        alice.wait_until("health", |alice| alice.degraded.is_some()).await;
+        alice.wait_until("degraded health", |alice| alice.degraded.is_some()).await;
         let since = alice.degraded;
-        assert_eq!(node.degraded().await, since, "one time for one outage");
+        assert_eq!(node.degraded().await, since, "clients and /readyz must report the same time");
         for (path, answer) in answers(&node).await {
             assert_eq!(answer["degraded_since"].as_u64(), since, "{path}: {answer}");
         }
         let mut late = Mirror::connect(node.address, "late", &["lobby"]).await;
-        late.wait_until("health after the welcome", |late| late.degraded.is_some()).await;
+        late.wait_until("degraded health after the welcome", |late| late.degraded.is_some()).await;
         assert_eq!(late.degraded, since);
-        assert_eq!(late.log[1]["type"], "health", "right after the welcome: {}", late.describe());
+        assert_eq!(late.log[1]["type"], "health", "health must follow the welcome: {}", late.describe());
         redis.restart().await;
         for mirror in [&mut alice, &mut late] {
-            mirror.wait_until("health again", |mirror| mirror.degraded.is_none()).await;
+            mirror.wait_until("healthy again", |mirror| mirror.degraded.is_none()).await;
         }
         node.wait_until_degraded(false).await;
         for (path, answer) in answers(&node).await {
             assert!(answer.get("degraded_since").is_none(), "{path}: {answer}");
         }
-        assert_eq!(outages_told(&node).await, round, "once for each outage: {:#?}", node.log());
+        assert_eq!(logged_outages(&node).await, round, "each outage must be logged once: {:#?}", node.log());
         assert_eq!(of_redis(&node, "ERROR").len(), 0, "{:#?}", node.log());
     }
-    // Clients of other protocols know nothing of it.
+    // Other protocols have no message for it.
     list.heartbeat().await;
     assert_eq!(list.errors, 0);
     status.wait_until("alice", |status| status.online.contains("\"alice\"")).await;
@@ -76,16 +77,16 @@ async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
 }
 
 #[tokio::test]
-async fn a_restart_that_is_over_at_once_is_one_outage() {
+async fn a_quick_restart_of_redis_is_one_outage() {
     let mut redis = Redis::start().await;
-    // Its lease is looked after each second only: a connection that nobody uses is lost without being missed.
+    // The node writes to Redis only once per second, so it may notice late that an idle connection is lost.
     let node = Node::start("a", &redis.url(), &["--ttl", "60s"]).await;
     for round in 1..=3 {
         redis.kill();
         redis.restart().await;
-        node.wait_until("it is told", async || outages_told(&node).await >= round).await;
+        node.wait_until("the outage in the log", async || logged_outages(&node).await >= round).await;
         sleep(Duration::from_millis(1500)).await;
-        assert_eq!(outages_told(&node).await, round, "{:#?}", node.log());
+        assert_eq!(logged_outages(&node).await, round, "{:#?}", node.log());
     }
 }
 
@@ -108,13 +109,14 @@ async fn the_welcome_names_the_node() {
 }
 
 #[tokio::test]
-async fn each_half_minute_the_log_says_how_many_are_online() {
+async fn the_numbers_of_users_and_connections_are_logged_every_thirty_seconds() {
     let node = Node::with_flags("alone", &[]).await;
     let _tabs = (node.connect_to("alice", "lobby").await, node.connect_to("alice", "lobby").await);
     let _bob = node.online_status("7").await;
-    let told = |line: &String| line.contains("online") && line.contains("users=2") && line.contains("connections=3");
+    let has_numbers =
+        |line: &String| line.contains("online") && line.contains("users=2") && line.contains("connections=3");
     let waiting = async {
-        while !node.log().iter().any(told) {
+        while !node.log().iter().any(has_numbers) {
             sleep(POLL).await;
         }
     };

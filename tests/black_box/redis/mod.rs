@@ -1,6 +1,6 @@
-//! Several nodes on one Redis or one Redis Cluster, and what happens when any of them fails. The tests run real processes.
+//! Several nodes on one Redis or one Redis Cluster, and failures of both. Nodes and Redis servers run as processes.
 
-/// Runs each of these functions on one Redis and on a Redis Cluster.
+/// Makes two tests of each function: one runs it on a single Redis, the other on a Redis Cluster.
 macro_rules! on_both {
     ($($test:ident),+ $(,)?) => {
         mod on_one_redis {

@@ -1,4 +1,4 @@
-//! Nodes that die, that are stopped, that come back, and two that want to be the same one.
+//! Nodes that die, stop, start again or hang, and two nodes with the same id.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::common::node::start_refused;
 use crate::common::redis::POLL;
 use crate::common::{DEADLINE, Mirror, NODE_LOST_AFTER, Node, Redis, RoomObservers, SHORT_TTL, SHORT_TTL_FLAG, Store};
 
-/// EX_UNAVAILABLE of sysexits.h.
+/// The exit code for a service that cannot be used: EX_UNAVAILABLE in sysexits.h.
 const UNAVAILABLE: i32 = 69;
 
-on_both!(a_killed_node_takes_its_users_along_and_nobody_else, a_rolling_restart_shows_nobody_leaving);
+on_both!(only_the_users_of_a_killed_node_leave, no_user_leaves_during_a_rolling_restart);
 
-async fn a_killed_node_takes_its_users_along_and_nobody_else(store: Store) {
+async fn only_the_users_of_a_killed_node_leave(store: Store) {
     let [a, b, c] = store.three_nodes(&SHORT_TTL_FLAG).await;
     let _alice = a.connect_to("alice", "lobby").await;
     let _bob = b.connect_to("bob", "lobby").await;
-    // Dave comes back elsewhere, Erin is elsewhere as well, Carol is only here.
+    // When c dies, dave connects to another node. Erin is connected to a too. Carol is connected only to c.
     let dave = c.connect_to("dave", "lobby").await;
     let _erin_here = c.connect_to("erin", "lobby").await;
     let _erin_there = a.connect_to("erin", "lobby").await;
@@ -45,24 +45,24 @@ async fn a_killed_node_takes_its_users_along_and_nobody_else(store: Store) {
     observers.wait_for_members_within(NODE_LOST_AFTER, &[&a, &b], &["alice", "bob", "dave", "erin"]).await;
     observers.assert_left_once("carol", &["node_lost"]);
     observers.assert_stable(&["dave", "erin"]);
-    // Nothing of it is left in Redis.
-    let gone = |key: &String| !key.contains(":c.") && !key.ends_with(":c") && !key.ends_with(":carol");
-    let swept = async {
-        while !store.keys().await.iter().all(gone) {
+    // The other nodes delete the keys of the dead node.
+    let unrelated = |key: &String| !key.contains(":c.") && !key.ends_with(":c") && !key.ends_with(":carol");
+    let deleted = async {
+        while !store.keys().await.iter().all(unrelated) {
             sleep(POLL).await;
         }
     };
-    timeout(DEADLINE, swept).await.expect("what a dead node held is swept");
+    timeout(DEADLINE, deleted).await.expect("the keys of a dead node are deleted");
     observers.wait_for_members(&[&a, &b], &["alice", "bob", "dave", "erin"]).await;
 }
 
-/// A client as it ought to be: sent away, it connects to the next node.
-async fn stay_online(user: &str, mut mirror: Mirror, next: &Node) -> Mirror {
+/// A client that reconnects as recommended: when its node stops, it connects to the next one.
+async fn reconnect_elsewhere(user: &str, mut mirror: Mirror, next: &Node) -> Mirror {
     assert_eq!(mirror.wait_for_close().await, Some(1012), "{user}");
     next.connect_to(user, "lobby").await
 }
 
-/// A node that is started until it may: its former life may have to end first.
+/// Starts a node again, repeatedly if necessary: the lease of its former incarnation may have to end first.
 async fn start_again(store: &Store, id: &str, flags: &[&str]) -> Node {
     let own = store.flags();
     let flags: Vec<_> = own.iter().map(String::as_str).chain(flags.iter().copied()).collect();
@@ -70,18 +70,18 @@ async fn start_again(store: &Store, id: &str, flags: &[&str]) -> Node {
     loop {
         match Node::try_start(id, &flags, &[]).await {
             Ok(node) => return node,
-            Err(said) => assert!(Instant::now() < deadline, "{id} may start again: {said}"),
+            Err(output) => assert!(Instant::now() < deadline, "{id} does not start again: {output}"),
         }
     }
 }
 
-async fn a_rolling_restart_shows_nobody_leaving(store: Store) {
-    // Those whose node stops have so long to come back.
+async fn no_user_leaves_during_a_rolling_restart(store: Store) {
+    // Users of a node that stops have this time to reconnect.
     let (flags, ttl) = (["--ttl", "6s"], Duration::from_secs(6));
     let mut nodes: Vec<_> = store.three_nodes(&flags).await.into();
     let users = ["u0", "u1", "u2", "u3", "u4", "u5"];
     let mut observers = RoomObservers::on(&nodes.iter().collect::<Vec<_>>(), "lobby").await;
-    // Where each user is, and its connection.
+    // Each user with the node and the connection.
     let mut clients = Vec::new();
     for (number, user) in users.into_iter().enumerate() {
         let home = nodes[number % 3].id.clone();
@@ -95,7 +95,7 @@ async fn a_rolling_restart_shows_nobody_leaving(store: Store) {
         observers.remove(&node);
         let stopping = node.terminate();
         let moving = join_all(clients.into_iter().map(async |(user, home, mirror)| match home == id {
-            true => (user, next.id.clone(), stay_online(user, mirror, next).await),
+            true => (user, next.id.clone(), reconnect_elsewhere(user, mirror, next).await),
             false => (user, home, mirror),
         }));
         let (status, moved) = tokio::join!(stopping, moving);
@@ -106,7 +106,7 @@ async fn a_rolling_restart_shows_nobody_leaving(store: Store) {
         nodes.push(node);
         observers.wait_for_members(&nodes.iter().collect::<Vec<_>>(), &users).await;
     }
-    // The leases of all former lives run out, and still nobody is seen leaving.
+    // The leases of all former incarnations end, and no user leaves.
     observers.observe_for(ttl + NODE_LOST_AFTER - SHORT_TTL).await;
     observers.wait_for_members(&nodes.iter().collect::<Vec<_>>(), &users).await;
     assert!(clients.iter_mut().all(|(_, _, mirror)| {
@@ -116,7 +116,7 @@ async fn a_rolling_restart_shows_nobody_leaving(store: Store) {
 }
 
 #[tokio::test]
-async fn who_does_not_come_back_after_a_stop_leaves_with_the_lease() {
+async fn a_user_who_does_not_reconnect_after_a_stop_leaves_when_the_lease_ends() {
     let redis = Redis::start().await;
     let a = Node::start("a", &redis.url(), &SHORT_TTL_FLAG).await;
     let b = Node::start("b", &redis.url(), &SHORT_TTL_FLAG).await;
@@ -127,32 +127,32 @@ async fn who_does_not_come_back_after_a_stop_leaves_with_the_lease() {
     observers.allow_leaves(&["bob"]);
     observers.remove(&b);
     assert_eq!(b.terminate().await.code(), Some(0));
-    assert!(a.members("lobby").await.contains_key("bob"), "it may still come back");
+    assert!(a.members("lobby").await.contains_key("bob"), "bob left although he may still reconnect");
     observers.wait_for_members_within(NODE_LOST_AFTER, &[&a], &["alice"]).await;
 }
 
 #[tokio::test]
-async fn two_nodes_cannot_have_one_id() {
+async fn a_second_node_with_the_same_id_does_not_start() {
     let redis = Redis::start().await;
     let first = Node::start("twin", &redis.url(), &SHORT_TTL_FLAG).await;
     let _alice = first.connect_to("alice", "lobby").await;
     let mut observers = RoomObservers::on(&[&first], "lobby").await;
     for _ in 0..2 {
         let output = start_refused("twin", &["--redis", &redis.url()]).await;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
-        assert!(said.contains("twin") && said.contains("node-id"), "what to change: {said}");
-        assert!(!said.contains("panicked"), "{said}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(UNAVAILABLE), "{message}");
+        assert!(message.contains("twin") && message.contains("node-id"), "the message lacks what to change: {message}");
+        assert!(!message.contains("panicked"), "{message}");
     }
-    // The first is none the worse for it, for longer than a lease.
-    let bob = Node::start("other", &redis.url(), &SHORT_TTL_FLAG).await;
-    let _bob = bob.connect_to("bob", "lobby").await;
+    // The first node is not affected, for longer than a lease.
+    let other = Node::start("other", &redis.url(), &SHORT_TTL_FLAG).await;
+    let _bob = other.connect_to("bob", "lobby").await;
     observers.observe_for(NODE_LOST_AFTER).await;
-    observers.wait_for_members(&[&first, &bob], &["alice", "bob"]).await;
+    observers.wait_for_members(&[&first, &other], &["alice", "bob"]).await;
 }
 
 #[tokio::test]
-async fn a_node_that_starts_after_its_crash_leaves_no_ghost() {
+async fn a_node_that_restarts_after_a_crash_leaves_no_users_behind() {
     let store = Store::single().await;
     let (a, c) = (store.node_with("a", &SHORT_TTL_FLAG).await, store.node_with("c", &SHORT_TTL_FLAG).await);
     let _alice = a.connect_to("alice", "lobby").await;
@@ -163,7 +163,7 @@ async fn a_node_that_starts_after_its_crash_leaves_no_ghost() {
     observers.allow_leaves(&["ghost"]);
     c.kill();
     drop(returning);
-    // Waits at another node until the first is back.
+    // The user is connected to another node until the first one is back.
     let waiting = a.connect_to("returning", "lobby").await;
     let c = start_again(&store, "c", &SHORT_TTL_FLAG).await;
     observers.add(&c).await;
@@ -172,8 +172,8 @@ async fn a_node_that_starts_after_its_crash_leaves_no_ghost() {
     observers.wait_for_members_within(NODE_LOST_AFTER, &[&a, &c], &["alice", "returning"]).await;
     observers.observe_for(NODE_LOST_AFTER).await;
     observers.assert_stable(&["returning", "alice"]);
-    let runs = store.keys().await.iter().filter(|key| key.contains(":h:c.")).count();
-    assert_eq!(runs, 1, "{:?}", store.keys().await);
+    let hashes = store.keys().await.iter().filter(|key| key.contains(":h:c.")).count();
+    assert_eq!(hashes, 1, "{:?}", store.keys().await);
 }
 
 #[tokio::test]
@@ -186,11 +186,14 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_comes_back() {
     let mut observers = RoomObservers::on(&[&a, &c], "lobby").await;
     observers.wait_for_members(&[&a, &c], &["alice", "carol"]).await;
     c.signal("STOP");
-    a.wait_until("it counts as lost", async || !a.members("lobby").await.contains_key("carol")).await;
+    a.wait_until("carol leaves because her node counts as lost", async || {
+        !a.members("lobby").await.contains_key("carol")
+    })
+    .await;
     c.signal("CONT");
     observers.allow_leaves(&["carol"]);
     observers.wait_for_members(&[&a, &c], &["alice", "carol"]).await;
-    // While it was stopped its own clients were shown nothing, and neither were they afterwards.
+    // Observers on c receive no change, neither while it is stopped nor afterwards.
     assert!(observers.changes_of("carol")[1].is_empty(), "{:?}", observers.changes_of("carol"));
     assert!(observers.changes_of("alice")[1].is_empty(), "{:?}", observers.changes_of("alice"));
     carol.send(&json!({"type": "state", "room": "lobby", "state": {"back": true}}));
@@ -198,10 +201,10 @@ async fn a_node_that_was_stopped_for_longer_than_its_lease_comes_back() {
 }
 
 #[tokio::test]
-async fn a_crowd_goes_through_in_portions() {
+async fn many_users_are_exchanged_in_batches() {
     const USERS: usize = 1500;
     let redis = Redis::start().await;
-    // So many clients need long to be heard.
+    // On a slow machine it takes long until every client is served.
     let flags = ["--ttl", "20s"];
     let a = Node::start("a", &redis.url(), &flags).await;
     let b = Node::start("b", &redis.url(), &flags).await;
@@ -215,7 +218,7 @@ async fn a_crowd_goes_through_in_portions() {
                 if json["count"] == count {
                     return;
                 }
-                assert!(Instant::now() < deadline, "{count} were to be counted: {json}");
+                assert!(Instant::now() < deadline, "waited for the count {count}: {json}");
                 sleep(POLL).await;
             }
         }
@@ -228,7 +231,7 @@ async fn a_crowd_goes_through_in_portions() {
     .await;
     counted(&a, USERS).await;
     counted(&b, USERS).await;
-    // One that knows them from Redis alone, and the end of all of them.
+    // A new node reads all users from Redis. When their node dies, all of them leave.
     let c = Node::start("c", &redis.url(), &flags).await;
     counted(&c, USERS).await;
     a.kill();

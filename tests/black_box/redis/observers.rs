@@ -1,5 +1,5 @@
-//! The number of observers of a room is that of the whole cluster, and survives the same faults as members do. Messages of
-//! the application reach the observers on every node.
+//! The number of observers of a room covers the whole cluster and survives the same faults as its members. Messages of
+//! the application reach observers on every node.
 
 use serde_json::json;
 
@@ -41,7 +41,7 @@ async fn every_node_counts_the_observers_of_all_nodes(store: Store) {
         let listed = json!([{"room": "hall", "count": 0, "observers": 1}]);
         node.wait_until("the list", async || node.get("/v1/rooms").await.json()["rooms"] == listed).await;
     }
-    // A member that observes counts, one that does not observe does not.
+    // A member that observes counts as an observer, other members do not.
     let _member = b.connect_to("member", "hall").await;
     let silent = c.connect("silent").await;
     silent.send(&json!({"type": "join", "room": "hall", "observe": false}));
@@ -83,7 +83,7 @@ async fn hash_of(redis: &Redis, node: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_lost_event_about_observers_is_made_up_for() {
+async fn observer_counts_are_correct_after_a_lost_event() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(redis.address()).await;
     let (a, c) = (Node::start("a", &redis.url(), &[]).await, Node::start("c", &proxy.url(), &[]).await);
@@ -107,7 +107,7 @@ async fn a_lost_event_about_observers_is_made_up_for() {
 }
 
 #[tokio::test]
-async fn a_redis_that_restarts_empty_learns_the_observers_again() {
+async fn observer_counts_are_written_again_after_redis_restarts_empty() {
     let mut redis = Redis::start().await;
     let url = redis.url();
     let (a, b) = tokio::join!(Node::start("a", &url, &SHORT_TTL_FLAG), Node::start("b", &url, &SHORT_TTL_FLAG));
@@ -115,7 +115,7 @@ async fn a_redis_that_restarts_empty_learns_the_observers_again() {
     let _on_b = observe(&b, "third", "a:b").await;
     wait_for_observers(&[&a, &b], "a%3Ab", 3).await;
     redis.restart().await;
-    // Nothing is forgotten meanwhile, for longer than a lease.
+    // The nodes keep the number meanwhile, for longer than a lease.
     let end = tokio::time::Instant::now() + NODE_LOST_AFTER;
     while tokio::time::Instant::now() < end {
         for node in [&a, &b] {
@@ -131,7 +131,8 @@ async fn a_redis_that_restarts_empty_learns_the_observers_again() {
     wait_for_observers(&[&late], "a%3Ab", 3).await;
 }
 
-/// What an application publishes over one node arrives as an event without a user; here the event is written by hand.
+/// A message that the application publishes through another node is an event without a user. The test publishes such an
+/// event itself.
 #[tokio::test]
 async fn a_message_of_the_application_reaches_observers_on_other_nodes() {
     let redis = Redis::start().await;

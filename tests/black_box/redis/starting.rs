@@ -1,5 +1,5 @@
-//! How a node starts with Redis: every kind of URL, and every kind of mistake with a message that says what is wrong and
-//! never with what password.
+//! How a node starts with Redis: every kind of URL, and every mistake that prevents a start. The message says what is
+//! wrong and never contains a password.
 
 use std::process::Output;
 use std::time::Instant;
@@ -10,32 +10,32 @@ use crate::common::redis::free_port;
 use crate::common::tls::Certificates;
 use crate::common::{DEADLINE, Node, Proxy, Redis, RoomObservers};
 
-/// EX_USAGE and EX_UNAVAILABLE of sysexits.h.
+/// Exit codes: EX_USAGE and EX_UNAVAILABLE in sysexits.h.
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
 const PASSWORD: &str = "hunter2secret";
 
-fn said(output: &Output) -> String {
+fn text(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Expects this exit code and a message with these words, and no password.
 async fn check_refused(flags: &[&str], code: i32, words: &[&str]) {
     let deadline = Instant::now() + DEADLINE;
-    let (output, said) = loop {
+    let (output, message) = loop {
         let output = start_refused("a", &[flags, &["--log", "trace"]].concat()).await;
-        let said = said(&output);
-        // A machine that is busy enough keeps a Redis from saying what is wrong in time.
-        let told = words.iter().all(|word| said.contains(word));
-        if told || !is_timeout_error(&said) || Instant::now() >= deadline {
-            break (output, said);
+        let message = text(&output);
+        // On a very busy machine Redis may answer too late, and the message says only that. Then the node starts again.
+        let complete = words.iter().all(|word| message.contains(word));
+        if complete || !is_timeout_error(&message) || Instant::now() >= deadline {
+            break (output, message);
         }
     };
-    assert_eq!(output.status.code(), Some(code), "{flags:?}: {said}");
+    assert_eq!(output.status.code(), Some(code), "{flags:?}: {message}");
     for word in words {
-        assert!(said.contains(word), "{flags:?} should mention {word}: {said}");
+        assert!(message.contains(word), "{flags:?}: the message lacks {word}: {message}");
     }
-    assert!(!said.contains("panicked") && !said.contains(PASSWORD), "{flags:?}: {said}");
+    assert!(!message.contains("panicked") && !message.contains(PASSWORD), "{flags:?}: {message}");
 }
 
 #[tokio::test]
@@ -66,14 +66,14 @@ async fn a_bad_command_line_exits_64() {
 async fn a_bad_node_id_exits_64() {
     for id in ["", "a b", "a:b", "{a}", "ü", &"x".repeat(300)] {
         let output = start_refused(id, &["--redis", "redis://127.0.0.1:1"]).await;
-        let said = said(&output);
-        assert_eq!(output.status.code(), Some(USAGE), "{id:?}: {said}");
-        assert!(said.contains("node-id"), "{id:?}: {said}");
+        let message = text(&output);
+        assert_eq!(output.status.code(), Some(USAGE), "{id:?}: {message}");
+        assert!(message.contains("node-id"), "{id:?}: {message}");
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_is_not_there_exits_69() {
+async fn a_redis_that_cannot_be_reached_exits_69() {
     let port = free_port().to_string();
     let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}");
     check_refused(&["--redis", &url], UNAVAILABLE, &[&port, "--redis-optional"]).await;
@@ -90,9 +90,9 @@ async fn a_redis_that_does_not_answer_exits_69() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_redis_exits_69() {
-    let node = Redis::start().await;
-    let other = Node::start("other", &node.url(), &[]).await;
+async fn a_server_other_than_redis_exits_69() {
+    let redis = Redis::start().await;
+    let other = Node::start("other", &redis.url(), &[]).await;
     check_refused(&["--redis", &format!("redis://{}", other.address)], UNAVAILABLE, &["cannot be used"]).await;
 }
 
@@ -104,7 +104,7 @@ async fn a_replica_exits_69() {
 }
 
 #[tokio::test]
-async fn a_single_redis_is_no_cluster() {
+async fn a_single_redis_with_the_cluster_flag_exits_69() {
     let redis = Redis::start().await;
     check_refused(&["--redis", &redis.url(), "--redis-cluster"], UNAVAILABLE, &["cluster"]).await;
 }
@@ -128,12 +128,13 @@ async fn a_node_does_not_start_beside_nodes_of_another_format() {
     redis.command(&["DEL", "presence:{nodes}:incarnation:old.1"]).await;
     let node = Node::start("a", &redis.url(), &[]).await;
     node.wait_until_degraded(false).await;
-    let lease = redis.keys().await.into_iter().find(|key| key.contains(":incarnation:a.")).expect("its lease");
+    let lease =
+        redis.keys().await.into_iter().find(|key| key.contains(":incarnation:a.")).expect("the lease of the node");
     let lease = redis.command(&["GET", &lease]).await;
     assert!(lease.text().starts_with(r#"{"node":"a","format":2,"#), "{lease:?}");
 }
 
-/// Nodes that start at the same moment do not see each other before they have started.
+/// Nodes that start at the same moment cannot refuse each other at the start.
 #[tokio::test]
 async fn a_running_node_reports_a_node_of_another_format() {
     let redis = Redis::start().await;
@@ -142,16 +143,16 @@ async fn a_running_node_reports_a_node_of_another_format() {
     write_lease(&redis, "new.1", r#"{"node":"new","format":3,"partitions":1,"heartbeats":7}"#).await;
     node.wait_until_degraded(true).await;
     let errors = || node.log().iter().filter(|line| line.contains("ERROR") && line.contains("format 3")).count();
-    node.wait_until("an error", async || errors() == 1).await;
+    node.wait_until("the error in the log", async || errors() == 1).await;
     assert!(node.members("lobby").await.contains_key("alice"));
     redis.command(&["DEL", "presence:{nodes}:incarnation:new.1"]).await;
     node.wait_until_degraded(false).await;
-    assert_eq!(errors(), 1, "logged once");
+    assert_eq!(errors(), 1, "the error must be logged once");
     drop(alice);
 }
 
 #[tokio::test]
-async fn logins_are_used_and_never_printed() {
+async fn passwords_are_used_and_never_printed() {
     let redis = Redis::with_login("rollcall", PASSWORD, &[]).await;
     let address = redis.address().to_string();
     let port = redis.port.to_string();
@@ -172,15 +173,15 @@ async fn logins_are_used_and_never_printed() {
 }
 
 #[tokio::test]
-async fn a_server_that_repeats_what_it_does_not_know_is_not_quoted() {
-    // Messages need RESP3, and the command that asks for it signs in as well.
+async fn an_error_of_redis_that_quotes_the_password_is_not_printed() {
+    // The command HELLO, which selects RESP 3, contains the password. Redis quotes unknown commands in its error.
     let redis = Redis::with_login("rollcall", PASSWORD, &["--rename-command", "HELLO", ""]).await;
     let url = format!("redis://rollcall:{PASSWORD}@{}", redis.address());
     check_refused(&["--redis", &url, "--redis-partitions", "2"], UNAVAILABLE, &["HELLO", "Redis 6"]).await;
 }
 
 #[tokio::test]
-async fn a_password_with_odd_characters_is_percent_encoded() {
+async fn passwords_in_urls_are_percent_decoded() {
     let redis = Redis::with_login("odd", "p@ss:w/rd%#?", &[]).await;
     let url = format!("redis://odd:p%40ss%3Aw%2Frd%25%23%3F@{}", redis.address());
     let node = Node::start("a", &url, &[]).await;
@@ -188,14 +189,14 @@ async fn a_password_with_odd_characters_is_percent_encoded() {
 }
 
 #[tokio::test]
-async fn an_optional_redis_may_come_later() {
+async fn an_optional_redis_may_start_later() {
     let mut redis = Redis::start().await;
     redis.kill();
     let url = redis.url();
     let (a, b) =
         tokio::join!(Node::start("a", &url, &["--redis-optional"]), Node::start("b", &url, &["--redis-optional"]));
     let alice = a.connect_to("alice", "lobby").await;
-    assert!(alice.degraded.is_some(), "said after the welcome: {}", alice.describe());
+    assert!(alice.degraded.is_some(), "the client received no degraded health: {}", alice.describe());
     let _bob = b.connect_to("bob", "lobby").await;
     let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
     for node in [&a, &b] {
@@ -210,7 +211,7 @@ async fn an_optional_redis_may_come_later() {
 }
 
 #[tokio::test]
-async fn an_optional_redis_may_hang_or_refuse_the_login_at_first() {
+async fn an_optional_redis_may_first_hang_or_refuse_the_login() {
     let redis = Redis::with_login("rollcall", "other", &[]).await;
     let url = format!("redis://rollcall:{PASSWORD}@{}", redis.address());
     let proxy = Proxy::to(redis.address()).await;
@@ -229,9 +230,10 @@ async fn an_optional_redis_may_hang_or_refuse_the_login_at_first() {
     assert!(!a.output().contains(PASSWORD), "{}", a.output());
 }
 
-/// Two optional nodes of one id that meet when Redis comes: one of them goes on degraded, or ends, and says why.
+/// Two nodes with the same id start while Redis is unreachable. Once it is back, one of them stays degraded or exits,
+/// and logs the reason.
 #[tokio::test]
-async fn optional_nodes_with_one_id_do_not_both_get_it() {
+async fn only_one_of_two_optional_nodes_gets_a_shared_id() {
     let mut redis = Redis::start().await;
     redis.kill();
     let url = redis.url();
@@ -239,12 +241,12 @@ async fn optional_nodes_with_one_id_do_not_both_get_it() {
     let (first, second) = tokio::join!(Node::start("twin", &url, &flags), Node::start("twin", &url, &flags));
     redis.restart().await;
     redis.until(&["EXISTS", "presence:{nodes}:id:twin"], |reply| reply.number() == 1).await;
-    let told = |node: &Node| node.log().iter().any(|line| line.contains("twin") && line.contains("node-id"));
-    first.wait_until("one of them is told", async || told(&first) || told(&second)).await;
+    let logged = |node: &Node| node.log().iter().any(|line| line.contains("twin") && line.contains("node-id"));
+    first.wait_until("the error of one node", async || logged(&first) || logged(&second)).await;
 }
 
 #[tokio::test]
-async fn a_unix_socket_will_do() {
+async fn redis_can_be_reached_through_a_unix_socket() {
     let redis = Redis::start().await;
     let a = Node::start("a", &format!("redis+unix://{}", redis.socket_path()), &[]).await;
     let b = Node::start("b", &redis.url(), &[]).await;
@@ -254,7 +256,7 @@ async fn a_unix_socket_will_do() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_and_certificates_are_checked() {
+async fn redis_can_be_reached_through_tls_and_its_certificate_is_checked() {
     let certificates = Certificates::make();
     let port = free_port().to_string();
     let redis = Redis::with_tls(&certificates, &port).await;
@@ -270,7 +272,7 @@ async fn tls_is_spoken_and_certificates_are_checked() {
 }
 
 #[tokio::test]
-async fn variables_set_what_flags_do_not() {
+async fn environment_variables_configure_redis() {
     let redis = Redis::start().await;
     let url = redis.url();
     let environment =
@@ -278,12 +280,12 @@ async fn variables_set_what_flags_do_not() {
     let node = Node::with_environment("a", &[], &environment).await;
     let _alice = node.connect_to("alice", "lobby").await;
     redis.until(&["EXISTS", "other:{nodes}:id:a"], |reply| reply.number() == 1).await;
-    node.wait_until("its key", async || redis.keys().await.iter().any(|key| key.ends_with("}:u:alice"))).await;
+    node.wait_until("the key of alice", async || redis.keys().await.iter().any(|key| key.ends_with("}:u:alice"))).await;
     assert!(redis.keys().await.iter().all(|key| key.starts_with("other:{")), "{:?}", redis.keys().await);
 }
 
 #[tokio::test]
-async fn two_prefixes_on_one_redis_do_not_see_each_other() {
+async fn clusters_with_different_prefixes_share_a_redis_without_seeing_each_other() {
     let redis = Redis::start().await;
     let a = Node::start("a", &redis.url(), &["--redis-prefix", "one"]).await;
     let b = Node::start("a", &redis.url(), &["--redis-prefix", "two"]).await;

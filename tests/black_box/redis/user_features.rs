@@ -1,4 +1,4 @@
-//! What is about a user, and not about a room, reaches it on whichever node it is: watching, messages, removals, logouts.
+//! Features that concern users on any node: watching users, messages, kicks and logouts.
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -14,10 +14,10 @@ const TOKEN: &str = "a token for tests only";
 const SESSION_KEY: &str = "one key for two nodes, 32 bytes or more";
 
 on_both!(
-    a_watched_user_is_seen_wherever_it_comes_and_goes,
-    what_is_said_on_one_node_is_heard_on_the_other,
-    a_removed_user_goes_from_every_node,
-    a_logout_ends_that_login_on_every_node,
+    watchers_see_users_of_all_nodes_go_online_and_offline,
+    messages_reach_observers_on_other_nodes,
+    a_kick_closes_the_connections_of_a_user_on_every_node,
+    a_logout_ends_only_that_login_on_every_node,
 );
 
 async fn two_nodes(store: &Store, flags: &[&str]) -> [Node; 2] {
@@ -34,29 +34,29 @@ async fn watch(watcher: &mut Mirror, users: &[&str]) {
     watcher.wait_until("the answer", |watcher| users.iter().all(|user| online(watcher, user).is_some())).await;
 }
 
-async fn a_watched_user_is_seen_wherever_it_comes_and_goes(store: Store) {
+async fn watchers_see_users_of_all_nodes_go_online_and_offline(store: Store) {
     let [a, b] = two_nodes(&store, &SHORT_TTL_FLAG).await;
     let mut watcher = b.connect("watcher").await;
-    let crowd: Vec<_> = (0..20).map(|number| format!("crowd-{number}")).collect();
+    let guests: Vec<_> = (0..20).map(|number| format!("guest-{number}")).collect();
     watch(&mut watcher, &["bob", "carol", "dave"]).await;
-    watch(&mut watcher, &crowd.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    assert_eq!(watcher.watched["bob"], json!({"user": "bob", "online": false}), "never seen");
+    watch(&mut watcher, &guests.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(watcher.watched["bob"], json!({"user": "bob", "online": false}), "bob was never online");
     let bob = a.connect("bob").await;
     bob.send(&json!({"type": "join", "room": "kitchen", "state": {"mood": "fine"}}));
     watcher.wait_until("bob", |watcher| online(watcher, "bob") == Some(true)).await;
-    let told = watcher.watched["bob"].clone();
-    assert_eq!(told["state"], json!({"mood": "fine"}));
+    let first_status = watcher.watched["bob"].clone();
+    assert_eq!(first_status["state"], json!({"mood": "fine"}));
     for node in [&a, &b] {
         let known = node.post_json("/v1/users/status", &json!({"users": ["bob"]})).await.json();
-        assert_eq!(known["users"][0]["since"], told["since"], "{known}");
+        assert_eq!(known["users"][0]["since"], first_status["since"], "{known}");
     }
-    // A second device here, then only that, is no news.
+    // A second connection on the other node changes nothing, and neither does the end of the first one.
     let mark = watcher.mark();
     let here = b.connect_to("bob", "attic").await;
     wait_until_known(&here, &[&a]).await;
     bob.close(1000);
     let carol = a.connect_to("carol", "kitchen").await;
-    watcher.wait_until("carol, who came later", |watcher| online(watcher, "carol") == Some(true)).await;
+    watcher.wait_until("carol, whose join comes later", |watcher| online(watcher, "carol") == Some(true)).await;
     let about_bob = |watcher: &Mirror, mark| {
         let statuses = watcher.since(mark, "status", "");
         let users: Vec<_> =
@@ -65,25 +65,33 @@ async fn a_watched_user_is_seen_wherever_it_comes_and_goes(store: Store) {
     };
     assert!(about_bob(&watcher, mark).iter().all(|bob| bob["online"] == true), "{:?}", about_bob(&watcher, mark));
     here.send(&json!({"type": "leave", "room": "attic"}));
-    watcher.wait_until("his leave", |watcher| online(watcher, "bob") == Some(false)).await;
-    assert!(watcher.watched["bob"]["since"].as_u64() >= told["since"].as_u64(), "offline since");
-    // Twenty who come together are told together: ticks may fall between, on either node, but not each time.
-    let mut devices = Vec::new();
-    for user in &crowd {
-        devices.push(a.connect(user).await);
+    watcher.wait_until("the leave of bob", |watcher| online(watcher, "bob") == Some(false)).await;
+    assert!(
+        watcher.watched["bob"]["since"].as_u64() >= first_status["since"].as_u64(),
+        "bob went offline before he came online"
+    );
+    // Users who join within one tick are reported in one message. Ticks of either node may fall between the joins, but
+    // not in every attempt.
+    let mut guest_clients = Vec::new();
+    for user in &guests {
+        guest_clients.push(a.connect(user).await);
     }
     for round in 1.. {
         let mark = watcher.mark();
-        devices.iter().for_each(|device| device.send(&json!({"type": "join", "room": "hall"})));
-        watcher.wait_until("all", |watcher| crowd.iter().all(|user| online(watcher, user) == Some(true))).await;
-        if watcher.since(mark, "status", "").len() <= crowd.len() / 2 {
+        guest_clients.iter().for_each(|client| client.send(&json!({"type": "join", "room": "hall"})));
+        watcher
+            .wait_until("all guests online", |watcher| guests.iter().all(|user| online(watcher, user) == Some(true)))
+            .await;
+        if watcher.since(mark, "status", "").len() <= guests.len() / 2 {
             break;
         }
         assert!(round < 20, "{}", watcher.describe());
-        devices.iter().for_each(|device| device.send(&json!({"type": "leave", "room": "hall"})));
-        watcher.wait_until("none", |watcher| crowd.iter().all(|user| online(watcher, user) == Some(false))).await;
+        guest_clients.iter().for_each(|client| client.send(&json!({"type": "leave", "room": "hall"})));
+        watcher
+            .wait_until("all guests offline", |watcher| guests.iter().all(|user| online(watcher, user) == Some(false)))
+            .await;
     }
-    // A node that dies takes along whom it held.
+    // When a node dies, its users go offline.
     let _dave = b.connect_to("dave", "kitchen").await;
     watcher.wait_until("dave", |watcher| online(watcher, "dave") == Some(true)).await;
     a.kill();
@@ -95,59 +103,62 @@ async fn a_watched_user_is_seen_wherever_it_comes_and_goes(store: Store) {
         if online(&watcher, "carol") == Some(false) {
             break;
         }
-        assert!(!over, "carol was to be gone with the lease of her node: {}", watcher.describe());
+        assert!(!over, "carol is still online although the lease of her node has ended: {}", watcher.describe());
         sleep(POLL).await;
     }
     assert_eq!(online(&watcher, "dave"), Some(true));
 }
 
-/// What a mirror has heard in a room: who, and what.
-fn heard(mirror: &Mirror, room: &str) -> Vec<(String, Value)> {
+/// The messages of a room that a mirror received: user and data.
+fn received(mirror: &Mirror, room: &str) -> Vec<(String, Value)> {
     let messages = mirror.since(0, "message", room).into_iter();
     messages.map(|message| (message["user"].as_str().unwrap().to_owned(), message["data"].clone())).collect()
 }
 
-async fn what_is_said_on_one_node_is_heard_on_the_other(store: Store) {
+async fn messages_reach_observers_on_other_nodes(store: Store) {
     let [a, b] = two_nodes(&store, &[]).await;
     let alice = a.connect_to("alice", "lobby").await;
     let mut bob = b.connect_to("bob", "lobby").await;
     let mut chat = b.chat("carol").await;
     let mut counting = b.connect("counting").await;
     counting.send(&json!({"type": "observe", "room": "lobby", "detail": "count"}));
-    counting.wait_until("a number", |counting| counting.observes("lobby")).await;
+    counting.wait_until("the count", |counting| counting.observes("lobby")).await;
     bob.wait_until("alice", |bob| bob.has("lobby", "alice")).await;
-    let said: Vec<_> = [json!({"text": "hello"}), json!([1, {"deep": "ü"}]), json!("a text")].into();
-    for data in &said {
+    let sent: Vec<_> = [json!({"text": "hello"}), json!([1, {"deep": "ü"}]), json!("a text")].into();
+    for data in &sent {
         alice.send(&json!({"type": "message", "room": "lobby", "data": data}));
     }
-    let all: Vec<_> = said.into_iter().map(|data| ("alice".to_owned(), data)).collect();
+    let all: Vec<_> = sent.into_iter().map(|data| ("alice".to_owned(), data)).collect();
     for mirror in [&mut bob, &mut counting] {
-        mirror.wait_until("all of it", |mirror| heard(mirror, "lobby").len() >= all.len()).await;
-        assert_eq!(heard(mirror, "lobby"), all, "in order, once");
+        mirror.wait_until("all messages", |mirror| received(mirror, "lobby").len() >= all.len()).await;
+        assert_eq!(received(mirror, "lobby"), all, "each message once and in order");
     }
-    // Of these only the first is for a chat.
+    // Chat clients receive only the first of these: the others have no `text`.
     let of_alice = |message: &&Value| message["payload"]["user"] == "alice";
-    chat.wait_until("the text", |chat| chat.of("msg").iter().any(of_alice)).await;
+    chat.wait_until("the chat message", |chat| chat.of("msg").iter().any(of_alice)).await;
     assert_eq!(chat.of("msg").len(), 1, "{:?}", chat.log);
     let mut alice = alice;
     chat.send(&json!({"type": "msg", "payload": {"text": "hello back"}}));
     let answer = ("carol".to_owned(), json!({"text": "hello back"}));
-    alice.wait_until("the answer", |alice| heard(alice, "lobby").contains(&answer)).await;
-    // Who is heard was there, on the other node too: it comes, speaks and goes.
+    alice.wait_until("the answer", |alice| received(alice, "lobby").contains(&answer)).await;
+    // Each message comes between the join and the leave of its user, on the other node too. The mirror asserts this.
     for round in 0..5 {
         let guest = a.connect("guest").await;
         guest.send(&json!({"type": "join", "room": "lobby"}));
         guest.send(&json!({"type": "message", "room": "lobby", "data": round}));
-        bob.wait_until("the guest", |bob| heard(bob, "lobby").contains(&("guest".to_owned(), json!(round)))).await;
+        bob.wait_until("the message of the guest", |bob| {
+            received(bob, "lobby").contains(&("guest".to_owned(), json!(round)))
+        })
+        .await;
         guest.send(&json!({"type": "leave", "room": "lobby"}));
-        bob.wait_until("its leave", |bob| !bob.has("lobby", "guest")).await;
+        bob.wait_until("the leave of the guest", |bob| !bob.has("lobby", "guest")).await;
     }
 }
 
-async fn a_removed_user_goes_from_every_node(store: Store) {
+async fn a_kick_closes_the_connections_of_a_user_on_every_node(store: Store) {
     let [a, b] = two_nodes(&store, &["--admin-token", TOKEN, "--grace", "2s", "--ttl", "20s"]).await;
     let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
-    // First: who is there already is not told of its coming.
+    // The chat client waits for the join of its user, which is announced only if the user is not a member yet.
     let mut chat = b.chat("7").await;
     let mut native_here = a.connect_to("7", "lobby").await;
     let mut native = b.connect_to("7", "lobby").await;
@@ -172,12 +183,12 @@ async fn a_removed_user_goes_from_every_node(store: Store) {
     observers.assert_left_once("7", &["kicked"]);
     observers.assert_stable(&["8"]);
     other.heartbeat().await;
-    // Nothing keeps it from coming back, on either node.
+    // The user may come back at once.
     let _again = b.connect_to("7", "lobby").await;
     observers.wait_for_members(&[&a, &b], &["7", "8"]).await;
 }
 
-/// A request of a browser; `cookie` is what it keeps.
+/// Sends a request like a browser that has this cookie.
 async fn send(node: &Node, method: &str, path: &str, cookie: &str, body: &str) -> Response {
     let headers = [("content-type", "application/json"), ("cookie", cookie)];
     http::request(node.address, method, path, &headers, body.as_bytes()).await
@@ -189,7 +200,7 @@ async fn sign_in(node: &Node, user: &str) -> String {
     answer.header("set-cookie").and_then(|set| set.split(';').next()).expect("a cookie").to_owned()
 }
 
-/// A native connection of whoever is signed in, in the lobby.
+/// A native connection in the lobby, of the user who is signed in with this cookie.
 async fn connect(node: &Node, cookie: &str) -> RawClient {
     let path = "/v1/connect?room=lobby";
     let (mut client, _) = RawClient::open_with(node.address, path, &[("cookie", cookie)], b"").await;
@@ -197,21 +208,21 @@ async fn connect(node: &Node, cookie: &str) -> RawClient {
     client
 }
 
-async fn a_logout_ends_that_login_on_every_node(store: Store) {
+async fn a_logout_ends_only_that_login_on_every_node(store: Store) {
     let [a, b] = two_nodes(&store, &["--dev-login", "--session-key", SESSION_KEY]).await;
     let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
     let (first, second) = (sign_in(&a, "alice").await, sign_in(&a, "alice").await);
     let (mut here, mut there) = (connect(&a, &first).await, connect(&b, &first).await);
     let mut other = connect(&b, &second).await;
     observers.wait_for_members(&[&a, &b], &["alice"]).await;
-    // What she holds on b is told in order: where this is known, her other login is.
-    other.send_json(&json!({"type": "join", "room": "told", "observe": false})).await;
-    a.wait_until("it is told", async || a.members("told").await.contains_key("alice")).await;
+    // Node b sends changes in order. Once a knows this room, it knows the connection of the other login too.
+    other.send_json(&json!({"type": "join", "room": "marker", "observe": false})).await;
+    a.wait_until("the marker room", async || a.members("marker").await.contains_key("alice")).await;
     assert_eq!(send(&a, "POST", "/logout", &first, "").await.status, 200);
     assert_eq!(here.wait_for_close().await, Some(1008));
     assert_eq!(there.wait_for_close().await, Some(1008));
-    assert!(other.is_served().await, "another login of hers");
-    // What has ended the connections has made the cookie worthless, there as well.
+    assert!(other.is_served().await, "the connection of another login was closed");
+    // The logout made the cookie invalid on both nodes.
     for node in [&a, &b] {
         raw::refused_upgrade(node.address, "/v1/connect", &[("cookie", &first)]).await.error(401);
         assert_eq!(send(node, "GET", "/login/session", &first, "").await.json()["user"], Value::Null);

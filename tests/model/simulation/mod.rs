@@ -242,8 +242,8 @@ impl World {
         self.wait(latest.saturating_sub(self.tick) + QUIET_TICKS);
     }
 
-    /// Every node shows the members and the numbers of observers of the model, all with the same states, and Redis has keys of
-    /// exactly these users.
+    /// Every node shows the members and the numbers of observers of the model, all with the same states, and Redis has
+    /// keys of exactly these users.
     pub(crate) fn check(&self) {
         let model = self.model.iter().flatten();
         let model: BTreeSet<_> = model.map(|(user, room)| (ROOMS[*room].to_owned(), format!("user{user}"))).collect();
