@@ -1,39 +1,39 @@
-"""Two nodes while their Redis is away: who is lost, what it costs in memory, and when both show the same again.
+"""An outage of Redis with two nodes: disconnected users, memory, and the time until both nodes agree again.
 
-Half of the crowd comes and goes at the first node before observers, the others are at the second; generators check that nobody
-is dropped and that observers know the truth in the end. Redis is stopped (SIGSTOP: connections stay and nothing answers) or
-killed, in which case an empty one takes its place.
+The first node has observers and users who join and leave; the second node has the other users. The generators check that
+no client is disconnected, and that observers know the correct members at the end. Redis is stopped (SIGSTOP: connections
+stay open, but commands are not answered) or killed; after a kill, an empty Redis replaces it.
 """
 import contextlib, http.client, json, os, signal, statistics, time
 import measure
 
 ROOMS = 20
-# What the nodes count each second while Redis is away.
+# Counters of the nodes that are recorded once per second during the outage.
 SAMPLED = ["memory_bytes", "redis_pending", "users", "connections", "degraded"]
 SAMPLE_SECONDS = 1
-# A tenth of the outage, but so much at least.
+# The time before the outage is a tenth of the outage, but at least this.
 BEFORE_SECONDS = 2
-# So much later than the one the other node may show a change: two ticks and 50 ms.
+# How much later the other node may show a change: two ticks and 50 ms.
 LATE_SECONDS = 0.25
 AGREE_WITHIN_SECONDS, AGREE_BUDGET_SECONDS = 120, 2
-# People come and go in turn, so a list of old may be right for a moment.
+# Users join and leave in turn, so an outdated list may be correct for a moment.
 AGREE_FOR_SECONDS = 1
-# The part of the last quarter's memory that is more than the second quarter's.
+# How much more memory the nodes may use in the last quarter of the outage than in the second quarter, as a ratio.
 FLAT_WITHIN = 0.05
-GATHER_SECONDS, CHECK_SECONDS, NOTICE_SECONDS = 120, 120, 60
+CONNECT_SECONDS, CHECK_SECONDS, NOTICE_SECONDS = 120, 120, 60
 STAY_SECONDS = 6
 
 
 def run(kind, options):
-    """One outage; what was sampled in it and what it came to."""
+    """Runs one outage. Returns the samples and the results."""
     url = lambda port: f"ws://127.0.0.1:{port}"
     before_seconds = max(BEFORE_SECONDS, options.outage // 10)
-    # Longer than all of it may take: they are told when it is over.
-    seconds = GATHER_SECONDS + before_seconds + options.outage + NOTICE_SECONDS + AGREE_WITHIN_SECONDS
+    # Longer than the whole run may take: the generators are stopped when the run ends.
+    seconds = CONNECT_SECONDS + before_seconds + options.outage + NOTICE_SECONDS + AGREE_WITHIN_SECONDS
     duration = ["--duration", f"{seconds}s", "--warm-up", "0s", "--rooms", ROOMS]
     observers, members = options.users // 10, options.users * 3 // 10
-    # All have come and gone two and a half times in the outage: what can wait then does, and those who are in at its end are not those
-    # who were at its beginning. They stay long enough to be seen on a machine that stutters.
+    # Each user joins and leaves two and a half times during the outage, so that changes pile up if they can, and other users
+    # are members at its end than at its beginning. A stay is long enough to be observed on a busy machine.
     rate = max(1, min(members * 5 // options.outage, members // STAY_SECONDS))
     present = options.users - observers - members
     with contextlib.ExitStack() as stack:
@@ -49,7 +49,7 @@ def run(kind, options):
         wait_for_all(nodes, options.users)
         before = sample(nodes, before_seconds)
         redis.stop(kind)
-        # Where there is no CPU to notice it with, it takes longer.
+        # On a busy machine the nodes may notice the outage late.
         during = sample(nodes, options.outage, lambda samples: was_noticed(samples) or len(samples) * SAMPLE_SECONDS > options.outage + NOTICE_SECONDS)
         redis.come_back(kind)
         agreed_after_s = agree(nodes, options.late)
@@ -62,12 +62,12 @@ def run(kind, options):
 
 
 def was_noticed(samples):
-    """All of the later half of the outage."""
+    """Whether a node was degraded in all samples of the second half of the outage."""
     return all(any(one["degraded"]) for one in samples[len(samples) // 2:])
 
 
 class Redis:
-    """One that can be taken away and brought back."""
+    """A Redis that can be stopped or killed, and brought back."""
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()
@@ -76,7 +76,7 @@ class Redis:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            os.kill(self.process.pid, signal.SIGCONT)  # One that is stopped does not end.
+            os.kill(self.process.pid, signal.SIGCONT)  # A stopped process does not react to SIGTERM.
         self.stack.close()
 
     def stop(self, kind):
@@ -91,16 +91,16 @@ class Redis:
 
 
 def wait_for_all(nodes, users):
-    deadline = time.monotonic() + GATHER_SECONDS
-    # Those who come and go are some more or fewer at any moment.
+    deadline = time.monotonic() + CONNECT_SECONDS
+    # The number of users who join and leave varies a little.
     while min(measure.stats(port)["users"] for port in nodes) < users * 0.99:
         if time.monotonic() > deadline:
-            raise measure.Failed(f"not all of {users} users are at both nodes: {[measure.stats(port)['users'] for port in nodes]}")
+            raise measure.Failed(f"not all {users} users are known to both nodes: {[measure.stats(port)['users'] for port in nodes]}")
         time.sleep(0.2)
 
 
 def sample(nodes, seconds, enough=lambda _: True):
-    """What both nodes count, each second, for so long and until it is enough."""
+    """Counters of both nodes, once per second, for this time and until `enough` accepts the samples."""
     began, samples = time.monotonic(), []
     while (now := time.monotonic() - began) < seconds or not enough(samples):
         counted = [measure.stats(port) for port in nodes]
@@ -110,7 +110,7 @@ def sample(nodes, seconds, enough=lambda _: True):
 
 
 def described(before, during):
-    """Both nodes together."""
+    """The results for both nodes together."""
     memory = lambda samples: statistics.mean(sum(one["memory_bytes"]) for one in samples)
     quarter = max(1, len(during) // 4)
     second, last = memory(during[quarter:2 * quarter]), memory(during[-quarter:])
@@ -119,7 +119,8 @@ def described(before, during):
 
 
 def agree(nodes, late):
-    """Seconds until both nodes show the same people and go on doing so, but for those who came or went a moment ago."""
+    """Seconds until both nodes show the same users, and continue to do so. Users who joined or left within the last moment
+    are ignored."""
     began, agreed = time.monotonic(), None
     first, second = (http.client.HTTPConnection("127.0.0.1", port, timeout=measure.ANSWER_SECONDS) for port in nodes)
     seen = [(time.monotonic(), members(first))]
@@ -127,24 +128,25 @@ def agree(nodes, late):
         at = time.monotonic()
         other = members(second)
         seen.append((time.monotonic(), members(first)))
-        # The latest that was complete long enough ago, and all since: who is in all of them must be shown, who is in none must not.
+        # The lists of the first node since shortly before the other list was read. The other list must contain users who are
+        # in all of them, and must not contain users who are in none.
         old = [number for number, (taken, _) in enumerate(seen) if taken <= at - late]
         if old:
             del seen[:old[-1]]
-            lists = [people for _, people in seen]
+            lists = [users for _, users in seen]
             if set.intersection(*lists) <= other <= set.union(*lists):
                 agreed = agreed or at
                 if at - agreed >= AGREE_FOR_SECONDS:
                     return agreed - began
             else:
                 agreed = None
-    missing, ghosts = set.intersection(*lists) - other, other - set.union(*lists)
-    raise measure.Failed(f"the nodes do not agree after {AGREE_WITHIN_SECONDS} s: the second lacks {len(missing)} and has {len(ghosts)} too many, "
-                         f"like {sorted(missing | ghosts)[:3]}")
+    missing, extra = set.intersection(*lists) - other, other - set.union(*lists)
+    raise measure.Failed(f"the nodes do not agree after {AGREE_WITHIN_SECONDS} s: the second node lacks {len(missing)} users and has "
+                         f"{len(extra)} too many, for example {sorted(missing | extra)[:3]}")
 
 
 def members(connection):
-    """Everybody in all rooms, as one node says."""
+    """The members of all rooms according to one node."""
     found = set()
     for room in (f"room-{number:05}" for number in range(ROOMS)):
         after = ""

@@ -1,4 +1,4 @@
-"""What a Redis costs and gives: the writer against redis-benchmark, heartbeats against the floor, joins across nodes."""
+"""Measurements with Redis: the writer compared with redis-benchmark, heartbeats with the floor, and joins across nodes."""
 import json, re, resource, subprocess, threading, time
 import measure
 
@@ -8,11 +8,11 @@ SAMPLE_SECONDS = 1
 
 
 def writer(options, number):
-    """The store's writer and redis-benchmark, each writing keys of the same form with values of the same length."""
+    """The store's writer and redis-benchmark. Both write keys of the same form, with values of the same length."""
     with measure.redis() as (process, port):
         ours = measured(process, lambda: store_writer(port, options))
         theirs = measured(process, lambda: redis_benchmark(port, ours, options))
-        if number % 2:  # The other order, so that neither always finds the Redis that the other has left.
+        if number % 2:  # The writer also runs second, so that neither of them always uses the Redis in the state that the other one left.
             ours = measured(process, lambda: store_writer(port, options))
     return {"writer": ours, "redis_benchmark": theirs}
 
@@ -24,18 +24,18 @@ def measured(redis, run):
 
 
 def store_writer(port, options):
-    """All keys are written once before the figures are taken."""
+    """Writes all keys once before the measurement starts."""
     command = [measure.BIN / "examples/redis-writer", "--url", f"redis://127.0.0.1:{port}", "--users", options.keys, "--rounds", options.writes]
     done = subprocess.run(measure.pinned(measure.GENERATOR_CORE, command), capture_output=True, text=True, timeout=measure.RUN_SECONDS)
     if done.returncode != 0:
-        raise measure.Failed(f"redis-writer said: {done.stderr[-500:]}")
+        raise measure.Failed(f"redis-writer failed: {done.stderr[-500:]}")
     result = json.loads(done.stdout)
     return {**result, "redis_commands": result["commands"] + options.keys}
 
 
 def redis_benchmark(port, ours, options):
     requests = ours["commands"]
-    # It puts twelve digits in place of the word, as many as the writer's users have.
+    # redis-benchmark replaces this word by twelve digits, as many as the names of the writer's users have.
     key = re.sub(r"\d{12}$", "__rand_int__", ours["key"])
     words = ["-P", BATCH, "-c", 1, "-r", options.keys, "-n", requests, "--csv", "SET", key, "x" * len(ours["value"]), "EX", ours["ttl_s"]]
     command = ["redis-benchmark", "-h", "127.0.0.1", "-p", port, *words]
@@ -44,14 +44,14 @@ def redis_benchmark(port, ours, options):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = re.search(r'^"SET [^"]*","([0-9.]+)"', done.stdout, re.MULTILINE)
     if done.returncode != 0 or not found:
-        raise measure.Failed(f"redis-benchmark said: {done.stdout[-500:]}{done.stderr[-500:]}")
+        raise measure.Failed(f"redis-benchmark failed: {done.stdout[-500:]}{done.stderr[-500:]}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"command": " ".join(map(str, command[:1] + words)), "redis_commands": requests, "commands_per_s": float(found.group(1)),
             "cpu_per_command_us": cpu / requests * 1e6}
 
 
 def heartbeat(options, _):
-    """The same heartbeats on the floor, on a server with nothing but memory, and on one with Redis."""
+    """The same heartbeats with the floor, with a server without Redis, and with a server with Redis."""
     load = ["--connections", options.connections, "--rate", options.rate, "--duration", options.duration, *options.patient]
     with measure.floor() as (process, port):
         floor = measure.loadtest("heartbeat", port, process.pid, "--protocol", "floor", *load)
@@ -59,13 +59,13 @@ def heartbeat(options, _):
         memory = measure.loadtest("heartbeat", port, process.pid, *load)
     with measure.redis() as (store, store_port), \
             measure.rollcall("--ttl", options.ttl, "--redis", f"redis://127.0.0.1:{store_port}") as (process, port), \
-            Watch(port, store, store_port) as watch:
+            Sampler(port, store, store_port) as sampler:
         redis = measure.loadtest("heartbeat", port, process.pid, *load)
-    return {"floor": floor, "memory": memory, "redis": redis, "store": watch.steady(options)}
+    return {"floor": floor, "memory": memory, "redis": redis, "store": sampler.steady(options)}
 
 
-class Watch(threading.Thread):
-    """Looks at a server and its Redis each second, first and last when the block begins and ends."""
+class Sampler(threading.Thread):
+    """Records counters of a server and its Redis once per second, and at the beginning and the end of the block."""
 
     def __init__(self, port, redis, redis_port):
         super().__init__(daemon=True)
@@ -73,20 +73,20 @@ class Watch(threading.Thread):
         self.samples, self.over = [], threading.Event()
 
     def __enter__(self):
-        self.look()
+        self.sample()
         self.start()
         return self
 
     def __exit__(self, *_):
         self.over.set()
         self.join()
-        self.look()
+        self.sample()
 
     def run(self):
         while not self.over.wait(SAMPLE_SECONDS):
-            self.look()
+            self.sample()
 
-    def look(self):
+    def sample(self):
         port, redis, redis_port = self.where
         counted = measure.stats(port)
         calls = measure.redis_info(redis_port, "commandstats")
@@ -96,19 +96,20 @@ class Watch(threading.Thread):
                                        if name.startswith("cmdstat_")}})
 
     def steady(self, options):
-        """In the seconds in which as many heartbeats came as were asked for: as many half leases as they hold, since keys of users who
-        came together are written together. In a quick run, whose figures mean nothing, from first to last."""
+        """Figures of the seconds in which the planned rate was reached. The period is a whole number of half leases, because
+        keys of users who connected together are written together. In quick runs, whose figures mean nothing, it is the
+        whole run."""
         if options.quick:
             return self.between(self.samples[0], self.samples[-1], options)
         pairs = list(zip(self.samples, self.samples[1:]))
         full = [pair for pair in pairs if pair[1]["heartbeats"] - pair[0]["heartbeats"] > 0.9 * options.rate * (pair[1]["at_s"] - pair[0]["at_s"])]
         if not full:
-            raise measure.Failed(f"in no second came {options.rate} heartbeats")
+            raise measure.Failed(f"the rate of {options.rate} heartbeats per second was never reached")
         first, half = full[0][0], seconds_of(options.ttl) / 2
         since = lambda sample: sample["at_s"] - first["at_s"]
         whole = (since(full[-1][1]) + SAMPLE_SECONDS / 2) // half * half
         if whole == 0:
-            raise measure.Failed(f"a run of {options.duration} is too short to see what is written in half a lease of {options.ttl}")
+            raise measure.Failed(f"a run of {options.duration} is too short: the rate must be reached for half a lease of {options.ttl}")
         return self.between(first, min((sample for _, sample in full), key=lambda sample: abs(since(sample) - whole)), options)
 
     def between(self, first, last, options):
@@ -128,7 +129,7 @@ def seconds_of(duration):
 
 
 def across(options, _):
-    """Joins seen by observers at the same node of two, and at the other."""
+    """Joins seen by observers on the same of two nodes, and on the other node."""
     with measure.redis() as (_, store_port):
         words = ["--redis", f"redis://127.0.0.1:{store_port}", "--ttl", options.ttl]
         with measure.rollcall(*words, name="first") as (first, port), \

@@ -1,8 +1,8 @@
-# Shared by scripts/test and scripts/judges: runs steps and reports the time of each. A step is a bash function of the calling
-# script. It runs in a shell of its own (SCRIPT --step NAME), in which set -e ends the step at its first error.
+# Shared by scripts/test and scripts/judges: runs steps and reports the time of each. A step is a bash function of the
+# calling script. It runs in its own shell (SCRIPT --step NAME), in which set -e ends the step at its first error.
 
 results=target/steps/results
-lanes=()
+groups=()
 
 # Runs one step and records how it ended, its time and its CPU time.
 run_step() {
@@ -16,27 +16,27 @@ run_step() {
     awk '{ print "── " $1 ": " $2 " in " $3 " s, " $4 " s of CPU time" }'
 }
 
-# Runs steps one after the other in the background. The output of each is shown in one piece when it has ended.
-start_lane() {
-  # In a process group of its own, so that an interrupt can end all of it.
+# Runs a group of steps in the background, one after the other. The output of each step is printed when it ends.
+start_group() {
+  # In its own process group, so that an interrupt can end the whole group.
   set -m
   for name in "$@"; do
     run_step "$name" >"target/steps/$name.log" 2>&1
     flock "$results" cat "target/steps/$name.log"
   done &
   set +m
-  lanes+=($!)
+  groups+=($!)
 }
 
-end_lanes() {
-  local lane
-  for lane in "${lanes[@]}"; do kill -TERM -- "-$lane" 2>/dev/null || true; done
+end_groups() {
+  local group
+  for group in "${groups[@]}"; do kill -TERM -- "-$group" 2>/dev/null || true; done
 }
 
 begin() {
   mkdir -p target/steps
   : >"$results"
-  trap 'end_lanes; exit 130' INT TERM
+  trap 'end_groups; exit 130' INT TERM
 }
 
 # The table of all steps. Fails if one failed or is missing.
@@ -45,7 +45,7 @@ report() { # the number of steps
   failed=$(grep -c ' FAILED ' "$results" || true)
   awk 'BEGIN { printf "\n%-14s %-8s %8s %8s\n", "step", "result", "seconds", "CPU" }
        { printf "%-14s %-8s %8d %8d\n", $1, $2, $3, $4 }' "$results"
-  (($(wc -l <"$results") == $1)) || { echo "steps are missing: $1 were to run" >&2; exit 1; }
+  (($(wc -l <"$results") == $1)) || { echo "steps are missing: $1 should have run" >&2; exit 1; }
   echo "$(($1 - failed)) passed, $failed failed in $SECONDS s"
   ((failed == 0))
 }
