@@ -52,7 +52,7 @@ impl Rollcall {
             pin_to(CoreFor::Senders); // The worker inherits it.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let shutdown = async { drop(stopped.await) };
-            runtime.block_on(server.run(shutdown)).expect("it stops without an error");
+            runtime.block_on(server.run(shutdown)).expect("the server stops without an error");
         };
         let server = std::thread::Builder::new().name("ticker".to_owned()).spawn(ticker).expect("a thread");
         let observers = (0..connections).map(|number| observer(address, number)).collect();

@@ -3,7 +3,7 @@
 //! ```text
 //! native        GET /v1/connect?user=NAME   ◄ welcome   ► join | observe   [◄ count | snapshot]   ► heartbeat, leave
 //! online-users  GET /ws/NAME                ◄ online_users                              ► heartbeat ◄ heartbeat_ack
-//! status        GET /ws-online-status?userId=NAME   ◄ CONNECTION_ESTABLISHED                (the server sends pings)
+//! online-status GET /ws-online-status?userId=NAME   ◄ CONNECTION_ESTABLISHED                (the server sends pings)
 //! chat          GET /ws                     ► join, ping  ◄ pong                        ► ping ◄ pong
 //! floor         GET /                                                                   ► heartbeat
 //! ```

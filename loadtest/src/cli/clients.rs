@@ -15,7 +15,7 @@ pub(crate) struct ServerArgs {
     /// Address of the server; a path precedes the path of the protocol
     #[arg(long, default_value = "ws://127.0.0.1:8000")]
     pub(crate) url: String,
-    /// Protocol to speak
+    /// Protocol to use
     #[arg(long, value_enum, default_value_t = Protocol::Native)]
     pub(crate) protocol: Protocol,
     /// Number of the first user: each generator process needs a range of its own

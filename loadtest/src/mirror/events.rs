@@ -1,6 +1,6 @@
-//! Mirrors for the online-status and chat protocols: one message per user who comes or goes. Each event is parsed for
-//! each observer, because observers do not receive the same messages: a server of online-status does not tell users
-//! about themselves.
+//! Mirrors for the online-status and chat protocols: one message whenever a user comes online or goes offline. Each
+//! event is parsed for each observer, because observers do not receive the same messages: a server of online-status
+//! does not tell users about themselves.
 
 use wire::room::{Members, difference};
 
@@ -24,8 +24,8 @@ pub(crate) struct Events {
     pub(crate) has_started: bool,
     /// Planned joins that were received, counted per observer.
     pub(crate) joins_seen: u64,
-    /// Events that repeated what the observer knew. They are harmless; a server may send them when two users come at
-    /// once.
+    /// Events that repeated what the observer knew. They are harmless; a server may send them when two users come
+    /// online at once.
     pub(crate) repeated: u64,
 }
 

@@ -1,7 +1,7 @@
 //! What observers know about rooms from the messages they received, to be compared with the server's lists.
 //!
 //! `diffs` for protocols that send changes, `lists` for protocols that send all users each time, `events` for protocols
-//! that send one message per user who comes or goes.
+//! that send one message whenever a user comes online or goes offline.
 
 mod delivery;
 mod diffs;
