@@ -53,27 +53,27 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A session of the model.
+/// A session with what the model knows of it.
 #[derive(Debug)]
-struct Modelled {
+struct ModelSession {
     session: Arc<Session>,
     user: usize,
     joined: BTreeMap<usize, Option<u8>>,
     last_seen: u64,
-    /// After a lost connection: the session ends no later than this.
+    /// If the connection is lost, the last tick of the grace period.
     ends: u64,
-    /// Its connection is gone.
+    /// Whether its connection has ended.
     closed: bool,
-    /// Its lease has not ended.
-    counted: bool,
+    /// Whether its lease has not ended.
+    is_alive: bool,
 }
 
 /// What an observer has received.
 #[derive(Debug)]
 struct Mirror {
     room: usize,
-    held: Arc<rollcall::presence::Room>,
-    asked: u64,
+    observed_room: Arc<rollcall::presence::Room>,
+    attached_at: u64,
     seq: Option<u64>,
     members: BTreeMap<String, Value>,
 }
@@ -82,7 +82,7 @@ struct World {
     registry: Arc<Registry>,
     broadcaster: Broadcaster,
     now: Now,
-    sessions: Vec<Modelled>,
+    sessions: Vec<ModelSession>,
     mirrors: Vec<Mirror>,
     rest: BTreeMap<usize, u64>,
     /// The last state written per member, as long as a session has the membership.
@@ -118,7 +118,7 @@ impl World {
         rest || self
             .sessions
             .iter()
-            .any(|session| session.user == user && session.counted && session.joined.contains_key(&room))
+            .any(|session| session.user == user && session.is_alive && session.joined.contains_key(&room))
     }
 
     /// Records a state that a session has written. The first session of a member starts without a state.
@@ -136,7 +136,7 @@ impl World {
     /// A sign of life: a session whose lease has ended rejoins its rooms with the states that it wrote.
     fn touch(&mut self, at: usize) {
         self.sessions[at].last_seen = self.now.tick;
-        if self.sessions[at].counted {
+        if self.sessions[at].is_alive {
             return;
         }
         let user = self.sessions[at].user;
@@ -147,7 +147,7 @@ impl World {
                 self.states.insert((user, *room), *state);
             }
         }
-        self.sessions[at].counted = true;
+        self.sessions[at].is_alive = true;
     }
 
     fn join(&mut self, at: usize, room: usize, state: Option<u8>) {
@@ -165,7 +165,7 @@ impl World {
     fn close_cleanly(&mut self, at: usize) {
         let session = &mut self.sessions[at];
         self.registry.end_session(&session.session, Reason::Closed);
-        (session.closed, session.counted) = (true, false);
+        (session.closed, session.is_alive) = (true, false);
         session.joined.clear();
     }
 
@@ -182,14 +182,14 @@ impl World {
             Step::Open { user } if self.sessions.len() < 12 => {
                 let session = self.registry.open_session(&user_name(user), now);
                 let joined = BTreeMap::new();
-                self.sessions.push(Modelled {
+                self.sessions.push(ModelSession {
                     session,
                     user,
                     joined,
                     last_seen: now.tick,
                     ends: u64::MAX,
                     closed: false,
-                    counted: true,
+                    is_alive: true,
                 });
             }
             Step::Join { session, room, state } => {
@@ -232,12 +232,12 @@ impl World {
             }
             Step::Observe { room } if self.mirrors.len() < 6 => {
                 let attachment = self.registry.observe(ROOMS[room], room % 2, native::MEMBERS, true);
-                let (held, asked) = (attachment.room, attachment.generation);
-                self.mirrors.push(Mirror { room, held, asked, seq: None, members: BTreeMap::new() });
+                let (observed_room, attached_at) = (attachment.room, attachment.generation);
+                self.mirrors.push(Mirror { room, observed_room, attached_at, seq: None, members: BTreeMap::new() });
             }
             Step::Unobserve { observer } if observer < self.mirrors.len() => {
                 let mirror = self.mirrors.swap_remove(observer);
-                self.registry.unobserve(&mirror.held, mirror.room % 2, native::MEMBERS);
+                self.registry.unobserve(&mirror.observed_room, mirror.room % 2, native::MEMBERS);
             }
             Step::Tick => self.tick(),
             Step::Open { .. } | Step::Observe { .. } | Step::Unobserve { .. } => {}
@@ -248,14 +248,16 @@ impl World {
         self.now.tick += 1;
         let tick = self.now.tick;
         for session in &mut self.sessions {
-            session.counted &= tick <= (session.last_seen + TTL).min(session.ends);
+            session.is_alive &= tick <= (session.last_seen + TTL).min(session.ends);
         }
         self.rest.retain(|_, seen| tick <= *seen + TTL);
         let (batches, _) = self.broadcaster.tick(self.now);
         for (worker, batch) in batches.iter().enumerate() {
             for update in &batch.rooms {
                 let mirrors = self.mirrors.iter_mut().filter(|mirror| mirror.room % 2 == worker);
-                mirrors.filter(|mirror| mirror.held.id() == update.room.id()).for_each(|mirror| mirror.apply(update));
+                mirrors
+                    .filter(|mirror| mirror.observed_room.id() == update.room.id())
+                    .for_each(|mirror| mirror.apply(update));
             }
         }
         self.check();
@@ -312,7 +314,7 @@ impl Mirror {
                 self.apply_diff(&diff);
                 assert_eq!(self.members, once, "applying a diff twice changes nothing");
             }
-            (None, _, Some(pages)) if update.generation > self.asked => {
+            (None, _, Some(pages)) if update.generation > self.attached_at => {
                 self.members = pages
                     .pages
                     .iter()
@@ -363,7 +365,7 @@ proptest! {
         // After a lease without signs of life no member and no room is left.
         (0..=TTL + 1).for_each(|_| world.tick());
         while let Some(mirror) = world.mirrors.pop() {
-            world.registry.unobserve(&mirror.held, mirror.room % 2, native::MEMBERS);
+            world.registry.unobserve(&mirror.observed_room, mirror.room % 2, native::MEMBERS);
         }
         world.tick();
         prop_assert_eq!((world.registry.users_online(), world.registry.rooms_open()), (0, 0));

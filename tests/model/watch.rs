@@ -1,5 +1,6 @@
-//! Watched users against a model: random joins, leaves and ends, watchers on two workers that come and go, and ticks.
-//! After each tick every worker has the current status of the users whom its connections watch, and of no others.
+//! Watched users against a model: random joins, leaves, ends of sessions and ticks, while users are watched and no
+//! longer watched on two workers. After each tick every worker has the current status of exactly the users that its
+//! connections watch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ enum Step {
     End { session: usize },
     Watch { worker: usize, user: usize },
     Unwatch { worker: usize, user: usize },
-    Ask { user: usize },
+    RequestStatus { user: usize },
     Tick,
 }
 
@@ -38,7 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => session.prop_map(|session| Step::End { session }),
         3 => (worker.clone(), user.clone()).prop_map(|(worker, user)| Step::Watch { worker, user }),
         2 => (worker, user.clone()).prop_map(|(worker, user)| Step::Unwatch { worker, user }),
-        1 => user.prop_map(|user| Step::Ask { user }),
+        1 => user.prop_map(|user| Step::RequestStatus { user }),
         6 => Just(Step::Tick),
     ]
 }
@@ -56,12 +57,12 @@ struct User {
     /// In the order of joins; members without sessions leave with the tick.
     member_of: Vec<Member>,
     online_since: u64,
-    gone_at: Option<u64>,
+    offline_since: Option<u64>,
     watchers: [u32; WORKERS],
-    /// The user has been watched without a break since going offline.
-    seen_going: bool,
-    /// The last status reported.
-    told: Option<Value>,
+    /// Whether the user has been watched without a break since going offline.
+    watched_since_offline: bool,
+    /// The last status that workers received.
+    last_status: Option<Value>,
 }
 
 struct World {
@@ -101,15 +102,15 @@ impl World {
             }
             Step::Join { session, room, state } if session < self.sessions.len() => self.join(session, room, state),
             Step::Leave { session, room } if session < self.sessions.len() => {
-                let (held, user, rooms) = &mut self.sessions[session];
-                if self.registry.leave(held, ROOMS[room]) {
+                let (opened, user, rooms) = &mut self.sessions[session];
+                if self.registry.leave(opened, ROOMS[room]) {
                     rooms.retain(|joined| *joined != room);
                     self.users[*user].count_out(room);
                 }
             }
             Step::End { session } if session < self.sessions.len() => {
-                let (held, user, rooms) = self.sessions.swap_remove(session);
-                self.registry.end_session(&held, Reason::Closed);
+                let (opened, user, rooms) = self.sessions.swap_remove(session);
+                self.registry.end_session(&opened, Reason::Closed);
                 rooms.into_iter().for_each(|room| self.users[user].count_out(room));
             }
             Step::Watch { worker, user } => {
@@ -124,20 +125,20 @@ impl World {
                     self.mirrors[worker].remove(&user);
                 }
                 if *watchers == [0; WORKERS] {
-                    self.users[user].seen_going = false;
-                    self.users[user].told = None;
+                    self.users[user].watched_since_offline = false;
+                    self.users[user].last_status = None;
                 }
             }
-            Step::Ask { user } => self.registry.watchlist.request_status([Arc::from(name(user))].iter()),
+            Step::RequestStatus { user } => self.registry.watchlist.request_status([Arc::from(name(user))].iter()),
             Step::Tick => self.tick(),
             _ => {}
         }
     }
 
     fn join(&mut self, session: usize, room: usize, state: Option<u8>) {
-        let (held, user, rooms) = &mut self.sessions[session];
+        let (opened, user, rooms) = &mut self.sessions[session];
         let json = state.map(|state| State::from(json!({ "n": state }).to_string()));
-        self.registry.join(held, ROOMS[room], json, self.now);
+        self.registry.join(opened, ROOMS[room], json, self.now);
         let user = &mut self.users[*user];
         if user.member_of.is_empty() {
             user.online_since = self.now.unix_ms;
@@ -161,63 +162,63 @@ impl World {
         let unix_ms = self.now.unix_ms;
         self.users.iter_mut().for_each(|user| user.settle(unix_ms));
         let (batches, _) = self.broadcaster.tick(self.now);
-        let mut news = BTreeMap::new();
+        let mut received = BTreeMap::new();
         let format = Protocol::Native.status_format().expect("native clients watch users");
         for (worker, batch) in batches.iter().enumerate() {
-            for status in &batch.status_frames {
-                let user = (0..USERS).find(|user| *name(*user) == *status.user).expect("a user of the model");
-                let told: Value = serde_json::from_slice(&status.objects[format]).expect("an object");
-                assert!(self.users[user].watchers[worker] > 0, "worker {worker} does not watch this user: {told}");
+            for frame in &batch.status_frames {
+                let user = (0..USERS).find(|user| *name(*user) == *frame.user).expect("a user of the model");
+                let status: Value = serde_json::from_slice(&frame.objects[format]).expect("an object");
+                assert!(self.users[user].watchers[worker] > 0, "worker {worker} does not watch this user: {status}");
                 // Workers that did not ask receive changes only.
                 if let Some(known) = self.mirrors[worker].get(&user) {
-                    assert_eq!(status.changed, *known != told, "{known} then {told}");
+                    assert_eq!(frame.changed, *known != status, "{known} then {status}");
                 }
-                self.mirrors[worker].insert(user, told.clone());
-                news.insert(user, told);
+                self.mirrors[worker].insert(user, status.clone());
+                received.insert(user, status);
             }
         }
-        news.into_iter().for_each(|(user, told)| self.users[user].told = Some(told));
-        for (user, truth) in self.users.iter().enumerate() {
-            for (mirror, watchers) in self.mirrors.iter().zip(truth.watchers) {
+        received.into_iter().for_each(|(user, status)| self.users[user].last_status = Some(status));
+        for (user, model) in self.users.iter().enumerate() {
+            for (mirror, watchers) in self.mirrors.iter().zip(model.watchers) {
                 assert_eq!(mirror.contains_key(&user), watchers > 0, "status of {user} at {:?}", self.now);
-                mirror.get(&user).into_iter().for_each(|told| truth.check(user, told));
+                mirror.get(&user).into_iter().for_each(|status| model.check(user, status));
             }
         }
         let watched = self.users.iter().filter(|user| user.watchers != [0; WORKERS]).count();
-        assert_eq!(self.registry.watchlist.watched(), watched, "only watched users are kept");
+        assert_eq!(self.registry.watchlist.watched(), watched, "the watchlist must contain exactly the watched users");
     }
 }
 
 impl User {
     fn count_out(&mut self, room: usize) {
         let member = self.member_of.iter_mut().find(|member| member.room == room);
-        member.expect("it was a member").sessions -= 1;
+        member.expect("the user is a member").sessions -= 1;
     }
 
     fn settle(&mut self, unix_ms: u64) {
-        // A user who came and went within the tick was never online.
-        let was_online = self.told.as_ref().is_some_and(|told| told["online"] == true);
+        // A user who joined and left within the tick was never online.
+        let was_online = self.last_status.as_ref().is_some_and(|status| status["online"] == true);
         self.member_of.retain(|member| member.sessions > 0);
         if was_online && self.member_of.is_empty() {
-            self.gone_at = Some(unix_ms);
-            self.seen_going = true;
+            self.offline_since = Some(unix_ms);
+            self.watched_since_offline = true;
         }
     }
 
-    fn check(&self, user: usize, told: &Value) {
-        let mut truth = json!({"user": name(user), "online": !self.member_of.is_empty()});
+    fn check(&self, user: usize, status: &Value) {
+        let mut expected = json!({"user": name(user), "online": !self.member_of.is_empty()});
         if !self.member_of.is_empty() {
-            truth["since"] = self.online_since.into();
-        } else if self.seen_going {
-            truth["since"] = self.gone_at.into();
-        } else if told.get("since").is_some() {
-            // Nobody watched for a moment; the status of before may still be known.
-            truth["since"] = self.gone_at.into();
+            expected["since"] = self.online_since.into();
+        } else if self.watched_since_offline {
+            expected["since"] = self.offline_since.into();
+        } else if status.get("since").is_some() {
+            // The user was not watched for a moment; the time may still be known from before.
+            expected["since"] = self.offline_since.into();
         }
         if let Some(state) = self.member_of.iter().find_map(|member| member.state) {
-            truth["state"] = json!({ "n": state });
+            expected["state"] = json!({ "n": state });
         }
-        assert_eq!(*told, truth);
+        assert_eq!(*status, expected);
     }
 }
 
