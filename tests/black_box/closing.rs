@@ -1,4 +1,4 @@
-//! Closing: a connection that the server is closing has no further effect and leaves nothing behind.
+//! Closing connections: the server ignores further messages of a connection that it is closing, and frees everything.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The HTTP API and the common rules of HTTP: answers, errors and limits. One test per rule.
+//! The HTTP API and the common rules of HTTP: answers, errors and limits. Each test checks one rule.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ async fn members_carry_states_and_the_epoch_and_seq_of_the_room() {
     let mut alice = server.connect("alice").await;
     alice.send(&json!({"type": "join", "room": "lobby", "state": {"k": [1, "ü"]}}));
     let _bob = server.connect_to("bob", "lobby").await;
-    alice.wait_until("both", |alice| alice.members("lobby").len() == 2).await;
+    alice.wait_until("both members", |alice| alice.members("lobby").len() == 2).await;
     let answer = server.get("/v1/rooms/lobby/members").await.json();
     room::assert_keys(&answer, &["room", "epoch", "seq", "count", "observers", "members"], &[]);
     assert_eq!(answer["room"], "lobby");
@@ -34,14 +34,14 @@ async fn members_are_paged_by_limit_and_after() {
         let mut path = format!("/v1/rooms/lobby/members?limit={limit}");
         loop {
             let page = server.get(&path).await.json();
-            assert_eq!(page["count"], 25, "the count is that of the whole room");
+            assert_eq!(page["count"], 25, "count must be that of the whole room");
             let members = page["members"].as_array().expect("members");
             assert!(members.len() <= limit, "{limit}: {page}");
             seen.extend(members.iter().map(|member| room::string(member, "user")));
             let Some(next) = page.get("next") else { break };
-            assert_eq!(members.len(), limit, "only full pages have a next");
+            assert_eq!(members.len(), limit, "a page that is not full has a next");
             let next = next.as_str().expect("next is a user");
-            assert_eq!(Some(next), seen.last().map(String::as_str), "next is the last user here");
+            assert_eq!(Some(next), seen.last().map(String::as_str), "next must be the last user of the page");
             path = format!("/v1/rooms/lobby/members?limit={limit}&after={}", encoded(next));
         }
         assert_eq!(seen, users, "limit {limit}");
@@ -95,7 +95,7 @@ async fn a_room_without_members_is_empty() {
     let members = server.get("/v1/rooms/nobody/members").await;
     assert_eq!(members.status, 200);
     assert_eq!((&members.json()["count"], &members.json()["members"]), (&json!(0), &json!([])));
-    assert_eq!(server.get("/v1/rooms").await.json(), json!({"rooms": []}), "a request does not create the room");
+    assert_eq!(server.get("/v1/rooms").await.json(), json!({"rooms": []}), "the request created the room");
     server.stop().await;
 }
 
@@ -128,7 +128,7 @@ async fn rooms_are_listed_with_their_counts() {
     let mut clients = Vec::new();
     for (user, rooms) in [("alice", &["a", "b", "c"][..]), ("bob", &["b", "c"]), ("carol", &["c"])] {
         let mut client = Mirror::connect(server.address(), user, rooms).await;
-        client.wait_until("all", |client| rooms.iter().all(|room| client.has(room, user))).await;
+        client.wait_until("all rooms", |client| rooms.iter().all(|room| client.has(room, user))).await;
         clients.push(client);
     }
     let answer = server.get("/v1/rooms").await.json();
@@ -152,10 +152,10 @@ async fn rooms_are_listed_with_their_counts() {
 async fn status_answers_list_users_in_the_order_of_the_request() {
     let server = TestServer::start(&[]);
     let mut alice = Mirror::connect(server.address(), "alice", &["b", "a"]).await;
-    alice.wait_until("both", |alice| alice.has("a", "alice") && alice.has("b", "alice")).await;
+    alice.wait_until("both rooms", |alice| alice.has("a", "alice") && alice.has("b", "alice")).await;
     server.rest_heartbeat("rest ü").await;
-    let asked = json!({"users": ["nobody", "alice", "rest ü"]});
-    let answer = server.post_json("/v1/users/status", &asked).await;
+    let request = json!({"users": ["nobody", "alice", "rest ü"]});
+    let answer = server.post_json("/v1/users/status", &request).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let answer = answer.json();
     let users = answer["users"].as_array().expect("users");
@@ -170,7 +170,7 @@ async fn status_answers_list_users_in_the_order_of_the_request() {
     assert_eq!(rooms, ["a", "b"]);
     assert_eq!(users[2]["rooms"], json!(["lobby"]));
     if let Some(since) = users[1].get("since") {
-        assert!(since.as_u64().is_some_and(|ms| ms > 1_600_000_000_000), "milliseconds: {since}");
+        assert!(since.as_u64().is_some_and(|ms| ms > 1_600_000_000_000), "not in milliseconds: {since}");
     }
     server.stop().await;
 }
@@ -241,7 +241,7 @@ async fn the_start_page_is_html() {
     let page = server.get("/").await;
     assert_eq!(page.status, 200);
     assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
-    assert!(page.body.starts_with(b"<!") || page.body.starts_with(b"<html"), "a complete page");
+    assert!(page.body.starts_with(b"<!") || page.body.starts_with(b"<html"), "the page is incomplete");
     server.stop().await;
 }
 

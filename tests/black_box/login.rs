@@ -245,7 +245,7 @@ async fn a_kick_closes_the_connections_of_a_user_in_every_protocol() {
     server.connect_to("7", "kitchen").await.drop_connection();
     drop(server.online_users("7").await);
     let mut other = server.connect_to("8", "lobby").await;
-    watching.wait_until("both", |mirror| is("7", true)(mirror) && is("8", true)(mirror)).await;
+    watching.wait_until("both users online", |mirror| is("7", true)(mirror) && is("8", true)(mirror)).await;
     for wrong in
         [None, Some("Bearer"), Some("Bearer "), Some("Bearer wrong"), Some(TOKEN), Some(&bearer[..bearer.len() - 1])]
     {

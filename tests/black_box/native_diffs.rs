@@ -1,5 +1,6 @@
-//! What observers receive with the native protocol: snapshots, diffs, counts, resume, heartbeats. One test per rule.
-//! Every `Mirror` asserts on every message that `seq` is contiguous, members are sorted and empty lists are left out.
+//! What observers receive with the native protocol: snapshots, diffs, counts, resume, heartbeats. Each test checks one
+//! rule. Every `Mirror` asserts on every message that `seq` is contiguous, members are sorted and empty lists are left
+//! out.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -123,7 +124,7 @@ async fn rooms_have_their_own_members_and_seq() {
         alice.wait_until("the user", |alice| alice.has("a", user)).await;
     }
     alice.barrier().await;
-    assert_eq!(alice.room("b").seq, in_b, "nothing happened in b");
+    assert_eq!(alice.room("b").seq, in_b, "changes in a must not change seq in b");
     assert_eq!(alice.members("b").into_keys().collect::<Vec<_>>(), ["alice"]);
     server.stop().await;
 }
@@ -137,7 +138,7 @@ async fn resync_is_answered_with_a_snapshot() {
     alice.send(&json!({"type": "resync", "room": "lobby"}));
     alice.wait_until("a snapshot", |alice| !alice.since(mark, "snapshot", "lobby").is_empty()).await;
     let after = alice.room("lobby");
-    assert_eq!((&after.epoch, after.seq), (&before.epoch, before.seq), "nothing changed meanwhile");
+    assert_eq!((&after.epoch, after.seq), (&before.epoch, before.seq), "the snapshot changed epoch or seq");
     assert_eq!(after.members, before.members);
     server.stop().await;
 }
@@ -162,7 +163,7 @@ async fn count_observers_receive_a_count_only_when_it_changes() {
     assert_eq!(numbers, [1, 2, 1], "one on attach, one per change, none for a state");
     let (seq, room) = (alice.room("lobby").seq, observer.room("lobby"));
     assert!(room.seq >= seq, "counts carry the room's seq: {} and {seq}", room.seq);
-    assert_eq!((room.snapshots, room.diffs), (0, 0), "no names");
+    assert_eq!((room.snapshots, room.diffs), (0, 0), "an observer of the count received members");
     server.stop().await;
 }
 
@@ -194,7 +195,11 @@ async fn resume_sends_the_missed_diffs() {
     back.send(&resume("observe", &epoch, seq));
     back.wait_until("all that was missed", |back| back.room("lobby").seq == alice.room("lobby").seq).await;
     assert_eq!(back.members("lobby"), alice.members("lobby"));
-    assert_eq!(back.since(0, "snapshot", "lobby"), Vec::<&Value>::new(), "diffs are enough");
+    assert_eq!(
+        back.since(0, "snapshot", "lobby"),
+        Vec::<&Value>::new(),
+        "the server sent a snapshot although it has all missed diffs"
+    );
     let missed = alice.room("lobby").seq - seq;
     assert_eq!(back.since(0, "diff", "lobby").len() as u64, missed);
     // The next diff applies.

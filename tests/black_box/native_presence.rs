@@ -1,4 +1,5 @@
-//! Presence with the native protocol: welcome, join, leave, observe, state, several connections. One test per rule.
+//! Presence with the native protocol: welcome, join, leave, observe, state, several connections.
+//! Each test checks one rule.
 
 use serde_json::{Value, json};
 
@@ -75,7 +76,7 @@ async fn the_first_snapshot_contains_the_user_itself() {
 }
 
 #[tokio::test]
-async fn a_join_without_observing_makes_present_and_sends_nothing() {
+async fn a_join_without_observing_makes_a_member_that_receives_nothing() {
     let server = TestServer::start(&[]);
     let mut alice = server.connect_to("alice", "lobby").await;
     let mut bob = server.connect("bob").await;
@@ -92,7 +93,7 @@ async fn a_join_without_observing_makes_present_and_sends_nothing() {
 async fn an_observer_is_not_a_member() {
     let server = TestServer::start(&[]);
     let mut observer = server.observe("observer", "lobby").await;
-    assert_eq!(observer.room("lobby").count, 0, "the room is empty");
+    assert_eq!(observer.room("lobby").count, 0, "an observer must not count as a member");
     let mut alice = server.connect_to("alice", "lobby").await;
     observer.wait_until("alice", |observer| observer.has("lobby", "alice")).await;
     alice.barrier().await;
@@ -212,7 +213,7 @@ async fn several_connections_of_a_user_are_one_member() {
     first.send(&json!({"type": "leave", "room": "lobby"}));
     first.barrier().await;
     observer.barrier().await;
-    assert!(observer.has("lobby", "alice"), "the second connection is still open");
+    assert!(observer.has("lobby", "alice"), "alice left although her second connection is open");
     second.send(&json!({"type": "leave", "room": "lobby"}));
     second.barrier().await;
     observer.wait_until("the leave", |observer| !observer.has("lobby", "alice")).await;
@@ -258,8 +259,8 @@ async fn ids_in_urls_are_percent_decoded() {
         assert_eq!(client.welcome["user"], user);
         all.push(client);
     }
-    let everyone = |observer: &Mirror| observer.members(room).len() == users.len();
-    observer.wait_until("everyone", everyone).await;
+    let all_users = |observer: &Mirror| observer.members(room).len() == users.len();
+    observer.wait_until("all users", all_users).await;
     all.push(observer);
     let members = server.wait_for_agreement(room, &mut all).await;
     let mut sorted = users.to_vec();
@@ -291,6 +292,6 @@ async fn bad_user_ids_and_room_names_are_refused_before_the_upgrade() {
     for path in cases {
         crate::common::raw::refused_upgrade(server.address(), &path, &[]).await.error(400);
     }
-    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([]), "no user joined");
+    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([]), "a refused user joined");
     server.stop().await;
 }

@@ -22,7 +22,7 @@ enum Chunk {
     Bytes(Vec<u8>),
     Frame(Frame),
     /// A frame whose header claims the wrong length.
-    Lie(Frame, u64),
+    WrongLength(Frame, u64),
     /// A valid or almost valid message.
     Message(String),
 }
@@ -32,7 +32,7 @@ impl Chunk {
         match self {
             Self::Bytes(bytes) => bytes.clone(),
             Self::Frame(frame) => frame.encode(),
-            Self::Lie(frame, length) => {
+            Self::WrongLength(frame, length) => {
                 let mut bytes = frame.header(*length);
                 bytes.extend_from_slice(&frame.payload);
                 bytes
@@ -97,7 +97,7 @@ fn any_chunk() -> impl Strategy<Value = Chunk> {
         1 => vec(any::<u8>(), 0..200).prop_map(Chunk::Bytes),
         4 => any_frame().prop_map(Chunk::Frame),
         1 => (any_frame(), any::<u64>(), 0..64u32)
-            .prop_map(|(frame, length, shift)| Chunk::Lie(frame, length >> shift)),
+            .prop_map(|(frame, length, shift)| Chunk::WrongLength(frame, length >> shift)),
         6 => any_message().prop_map(Chunk::Message),
     ]
 }

@@ -75,7 +75,7 @@ async fn snapshots_of_more_than_a_thousand_members_come_in_pages() {
     heartbeat_all(&server, &users).await;
     let mut late = server.connect_to("late", "lobby").await;
     assert_eq!(late.since(0, "snapshot", "lobby").len(), 3);
-    late.wait_until("all", |late| late.size("lobby") == users.len() + 1).await;
+    late.wait_until("all members", |late| late.size("lobby") == users.len() + 1).await;
     let members = server.wait_for_agreement("lobby", &mut [full, over, late]).await;
     assert_eq!(members.len(), users.len() + 1);
     server.stop().await;

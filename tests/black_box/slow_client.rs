@@ -1,4 +1,4 @@
-//! Clients that stop reading: each skips to a fresh snapshot later, and no other client waits.
+//! Clients that stop reading: each receives a new snapshot when it reads again, and no other client waits.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ impl Busy {
         json!({"round": round, "filler": "x".repeat(950)})
     }
 
-    /// All users change their states. Returns once `observer` has received that.
+    /// All users change their states. Returns once `observer` has received the new states.
     async fn round(&self, round: u64, observer: &mut Mirror) {
         let state = Self::state(round);
         for user in &self.users {
@@ -64,7 +64,7 @@ async fn a_slow_client_skips_to_a_snapshot() {
     let mut slow = Mirror::connect_with_small_buffer(server.address(), "slow", &["lobby"]).await;
     slow.wait_until("the snapshot", |slow| slow.has("lobby", "slow")).await;
     slow.logging = false;
-    fast.wait_until("slow", |fast| fast.has("lobby", "slow")).await;
+    fast.wait_until("the join of slow", |fast| fast.has("lobby", "slow")).await;
     let before = fast.room("lobby").diffs;
     let busy = Busy::start(&server).await;
     slow.set_reading(false);
@@ -73,9 +73,9 @@ async fn a_slow_client_skips_to_a_snapshot() {
     slow.set_reading(true);
     slow.wait_until("the current members", |slow| slow.room("lobby").members == now).await;
     // The mirror asserts that seq jumps only at a snapshot.
-    assert!(slow.room("lobby").snapshots >= 2, "the client received a second snapshot");
-    assert!(slow.room("lobby").diffs < all, "it did not receive every diff");
-    assert_eq!(fast.room("lobby").snapshots, 1, "no other client was skipped");
+    assert!(slow.room("lobby").snapshots >= 2, "slow received no second snapshot");
+    assert!(slow.room("lobby").diffs < all, "slow received every diff");
+    assert_eq!(fast.room("lobby").snapshots, 1, "fast was skipped");
     // Small diffs, which fit into its buffer, are received as before.
     slow.barrier().await;
     let (snapshots, diffs) = (slow.room("lobby").snapshots, slow.room("lobby").diffs);
@@ -116,7 +116,7 @@ async fn a_slow_online_users_client_receives_the_newest_list() {
     // Long names make lists of about 65 KB. Lists are paced to a few per second, which fills the small buffers.
     let names: Vec<String> = (0..500).map(|n| format!("{n:0>128}")).collect();
     join_all(names.iter().map(|name| server.rest_heartbeat(name))).await;
-    fast.wait_until("all", |fast| fast.users.len() == 502).await;
+    fast.wait_until("all users", |fast| fast.users.len() == 502).await;
     slow.set_reading(false);
     for n in 0..8 {
         let user = format!("new-{n}");
@@ -132,7 +132,7 @@ async fn a_slow_online_users_client_receives_the_newest_list() {
 #[tokio::test]
 async fn clients_that_fall_behind_and_catch_up_never_see_a_gap() {
     // Many observers on one worker, so that the writes of a tick take several turns. Some have small buffers: they fall
-    // behind and catch up all the time, also in the middle of a tick. Every mirror asserts contiguous diffs.
+    // behind and catch up all the time, even in the middle of a tick. Every mirror asserts that it misses no diff.
     let server = TestServer::start(&["--tick", "10ms", "--workers", "1"]);
     let mut fast = server.observe("fast", "lobby").await;
     fast.logging = false;
@@ -141,26 +141,26 @@ async fn clients_that_fall_behind_and_catch_up_never_see_a_gap() {
         client.send_json(&json!({"type": "observe", "room": "lobby"})).await;
         client.discard();
     }
-    let mut hovering = Vec::new();
+    let mut lagging = Vec::new();
     for n in 0..40 {
-        let mut client = Mirror::connect_with_small_buffer(server.address(), &format!("hovering-{n}"), &[]).await;
+        let mut client = Mirror::connect_with_small_buffer(server.address(), &format!("lagging-{n}"), &[]).await;
         client.send(&json!({"type": "observe", "room": "lobby"}));
         client.wait_until("the snapshot", |client| client.observes("lobby")).await;
         client.logging = false;
-        hovering.push(client);
+        lagging.push(client);
     }
     let busy = Busy::start(&server).await;
     for round in 0..25 {
         busy.round(round, &mut fast).await;
-        for (n, client) in hovering.iter_mut().enumerate() {
+        for (n, client) in lagging.iter_mut().enumerate() {
             client.set_reading(!(n as u64 + round).is_multiple_of(5));
             client.apply_pending();
         }
     }
-    for client in &hovering {
+    for client in &lagging {
         client.set_reading(true);
     }
-    hovering.push(fast);
-    server.wait_for_agreement("lobby", &mut hovering).await;
+    lagging.push(fast);
+    server.wait_for_agreement("lobby", &mut lagging).await;
     server.stop().await;
 }
