@@ -1,4 +1,4 @@
-/** What holds for every page: layout, links, accessible names, keyboard, Content-Security-Policy. */
+/** Rules for every page: layout, links, accessible names, keyboard, Content-Security-Policy. */
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -74,7 +74,7 @@ describe("every page", () => {
       await page.keyboard.press("Tab");
       const skip = await page.evaluate(() => document.activeElement.getAttribute("href"));
       assert.match(skip, /^#/, path);
-      assert.equal(await page.locator(skip).count(), 1, `${path} skips to ${skip}`);
+      assert.equal(await page.locator(skip).count(), 1, `${path}: the skip link has no target ${skip}`);
       await page.close();
     }
   });
@@ -95,7 +95,7 @@ describe("every page", () => {
         document.body.append(script);
         return document.body.dataset.owned;
       });
-      assert.equal(injected, undefined, `${path}: the policy blocks inline scripts`);
+      assert.equal(injected, undefined, `${path}: the policy did not block an inline script`);
       await page.close();
     }
     assert.deepEqual([...hosts], [new URL(fixture.server.url).host]);

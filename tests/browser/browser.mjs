@@ -19,7 +19,7 @@ const CHROMIUM_ARGS = [
   "--disable-component-update",
   "--disable-sync",
 ];
-/** What Chromium itself writes to the console while a server is away. */
+/** Errors that Chromium itself writes to the console while a server is unreachable. */
 const NETWORK_ERROR = /net::ERR_|WebSocket connection to|Failed to load resource/;
 
 export class Browser {
@@ -75,9 +75,9 @@ export class Visitor {
     return page;
   }
 
-  /** All errors, without those of the network if the server was away. */
-  problems({ serverWasAway = false } = {}) {
-    const errors = this.errors.filter((text) => !(serverWasAway && NETWORK_ERROR.test(text)));
+  /** All errors; without network errors if the server was unreachable. */
+  problems({ serverWasUnreachable = false } = {}) {
+    const errors = this.errors.filter((text) => !(serverWasUnreachable && NETWORK_ERROR.test(text)));
     return [...this.violations, ...errors];
   }
 

@@ -66,7 +66,7 @@ describe("the conversation", () => {
     await shows(bob, TEXTS, ["first", "second\nline"]);
     await write(bob, "third");
     for (const page of [alice, bob]) await shows(page, TEXTS, ["first", "second\nline", "third"]);
-    assert.equal(await alice.locator("#log .continued").count(), 1, "the second message of a user is shown under the same name");
+    assert.equal(await alice.locator("#log .continued").count(), 1, "the second message of a user must be shown under the same name");
     fixture.assertNoProblems();
   });
 
@@ -80,7 +80,7 @@ describe("the conversation", () => {
     await waitForPhase(alice, "online");
     await shows(alice, TEXTS, ["still here"]);
     await fixture.server.waitForGraceToEnd();
-    // When bob is shown, everything before his join has been shown, too.
+    // When the page shows bob, it has shown everything before his join.
     await join("bob");
     await shows(observer, PARTICIPANTS, ["alice", "bob", "observer"]);
     await showsEvents(observer, "observer", ["alice joined", "bob joined"]);
@@ -154,7 +154,7 @@ describe("problems", () => {
     await alice.locator("#text").press("Enter");
     for (const page of [alice, bob]) await shows(page, TEXTS, ["before", "kept"]);
     assert.ok(await alice.locator("#notice").isHidden());
-    fixture.assertNoProblems({ serverWasAway: true });
+    fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 
   test("after a lost connection the history is not shown twice", async () => {
@@ -183,7 +183,7 @@ describe("problems", () => {
     await page.locator("#text").fill("ä".repeat(2_049));
     await page.keyboard.press("Enter");
     assert.match(await page.locator("#text-error").innerText(), /4,098 bytes/);
-    // All at once, since a slow machine cannot type eleven messages per second.
+    // Sent by a script: on a slow machine, typing eleven messages takes more than a second.
     await page.evaluate(() => {
       for (let count = 0; count < 11; count += 1) {
         document.querySelector("#text").value = `message ${count}`;
@@ -240,6 +240,6 @@ test("everything works with the keyboard alone", async () => {
   await page.keyboard.press("Enter");
   await shows(page, TEXTS, ["typed\nin two lines"]);
   await page.keyboard.press("Shift+Tab");
-  assert.equal(await page.evaluate(() => document.activeElement.id), "log", "the messages can be focused, to scroll them");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "log", "the log must be focusable, so that the keyboard can scroll it");
   fixture.assertNoProblems();
 });

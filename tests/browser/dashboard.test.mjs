@@ -40,7 +40,7 @@ describe("the charts", () => {
     fixture.assertNoProblems();
   });
 
-  test("explain themselves, with the keyboard too", async () => {
+  test("have explanations that open with the keyboard too", async () => {
     await fixture.startServer();
     const page = await open();
     const help = page.locator(".chart").first().locator("details");
@@ -81,7 +81,7 @@ describe("the charts", () => {
     fixture.assertNoProblems();
   });
 
-  test("report a server that is away and continue after its restart", async () => {
+  test("report an unreachable server and continue after its restart", async () => {
     await fixture.startServer({ args: LONG_LEASE });
     const page = await open();
     await fixture.server.sendHeartbeats(["a", "b"]);
@@ -95,11 +95,11 @@ describe("the charts", () => {
     await eventually(page, valueOf, "0", "Users online");
     assert.ok(await page.locator("#notice").isHidden());
     const values = await page.locator(".chart-value").allTextContents();
-    assert.ok(values.every((value) => !value.startsWith("-")), `no rate is negative: ${values}`);
-    fixture.assertNoProblems({ serverWasAway: true });
+    assert.ok(values.every((value) => !value.startsWith("-")), `a rate is negative: ${values}`);
+    fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 
-  test("show how many heartbeats became how many Redis commands, and when Redis is away", async (context) => {
+  test("show the numbers of heartbeats and Redis commands, and an unreachable Redis", async (context) => {
     const redis = await Redis.start();
     context.after(() => redis.stop());
     await fixture.startServer({ args: [...LONG_LEASE, "--redis", redis.url] });
@@ -143,7 +143,7 @@ describe("the demo users", () => {
     fixture.assertNoProblems();
   });
 
-  test("leave when the page is left", async () => {
+  test("leave when the user goes to another page", async () => {
     await fixture.startServer();
     const page = await open();
     await page.getByRole("button", { name: "Add 20 demo users" }).click();

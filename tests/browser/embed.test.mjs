@@ -134,7 +134,7 @@ describe("the roster", () => {
     await assertOnlyText(page, ".box");
     await fixture.restartServer({ args: SHORT_TIMES });
     await showsNames(page, ["alice"]);
-    fixture.assertNoProblems({ serverWasAway: true });
+    fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 });
 

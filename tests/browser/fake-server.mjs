@@ -1,4 +1,4 @@
-/** A server that sends what a test tells it to, for presence.js. Time stands still unless the test moves it. */
+/** A fake server for presence.js: it sends what a test gives it, and its clock stands still unless the test moves it. */
 
 import { mock } from "node:test";
 

@@ -1,4 +1,4 @@
-/** Tabs that crash, lose the network or are hidden for long, on every page that shows who is online. */
+/** Tabs that crash, lose the network or are hidden for a long time, on every page that shows online users. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -119,7 +119,7 @@ function testFaults(path, { path: pathOf, names, enter }) {
       await alice.visitor.context.setOffline(false);
       await waitForPhase(alice.tab, "online");
       for (const { tab } of [alice, carol]) await shows(tab, names, ["alice", "carol", "dave"]);
-      fixture.assertNoProblems({ serverWasAway: true });
+      fixture.assertNoProblems({ serverWasUnreachable: true });
     });
 
     test("a hidden tab without timers stays online for longer than a lease, without a visible change", async () => {
@@ -132,7 +132,7 @@ function testFaults(path, { path: pathOf, names, enter }) {
       // Headless browsers never hide a tab, so the event is simulated.
       await hide(bob.tab, true);
       await fixture.server.waitForLeaseToEnd();
-      assert.equal(await seq(), before, "no diff was sent");
+      assert.equal(await seq(), before, "the server sent a diff");
       await shows(alice.tab, names, ["alice", "bob"]);
       await bob.tab.clock.resume();
       await hide(bob.tab, false);
@@ -151,7 +151,7 @@ function testFaults(path, { path: pathOf, names, enter }) {
       const { tab } = await openAs("alice");
       for (const value of HOSTILE) assert.ok(room.send({ text: value, user: value, type: value }));
       room.setState({ mood: user });
-      // When bob is shown, everything before his join has been processed, too.
+      // When the page shows bob, it has processed everything before his join.
       await openAs("bob");
       await tab.locator(names, { hasText: /^bob$/ }).waitFor();
       assert.equal(await tab.locator("main :is(img, script)").count(), 0);
@@ -161,7 +161,7 @@ function testFaults(path, { path: pathOf, names, enter }) {
   });
 }
 
-// The pages are tested side by side: most of the time is spent waiting for a grace period or a lease to end.
+// The pages are tested side by side, because most tests wait for a grace period or a lease to end.
 describe("faults of a tab", { concurrency: true }, () => {
   for (const [path, page] of Object.entries(PAGES)) testFaults(path, page);
 });

@@ -121,7 +121,7 @@ test("after a restart of the server with another key, the page shows that the us
   await allShow([page], {});
   await signIn(page, "alice");
   await allShow([page], { alice: "online" });
-  fixture.assertNoProblems({ serverWasAway: true });
+  fixture.assertNoProblems({ serverWasUnreachable: true });
 });
 
 test("after a restart of the server with the same key, the user is signed in and online", async () => {
@@ -137,7 +137,7 @@ test("after a restart of the server with the same key, the user is signed in and
   await allShow([page, observer], { alice: "online" });
   await page.getByRole("button", { name: "Sign out" }).click();
   await allShow([page, observer], { alice: "offline" });
-  fixture.assertNoProblems({ serverWasAway: true });
+  fixture.assertNoProblems({ serverWasUnreachable: true });
 });
 
 test("without --dev-login the page explains that accounts belong to the application", async () => {

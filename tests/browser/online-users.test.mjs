@@ -15,7 +15,7 @@ async function online(name, options) {
   return { visitor, page: await visitor.open(fixture.server, name) };
 }
 
-/** Waits until the page shows the expected names, after another user joins. Earlier changes are shown by then, too. */
+/** Waits until the page shows the expected names, after another user joins. By then the page also shows earlier changes. */
 async function showsAfterJoin(page, newcomer, expected) {
   await online(newcomer);
   await showsRoster(page, expected);
@@ -46,7 +46,7 @@ describe("users online", () => {
     const page = await visitor.open(fixture.server, "", { path: "/", online: false });
     const input = page.getByLabel("Your name");
     await input.waitFor();
-    assert.ok(await input.evaluate((node) => node === document.activeElement), "the input has the focus");
+    assert.ok(await input.evaluate((node) => node === document.activeElement), "the input must have the focus");
     await page.keyboard.press("Escape");
     await page.keyboard.press("Escape");
     await input.waitFor(); // browsers close a dialog at the second Escape; the page opens it again
@@ -66,7 +66,7 @@ describe("users online", () => {
 
     await page.getByRole("button", { name: /Change name/ }).click();
     await page.keyboard.press("Escape");
-    assert.ok(await page.locator("#change-name").evaluate((node) => node === document.activeElement), "the button has the focus again");
+    assert.ok(await page.locator("#change-name").evaluate((node) => node === document.activeElement), "the button must have the focus again");
     await page.getByRole("button", { name: /Change name/ }).click();
     await input.fill("carla");
     await page.getByRole("button", { name: "Change name", exact: true }).click();
@@ -144,7 +144,7 @@ describe("users online", () => {
     await page.locator("#roster > .row").nth(names.length).waitFor();
     const shown = await rosterNames(page);
     assert.deepEqual([...shown].sort(), [...names, "Äneas"].sort());
-    assert.ok(shown.indexOf("user 2") < shown.indexOf("user 10"), "numbers are sorted by value");
+    assert.ok(shown.indexOf("user 2") < shown.indexOf("user 10"), "numbers must be sorted by value");
     await assertNoHorizontalScrolling(page);
     fixture.assertNoProblems();
   });
@@ -168,10 +168,10 @@ describe("problems", () => {
     await showsRoster(alice, ["alice", "carol"]);
     await showsRoster(carol, ["alice", "carol"]);
     assert.ok(await alice.locator("#notice").isHidden());
-    fixture.assertNoProblems({ serverWasAway: true });
+    fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 
-  test("if the server is gone, the page says so, dims the list and keeps trying", async () => {
+  test("if the server is unreachable, the page says so, dims the list and keeps trying", async () => {
     await fixture.startServer();
     const { page } = await online("alice");
     const { page: phone } = await online("phone", { ...PHONE, ...DARK });
@@ -186,7 +186,7 @@ describe("problems", () => {
       assert.match(await one.locator("#stale").innerText(), /^as of /);
       assert.equal(await one.locator("#count-label").innerText(), "online when last seen");
     }
-    assert.deepEqual(await rosterNames(page), ["alice", "phone", "small"], "the last list is still shown");
+    assert.deepEqual(await rosterNames(page), ["alice", "phone", "small"], "the last list must still be shown");
     await assertNoHorizontalScrolling(small);
     await screenshot(page, "server-gone");
     await screenshot(small, "server-gone-small-phone");
@@ -197,7 +197,7 @@ describe("problems", () => {
     for (const one of [page, phone, small]) await waitForPhase(one, "online");
     await showsRoster(page, ["alice", "phone", "small"]);
     assert.equal(await page.locator("#count-label").innerText(), "online right now");
-    fixture.assertNoProblems({ serverWasAway: true });
+    fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 
   test("a refusal is shown with its reason, and only the button tries again", async () => {
@@ -233,7 +233,7 @@ describe("problems", () => {
     await bob.close();
     await showsRoster(page, ["alice"]);
     await waitForPhase(page, "online");
-    fixture.assertNoProblems({ serverWasAway: true });
+    fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 
   test("a server that hangs is detected although its connections stay open", async () => {
@@ -251,7 +251,7 @@ describe("problems", () => {
     await page.clock.resume();
     await waitForPhase(page, "online");
     await showsRoster(page, ["alice"]);
-    fixture.assertNoProblems({ serverWasAway: true });
+    fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 });
 

@@ -85,7 +85,7 @@ async function runOnce(seed) {
     };
     const rosters = async () => `server ${JSON.stringify(await rosterOf(name))}, client ${JSON.stringify(mirrorOf(room))}`;
     await until(rosters, agree);
-    assert.deepEqual(Object.fromEntries(events.roster), Object.fromEntries(room.members), "the events lead to the same roster");
+    assert.deepEqual(Object.fromEntries(events.roster), Object.fromEntries(room.members), "the roster built from events differs");
     assert.deepEqual(events.errors, []);
     return { ...proxy.counts, lossyMs: passing - started, recoveredMs: Date.now() - passing };
   } finally {

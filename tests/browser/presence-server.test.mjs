@@ -148,7 +148,7 @@ describe("a connection", () => {
     room.setState({ changed: "meanwhile" });
     await Promise.all([next(bob, "open"), next(bobs, "update")]);
     assert.deepEqual(bobs.members.get("alice"), { changed: "meanwhile" });
-    assert.deepEqual(resets, [false, 2], "resumed with the missed diff, without a snapshot");
+    assert.deepEqual(resets, [false, 2], "the client must resume with the missed diff, without a snapshot");
     assert.deepEqual(seen.flatMap(({ joined, left }) => [...joined, ...left]), []);
   });
 
@@ -165,7 +165,7 @@ describe("a connection", () => {
     const { port } = ownServer;
     await ownServer.stop();
     assert.equal((await down).cause.kind, "restarting");
-    assert.equal(room.count, 2, "the last members are still shown");
+    assert.equal(room.count, 2, "the last members must still be shown");
     bob.close();
     ownServer = await Server.start({ args: SHORT_TIMES, port });
     try {

@@ -46,7 +46,7 @@ describe("connections", () => {
     await shows(other, "#roster .name", ["1"]);
     assert.deepEqual(await messages(observer), [["CONNECTION_ESTABLISHED", 1], ["USER_ONLINE", "alice"], ["USER_OFFLINE", "alice"]]);
     assert.equal(await other.locator("#connection-text").innerText(), "Not connected");
-    assert.ok(await other.evaluate(() => document.activeElement.id === "user"), "the input has the focus");
+    assert.ok(await other.evaluate(() => document.activeElement.id === "user"), "the input must have the focus");
     fixture.assertNoProblems();
   });
 
@@ -152,7 +152,7 @@ test("after a restart of the server all users reconnect, and the log shows why t
   await shows(page, "#roster .name", ["1", "2"]);
   assert.ok(await page.locator("#notice").isHidden());
   await screenshot(page, "status-after-restart");
-  fixture.assertNoProblems({ serverWasAway: true });
+  fixture.assertNoProblems({ serverWasUnreachable: true });
 });
 
 test("everything works with the keyboard alone", async () => {

@@ -30,7 +30,7 @@ const FETCHES: usize = 5;
 const DIFFERENCES_SHOWN: usize = 3;
 
 /// Waits until the server lists exactly the users of this run who have joined. Users that an earlier run left behind
-/// would count as ghosts, or would hide a join.
+/// would count as unexpected members, or would hide a join.
 pub(super) fn wait_for_clean_start(run: &mut ChurnRun, settle_timeout: Duration, interrupt: &Interrupt) -> Result<()> {
     let protocol = run.clients.protocol;
     let started = Instant::now();
