@@ -70,27 +70,7 @@ async fn watchers_see_users_of_all_nodes_go_online_and_offline(store: Store) {
         watcher.watched["bob"]["since"].as_u64() >= first_status["since"].as_u64(),
         "bob went offline before he came online"
     );
-    // Users who join within one tick are reported in one message. Ticks of either node may fall between the joins, but
-    // not in every attempt.
-    let mut guest_clients = Vec::new();
-    for user in &guests {
-        guest_clients.push(a.connect(user).await);
-    }
-    for round in 1.. {
-        let mark = watcher.mark();
-        guest_clients.iter().for_each(|client| client.send(&json!({"type": "join", "room": "hall"})));
-        watcher
-            .wait_until("all guests online", |watcher| guests.iter().all(|user| online(watcher, user) == Some(true)))
-            .await;
-        if watcher.since(mark, "status", "").len() <= guests.len() / 2 {
-            break;
-        }
-        assert!(round < 20, "{}", watcher.describe());
-        guest_clients.iter().for_each(|client| client.send(&json!({"type": "leave", "room": "hall"})));
-        watcher
-            .wait_until("all guests offline", |watcher| guests.iter().all(|user| online(watcher, user) == Some(false)))
-            .await;
-    }
+    let _guests = check_that_joins_share_messages(&a, &mut watcher, &guests).await;
     // When a node dies, its users go offline.
     let _dave = b.connect_to("dave", "kitchen").await;
     watcher.wait_until("dave", |watcher| online(watcher, "dave") == Some(true)).await;
@@ -107,6 +87,29 @@ async fn watchers_see_users_of_all_nodes_go_online_and_offline(store: Store) {
         sleep(POLL).await;
     }
     assert_eq!(online(&watcher, "dave"), Some(true));
+}
+
+/// Users who join within one tick are reported in one message. Ticks of either node may fall between the joins, but not
+/// in every attempt.
+async fn check_that_joins_share_messages(node: &Node, watcher: &mut Mirror, guests: &[String]) -> Vec<Mirror> {
+    let are =
+        |online_now: bool| move |watcher: &Mirror| guests.iter().all(|user| online(watcher, user) == Some(online_now));
+    let mut clients = Vec::new();
+    for user in guests {
+        clients.push(node.connect(user).await);
+    }
+    for round in 1.. {
+        let mark = watcher.mark();
+        clients.iter().for_each(|client| client.send(&json!({"type": "join", "room": "hall"})));
+        watcher.wait_until("all guests online", are(true)).await;
+        if watcher.since(mark, "status", "").len() <= guests.len() / 2 {
+            break;
+        }
+        assert!(round < 20, "{}", watcher.describe());
+        clients.iter().for_each(|client| client.send(&json!({"type": "leave", "room": "hall"})));
+        watcher.wait_until("all guests offline", are(false)).await;
+    }
+    clients
 }
 
 /// The messages of a room that a mirror received: user and data.
