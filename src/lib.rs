@@ -1,15 +1,15 @@
 //! rollcall: a presence server. Who is online right now?
 //!
-//! *In*: [`http`] serves a new socket until it becomes a WebSocket; then a [`worker`] keeps it as a [`connection`]. Bytes
-//! become messages ([`websocket`]), messages become commands ([`protocol`]), and commands change [`presence`] and mark the
-//! rooms that changed.
+//! *In*: [`http`] serves a new socket until it becomes a WebSocket; then a [`worker`] keeps it as a [`connection`].
+//! Bytes become messages ([`websocket`]), messages become commands ([`protocol`]), and commands change [`presence`] and
+//! mark the rooms that changed.
 //!
-//! *Out*: on each tick [`server`] has [`broadcast`] end leases, settle the marked rooms and encode each change once. Each
-//! worker receives one batch, and [`fanout`] writes it to the observers. The [`store`] receives what the sessions of this
-//! node changed, and reports the members on other nodes.
+//! *Out*: on each tick [`server`] has [`broadcast`] end leases, settle the marked rooms and encode each change once.
+//! Each worker receives one batch, and [`fanout`] writes it to the observers. The [`store`] receives what the sessions
+//! of this node changed, and reports the members on other nodes.
 //!
-//! The modules are listed in their dependency order: a module imports only from those before it. ARCHITECTURE.md has the
-//! map and the invariants.
+//! The modules are listed in their dependency order: a module imports only from those before it. ARCHITECTURE.md has
+//! the map and the invariants.
 
 pub mod deadline;
 pub mod inline_vec;

@@ -1,4 +1,5 @@
-//! What every kind of authentication implements: the credentials of a handshake go in, an identity or a refusal comes out.
+//! What every kind of authentication implements: the credentials of a handshake go in, an identity or a refusal comes
+//! out.
 
 use std::fmt;
 use std::future::Future;
@@ -12,8 +13,8 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
     fn authenticate<'a>(&'a self, credentials: &Credentials<'_>) -> Authentication<'a>;
 }
 
-/// The answer of an [`Authenticator`]: the identity, or `None` if the handshake names no user and the authenticator asks for
-/// none. Whether a connection can do without a user is for its protocol to say.
+/// The answer of an [`Authenticator`]: the identity, or `None` if the handshake names no user and the authenticator
+/// asks for none. Whether a connection can do without a user is for its protocol to say.
 pub type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Option<Identity>, Refusal>> + 'a>>;
 
 /// The user that a connection speaks for.

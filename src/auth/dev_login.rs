@@ -1,7 +1,7 @@
 //! Logins for development (`--dev-login`): any visitor signs in under any name. Applications use their own accounts.
 //!
-//! A login is a signed cookie. The server remembers which users signed in since its start and which logins have ended. Only this
-//! file knows the cookie library.
+//! A login is a signed cookie. The server remembers which users signed in since its start and which logins have ended.
+//! Only this file knows the cookie library.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::ready;
@@ -26,7 +26,8 @@ const COOKIE: &str = "rollcall_session";
 const LIFETIME_MS: u64 = 7 * 24 * 3600 * 1000;
 /// The most users that are remembered. The user whose last login is oldest is forgotten first.
 const MAX_KNOWN_USERS: usize = 10_000;
-/// The most ended logins that are remembered. The oldest is forgotten first; its browser has deleted the cookie long ago.
+/// The most ended logins that are remembered. The oldest is forgotten first; its browser has deleted the cookie long
+/// ago.
 const MAX_ENDED_LOGINS: usize = 100_000;
 
 /// A user who is signed in with one browser.

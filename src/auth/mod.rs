@@ -1,7 +1,7 @@
 //! Authentication: which user a WebSocket speaks for, and who may ask.
 //!
-//! A new kind of authentication is a file here that implements [`Authenticator`], and a line in [`Auth::new`]. None of these
-//! files knows hyper or a worker: they see [`Credentials`] and answer with an [`Identity`] or a refusal.
+//! A new kind of authentication is a file here that implements [`Authenticator`], and a line in [`Auth::new`]. None of
+//! these files knows hyper or a worker: they see [`Credentials`] and answer with an [`Identity`] or a refusal.
 
 mod authenticator;
 pub mod dev_login;

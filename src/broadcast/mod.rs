@@ -163,7 +163,8 @@ impl Broadcaster {
         RoomFrames { room: Arc::clone(update.room), generation, seq, audiences }
     }
 
-    /// The list for attached observers, at its pace, and for new ones; and whether it is still due to the attached ones.
+    /// The list for attached observers, at its pace, and for new ones; and whether it is still due to the attached
+    /// ones.
     fn encode_list(&mut self, update: RoomUpdate<'_>, audience: Audience) -> (Option<Bytes>, Option<Snapshot>, bool) {
         let due = update.change.diff.changes_members() || self.pacer.is_deferred(update, audience);
         let send_now = due && self.pacer.may_send(update, audience);

@@ -116,8 +116,8 @@ pub(super) async fn rooms(context: Context) -> Result<Reply, Reply> {
     }))
 }
 
-/// All rooms with members or observers, sorted. Collecting many rooms takes a while, so it runs on its own thread, once for all requests
-/// that arrive meanwhile; a list that took long is reused.
+/// All rooms with members or observers, sorted. Collecting many rooms takes a while, so it runs on its own thread, once
+/// for all requests that arrive meanwhile; a list that took long is reused.
 async fn room_list(node: &Node) -> Arc<[RoomEntry]> {
     let mut cached = node.room_list.lock().await;
     if let Some(list) = cached.as_ref().filter(|list| list.valid_until > Instant::now()) {

@@ -1,6 +1,6 @@
-//! A stream that keeps back the answer to an upgrade, so that it is sent together with the greeting of the protocol. This saves
-//! one `send` and one packet per connection, a sixth of the cost of a handshake (measured as `server_cpu_per_arrival_us` by
-//! `scripts/budgets`).
+//! A stream that keeps back the answer to an upgrade, so that it is sent together with the greeting of the protocol.
+//! This saves one `send` and one packet per connection, a sixth of the cost of a handshake (measured as
+//! `server_cpu_per_arrival_us` by `scripts/budgets`).
 
 use std::cell::RefCell;
 use std::io;
@@ -13,8 +13,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// The bytes that are kept back. While it is `None`, writes go to the socket. Set when a request becomes a WebSocket; after that
-/// hyper writes the head of one answer and nothing else.
+/// The bytes that are kept back. While it is `None`, writes go to the socket. Set when a request becomes a WebSocket;
+/// after that hyper writes the head of one answer and nothing else.
 pub(super) type Cork = Rc<RefCell<Option<BytesMut>>>;
 
 pub(super) struct CorkedStream {

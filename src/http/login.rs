@@ -50,7 +50,8 @@ pub(super) async fn logout(context: Context) -> Result<Reply, Reply> {
     Ok(put_user(None).and(header::SET_COOKIE, &Logins::clear_cookie()))
 }
 
-/// `GET /login/session`: the user who is signed in with this browser. A server without logins says so; that is not an error.
+/// `GET /login/session`: the user who is signed in with this browser. A server without logins says so; that is not an
+/// error.
 pub(super) async fn session(context: Context) -> Result<Reply, Reply> {
     let node = context.node();
     let Some(logins) = &node.auth.dev_login else {

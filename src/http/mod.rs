@@ -1,7 +1,7 @@
 //! HTTP: pages, the API, and the upgrade to WebSocket. Only this module knows hyper.
 //!
-//! Every connection starts here. When a request becomes a WebSocket, the worker takes over the bare socket with the bytes that
-//! hyper has read ahead, and hyper's buffers are freed.
+//! Every connection starts here. When a request becomes a WebSocket, the worker takes over the bare socket with the
+//! bytes that hyper has read ahead, and hyper's buffers are freed.
 
 pub mod accept;
 mod api;
@@ -50,7 +50,8 @@ use request::Target;
 const MAX_HEADERS: usize = 64;
 /// The longest request line and headers.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// The longest time that a connection serves requests; then the client opens another. It also ends connections that do not read.
+/// The longest time that a connection serves requests; then the client opens another. It also ends connections that do
+/// not read.
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// The longest time for the request under way when its connection reaches that age.
 const LAST_REQUEST: Duration = Duration::from_secs(10);
@@ -132,8 +133,8 @@ async fn refuse(mut stream: TcpStream, mut answer: BytesMut, code: u16, reason: 
     let goodbye = async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
-        // Wait until the client has closed too: closing with unread bytes would reset the connection before the client has read
-        // the close frame.
+        // Wait until the client has closed too: closing with unread bytes would reset the connection before the client
+        // has read the close frame.
         while stream.read(&mut [0; 1024]).await? > 0 {}
         std::io::Result::Ok(())
     };

@@ -1,4 +1,5 @@
-//! The files of the pages, embedded in the binary. Fragments that all pages share are inserted once, at the first request.
+//! The files of the pages, embedded in the binary. Fragments that all pages share are inserted once, at the first
+//! request.
 
 use std::sync::LazyLock;
 

@@ -11,8 +11,8 @@ pub(super) async fn livez(_: Context) -> Result<Reply, Reply> {
     Ok(ok())
 }
 
-/// `GET /readyz`: the server takes new clients. A degraded server is ready: an outage of Redis must not take every node out
-/// of service.
+/// `GET /readyz`: the server takes new clients. A degraded server is ready: an outage of Redis must not take every node
+/// out of service.
 pub(super) async fn readyz(context: Context) -> Result<Reply, Reply> {
     if context.worker.draining.get() {
         let reply =

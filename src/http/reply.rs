@@ -113,8 +113,8 @@ impl Reply {
         self
     }
 
-    /// Counts a long body that is not shared against the budget of unread answers, until it is written or dropped. 503 if it
-    /// exceeds the budget.
+    /// Counts a long body that is not shared against the budget of unread answers, until it is written or dropped. 503
+    /// if it exceeds the budget.
     pub(super) fn account(self, unread: &MemoryBudget) -> Self {
         if self.shared || self.body.len() < COUNTED_BYTES {
             return self;

@@ -12,7 +12,8 @@ use crate::json::{put_list, put_string};
 use crate::node::CachedList;
 use crate::presence::{LOBBY, Registry, Roster, check_id};
 
-/// `POST /heartbeat`: keeps a user online for one lease. The first one is answered after the tick that announces the user.
+/// `POST /heartbeat`: keeps a user online for one lease. The first one is answered after the tick that announces the
+/// user.
 pub(super) async fn heartbeat(mut context: Context) -> Result<Reply, Reply> {
     let unprocessable = |message: &str| Reply::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_user_id", message);
     let body = context.body().await?;

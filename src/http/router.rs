@@ -1,7 +1,7 @@
 //! Which handler answers which request: the only place that knows the paths of the HTTP API and their methods.
 //!
-//! A new endpoint is a line in [`ROUTES`] and a handler in its own file. WebSocket paths are not here: they belong to their
-//! protocols, see `upgrade.rs`.
+//! A new endpoint is a line in [`ROUTES`] and a handler in its own file. WebSocket paths are not here: they belong to
+//! their protocols, see `upgrade.rs`.
 
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -15,8 +15,8 @@ use super::request::Target;
 use super::{api, kick, login, pages, probes, rest, stats};
 use crate::worker::Worker;
 
-/// The API. `{name}` stands for one segment of the path, which [`Context::id`] decodes and checks. HEAD follows GET. The
-/// first line that fits answers, so the busiest path comes first.
+/// The API. `{name}` stands for one segment of the path, which [`Context::id`] decodes and checks. HEAD follows GET.
+/// The first line that fits answers, so the busiest path comes first.
 static ROUTES: [Route; 15] = [
     post("/heartbeat", |context| Box::pin(rest::heartbeat(context))),
     get("/online_users", |context| Box::pin(rest::online_users(context))),

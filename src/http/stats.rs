@@ -1,4 +1,5 @@
-//! The metrics of the server: `/v1/stats` as JSON, `/metrics` in the text format of Prometheus (exposition format 0.0.4).
+//! The metrics of the server: `/v1/stats` as JSON, `/metrics` in the text format of Prometheus (exposition format
+//! 0.0.4).
 //!
 //! Prometheus recommends seconds; the units are microseconds and nanoseconds, so that a metric has one name in both.
 

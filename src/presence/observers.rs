@@ -37,7 +37,8 @@ impl Registry {
         self.remote_observers.set(incarnation, generation, room, observers);
     }
 
-    /// Forgets the observers that an incarnation had before this generation, of the selected rooms. Walks all observed rooms.
+    /// Forgets the observers that an incarnation had before this generation, of the selected rooms. Walks all observed
+    /// rooms.
     pub fn sweep_remote_observers(
         &self,
         incarnation: IncarnationId,

@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 
 use super::IncarnationId;
 
-/// The limit of rooms with observers on other nodes: bounds what a broken writer can make this node store. Further rooms are not
-/// counted.
+/// The limit of rooms with observers on other nodes: bounds what a broken writer can make this node store. Further
+/// rooms are not counted.
 const MAX_ROOMS: usize = 1_000_000;
 
 /// Counts by room.
@@ -53,7 +53,8 @@ impl RemoteObservers {
         }
     }
 
-    /// Removes the counts of an incarnation that are older than this generation, of the selected rooms. Walks all rooms.
+    /// Removes the counts of an incarnation that are older than this generation, of the selected rooms. Walks all
+    /// rooms.
     pub(super) fn sweep(&self, incarnation: IncarnationId, generation: u32, is_selected: impl Fn(&str) -> bool) {
         let is_old = |count: &RemoteCount| count.incarnation == incarnation && count.generation < generation;
         let has_old = |counts: &SmallVec<[RemoteCount; 1]>| counts.iter().any(is_old);

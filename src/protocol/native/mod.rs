@@ -5,10 +5,13 @@
 //! C  {"type":"join","room":R,"state":{…}?,"observe":true?,"detail":"members"|"count"?,
 //!     "resume":{"epoch":E,"seq":N}?}
 //! C  {"type":"leave","room":R}              {"type":"state","room":R,"state":{…}|null}
-//! C  {"type":"observe","room":R,"detail":…?,"resume":…?}      {"type":"unobserve","room":R}      {"type":"resync","room":R}
-//! C  {"type":"message","room":R,"data":any JSON}      {"type":"watch","users":[U,…]}      {"type":"unwatch","users":[U,…]}
+//! C  {"type":"observe","room":R,"detail":…?,"resume":…?}
+//! C  {"type":"unobserve","room":R}          {"type":"resync","room":R}
+//! C  {"type":"message","room":R,"data":any JSON}
+//! C  {"type":"watch","users":[U,…]}         {"type":"unwatch","users":[U,…]}
 //!
-//! S  {"type":"welcome","protocol":"presence.v1","user":U,"connection":C,"node":N,"ttl_ms":…,"heartbeat_ms":…,"tick_ms":…}
+//! S  {"type":"welcome","protocol":"presence.v1","user":U,"connection":C,"node":N,"ttl_ms":…,"heartbeat_ms":…,
+//!     "tick_ms":…}
 //! S  {"type":"snapshot","room":R,"epoch":E,"seq":N,"count":K,"members":[{"user":U,"state":{…}?},…],"page":1,"pages":1}
 //! S  {"type":"diff","room":R,"seq":N,"count":K,"joined":[…]?,"updated":[…]?,"left":[{"user":U,"reason":…},…]?}
 //! S  {"type":"count","room":R,"seq":N,"count":K}              {"type":"heartbeat_ack","ts":MS}

@@ -39,8 +39,8 @@ pub struct RedisServers {
     /// The servers of the URLs.
     configured: Vec<ConnectionInfo>,
     is_cluster: bool,
-    /// Known servers of the cluster, in case the configured ones are gone, in the order in which they are asked. A server that
-    /// was asked moves to the end: one that is cut off from the others still claims to be the master.
+    /// Known servers of the cluster, in case the configured ones are gone, in the order in which they are asked. A
+    /// server that was asked moves to the end: one that is cut off from the others still claims to be the master.
     known: RefCell<Vec<ConnectionAddr>>,
 }
 

@@ -2,11 +2,11 @@
 //! second.
 //!
 //! ```text
-//! n1.18c\t41                                    the incarnation, and how many events it has published in this partition
+//! n1.18c\t41                                    the incarnation, and the number of events published in this partition
 //! joined\tlobby:alice\t1700000000000            "room:user" as in the hash, since when
 //! updated\tlobby:bob\t17…\t17…\t{"mood":"ok"}    since when, when the state was written, and the state
 //! left\tlobby:carol\ttimeout
-//! message\tlobby:alice\t5\t"hello"              with its number: it may be published twice; "lobby:" if of the application
+//! message\tlobby:alice\t5\t"hello"              with its number: it may be published twice; no user: the application
 //! observers\tlobby:\t3                          connections of this node that observe the room
 //! kicked\t*:dave\t3\tkicked                     from all rooms; with one more part only the connections of that login
 //! ```

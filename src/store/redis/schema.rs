@@ -24,7 +24,8 @@ use crate::presence::{LocalHolds, MAX_STATE_BYTES, State, check_id};
 
 /// The version of these names and formats. A node refuses to start beside nodes that use another one.
 ///
-/// 1: without a version in the lease. 2: names of keys and events as documented, numbers of observers, messages without a user.
+/// 1: without a version in the lease. 2: names of keys and events as documented, numbers of observers, messages without
+/// a user.
 pub const FORMAT: u64 = 2;
 /// The metadata field with the number of the last event that the hash includes. All other fields have a colon.
 pub const LAST_SEQ_FIELD: &str = "@";
@@ -202,14 +203,15 @@ pub fn member_field(room: &str, user: &str) -> String {
     }
 }
 
-/// The field with the number of observers of a room. A user id is never empty, so it differs from the fields of members.
+/// The field with the number of observers of a room. A user id is never empty, so it differs from the fields of
+/// members.
 #[must_use]
 pub fn observers_field(room: &str) -> String {
     member_field(room, "")
 }
 
-/// The room of a field, and its user; without a user, it is a field with a number of observers. `None` if the field is not of this
-/// form.
+/// The room of a field, and its user; without a user, it is a field with a number of observers. `None` if the field is
+/// not of this form.
 #[must_use]
 pub fn parse_field(field: &str) -> Option<(String, Option<&str>)> {
     let (room, user) = field.split_once(':')?;

@@ -1,5 +1,5 @@
-//! Rooms whose number of observers has to be written: at once when a room becomes occupied or vacant, otherwise within a second. The
-//! number itself is read when it is written.
+//! Rooms whose number of observers has to be written: at once when a room becomes occupied or vacant, otherwise within
+//! a second. The number itself is read when it is written.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ impl ObserverCounts {
         Self { due, delayed, queue: VecDeque::new(), delay, now: 0 }
     }
 
-    /// Takes a change. Without a connection, a room that becomes occupied and vacant again is forgotten: otherwise the rooms would
-    /// pile up.
+    /// Takes a change. Without a connection, a room that becomes occupied and vacant again is forgotten: otherwise the
+    /// rooms would pile up.
     pub(super) fn record(&mut self, room: Arc<str>, change: ObserversChange, is_connected: bool) {
         match change {
             ObserversChange::Occupied => {
