@@ -125,7 +125,7 @@ async fn a_bad_message_is_answered_with_an_error_and_the_chat_continues() {
         ("{\"type\":\"dance\"}", "unknown type"),
         ("{}", "unknown type"),
         ("{\"type\":\"msg\",\"payload\":{\"text\":7}}", "text must be a string"),
-        (&long, "text too long, at longest 4096 bytes"),
+        (&long, "text too long, at most 4096 bytes"),
     ];
     for (sent, (text, want)) in cases.iter().enumerate() {
         alice.send_text(text);

@@ -310,11 +310,7 @@ async fn a_stop_closes_with_1012_and_sends_no_offline_events() {
     let run = server.begin_stop();
     for client in &mut clients {
         assert_eq!(client.wait_for_close().await, Some(1012));
-        assert!(
-            client.of("USER_OFFLINE").is_empty(),
-            "a stop must not next_user users offline: {:?}",
-            client.log.last()
-        );
+        assert!(client.of("USER_OFFLINE").is_empty(), "a stop must not take users offline: {:?}", client.log.last());
     }
     run.await.expect("the server does not panic").expect("a stop is not an error");
 }
