@@ -74,7 +74,7 @@ impl EventClient {
             assert!(!self.ended, "ended while waiting for {what}, closed {:?}: {:?}", self.closed, self.tail());
             match timeout_at(deadline, self.socket.events.recv()).await {
                 Ok(Some(Event::Text(text))) => {
-                    self.apply_message(serde_json::from_str(&text).expect("messages are JSON"))
+                    self.apply_message(serde_json::from_str(&text).expect("messages are JSON"));
                 }
                 Ok(Some(Event::Close(code))) => self.closed = Some(code),
                 Ok(Some(Event::End) | None) => self.ended = true,
