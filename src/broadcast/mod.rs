@@ -133,7 +133,7 @@ impl Broadcaster {
         let mut deferred = AudienceSet::default();
         let mut is_list_deferred = false;
         for audience in update.in_use.union(self.with_history).iter() {
-            let encoder = &mut self.encoders.audiences[audience.index()];
+            let Some(encoder) = self.encoders.audiences.get_mut(audience.index()) else { continue };
             if !update.in_use.contains(audience) && !encoder.records(update) {
                 continue;
             }

@@ -88,11 +88,11 @@ async fn clients_of_all_protocols_see_users_on_other_nodes(store: Store) {
     let mut chat = nodes[2].chat("chat").await;
     let mut remote_chat = nodes[0].chat("remote chat").await;
     let native = nodes[1].connect_to("native", "lobby").await;
-    let all_users = ["7", "chat", "remote chat", "list", "native"];
+    let all_users = ["7", "chat", "list", "native", "remote chat"];
     list.wait_until("all users", |list| list.users == all_users).await;
     status
         .wait_until("all others", |status| {
-            status.has_online(&["\"chat\"", "\"remote chat\"", "\"list\"", "\"native\""])
+            status.has_online(&["\"chat\"", "\"list\"", "\"native\"", "\"remote chat\""])
         })
         .await;
     let joined =
