@@ -63,8 +63,8 @@ pub(crate) fn of_crate(folder: &str, root: &str, name: &str) -> Vec<Source> {
     let mut sources = Vec::new();
     for file in rust(&[folder]) {
         let inner = file.path.trim_start_matches(folder).trim_start_matches('/').trim_end_matches(".rs");
-        if inner == "tests" || inner.ends_with("/tests") {
-            continue;
+        if inner.split('/').any(|part| part == "tests") {
+            continue; // Unit tests, in a file or a folder.
         }
         let mut module: Vec<String> = inner.split('/').map(str::to_owned).collect();
         module.pop_if(|last| last == "mod" || inner == root);

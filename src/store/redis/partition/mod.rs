@@ -2,7 +2,9 @@
 //!
 //! Pending changes are kept per user and room, and the last one wins. Their number is bounded by the users who are here
 //! and the users who were here when Redis was last reachable, however long ago that is. A batch that failed is merged
-//! back: how much of it Redis executed is unknown, and all of it may be executed twice.
+//! back: how much of it Redis executed is unknown, and all of it may be executed twice. If Redis is reachable and
+//! refuses all writes, this would remember every user who was ever in such a batch: beyond [`MAX_BACKLOG`], the hash is
+//! rewritten instead, and nothing about former users has to be kept.
 
 mod batch;
 mod observer_counts;
@@ -26,6 +28,9 @@ pub use batch::WriteBatch;
 
 /// Room messages that wait to be published; more are dropped, since chat is of its moment.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+/// On a new connection, this much may wait to be written in addition to what concerns present users and rooms. Of more,
+/// most concerns users who have left: rewriting the hash forgets them. As much as two batches.
+const MAX_BACKLOG: usize = 2000;
 
 /// The writes of one partition. Used by the task of that partition only.
 #[derive(Debug)]
@@ -256,7 +261,7 @@ impl Partition {
         match Metadata::parse(metadata) {
             Err(message) => WriteOutcome::Refused(message),
             Ok(Some(Metadata { last_seq: LastSeq::Complete(seq), revision }))
-                if revision == self.revision && self.is_possible(seq) =>
+                if revision == self.revision && self.is_possible(seq) && !self.has_backlog(registry) =>
             {
                 self.last_seq = seq;
                 self.hash = HashState::Complete;
@@ -277,6 +282,18 @@ impl Partition {
             (_, Some(confirmed)) => (confirmed..=self.seq).contains(&seq),
             (_, None) => false,
         }
+    }
+
+    /// Whether more waits on a new connection than [`MAX_BACKLOG`] and what concerns present users and rooms. Walks all
+    /// users if much waits.
+    fn has_backlog(&self, registry: &Registry) -> bool {
+        let pending = self.pending();
+        if !matches!(self.hash, HashState::Unknown) || pending <= MAX_BACKLOG {
+            return false;
+        }
+        let is_here = |name: &str| self.schema.partition_of(name) == self.number;
+        let present = registry.count_local_holds(is_here) + registry.locally_observed_rooms(is_here).len();
+        pending > MAX_BACKLOG + 2 * present // A hold is written twice: to the hash and to the user's key.
     }
 
     /// Starts to rewrite the hash and all user keys. Pending changes are dropped: the registry includes them.

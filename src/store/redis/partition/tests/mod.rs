@@ -1,4 +1,6 @@
-//! What a partition writes, how often, and what it keeps while nothing can be written.
+//! What a partition writes, and how often.
+
+mod outages;
 
 use std::time::Duration;
 
@@ -154,31 +156,6 @@ fn a_key_is_renewed_once_per_half_lease_whatever_the_user_does() {
 }
 
 #[test]
-fn pending_changes_are_bounded_by_present_and_former_users() {
-    let mut bench = Bench::connected();
-    let known: Vec<_> = (0..100).map(|user| bench.registry.open_unleased_session(&format!("known{user}"))).collect();
-    known.iter().for_each(|session| drop(bench.registry.join(session, "lobby", None, bench.now())));
-    bench.pass_tick();
-    bench.flush();
-    // The connection is lost, and other users come and go for a long time.
-    bench.partition.reconnected();
-    for round in 0..200 {
-        let guests: Vec<_> =
-            (0..50).map(|user| bench.registry.open_unleased_session(&format!("{round}-{user}"))).collect();
-        guests.iter().for_each(|session| drop(bench.registry.join(session, "lobby", None, bench.now())));
-        bench.pass_tick();
-        assert!(bench.next_batch().is_none());
-        guests.iter().for_each(|session| bench.registry.end_session(session, Reason::Closed));
-        bench.pass_tick();
-        let pending = bench.partition.pending();
-        assert!(pending <= 200, "{pending} are pending after round {round}");
-    }
-    known.iter().for_each(|session| bench.registry.end_session(session, Reason::Closed));
-    bench.pass_tick();
-    assert!(bench.partition.pending() <= 200, "{} are pending", bench.partition.pending());
-}
-
-#[test]
 fn a_failed_batch_is_written_again_with_the_present_values() {
     let mut bench = Bench::connected();
     let session = bench.registry.open_unleased_session("alice");
@@ -208,39 +185,6 @@ fn a_hash_that_differs_from_the_last_one_written_is_rewritten() {
     let mut bench = Bench::connected();
     assert_eq!(bench.verify(&RedisReply::WrongType), WriteOutcome::HashLost);
     assert!(matches!(bench.verify(&RedisReply::Error("READONLY".to_owned())), WriteOutcome::Refused(_)));
-}
-
-#[test]
-fn messages_that_cannot_be_published_are_bounded() {
-    let mut bench = Bench::new();
-    let data: Box<str> = "x".repeat(10_000).into();
-    for _ in 0..1000 {
-        let (room, user) = ("lobby".into(), Some("alice".into()));
-        bench.partition.record(StoreEvent::RoomMessage { room, user, data: data.clone() });
-    }
-    assert!(bench.partition.message_bytes <= MAX_MESSAGE_BYTES && bench.partition.messages.len() > 10);
-}
-
-#[test]
-fn a_redis_that_refuses_writes_does_not_make_the_node_remember_users_forever() {
-    let mut bench = Bench::connected();
-    for round in 0..20 * TTL_TICKS {
-        let guest = bench.registry.open_unleased_session(&format!("guest{round}"));
-        bench.registry.join(&guest, "lobby", None, bench.now());
-        bench.pass_tick();
-        // The hash has expired and cannot be written.
-        bench.partition.reconnected();
-        assert_eq!(bench.verify(&metadata(None, None)), WriteOutcome::HashLost);
-        let batch = bench.next_batch().unwrap();
-        let refused = vec![RedisReply::Error("OOM".to_owned()); batch.commands.len()];
-        let outcome = bench.partition.handle_replies(&batch, &refused, &bench.registry);
-        assert!(matches!(outcome, WriteOutcome::Refused(_)));
-        bench.partition.take_back(batch, &bench.registry);
-        bench.registry.end_session(&guest, Reason::Closed);
-        bench.pass_tick();
-        let pending = bench.partition.pending() as u64;
-        assert!(pending <= 2 * TTL_TICKS + 10, "{pending} are pending in round {round}");
-    }
 }
 
 #[test]
