@@ -12,15 +12,19 @@ impl Registry {
         self.local_observers(room).saturating_add(self.remote_observers.total(room))
     }
 
-    /// The number of observers of a room on this node.
-    #[must_use]
-    pub fn local_observers(&self, room: &str) -> u64 {
+    fn local_observers(&self, room: &str) -> u64 {
         self.room(room).map_or(0, |room| room.observers())
     }
 
-    /// The selected rooms with observers on this node. Locks one shard after the other.
+    /// The number of observers of a room on this node when the room was last settled.
+    #[must_use]
+    pub fn settled_observers(&self, room: &str) -> u64 {
+        self.room(room).map_or(0, |room| room.settled_observers())
+    }
+
+    /// The selected rooms that had observers on this node when they were last settled. Locks one shard after the other.
     pub fn locally_observed_rooms(&self, is_selected: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        let rooms = self.rooms().into_iter().filter(|room| room.observers() > 0 && is_selected(room.name()));
+        let rooms = self.rooms().into_iter().filter(|room| room.settled_observers() > 0 && is_selected(room.name()));
         rooms.map(|room| Arc::clone(room.name())).collect()
     }
 
@@ -37,7 +41,7 @@ impl Registry {
         self.remote_observers.set(incarnation, generation, room, observers);
     }
 
-    /// Forgets the observers that an incarnation had before this generation, of the selected rooms. Walks all observed
+    /// Forgets the observers that an incarnation had before this generation, in the selected rooms. Walks all observed
     /// rooms.
     pub fn sweep_remote_observers(
         &self,

@@ -78,7 +78,8 @@ struct Inbox {
     requested: AudienceSet,
     /// The number of observers per worker.
     observers: SmallVec<[Observers; 4]>,
-    /// Their number at the last settlement.
+    /// Their number at the last settlement. The store writes this number: it is told only of changes from one settled
+    /// number to another.
     settled_observers: u64,
     observed_before: AudienceSet,
 }
@@ -187,6 +188,11 @@ impl Room {
     /// The number of observers on this node.
     pub(super) fn observers(&self) -> u64 {
         self.inbox.lock().count_observers()
+    }
+
+    /// The number of observers on this node when the room was last settled.
+    pub(super) fn settled_observers(&self) -> u64 {
+        self.inbox.lock().settled_observers
     }
 
     /// Requests a snapshot at the next tick, or only an update if the history is enough (`snapshot` is false). Returns

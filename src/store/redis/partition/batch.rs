@@ -82,7 +82,7 @@ impl Partition {
         }
         while fields.len() < MAX_BATCH_USERS && bytes < MAX_BATCH_BYTES {
             let Some(room) = rooms.pop() else { break };
-            match registry.local_observers(&room) {
+            match registry.settled_observers(&room) {
                 0 => {}
                 count => fields.push((observers_field(&room), count.to_string())),
             }
@@ -152,10 +152,10 @@ impl Partition {
         batch.keys_written = (batch.commands.len() - before) as u64;
     }
 
-    /// Takes rooms up to the limit of a batch, each with its present number of observers.
+    /// Takes rooms up to the limit of a batch, each with its settled number of observers.
     fn take_observers(&mut self, registry: &Registry) -> Vec<(Arc<str>, u64)> {
         let with_count = |room: Arc<str>| {
-            let count = registry.local_observers(&room);
+            let count = registry.settled_observers(&room);
             (room, count)
         };
         self.observers.take(MAX_BATCH_USERS).into_iter().map(with_count).collect()

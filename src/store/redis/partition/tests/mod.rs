@@ -228,6 +228,25 @@ fn occupied_rooms_are_published_with_the_tick_and_exact_numbers_within_a_second(
 }
 
 #[test]
+fn an_observer_who_comes_and_goes_between_two_ticks_is_not_counted_forever() {
+    let mut bench = Bench::connected();
+    let room = bench.observe("lobby");
+    bench.pass_tick();
+    bench.observe("lobby");
+    assert_eq!(bench.flush_events(), ["observers\tlobby:\t1"], "the number of the last tick");
+    bench.registry.unobserve(&room, 0, Audience::new(0));
+    (0..20).for_each(|_| bench.pass_tick());
+    assert_eq!(bench.flush_events(), [""; 0]);
+    bench.observe("lobby");
+    assert_eq!(bench.verify(&metadata(None, None)), WriteOutcome::HashLost);
+    let commands = bench.flush();
+    let written = ("lobby:".to_owned(), "1".to_owned());
+    let has_it =
+        |command: &RedisCommand| matches!(command, RedisCommand::HashSet { fields, .. } if fields.contains(&written));
+    assert!(commands.iter().any(has_it), "a rewritten hash has the number of the last tick too: {commands:?}");
+}
+
+#[test]
 fn numbers_of_observers_are_in_the_hash_and_in_a_rewritten_one() {
     let mut bench = Bench::connected();
     let lobby = bench.observe("lobby");
