@@ -25,11 +25,6 @@ impl Audience {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
-
-    /// All audiences, whether a protocol uses them or not.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..MAX_AUDIENCES as u8).map(Self)
-    }
 }
 
 /// A set of audiences.

@@ -72,10 +72,6 @@ impl Partition {
             let held = registry.local_holds(&user, true).unwrap_or_default();
             for (room, state) in held.rooms {
                 fields.push((member_field(&room, &user), encode_hold(held.since_unix_ms, state.as_ref())));
-                // The hash has the hold from now on, so its end has to be written.
-                if let Some(PendingHold::Held { unsent, .. }) = self.holds.get_mut(&(room, Arc::clone(&user))) {
-                    *unsent = false;
-                }
             }
             bytes += self.write_key(&user, registry, now, &mut key_commands) * 2;
             page.push(user);
@@ -86,7 +82,6 @@ impl Partition {
                 0 => {}
                 count => fields.push((observers_field(&room), count.to_string())),
             }
-            self.observers.sent(&room);
         }
         let is_last = users.is_empty() && rooms.is_empty();
         if is_last {

@@ -81,14 +81,7 @@ impl ObserverCounts {
         self.due.insert(room, false);
     }
 
-    /// The room is being written, so a change to vacant has to be written as well.
-    pub(super) fn sent(&mut self, room: &str) {
-        if let Some(is_unsent) = self.due.get_mut(room) {
-            *is_unsent = false;
-        }
-    }
-
-    /// Forgets all rooms: everything is written anew.
+    /// Forgets all rooms: the hash is rewritten, with all numbers.
     pub(super) fn clear(&mut self) {
         self.due.clear();
         self.delayed.clear();
