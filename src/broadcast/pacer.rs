@@ -13,7 +13,7 @@ const EGRESS_BYTES_PER_SECOND: u64 = 256 * 1024;
 /// Bytes per second that are encoded of one room for new observers: at some 3 ns per byte, 10 % of the time.
 const ENCODED_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 
-/// The rooms whose lists are long enough to be deferred. An entry is removed with its room.
+/// The rooms whose lists are long enough to be deferred, or were deferred. An entry is removed with its room.
 #[derive(Debug)]
 pub(super) struct Pacer {
     rooms: HashMap<u64, [Pace; MAX_AUDIENCES]>,
@@ -75,11 +75,14 @@ impl Pacer {
         self.pace(update, audience).is_some_and(|pace| pace.deferred)
     }
 
-    /// Records whether the list was due to attached observers and whether it was sent to them.
+    /// Records whether the list was due to attached observers and whether it was sent to them. A short list can be
+    /// deferred too, if slow clients have too many bytes of unread lists.
     pub(super) fn record(&mut self, update: RoomUpdate<'_>, audience: Audience, due: bool, sent: bool) {
-        if let Some(paces) = self.rooms.get_mut(&update.room.id()) {
+        let (room, deferred) = (update.room.id(), due && !sent);
+        let paces = if deferred { Some(self.rooms.entry(room).or_default()) } else { self.rooms.get_mut(&room) };
+        if let Some(paces) = paces {
             let pace = &mut paces[audience.index()];
-            pace.deferred = due && !sent;
+            pace.deferred = deferred;
             if sent {
                 pace.sent = update.now.tick;
             }

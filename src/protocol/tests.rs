@@ -46,6 +46,30 @@ fn snapshots_are_deferred_while_too_many_bytes_are_unread() {
 }
 
 #[test]
+fn a_short_list_that_is_deferred_because_too_many_bytes_are_unread_is_sent_later() {
+    let (registry, mut broadcaster) = room_of(2_000, online_users::NAMES);
+    broadcaster.limit_unread(1);
+    let unread = broadcaster.tick(Now::default());
+    let small = "den";
+    registry.observe(small, 0, online_users::NAMES, true);
+    let list = |(batches, _): (Vec<Batch>, TickCounts)| {
+        let frames = batches[0].rooms.iter().find(|frames| frames.room.is_named(small));
+        frames
+            .and_then(|frames| frames.changes(online_users::NAMES))
+            .map(|list| String::from_utf8_lossy(list).into_owned())
+    };
+    let alice = registry.open_session("alice", Now::default());
+    registry.join(&alice, small, None, Now::default());
+    for _ in 0..3 {
+        assert_eq!(list(broadcaster.tick(Now::default())), None, "slow clients have not read the long list");
+    }
+    drop(unread);
+    let sent = list(broadcaster.tick(Now::default()));
+    assert!(sent.as_ref().is_some_and(|list| list.contains("alice")), "{sent:?}");
+    assert_eq!(list(broadcaster.tick(Now::default())), None, "once");
+}
+
+#[test]
 fn messages_of_users_whose_join_was_never_announced_are_dropped() {
     let (registry, mut broadcaster) = room_of(1, chat::CHAT);
     broadcaster.tick(Now::default());
