@@ -1,11 +1,17 @@
-//! What the operating system provides: the wall clock, random numbers, and the CPU time and memory of this process.
+//! What the operating system provides: the wall clock, random numbers, files that are opened without waiting, and the
+//! CPU time and memory of this process.
 //!
 //! Durations are measured in ticks, not with the wall clock. Memory is known only on Linux.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 const BYTES_PER_KIB: u64 = 1024;
@@ -32,6 +38,19 @@ fn rss_anon_bytes(status: &str) -> Option<u64> {
 /// The wall clock in milliseconds since the Unix epoch.
 pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Opens a file to append to it, and creates it if need be. Never blocks: a FIFO that nothing reads is an error.
+///
+/// # Errors
+/// If it cannot be opened.
+pub(crate) fn open_to_append(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let opened = OpenOptions::new().append(true).create(true).custom_flags(flags).open(path);
+    opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NXIO) => io::Error::other("nothing reads this FIFO; start its reader first"),
+        _ => error,
+    })
 }
 
 /// A random number. The standard library's hashers begin with random keys.

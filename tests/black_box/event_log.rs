@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Stdio};
 
 use serde_json::{Value, json};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::io::AsyncBufReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::common::event_log::{EventLog, parse, summaries};
 use crate::common::process::{Process, command, run_to_exit};
@@ -260,6 +262,32 @@ async fn an_unread_pipe_does_not_delay_the_server_and_dropped_events_are_counted
     let events: Vec<_> = text.lines().map(parse).collect();
     assert!(events.len() > 10_000, "the queue held only {} lines", events.len());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_fifo_never_blocks_the_server() {
+    let log = EventLog::new();
+    assert!(std::process::Command::new("mkfifo").arg(log.path()).status().unwrap().success());
+    let output = run_to_exit(command(&["--listen", "127.0.0.1:0", "--event-log", log.argument()]));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(BAD_CONFIGURATION), "nothing reads it: {said}");
+    assert!(said.contains(log.argument()) && said.contains("nothing reads this FIFO"), "{said}");
+
+    let mut reader = tokio::io::BufReader::new(pipe::OpenOptions::new().open_receiver(log.path()).unwrap());
+    let mut process = Process::start(&["--tick", "20ms", "--event-log", log.argument()]);
+    let _alice = Mirror::connect(process.address(), "alice", &["lobby"]).await;
+    let mut line = String::new();
+    timeout(DEADLINE, reader.read_line(&mut line)).await.expect("a line in time").unwrap();
+    assert_eq!(summaries(&[parse(line.trim_end())]), ["join lobby alice"]);
+    drop(reader);
+    process.signal("HUP");
+    let deadline = Instant::now() + DEADLINE;
+    while !process.stderr().iter().any(|line| line.contains("cannot reopen the event log")) {
+        assert!(Instant::now() < deadline, "it waits for a reader: {:?}", process.output());
+        sleep(POLL).await;
+    }
+    process.signal("TERM");
+    assert!(process.wait_for_exit().success(), "{:?}", process.output());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@
 
 mod writer;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ use tracing::warn;
 
 use super::sink::{CounterValue, MemberChange, MemberEvent, Sink};
 use crate::metrics::counters;
+use crate::os::open_to_append;
 use writer::Writer;
 
 /// Bytes that events may take while they wait, and as much again while they are written: some 100,000 events without
@@ -50,7 +51,7 @@ type Output = Box<dyn Write + Send>;
 pub enum Target {
     /// Standard output.
     Stdout,
-    /// The end of a file, which is created if need be.
+    /// The end of a file, which is created if need be, or a FIFO that a program reads.
     File(PathBuf),
 }
 
@@ -93,7 +94,7 @@ impl Target {
         Ok(match self {
             // A descriptor of its own: no buffer and no lock of the standard library between the thread and the pipe.
             Self::Stdout => Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
-            Self::File(path) => Box::new(OpenOptions::new().append(true).create(true).open(path)?),
+            Self::File(path) => Box::new(open_to_append(path)?),
         })
     }
 
