@@ -56,7 +56,12 @@ impl Writer {
                 break;
             }
         }
-        // The end of the output comes before the end that `close` waits for.
+        self.end();
+    }
+
+    /// The end of the output comes before the end that `close` waits for.
+    fn end(self) {
+        self.count(0, u64::from(self.torn_bytes > 0));
         let Self { shared, output, .. } = self;
         drop(output);
         shared.queue.lock().ended = true;
@@ -221,6 +226,19 @@ mod tests {
             MemberChange::Left(Reason::NodeLost),
             "{\"at\":5,\"type\":\"leave\",\"room\":\"a \\\"room\\\"\",\"user\":\"alice\",\"reason\":\"node_lost\",\"node\":\"n1\"}\n",
         );
+    }
+
+    #[test]
+    fn a_line_that_is_torn_at_the_end_is_counted_as_dropped() {
+        let (shared, taken) = (Arc::<Shared>::default(), Arc::<Mutex<Vec<u8>>>::default());
+        let output = Box::new(Unreliable { steps: vec![None, Some(10)], taken: Arc::clone(&taken) });
+        let mut writer = Writer::new(Arc::clone(&shared), Target::Stdout, output, "n1");
+        put_line(&mut writer.buffer, &event("alice", MemberChange::Joined(None)), "n1");
+        writer.write();
+        assert_eq!(EventLogTotals::of(&shared.counters).event_log_dropped, 0, "the rest may still be written");
+        writer.end();
+        let EventLogTotals { event_log_written, event_log_dropped } = EventLogTotals::of(&shared.counters);
+        assert_eq!((taken.lock().len(), event_log_written, event_log_dropped), (10, 0, 1));
     }
 
     proptest! {
