@@ -5,9 +5,13 @@
 //! - A leave is reported by the lowest of the living nodes that have held the user in the room since the join.
 //! - A leave with reason `node_lost` is reported by the lowest of all living nodes.
 //!
-//! A node that never held a membership reports nothing else about it. Two cases are not covered: if two nodes begin to
-//! hold a membership within the same tick, both may report the join; a leave is missing in the log if the node that has
-//! to report it dies before the others notice.
+//! A node that never held a membership reports nothing else about it. These cases are not covered:
+//!
+//! - If two nodes begin to hold a membership within the same tick, both may report the join.
+//! - If the node that has to report a leave dies before the others notice, the leave is missing.
+//! - If a node is disconnected from the others for longer than a lease, they count it as dead and report `node_lost`
+//!   for its users. Users who left it meanwhile have a second leave, from that node. Users who stayed have no second
+//!   join when the node returns: it has held them all along, and the others never held them.
 //!
 //! Locked inside a shard of the registry, and locks nothing itself.
 
