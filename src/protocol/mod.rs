@@ -199,6 +199,32 @@ pub enum AtClose {
     Stay,
 }
 
+/// Whether each session ends. Without a lease it must not outlive its connection, because nothing would end it.
+const fn each_session_ends(presence: Presence, on_close: OnClose) -> bool {
+    let OnClose { clean, lost, drained } = on_close;
+    let needs_lease = clean.needs_lease() || lost.needs_lease() || drained.needs_lease();
+    matches!(presence, Presence::Lease { .. }) || !needs_lease
+}
+
+impl AtClose {
+    /// Whether only a lease ends the session.
+    const fn needs_lease(self) -> bool {
+        matches!(self, Self::Grace | Self::LeaseEnds)
+    }
+}
+
+const _: () = {
+    let mut at = 0;
+    while at < Protocol::ALL.len() {
+        let rules = Protocol::ALL[at].rules();
+        assert!(
+            each_session_ends(rules.presence, rules.on_close),
+            "without a lease, no session outlives its connection"
+        );
+        at += 1;
+    }
+};
+
 /// The encoders of all protocols.
 #[must_use]
 pub fn encoders(config: &Config) -> Encoders {
@@ -217,6 +243,21 @@ mod tests;
 #[cfg(test)]
 mod rules_tests {
     use super::*;
+
+    #[test]
+    fn sessions_without_a_lease_end_with_their_connection() {
+        let leave = AtClose::Leave(Reason::Closed);
+        let check = |presence, lost, expected| {
+            let on_close = OnClose { clean: leave, lost, drained: AtClose::Stay };
+            assert_eq!(each_session_ends(presence, on_close), expected, "{presence:?} {lost:?}");
+        };
+        let lease = Presence::Lease { any_frame_renews: false };
+        for lost in [AtClose::Grace, AtClose::LeaseEnds] {
+            check(lease, lost, true);
+            check(Presence::Connection, lost, false);
+        }
+        check(Presence::Connection, leave, true);
+    }
 
     #[test]
     fn audiences_are_numbered_in_the_order_of_the_encoders() {
