@@ -1,7 +1,7 @@
 //! Tells the sinks which members joined and left.
 //!
 //! Several nodes may announce the same change to their observers; one of them reports it. The registry knows whether it
-//! is this one ([`Holders`](crate::presence::Holders)).
+//! is this one ([`Registry::reports_join`], [`Registry::reports_leave`]).
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl Reporter {
             self.events.push(MemberEvent { at_unix_ms: now.unix_ms, room, user, change });
         };
         for (user, reason) in &change.diff.left {
-            if registry.holders.as_ref().is_none_or(|holders| holders.reports_leave(user, *reason)) {
+            if registry.reports_leave(user, *reason) {
                 push(user, MemberChange::Left(*reason));
             }
         }
@@ -40,14 +40,12 @@ impl Reporter {
                 push(user, MemberChange::Joined(state.clone()));
             }
         }
-        if let Some(holders) = &registry.holders {
-            holders.forget_ended();
-        }
+        registry.forget_ended();
     }
 
     /// Hands the events of the tick over.
     pub(super) fn flush(&mut self) {
-        self.sinks.record(&self.events);
-        self.events.clear();
+        // Taken, so that the memory of a tick with many changes is freed.
+        self.sinks.record(&std::mem::take(&mut self.events));
     }
 }

@@ -30,7 +30,7 @@ type OtherHolders = SmallVec<[IncarnationId; 1]>;
 
 /// The other nodes that held what this node holds.
 #[derive(Debug)]
-pub struct Holders {
+pub(super) struct Holders {
     /// The incarnation of this node.
     own: u64,
     inner: Mutex<Inner>,
@@ -62,12 +62,12 @@ impl Holders {
     }
 
     /// An incarnation of another node is alive.
-    pub fn add_incarnation(&self, id: IncarnationId, incarnation: u64) {
+    pub(super) fn add_incarnation(&self, id: IncarnationId, incarnation: u64) {
         self.inner.lock().alive.insert(id, incarnation);
     }
 
     /// An incarnation of another node is dead. Its holds are released after this.
-    pub fn remove_incarnation(&self, id: IncarnationId) {
+    pub(super) fn remove_incarnation(&self, id: IncarnationId) {
         self.inner.lock().alive.remove(&id);
     }
 
@@ -109,14 +109,12 @@ impl Holders {
     }
 
     /// Whether this node reports a join, by the nodes that hold the membership when it is announced.
-    #[must_use]
     pub(super) fn reports_join(&self, is_held_here: bool, others: impl Iterator<Item = IncarnationId>) -> bool {
         is_held_here && self.inner.lock().is_lowest(self.own, others)
     }
 
     /// Whether this node reports that the user left the room that was settled last.
-    #[must_use]
-    pub fn reports_leave(&self, user: &str, reason: Reason) -> bool {
+    pub(super) fn reports_leave(&self, user: &str, reason: Reason) -> bool {
         let inner = self.inner.lock();
         if reason == Reason::NodeLost {
             return inner.alive.values().all(|incarnation| *incarnation > self.own);
@@ -124,9 +122,9 @@ impl Holders {
         inner.ended.get(user).is_some_and(|others| inner.is_lowest(self.own, others.iter().copied()))
     }
 
-    /// The leaves of the room that was settled last are reported.
-    pub fn forget_ended(&self) {
-        self.inner.lock().ended.clear();
+    /// The leaves of the room that was settled last are reported. Frees the memory, which may be that of a huge room.
+    pub(super) fn forget_ended(&self) {
+        self.inner.lock().ended = HashMap::default();
     }
 }
 
@@ -204,6 +202,15 @@ mod tests {
         holders.add_incarnation(YOUNGER, 30);
         holders.remove_incarnation(OLDER);
         assert!(holders.reports_leave("alice", Reason::NodeLost));
+    }
+
+    #[test]
+    fn the_memory_of_a_tick_with_many_leaves_is_freed() {
+        let holders = holders();
+        (0..1000).for_each(|number| holders.note_end(ROOM, &Arc::from(number.to_string()), true));
+        assert!(holders.reports_leave("7", Reason::Closed));
+        holders.forget_ended();
+        assert_eq!(holders.inner.lock().ended.capacity(), 0);
     }
 
     #[test]

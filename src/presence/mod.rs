@@ -46,8 +46,7 @@ use foldhash::quality::RandomState;
 
 pub use audience::{Audience, AudienceSet, MAX_AUDIENCES, Observers};
 pub use change::{Diff, HoldChange, ObserversChange};
-pub use holders::Holders;
-pub use id::{IdError, MAX_ID_BYTES, check_id};
+pub use id::{IdError, MAX_ID_BYTES, check_id, decode_id};
 pub use local_holds::LocalHolds;
 pub use registry::{Attachment, Registry, Settings, UserRooms};
 pub use remote::RemoteMember;

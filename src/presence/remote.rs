@@ -25,6 +25,16 @@ pub struct RemoteMember<'a> {
 }
 
 impl Registry {
+    /// An incarnation of another node is alive.
+    pub fn add_incarnation(&self, id: IncarnationId, incarnation: u64) {
+        self.holders.iter().for_each(|holders| holders.add_incarnation(id, incarnation));
+    }
+
+    /// An incarnation of another node is dead. Its holds are released after this.
+    pub fn remove_incarnation(&self, id: IncarnationId) {
+        self.holders.iter().for_each(|holders| holders.remove_incarnation(id));
+    }
+
     /// An incarnation holds a user: the user joined, has another state, or is only reported again.
     pub fn hold_remote(&self, member: RemoteMember<'_>, state: Option<&State>, since_unix_ms: u64) {
         let RemoteMember { incarnation, generation, room, user } = member;

@@ -8,6 +8,7 @@ use dashmap::Entry;
 use super::Registry;
 use crate::inline_vec::InlineVec;
 use crate::presence::change::{HoldChange, LiveState};
+use crate::presence::holders::Holders;
 use crate::presence::membership::{Membership, User};
 use crate::presence::room::Reported;
 use crate::presence::session::{Joined, SessionRooms};
@@ -215,13 +216,25 @@ impl Registry {
         }
     }
 
-    /// Whether this node, and no node with a lower incarnation, holds a user who joined the room that was settled last.
+    /// Whether this node reports to its sinks that a user joined the room that was settled last: whether it, and no
+    /// node with a lower incarnation, holds the user there.
     #[must_use]
     pub fn reports_join(&self, room: &Room, user: &str) -> bool {
         let Some(holders) = &self.holders else { return true };
         let Some(user) = self.users.get(user) else { return false };
         let membership = user.memberships.iter().find(|membership| membership.room.id() == room.id());
         membership.is_some_and(|membership| holders.reports_join(membership.known_to_store, membership.other_holders()))
+    }
+
+    /// Whether this node reports to its sinks that the user left the room that was settled last.
+    #[must_use]
+    pub fn reports_leave(&self, user: &str, reason: Reason) -> bool {
+        self.holders.as_ref().is_none_or(|holders| holders.reports_leave(user, reason))
+    }
+
+    /// The leaves of the room that was settled last are reported.
+    pub fn forget_ended(&self) {
+        self.holders.iter().for_each(Holders::forget_ended);
     }
 
     /// Whether sessions of this node hold the user in the room.

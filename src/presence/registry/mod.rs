@@ -56,7 +56,7 @@ pub struct Registry {
     /// Users that connections watch by user id.
     pub watchlist: Watchlist,
     /// If sinks listen: which nodes hold what this node holds, so that one of them reports each change.
-    pub holders: Option<Holders>,
+    pub(super) holders: Option<Holders>,
 }
 
 /// The observation of a room, as [`Registry::observe`] began it.

@@ -198,9 +198,7 @@ impl RemoteView {
             }
             match self.incarnations.get(name) {
                 Some(incarnation) if may_declare_dead && incarnation.silent_ms(now_ms) >= heartbeat_ms * 5 / 2 => {
-                    if let Some(holders) = &self.registry.holders {
-                        holders.remove_incarnation(incarnation.id);
-                    }
+                    self.registry.remove_incarnation(incarnation.id);
                     self.registry.sweep_remote_holds(incarnation.id, u32::MAX, Reason::NodeLost, |_| true);
                     self.registry.sweep_remote_observers(incarnation.id, u32::MAX, |_| true);
                     self.incarnations.remove(name);
@@ -233,9 +231,7 @@ impl RemoteView {
         }
         let id = self.next_id;
         self.next_id += 1;
-        if let Some(holders) = &self.registry.holders {
-            holders.add_incarnation(id, incarnation_number(name));
-        }
+        self.registry.add_incarnation(id, incarnation_number(name));
         let partitions = (0..self.schema.partitions).map(|_| RemotePartition::new()).collect();
         self.incarnations.insert(name.to_owned(), RemoteIncarnation { id, partitions, heard_ms: 0 });
     }
