@@ -7,13 +7,13 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
-use percent_encoding::percent_decode_str;
 use simd_json::prelude::ValueAsScalar;
 
 use super::reply::{Reply, thousands};
 use crate::auth::Headers;
 use crate::json;
-use crate::presence::check_id;
+use crate::presence::{check_id, decode_id};
+use crate::query::Query;
 
 /// The longest body. 1,000 user ids of 128 bytes fit, escaped.
 const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -34,21 +34,6 @@ impl Headers for HeaderMap {
     }
 }
 
-/// The parameters of a query, decoded.
-pub(super) struct Query(Vec<(String, String)>);
-
-impl Query {
-    /// All values of a parameter.
-    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| &**value)
-    }
-
-    /// Its first value.
-    pub(super) fn first(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
-    }
-}
-
 impl Target {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         Self { path: request.uri().path().to_owned(), raw_query: request.uri().query().unwrap_or_default().to_owned() }
@@ -56,9 +41,7 @@ impl Target {
 
     /// The parameters of the query.
     pub(super) fn query(&self) -> Result<Query, Reply> {
-        let pairs =
-            pairs(&self.raw_query).ok_or_else(|| Reply::bad_request("the query is not percent-encoded UTF-8"))?;
-        Ok(Query(pairs))
+        Query::parse(&self.raw_query).ok_or_else(|| Reply::bad_request("the query must be percent-encoded UTF-8"))
     }
 
     /// The first value of a query parameter.
@@ -86,27 +69,13 @@ impl Target {
 
 /// Decodes a segment of a path and checks that it is a valid id.
 pub(super) fn id_segment(segment: &str, what: &str) -> Result<String, Reply> {
-    let text = percent_decode_str(segment).decode_utf8();
-    let text = text.map_err(|_| Reply::bad_request(&format!("{what} is not percent-encoded UTF-8")))?;
-    id(&text, what)
+    decode_id(segment).map_err(|error| Reply::bad_request(&format!("{what} {error}")))
 }
 
 /// Checks that a text is a valid id.
 pub(super) fn id(text: &str, what: &str) -> Result<String, Reply> {
     let checked = check_id(text).map_err(|error| Reply::bad_request(&format!("{what} {error}")))?;
     Ok(checked.to_owned())
-}
-
-/// Names and values of a query or a form (application/x-www-form-urlencoded); `None` if it is not UTF-8.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
-    let decode = |part: &str| Some(percent_decode_str(&part.replace('+', " ")).decode_utf8().ok()?.into_owned());
-    let parts = text.split('&').filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            Some((decode(name)?, decode(value)?))
-        })
-        .collect()
 }
 
 /// A name in a body: a field of a JSON object, or else of a form. A whole number in JSON is taken as its digits.
@@ -123,8 +92,7 @@ pub(super) fn text_field(body: &[u8], field: &str) -> Option<String> {
             value.as_str().map(str::to_owned).or_else(number)
         });
     }
-    let pairs = pairs(std::str::from_utf8(body).ok()?)?;
-    pairs.into_iter().find(|(name, _)| name == field).map(|(_, value)| value)
+    Query::parse(std::str::from_utf8(body).ok()?)?.first(field).map(str::to_owned)
 }
 
 /// The whole body, within its limits of bytes and time.
@@ -141,42 +109,6 @@ pub(super) async fn body(body: &mut Incoming, time: Duration) -> Result<Bytes, R
         Err(_) => {
             let message = format!("the body did not arrive in time; the limit is {time:?}");
             Err(Reply::error(StatusCode::REQUEST_TIMEOUT, "timeout", &message))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn forms_are_decoded() {
-        let check = |text: &str, want: Option<&[(&str, &str)]>| {
-            let got = pairs(text);
-            let got: Option<Vec<(&str, &str)>> =
-                got.as_ref().map(|pairs| pairs.iter().map(|(a, b)| (&**a, &**b)).collect());
-            assert_eq!(got.as_deref(), want, "{text:?}");
-        };
-        check("", Some(&[]));
-        check("user=alice&room=a&room=b", Some(&[("user", "alice"), ("room", "a"), ("room", "b")]));
-        check("user=a+b%2Bc%26", Some(&[("user", "a b+c&")]));
-        check("user", Some(&[("user", "")]));
-        check("user=%ff", None);
-        check("user=%zz%", Some(&[("user", "%zz%")]));
-    }
-
-    proptest! {
-        #[test]
-        fn every_name_survives_encoding(name in any::<String>()) {
-            let encoded = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC).to_string();
-            prop_assert_eq!(pairs(&format!("user={encoded}")), Some(vec![("user".to_owned(), name)]));
-        }
-
-        #[test]
-        fn every_text_is_read_or_refused(text in any::<String>()) {
-            let _ = pairs(&text);
-            let _ = id_segment(&text, "room");
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
+
 /// The longest user id or room name, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 128;
 
@@ -17,6 +19,8 @@ pub enum IdError {
     },
     /// It contains a control character (U+0000–U+001F, U+007F–U+009F).
     Control,
+    /// Percent-decoding it does not result in UTF-8.
+    Encoding,
 }
 
 impl fmt::Display for IdError {
@@ -25,6 +29,7 @@ impl fmt::Display for IdError {
             Self::Empty => write!(formatter, "must not be empty"),
             Self::TooLong { bytes } => write!(formatter, "is {bytes} bytes of UTF-8; the limit is {MAX_ID_BYTES}"),
             Self::Control => write!(formatter, "must not contain control characters"),
+            Self::Encoding => write!(formatter, "must be percent-encoded UTF-8"),
         }
     }
 }
@@ -42,6 +47,12 @@ pub fn check_id(text: &str) -> Result<&str, IdError> {
     } else {
         Ok(text)
     }
+}
+
+/// Decodes a segment of a path, and returns it if it is a valid user id or room name.
+pub fn decode_id(segment: &str) -> Result<String, IdError> {
+    let text = percent_decode_str(segment).decode_utf8().map_err(|_| IdError::Encoding)?;
+    check_id(&text).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -62,6 +73,19 @@ mod tests {
         check("a\0b", Err(IdError::Control));
         check("a\u{85}b", Err(IdError::Control));
         check("line\n", Err(IdError::Control));
+    }
+
+    #[test]
+    fn a_segment_is_decoded_before_it_is_checked() {
+        let check = |segment: &str, expected: Result<&str, IdError>| {
+            assert_eq!(decode_id(segment), expected.map(str::to_owned), "{segment:?}");
+        };
+        check("a%2Fb+c%zz", Ok("a/b+c%zz"));
+        check("%C3%A9", Ok("é"));
+        check("%C3", Err(IdError::Encoding));
+        check("%00", Err(IdError::Control));
+        check("", Err(IdError::Empty));
+        check(&"%41".repeat(128), Ok(&"A".repeat(128)));
     }
 
     #[test]

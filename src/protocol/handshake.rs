@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode_str;
-
 use super::Protocol;
-use crate::presence::check_id;
+use crate::presence::{check_id, decode_id};
 use crate::query::Query;
 use crate::websocket::Refusal;
 
@@ -53,9 +51,7 @@ impl Handshake<'_> {
 
 /// Decodes a segment of a path and checks that it is a valid id. Errors begin with `what`.
 pub(super) fn id_segment(segment: &str, what: &str) -> Result<String, Refusal> {
-    let text = percent_decode_str(segment).decode_utf8();
-    let text = text.map_err(|_| bad_request(format!("{what} must be percent-encoded UTF-8")))?;
-    id(&text, what)
+    decode_id(segment).map_err(|error| bad_request(format!("{what} {error}")))
 }
 
 /// Checks that a text is a valid id. Errors begin with `what`.
