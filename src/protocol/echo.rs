@@ -27,5 +27,5 @@ pub(super) static RULES: Rules = Rules {
 
 fn upgrade(handshake: &Handshake<'_>) -> Option<Result<Upgrade, Refusal>> {
     let is_echo = matches!(handshake.path, "/" | "/echo") && handshake.is_upgrade;
-    is_echo.then(|| Ok(Upgrade::new(Protocol::Echo, Some("echo".to_owned()))))
+    is_echo.then(|| Ok(Upgrade::new(Protocol::Echo, None)))
 }
