@@ -1,8 +1,9 @@
 //! Audiences: observers of a room that receive the same bytes. To presence an audience is only a number; the protocol
 //! that defines it decides what its observers receive.
 
-/// The limit of audiences of all protocols together. Arrays of this length are indexed by [`Audience::index`].
-pub const MAX_AUDIENCES: usize = 8;
+/// The limit of audiences of all protocols together: one more than there are. Rooms and workers have arrays of this
+/// length, indexed by [`Audience::index`].
+pub const MAX_AUDIENCES: usize = 6;
 
 /// One audience. Each change is encoded once per audience, however many observers it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,7 +17,7 @@ impl Audience {
     /// compile time.
     #[must_use]
     pub const fn new(number: usize) -> Self {
-        assert!(number < MAX_AUDIENCES, "too many audiences");
+        assert!(number < MAX_AUDIENCES, "too many audiences: raise MAX_AUDIENCES");
         Self(number as u8)
     }
 
