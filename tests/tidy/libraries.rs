@@ -4,7 +4,7 @@ use super::scanner;
 use super::sources;
 
 /// Only these may name the library (ARCHITECTURE.md, the table of the parts).
-const OWNERS: [(&str, &[&str]); 10] = [
+const OWNERS: [(&str, &[&str]); 11] = [
     ("redis", &["src/store/redis/connection.rs", "src/config/", "src/server/mod.rs"]),
     ("hyper", &["src/http/"]),
     ("fastwebsockets", &["src/websocket/"]),
@@ -15,6 +15,7 @@ const OWNERS: [(&str, &[&str]); 10] = [
     ("clap", &["src/config/"]),
     ("humantime", &["src/config/", "src/server/mod.rs", "src/protocol/online_status.rs"]),
     ("rustix", &["src/os.rs"]),
+    ("socket2", &["src/server/", "src/websocket/stream.rs"]),
 ];
 
 #[test]
