@@ -1,5 +1,5 @@
-//! What every kind of authentication implements: the credentials of a handshake go in, an identity or a refusal comes
-//! out.
+//! The interface of an authentication method: it receives the credentials of a handshake, and returns an identity or a
+//! refusal.
 
 use std::fmt;
 use std::future::Future;
@@ -7,33 +7,33 @@ use std::pin::Pin;
 
 use crate::websocket::Refusal;
 
-/// Decides which user a WebSocket speaks for. One per node, shared by all workers.
+/// Finds the user of a WebSocket. One per node, shared by all workers.
 pub trait Authenticator: fmt::Debug + Send + Sync {
-    /// Checks a handshake. It reads what it needs from `credentials` at once; only the answer may take time.
+    /// Checks a handshake. The returned future does not borrow `credentials`: read them before.
     fn authenticate<'a>(&'a self, credentials: &Credentials<'_>) -> Authentication<'a>;
 }
 
-/// The answer of an [`Authenticator`]: the identity, or `None` if the handshake names no user and the authenticator
-/// asks for none. Whether a connection can do without a user is for its protocol to say.
+/// The result of an [`Authenticator`]: the identity, or `None` if the handshake names no user and the authenticator
+/// requires none. The protocol decides whether a connection needs a user.
 pub type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Option<Identity>, Refusal>> + 'a>>;
 
-/// The user that a connection speaks for.
+/// The user of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The user id.
     pub user: String,
-    /// The login that the connection ends with, if it came with one.
+    /// The login of the handshake, if it has one. When the login ends, the connection is closed.
     pub login: Option<u64>,
 }
 
-/// The parts of a sound handshake that can say which user it is from.
+/// The parts of a valid handshake that can identify its user.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
-    /// The path, as it was sent.
+    /// The path, as sent.
     pub path: &'a str,
-    /// The query without its question mark, as it was sent.
+    /// The query without its question mark, as sent.
     pub query: &'a str,
-    /// The user id that the client claims, decoded and checked.
+    /// The user id that the client claims to have, decoded and checked.
     pub claimed_user: Option<&'a str>,
     /// The headers of the request.
     pub headers: &'a dyn Headers,
@@ -43,10 +43,11 @@ pub struct Credentials<'a> {
 
 /// The headers of a request.
 pub trait Headers {
-    /// The values of all lines of a header, in the order they were sent.
+    /// The values of all lines of a header, in the order sent.
     fn values(&self, name: &'static str) -> Vec<&[u8]>;
 
-    /// The value of the first line of a header, if it is visible ASCII. A value that is not reads as empty.
+    /// The value of the first line of a header. If it contains other characters than visible ASCII, spaces and tabs,
+    /// the result is empty.
     fn text(&self, name: &'static str) -> Option<&str> {
         let value = *self.values(name).first()?;
         let visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));

@@ -1,7 +1,6 @@
 //! Logins for development (`--dev-login`): any visitor signs in under any name. Applications use their own accounts.
 //!
 //! A login is a signed cookie. The server remembers which users signed in since its start and which logins have ended.
-//! Only this file knows the cookie library.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::ready;
@@ -17,23 +16,22 @@ use super::origin::is_same_origin;
 use crate::os::new_incarnation;
 use crate::websocket::Refusal;
 
-/// The path where a login may take the place of a user id. At the others the client names its user.
+/// The path of the protocol in which a login can replace the user id. In other protocols the client names its user.
 const LOGIN_PATH: &str = "/v1/connect";
 
 /// The name of the cookie.
 const COOKIE: &str = "rollcall_session";
 /// A login is valid for a week.
 const LIFETIME_MS: u64 = 7 * 24 * 3600 * 1000;
-/// The most users that are remembered. The user whose last login is oldest is forgotten first.
+/// The limit of remembered users. The user whose last login is oldest is forgotten first.
 const MAX_KNOWN_USERS: usize = 10_000;
-/// The most ended logins that are remembered. The oldest is forgotten first; its browser has deleted the cookie long
-/// ago.
+/// The limit of remembered ended logins. The oldest is forgotten first: its browser has deleted the cookie.
 const MAX_ENDED_LOGINS: usize = 100_000;
 
 /// A user who is signed in with one browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
-    /// Differs from that of every other login, also of the same user.
+    /// Unique, also among the logins of one user.
     pub id: u64,
     /// The user id.
     pub user: String,

@@ -2,7 +2,7 @@
 
 use super::authenticator::Headers;
 
-/// Whether a request comes from a page of this server, or from a client that is not a page: browsers send the origin
+/// Whether a request comes from a page of this server, or from a client that is not a browser: browsers send the origin
 /// with every request that could do harm (RFC 6454, 7).
 #[must_use]
 pub fn is_same_origin(headers: &dyn Headers) -> bool {

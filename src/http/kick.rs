@@ -31,7 +31,7 @@ pub(super) async fn kick(context: Context) -> Result<Reply, Reply> {
     }))
 }
 
-/// Has the next tick carry out a kick.
+/// Makes the next tick execute a kick.
 pub(super) fn kick_at_next_tick(node: &Node, kick: Kick) -> Result<(), Reply> {
     node.kicks.add(kick).then_some(()).ok_or_else(|| {
         Reply::retry_later(&format!("the limit is {} kicks per tick; try again later", thousands(MAX_WAITING_KICKS)))

@@ -1,4 +1,4 @@
-//! Answers: status, headers and body. Every error has the same form.
+//! Responses: status, headers and body. All errors have the same form.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
@@ -8,15 +8,15 @@ use hyper::{Method, Response, StatusCode};
 use crate::json::put_string;
 use crate::memory_budget::{COUNTED_BYTES, MAX_UNREAD_BYTES, MemoryBudget};
 
-/// The most characters of an unknown path that a message repeats.
+/// The limit of characters of an unknown path that a message repeats.
 const MAX_SHOWN_CHARS: usize = 100;
 
-/// An answer that is not sent yet. Handlers return refusals as errors of this type.
+/// A response that is not sent yet. Handlers return refusals as errors of this type.
 #[derive(Debug)]
 pub(super) struct Reply {
     head: Box<Response<()>>,
     body: Bytes,
-    /// Many answers share the body, so it takes memory once.
+    /// Many responses share the body, so it takes memory only once.
     shared: bool,
 }
 
@@ -26,7 +26,7 @@ impl Reply {
         Self::with_json(StatusCode::OK, write)
     }
 
-    /// 200 with JSON that several answers share.
+    /// 200 with JSON that several responses share.
     pub(super) fn shared(body: Bytes) -> Self {
         let reply = Self::new(StatusCode::OK, "application/json", body).and(header::CACHE_CONTROL, "no-store");
         Self { shared: true, ..reply }
@@ -61,23 +61,23 @@ impl Reply {
         })
     }
 
-    /// An error with a status that is not hyper's; 500 if it is not a status.
+    /// An error with a status as a number; 500 if the number is not a status.
     pub(super) fn refusal(status: u16, code: &str, message: &str) -> Self {
         Self::error(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), code, message)
     }
 
-    /// 400: the request is wrong; the message says what would be right.
+    /// 400: the request is invalid. The message says what is expected.
     pub(super) fn bad_request(message: &str) -> Self {
         Self::error(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    /// 503: clients do not read their answers.
+    /// 503: clients do not read their responses.
     pub(super) fn busy() -> Self {
         const MAX_MIB: usize = MAX_UNREAD_BYTES / (1024 * 1024);
         Self::retry_later(&format!("answers that clients do not read fill the limit of {MAX_MIB} MiB; try again later"))
     }
 
-    /// 503 that goes away by itself.
+    /// 503: the cause passes by itself.
     pub(super) fn retry_later(message: &str) -> Self {
         Self::error(StatusCode::SERVICE_UNAVAILABLE, "busy", message).and(header::RETRY_AFTER, "5")
     }
@@ -105,7 +105,7 @@ impl Reply {
         self
     }
 
-    /// Adds a header. An invalid value is left out; all values are the server's own.
+    /// Adds a header. An invalid value is ignored: values never come from clients.
     pub(super) fn and(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.head.headers_mut().insert(name, value);
@@ -113,8 +113,8 @@ impl Reply {
         self
     }
 
-    /// Counts a long body that is not shared against the budget of unread answers, until it is written or dropped. 503
-    /// if it exceeds the budget.
+    /// Counts a long body that is not shared against the budget of unread responses, until it is written or dropped.
+    /// 503 if it exceeds the budget.
     pub(super) fn account(self, unread: &MemoryBudget) -> Self {
         if self.shared || self.body.len() < COUNTED_BYTES {
             return self;
@@ -130,7 +130,7 @@ impl Reply {
         self.head.map(|()| Full::new(body))
     }
 
-    /// The answer to HEAD: that to GET without its body.
+    /// The response to HEAD: the one to GET without its body.
     pub(super) fn without_body(self) -> Response<Full<Bytes>> {
         let length = self.body.len().to_string();
         let reply = self.and(header::CONTENT_LENGTH, &length);

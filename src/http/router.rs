@@ -1,7 +1,7 @@
-//! Which handler answers which request: the only place that knows the paths of the HTTP API and their methods.
+//! Finds the handler of a request. Only this file knows the paths of the HTTP API and their methods.
 //!
-//! A new endpoint is a line in [`ROUTES`] and a handler in its own file. WebSocket paths are not here: they belong to
-//! their protocols, see `upgrade.rs`.
+//! A new endpoint is a line in [`ROUTES`] and a handler in its own file. WebSocket paths are not here: protocols define
+//! them, see `upgrade.rs`.
 
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -15,8 +15,8 @@ use super::request::Target;
 use super::{api, kick, login, pages, probes, rest, stats};
 use crate::worker::Worker;
 
-/// The API. `{name}` stands for one segment of the path, which [`Context::id`] decodes and checks. HEAD follows GET.
-/// The first line that fits answers, so the busiest path comes first.
+/// The API. `{name}` stands for one segment of the path, which [`Context::id`] decodes and checks. A GET route answers
+/// HEAD as well. Routes are compared in this order, so the busiest path comes first.
 static ROUTES: [Route; 15] = [
     post("/heartbeat", |context| Box::pin(rest::heartbeat(context))),
     get("/online_users", |context| Box::pin(rest::online_users(context))),
@@ -41,7 +41,7 @@ static ALL_ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     ROUTES.iter().cloned().chain(pages).collect()
 });
 
-/// Answers of these paths carry `degraded_since` while this node cannot see the others.
+/// Responses of these paths include `degraded_since` while this node cannot reach the others.
 const API_PREFIX: &str = "/v1/";
 
 /// The handler of a path and a method.
@@ -87,7 +87,7 @@ impl Route {
     }
 }
 
-/// Answers a request that is not a WebSocket's.
+/// Answers a request that does not open a WebSocket.
 pub(super) async fn answer(worker: Rc<Worker>, target: Target, request: Request<Incoming>) -> Result<Reply, Reply> {
     let route = find(request.method(), &target.path)?;
     let context = Context::new(Rc::clone(&worker), target, request, route.path);
@@ -101,7 +101,7 @@ pub(super) async fn answer(worker: Rc<Worker>, target: Target, request: Request<
     })
 }
 
-/// The route of a request: 404 if no route has the path, 405 if none of them has the method.
+/// The route of a request: 404 if no route has the path, 405 if routes have the path but not the method.
 fn find(method: &Method, path: &str) -> Result<&'static Route, Reply> {
     let wanted = if *method == Method::HEAD { &Method::GET } else { method };
     let mut allowed = Vec::new();

@@ -1,8 +1,8 @@
-//! One presence message that an observer received.
+//! A presence message that an observer received.
 
-/// What it contains.
+/// The content of the message, as far as it is counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
-    /// How many members joined, changed or left.
+    /// The number of members that joined, left or changed their state.
     pub(crate) changes: u32,
 }

@@ -1,6 +1,6 @@
-//! Mirrors for the online-status and chat protocols: one message whenever a user comes online or goes offline. Each
-//! event is parsed for each observer, because observers do not receive the same messages: a server of online-status
-//! does not tell users about themselves.
+//! Mirrors for the online-status and chat protocols, which send an event per user who comes or goes. Events are parsed
+//! per observer, because observers do not receive the same ones: in online-status, users receive no events about
+//! themselves.
 
 use wire::room::{Members, difference};
 
@@ -24,8 +24,8 @@ pub(crate) struct Events {
     pub(crate) has_started: bool,
     /// Planned joins that were received, counted per observer.
     pub(crate) joins_seen: u64,
-    /// Events that repeated what the observer knew. They are harmless; a server may send them when two users come
-    /// online at once.
+    /// Events that repeated what the observer knew. They are harmless: a server may send them when two users come at
+    /// the same time.
     pub(crate) repeated: u64,
 }
 
@@ -53,7 +53,7 @@ impl Events {
         }
     }
 
-    /// Handles a message that an observer received. `None`: it is not an event.
+    /// Handles a message that an observer received. Returns `None` if it is not an event.
     pub(crate) fn apply(
         &mut self,
         observer: usize,
@@ -100,8 +100,8 @@ impl Events {
         errors
     }
 
-    /// What a correct server never sends after all clients are ready. Before that, users of an earlier run may still
-    /// leave.
+    /// The error in an event that a correct server never sends once all clients are ready. Before that, users of an
+    /// earlier run may still leave.
     fn contradiction(
         &self,
         observer: usize,
@@ -124,7 +124,7 @@ impl Events {
     }
 
     /// The users that are online according to an observer's events. In a chat, observers receive no events about users
-    /// who were present before them; initial members without an event are therefore assumed to be where they are.
+    /// who came before them, so an initial member without an event counts as expected: online if it should be.
     fn mirror(&self, known: &[KnownStatus], online: &[usize]) -> Members {
         let status_of = |client: &usize| known.get(*client).copied().unwrap_or_default();
         let reported = (0..known.len()).filter(|client| status_of(client) == KnownStatus::Online);
@@ -134,7 +134,7 @@ impl Events {
         members_of(reported.chain(unreported).map(|client| self.protocol.user(client)))
     }
 
-    /// The expected users that an observer receives events about; in online-status all but itself.
+    /// The expected users that an observer receives events about: all, or in online-status all but itself.
     fn visible_to(&self, observer: usize, expected: &RoomState) -> Members {
         let own = (self.protocol.kind == Protocol::OnlineStatus).then(|| self.protocol.user(observer));
         filtered(&expected.members, |name| self.protocol.index_of(name).is_some() && Some(name) != own.as_deref())

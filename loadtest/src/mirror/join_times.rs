@@ -1,22 +1,22 @@
-//! When each join was planned, and how long it took until observers received it.
+//! The planned time of each join, and the time until observers received it.
 
 use crate::latency::Latency;
 
-/// The user has no join to be measured.
+/// Stands for a time if the user has no join to measure.
 pub(crate) const UNPLANNED: u64 = u64::MAX;
 
 /// Times are nanoseconds since the start of the schedule.
 #[derive(Debug)]
 pub(crate) struct JoinTimes {
-    /// By client index: when the latest join was planned.
+    /// By client index: the planned time of the latest join.
     planned_ns: Vec<u64>,
-    /// By client index: an observer has received that join.
+    /// By client index: whether an observer has received that join.
     is_seen: Vec<bool>,
-    /// Joins planned earlier belong to the warm-up and are not recorded.
+    /// Joins that were planned before this time belong to the warm-up and are not recorded.
     pub(crate) window_start_ns: u64,
-    /// From the planned join until an observer received it; one value per join and observer.
+    /// The time from the planned join until an observer received it; one value per join and observer.
     pub(crate) latency: Latency,
-    /// Joins that no observer had received when the same user was due to join again.
+    /// Joins that no observer had received when the same user joined again.
     pub(crate) overtaken: u64,
 }
 
@@ -26,8 +26,8 @@ impl JoinTimes {
         Self { planned_ns, is_seen, window_start_ns: UNPLANNED, latency: Latency::new(), overtaken: 0 }
     }
 
-    /// A join was sent. If no observer has received the user's last join, its time stays, so that the wait counts from
-    /// there.
+    /// A join was sent. If no observer has received the user's last join, the time of that one is kept, so that the
+    /// wait counts from there.
     pub(crate) fn sent(&mut self, client: usize, planned_ns: u64) {
         if self.planned_ns.len() <= client {
             self.planned_ns.resize(client + 1, UNPLANNED);

@@ -9,7 +9,7 @@ use crate::json::{self, Reader, Value, put_number, put_string};
 use crate::presence::{Diff, RoomMessage};
 use crate::websocket::frame::append_text_frame;
 
-/// The limit of bytes in the history, whatever `--chat-history` allows, because each new client receives all of it.
+/// The limit of bytes in the history, whatever `--history` allows, because each new client receives all of it.
 const MAX_HISTORY_BYTES: usize = 1024 * 1024;
 
 /// The messages of one tick, one frame per message.

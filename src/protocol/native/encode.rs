@@ -65,7 +65,7 @@ pub fn put_heartbeat_ack(buffer: &mut BytesMut, unix_ms: u64) {
     });
 }
 
-/// Appends the answer to a message that was not understood or not carried out.
+/// Appends the reply to a message that was not understood or not executed.
 pub fn put_error(buffer: &mut BytesMut, error: &ErrorReply) {
     append_text_frame(buffer, |buffer| {
         buffer.put_slice(br#"{"type":"error","code":"#);

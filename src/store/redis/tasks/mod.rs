@@ -134,7 +134,7 @@ impl Tasks {
             tokio::task::spawn_local(Rc::clone(&tasks).run_partition(number));
         }
         while !tasks.queue.is_closing.load(Ordering::Relaxed) {
-            // Each tick wakes this task. If the engine puts ticks off, keys are renewed nevertheless.
+            // Each tick wakes this task. If the engine postpones ticks, keys are renewed nevertheless.
             let _ = timeout(tasks.tick, tasks.queue.wake.notified()).await;
             tasks.dispatch_events();
         }
