@@ -1,6 +1,6 @@
 //! rollcall: a presence server. Who is online right now?
 //!
-//! *In*: [`http`] serves a new socket until it becomes a WebSocket; then a [`worker`] keeps it as a [`connection`].
+//! *In*: [`http`] serves a new socket until it becomes a WebSocket; then a [`worker`] has it as a [`connection`].
 //! Bytes become messages ([`websocket`]), messages become commands ([`protocol`]), and commands change [`presence`] and
 //! mark the rooms that changed.
 //!

@@ -1,6 +1,6 @@
 //! Counters of what the server does, served as `/v1/stats` and `/metrics`.
 //!
-//! Each worker writes its own counters, padded so that no two share a cache line. Readers add them up.
+//! Each thread writes its own counters, padded so that no two share a cache line. Readers add them up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,7 +48,7 @@ macro_rules! counters {
             $(#[doc = $help] pub $field: $crate::metrics::Counter,)*
         }
 
-        /// The sum of the counters of all writers at one moment.
+        /// The sum of the counters of all writers at one moment, or the maximum if their name says so.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct $totals {
             $(#[doc = $help] pub $field: u64,)*
@@ -69,7 +69,13 @@ macro_rules! counters {
             }
 
             fn add(&mut self, counters: &$name) {
-                $(self.$field += counters.$field.get();)*
+                $(
+                    let value = counters.$field.get();
+                    match stringify!($field).ends_with("_max") {
+                        true => self.$field = self.$field.max(value),
+                        false => self.$field += value,
+                    }
+                )*
             }
         }
     };
@@ -78,8 +84,8 @@ macro_rules! counters {
 pub(crate) use counters;
 
 counters! {
-    /// What one worker counts.
-    WorkerCounters, WorkerTotals {
+    /// What one worker counts, or one HTTP thread.
+    ThreadCounters, ThreadTotals {
         /// WebSocket connections open now.
         connections,
         /// Sockets open now, requests included.
@@ -110,6 +116,16 @@ counters! {
         requests,
         /// Connections that could not be accepted, for lack of descriptors or memory.
         accept_errors,
+        /// Upgraded connections that wait for a worker now.
+        upgrades_waiting,
+        /// Time from the arrival of a handshake to the first message, for all connections, in microseconds.
+        greeting_us,
+        /// The longest time from the arrival of a handshake to the first message, in microseconds.
+        greeting_us_max,
+        /// Time from the end of a tick to its execution by a worker, for all ticks, in microseconds.
+        loop_lag_us,
+        /// The longest time from the end of a tick to its execution by a worker, in microseconds.
+        loop_lag_us_max,
     }
 }
 
@@ -157,7 +173,9 @@ counters! {
 #[derive(Debug)]
 pub struct Metrics {
     /// Of each worker.
-    pub workers: Vec<Arc<WorkerCounters>>,
+    pub workers: Vec<Arc<ThreadCounters>>,
+    /// Of each HTTP thread.
+    pub http: Vec<Arc<ThreadCounters>>,
     /// Of the ticker.
     pub ticker: TickCounters,
 }
@@ -165,15 +183,16 @@ pub struct Metrics {
 impl Metrics {
     /// All counters zero.
     #[must_use]
-    pub fn new(workers: usize) -> Self {
-        Self { workers: (0..workers).map(|_| Arc::default()).collect(), ticker: TickCounters::default() }
+    pub fn new(workers: usize, http_threads: usize) -> Self {
+        let counters = |threads| (0..threads).map(|_| Arc::default()).collect();
+        Self { workers: counters(workers), http: counters(http_threads), ticker: TickCounters::default() }
     }
 
-    /// The sums of the workers' counters.
+    /// The sums of the counters of all workers and HTTP threads.
     #[must_use]
-    pub fn worker_totals(&self) -> WorkerTotals {
-        let mut totals = WorkerTotals::default();
-        self.workers.iter().for_each(|counters| totals.add(counters));
+    pub fn thread_totals(&self) -> ThreadTotals {
+        let mut totals = ThreadTotals::default();
+        self.workers.iter().chain(&self.http).for_each(|counters| totals.add(counters));
         totals
     }
 

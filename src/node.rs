@@ -1,10 +1,11 @@
 //! The state of the node, shared by all threads: registry, store, settings, counters, and cached HTTP responses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::auth::Auth;
 use crate::config::Config;
@@ -12,7 +13,7 @@ use crate::memory_budget::{MAX_UNREAD_BYTES, MemoryBudget};
 use crate::metrics::Metrics;
 use crate::os::unix_ms;
 use crate::presence::kick::Kicks;
-use crate::presence::{Now, Registry};
+use crate::presence::{Now, Registry, Tick};
 use crate::store::{Sinks, Store};
 
 /// One node: everything that its threads share.
@@ -36,10 +37,16 @@ pub struct Node {
     pub tick: AtomicU64,
     /// The wall clock at that tick. Written by the ticker.
     pub unix_ms: AtomicU64,
-    /// The number of open sockets on all workers.
+    /// The last tick that each worker has executed.
+    pub ticks_done: Vec<watch::Sender<Tick>>,
+    /// The number of open sockets on all threads.
     pub sockets: AtomicUsize,
-    /// The number of WebSocket connections on all workers.
+    /// The number of WebSocket connections on all workers, and of those that wait for one.
     pub connections: AtomicUsize,
+    /// Whether the server is stopping and accepts no new connections.
+    pub draining: AtomicBool,
+    /// The number of HTTP threads that have not ended.
+    pub http_threads: AtomicUsize,
     /// The last response of `GET /online_users`, shared by all requests until a user joins or leaves.
     pub(crate) online_users: parking_lot::Mutex<Option<CachedList>>,
     /// The last list of rooms, shared by the requests of a short time.
@@ -62,13 +69,16 @@ impl Node {
             registry,
             store,
             sinks,
-            metrics: Metrics::new(config.limits.workers),
+            metrics: Metrics::new(config.limits.workers, config.limits.workers),
             id,
             started: Instant::now(),
             tick: AtomicU64::new(0),
             unix_ms: AtomicU64::new(unix_ms()),
+            ticks_done: (0..config.limits.workers).map(|_| watch::Sender::new(0)).collect(),
             sockets: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            http_threads: AtomicUsize::new(0),
             online_users: parking_lot::Mutex::default(),
             room_list: tokio::sync::Mutex::default(),
             response_bytes: MemoryBudget::new(MAX_UNREAD_BYTES),
@@ -77,6 +87,15 @@ impl Node {
             kicks: Kicks::default(),
             config,
         }
+    }
+
+    /// Counts a new connection. False if the limit is reached; then it is not counted.
+    pub fn add_connection(&self) -> bool {
+        let fits = self.connections.fetch_add(1, Ordering::Relaxed) < self.config.limits.max_connections;
+        if !fits {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        fits
     }
 
     /// The time of the last tick.

@@ -16,14 +16,14 @@ pub(super) struct HeartbeatHost<'a> {
 }
 
 impl Host for HeartbeatHost<'_> {
-    fn execute(&self, _: SessionNumber, command: Command<'_>) -> Outcome {
+    fn execute(&mut self, _: SessionNumber, command: Command<'_>) -> Outcome {
         if matches!(command, Command::Heartbeat) {
             self.busy.registry.renew(self.session, black_box(self.busy.now));
         }
         Ok(())
     }
 
-    fn identify(&self, _: &str) -> Option<SessionNumber> {
+    fn identify(&mut self, _: &str) -> Option<SessionNumber> {
         None
     }
 
@@ -31,11 +31,11 @@ impl Host for HeartbeatHost<'_> {
         true
     }
 
-    fn count_refusal(&self) {
+    fn count_refusal(&mut self) {
         panic!("a heartbeat is never refused");
     }
 
-    fn expect_close(&self) {
+    fn expect_close(&mut self) {
         panic!("a heartbeat does not close the connection");
     }
 

@@ -162,8 +162,8 @@ fn frame_to_lease(rounds: usize) -> usize {
         for (read, session) in reads.chunks_exact_mut(wire.len()).zip(busy.sessions.iter().cycle()) {
             let done = decode_frames(read, &mut None, &Limits::PRESENCE, |message| {
                 let Message::Text(text) = message else { return ControlFlow::Break(()) };
-                let host = HeartbeatHost { busy: &busy, session };
-                (rules.receive)(&mut Client::new(&host, &mut replies), &mut reader, text);
+                let mut host = HeartbeatHost { busy: &busy, session };
+                (rules.receive)(&mut Client::new(&mut host, &mut replies), &mut reader, text);
                 heartbeats += 1;
                 ControlFlow::Continue(())
             });

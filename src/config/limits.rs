@@ -10,8 +10,8 @@ use super::{ConfigError, require};
 const REQUEST_SOCKETS: usize = 128;
 /// Descriptors that are not client sockets: standard streams, wake-ups, files that are open for a moment.
 const OTHER_DESCRIPTORS: usize = 128;
-/// Descriptors per worker: a listener for each of two ports, epoll, wake-ups.
-const DESCRIPTORS_PER_WORKER: usize = 6;
+/// Descriptors per worker and its HTTP thread: a listener for each of two ports, and each thread's poll and wake-ups.
+const DESCRIPTORS_PER_WORKER: usize = 10;
 /// Descriptors per partition in Redis: two connections, and two more while they are being replaced.
 const DESCRIPTORS_PER_PARTITION: usize = 4;
 /// More threads gain nothing on any machine, and some machines run out of descriptors.
@@ -21,8 +21,8 @@ const MAX_WORKERS: usize = 256;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Workers and limits")]
 pub struct LimitsArgs {
-    /// Number of worker threads; each has its own listener and serves its share of the connections [default: one per
-    /// core]
+    /// Number of worker threads; each serves its share of the connections, and has a second thread beside it for new
+    /// connections and HTTP [default: one per core]
     #[arg(long, env = "ROLLCALL_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 

@@ -1,25 +1,32 @@
 //! One client connection: its socket, its sessions, and the rooms that it has joined or observes.
 //!
-//! An idle connection is this struct and a task of three pointers: no buffer, no timer, no channel. Bytes are read into
-//! the worker's scratch buffer; only an incomplete frame or message is kept until the rest arrives. Writes go directly
-//! to the socket; only bytes that the socket does not accept are kept until it does.
+//! An idle connection is this struct, in a slab of its worker, and nothing else: no task, no buffer, no timer, no
+//! channel. Bytes are read into a buffer of the worker; only an incomplete frame or message is kept until the rest
+//! arrives. Writes go directly to the socket; only bytes that the socket does not accept are kept until it does.
 
 mod outbound;
 
-use std::cell::{Cell, OnceCell};
-use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+
+use slab::Slab;
 
 use self::outbound::Outbound;
 use crate::inline_vec::InlineVec;
 use crate::presence::{Audience, Room, Session, Tick};
 use crate::protocol::{Protocol, SessionNumber};
 use crate::websocket::decoder::Fragments;
-use crate::websocket::stream::Stream;
+use crate::websocket::stream::{Received, Stream};
 
-pub use self::outbound::{Delivery, Written};
+pub use self::outbound::Delivery;
+
+/// The connections of a worker, by slot.
+pub type Connections = Slab<Connection>;
+
+/// The connection with this id, if it has not been removed.
+pub fn find_connection(connections: &mut Connections, id: ConnectionId) -> Option<&mut Connection> {
+    connections.get_mut(id.index as usize).filter(|connection| connection.id == id)
+}
 
 /// Identifies a connection of a worker. The slot in the slab may be reused, the serial number is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,38 +40,60 @@ pub struct ConnectionId {
 /// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// The first request has not arrived: it is not a WebSocket yet.
+    AwaitingRequest,
     /// Messages are handled.
     Open,
     /// The server has sent a close frame and waits for the client's.
     Closing,
     /// The client violated RFC 6455: everything that it still sends is ignored.
     Failed,
-    /// The connection has ended.
+    /// The connection has ended and is removed in the present turn of the loop or the next one.
     Dead,
 }
 
-/// One client connection. It belongs to one worker and stays on its thread.
+/// What the socket is known to have received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing that was not read.
+    Nothing,
+    /// Perhaps more bytes.
+    Bytes,
+    /// Perhaps more bytes, then the end of the stream: it is read until then.
+    End,
+}
+
+/// One client connection. It belongs to one worker.
+///
+/// A heartbeat touches only these 64 bytes, which are one cache line, and the session.
+#[repr(align(64))]
 pub struct Connection {
-    /// Its slot and serial number on the worker.
-    pub id: ConnectionId,
-    /// The wire protocol.
-    pub protocol: Protocol,
     /// The first session, nearly always the only one. Set when the user is known: at the upgrade or with a later
     /// message. Not set for anonymous observers.
-    session: OnceCell<Arc<Session>>,
-    /// Its phase. Written by the worker.
-    pub phase: Cell<Phase>,
-    /// The lower half of the tick of the last sign of life, which is enough to tell how long ago that was.
-    last_heard: Cell<u32>,
+    session: Option<Arc<Session>>,
     /// The rooms that it has joined or observes.
-    subscriptions: Cell<Subscriptions>,
-    /// Whether its presence has ended, so that it is ended once.
-    pub released: Cell<bool>,
-    stream: Stream,
+    pub subscriptions: Subscriptions,
     /// The parts that few connections have.
-    extra: Cell<Option<Box<Extra>>>,
-    /// Bytes that wait for the socket. `None` while the socket accepts everything.
-    outbound: Cell<Option<Box<Outbound>>>,
+    extra: Option<Box<Extra>>,
+    /// Its slot and serial number on the worker.
+    pub id: ConnectionId,
+    /// The lower half of the tick of the last sign of life, which is enough to tell how long ago that was.
+    last_heard: u32,
+    stream: Stream,
+    /// The wire protocol.
+    pub protocol: Protocol,
+    /// Its phase.
+    pub phase: Phase,
+    /// What the socket is known to have received.
+    pub input: Input,
+    /// Whether it is a WebSocket, or was one until it ended.
+    pub is_websocket: bool,
+    /// Whether its presence has ended, so that it is ended once.
+    pub released: bool,
+    /// Whether it is in the worker's list of connections to continue with.
+    pub is_ready: bool,
+    /// Whether it is in the worker's list of slow connections.
+    pub is_slow: bool,
 }
 
 /// The rooms of a connection.
@@ -102,6 +131,8 @@ struct Extra {
     partial: Option<Partial>,
     /// Sessions after the first, for protocols in which one connection acts for several users.
     sessions: Vec<Arc<Session>>,
+    /// Bytes that wait for the socket.
+    outbound: Outbound,
 }
 
 /// Input that is incomplete or was not decoded yet.
@@ -117,124 +148,123 @@ pub(crate) struct Partial {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("Connection");
-        debug.field("id", &self.id).field("phase", &self.phase.get()).finish_non_exhaustive()
+        debug.field("id", &self.id).field("phase", &self.phase).finish_non_exhaustive()
     }
 }
 
 impl Connection {
-    /// A new connection over a socket.
+    /// A connection that was accepted and is not a WebSocket yet. The protocol is a placeholder.
     pub fn new(id: ConnectionId, protocol: Protocol, stream: Stream, now: Tick) -> Self {
         Self {
+            session: None,
+            subscriptions: Subscriptions::default(),
+            extra: None,
             id,
-            protocol,
-            session: OnceCell::new(),
-            phase: Cell::new(Phase::Open),
-            last_heard: Cell::new(now as u32),
-            subscriptions: Cell::default(),
-            released: Cell::new(false),
+            last_heard: now as u32,
             stream,
-            extra: Cell::new(None),
-            outbound: Cell::new(None),
+            protocol,
+            phase: Phase::AwaitingRequest,
+            input: Input::Nothing,
+            is_websocket: false,
+            released: false,
+            is_ready: false,
+            is_slow: false,
         }
+    }
+
+    /// Its transport.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Takes it apart: the transport goes to another thread.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    /// Makes it a WebSocket of this protocol.
+    pub fn open(&mut self, protocol: Protocol, now: Tick) {
+        (self.protocol, self.phase, self.is_websocket) = (protocol, Phase::Open, true);
+        self.heard(now);
     }
 
     /// The first session; `None` while the user is not known, and for anonymous observers.
     pub fn session(&self) -> Option<&Arc<Session>> {
-        self.session.get()
+        self.session.as_ref()
     }
 
     /// The session with this number.
-    pub fn session_at(&self, number: SessionNumber) -> Option<Arc<Session>> {
+    pub fn session_at(&self, number: SessionNumber) -> Option<&Arc<Session>> {
         match number.index() {
-            0 => self.session.get().cloned(),
-            index => self.with_extra(|extra| extra.sessions.get(index - 1).cloned()),
+            0 => self.session.as_ref(),
+            index => self.extra.as_ref()?.sessions.get(index - 1),
         }
     }
 
     /// The number of the session of this user, if the connection has one.
     pub fn session_of(&self, user: &str) -> Option<SessionNumber> {
-        let is_its = |session: &Arc<Session>| **session.user() == *user;
-        if self.session.get().is_some_and(is_its) {
-            return Some(SessionNumber::FIRST);
-        }
-        self.with_extra(|extra| extra.sessions.iter().position(is_its)).and_then(|at| SessionNumber::new(at + 1))
+        let at = self.sessions().position(|session| **session.user() == *user)?;
+        SessionNumber::new(at)
     }
 
     /// Adds a session, one per distinct user. `None` if the connection has the maximum number of sessions already.
-    pub fn add_session(&self, session: Arc<Session>) -> Option<SessionNumber> {
-        let Err(session) = self.session.set(session) else { return Some(SessionNumber::FIRST) };
-        let mut extra = self.extra.take().unwrap_or_default();
-        let number = SessionNumber::new(extra.sessions.len() + 1);
-        if number.is_some() {
-            extra.sessions.push(session);
+    pub fn add_session(&mut self, session: Arc<Session>) -> Option<SessionNumber> {
+        let number = SessionNumber::new(self.sessions().count())?;
+        match self.session {
+            None => self.session = Some(session),
+            Some(_) => self.extra.get_or_insert_default().sessions.push(session),
         }
-        self.extra.set(Some(extra));
-        number
+        Some(number)
     }
 
-    /// Calls `act` for each session.
-    pub fn for_each_session(&self, mut act: impl FnMut(&Arc<Session>)) {
-        let Some(first) = self.session.get() else { return };
-        act(first);
-        if let Some(extra) = self.extra.take() {
-            extra.sessions.iter().for_each(act);
-            self.extra.set(Some(extra));
-        }
-    }
-
-    fn with_extra<R>(&self, read: impl FnOnce(&Extra) -> Option<R>) -> Option<R> {
-        let extra = self.extra.take();
-        let result = extra.as_deref().and_then(read);
-        self.extra.set(extra);
-        result
+    /// All its sessions, in the order of their numbers.
+    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.session.iter().chain(self.extra.iter().flat_map(|extra| &extra.sessions))
     }
 
     /// Records a sign of life.
-    pub fn heard(&self, now: Tick) {
-        self.last_heard.set(now as u32);
+    pub fn heard(&mut self, now: Tick) {
+        self.last_heard = now as u32;
     }
 
     /// The number of ticks since the last sign of life.
     #[must_use]
     pub fn silent_for(&self, now: Tick) -> Tick {
-        Tick::from((now as u32).wrapping_sub(self.last_heard.get()))
-    }
-
-    /// Reads or changes the rooms of the connection. `act` must not call this function again for the same connection.
-    pub fn with_subscriptions<R>(&self, act: impl FnOnce(&mut Subscriptions) -> R) -> R {
-        let mut subscriptions = self.subscriptions.take();
-        let result = act(&mut subscriptions);
-        self.subscriptions.set(subscriptions);
-        result
+        let silent = (now as u32).wrapping_sub(self.last_heard);
+        // A sign of life may have a later tick than the batch that is executed.
+        if silent > u32::MAX / 2 { 0 } else { Tick::from(silent) }
     }
 
     /// Takes the input that is incomplete or was not decoded yet.
-    pub(crate) fn take_partial(&self) -> Option<Partial> {
-        let mut extra = self.extra.take()?;
-        let partial = extra.partial.take();
-        if !extra.sessions.is_empty() {
-            self.extra.set(Some(extra));
-        }
+    pub(crate) fn take_partial(&mut self) -> Option<Partial> {
+        let partial = self.extra.as_mut()?.partial.take();
+        self.drop_empty_extra();
         partial
     }
 
     /// Keeps input that is incomplete or was not decoded yet.
-    pub(crate) fn keep_partial(&self, partial: Partial) {
-        let mut extra = self.extra.take().unwrap_or_default();
-        extra.partial = Some(partial);
-        self.extra.set(Some(extra));
+    pub(crate) fn keep_partial(&mut self, partial: Partial) {
+        self.extra.get_or_insert_default().partial = Some(partial);
     }
 
     /// Whether complete frames may wait that were not decoded, because the client does not read its replies.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.with_extra(|extra| extra.partial.as_ref().map(|partial| partial.backlog)).unwrap_or(false)
+        self.extra.as_ref().and_then(|extra| extra.partial.as_ref()).is_some_and(|partial| partial.backlog)
     }
 
-    /// Ends the connection at once. The reader notices the end of the stream and cleans up.
-    pub fn abort(&self) {
-        self.phase.set(Phase::Dead);
+    /// Frees the memory of the rare parts if there are none any more.
+    fn drop_empty_extra(&mut self) {
+        let is_empty =
+            |extra: &Extra| extra.partial.is_none() && extra.sessions.is_empty() && extra.outbound.is_empty();
+        if self.extra.as_deref().is_some_and(is_empty) {
+            self.extra = None;
+        }
+    }
+
+    /// Ends the connection at once. The worker removes it.
+    pub fn abort(&mut self) {
+        self.phase = Phase::Dead;
         self.stream.shutdown(Shutdown::Both);
-        self.wake_reader();
     }
 
     /// Shuts down the sending direction, so that the client closes the connection (RFC 6455, section 7.1.1). Does
@@ -245,14 +275,27 @@ impl Connection {
         }
     }
 
-    /// Reads what has arrived.
-    pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.stream.poll_read(context, buffer)
-    }
-
-    /// Waits until the socket accepts more.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.stream.writable().await
+    /// Reads what has arrived, and notes whether more may have. `None` if nothing has arrived, or if the connection has
+    /// ended: it is [`Phase::Dead`] then.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        match self.stream.read(buffer) {
+            Received::Bytes(read) => {
+                // A read that does not fill the buffer has emptied the socket. (It may also end at urgent data. What is
+                // behind that is read with the next segment.)
+                if read < buffer.len() && self.input == Input::Bytes {
+                    self.input = Input::Nothing;
+                }
+                Some(read)
+            }
+            Received::Nothing => {
+                self.input = Input::Nothing;
+                None
+            }
+            Received::End => {
+                self.phase = Phase::Dead;
+                None
+            }
+        }
     }
 }
 
@@ -260,13 +303,17 @@ impl Connection {
 mod tests {
     use super::*;
 
-    /// The limits are size classes of the allocator. The memory budget of an idle connection depends on them.
+    /// The memory budget of an idle connection depends on these sizes.
     #[test]
-    fn the_parts_of_an_idle_connection_fit_their_size_classes() {
-        const RC_COUNTS: usize = 2 * size_of::<usize>();
-        // 112 in the server. In tests, tokio is built with features that make a socket 8 bytes larger.
-        assert!(size_of::<Connection>() + RC_COUNTS <= 120, "{}", size_of::<Connection>());
-        assert!(size_of::<Session>() + RC_COUNTS <= 80, "{}", size_of::<Session>());
-        assert!(size_of::<Subscriptions>() <= 24, "{}", size_of::<Subscriptions>());
+    fn an_idle_connection_is_one_cache_line_and_a_session() {
+        /// As in the slab.
+        #[allow(dead_code, reason = "only its size is used")]
+        enum Slot {
+            Vacant(usize),
+            Occupied(Connection),
+        }
+        assert_eq!((size_of::<Connection>(), size_of::<Slot>()), (64, 64));
+        const ARC_COUNTS: usize = 2 * size_of::<usize>();
+        assert!(size_of::<Session>() + ARC_COUNTS <= 80, "{}", size_of::<Session>());
     }
 }

@@ -3,11 +3,11 @@
 //! Nothing is allocated while the socket accepts everything.
 
 use std::io::IoSlice;
-use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Connection, Phase};
+use super::{Connection, Extra, Phase};
+use crate::presence::Tick;
 use crate::websocket::outbox::{MAX_SLICES, Outbox};
 
 /// Bytes of replies that wait for a client before the server stops reading its messages.
@@ -23,8 +23,9 @@ pub(super) struct Outbound {
     replies: usize,
     /// An upper bound of the bytes of events in the outbox that were queued behind other frames.
     events: usize,
-    /// The reader, if it waits until the client has read its replies.
-    reader: Option<Waker>,
+    /// Bytes that the client must read before the deadline; 0 if it has none.
+    due: usize,
+    deadline: Tick,
 }
 
 /// What is put into the outbox. Each kind is bounded in its own way.
@@ -38,26 +39,20 @@ enum Kind {
     Event,
 }
 
-/// The result of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "an outbox that was empty before needs a task that sends it"]
-pub enum Written {
-    /// It was sent, or queued behind other bytes.
-    Done,
-    /// Bytes wait in an outbox that was empty before: the caller starts the task that sends them.
-    Blocked,
-}
-
 /// The result of delivering frames of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// They were sent or queued.
-    Accepted(Written),
+    Accepted,
     /// They were dropped, because earlier bytes still wait.
     Busy,
 }
 
 impl Outbound {
+    pub(super) fn is_empty(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
     /// Removes bytes that were written. It is not recorded which of them were replies or events, but neither can be
     /// more than all bytes that are left: behind a batch both counts stay, and as the outbox empties they shrink with
     /// it.
@@ -66,6 +61,17 @@ impl Outbound {
         let left = self.outbox.bytes();
         self.replies = self.replies.min(left);
         self.events = self.events.min(left);
+        self.due = self.due.saturating_sub(written);
+    }
+
+    /// Whether the client has not read its bytes in time. Bytes without a deadline receive one; `wait` returns how long
+    /// this many bytes may wait.
+    fn is_overdue(&mut self, now: Tick, wait: impl Fn(usize) -> Tick) -> bool {
+        if self.due == 0 {
+            self.due = self.outbox.bytes();
+            self.deadline = now + wait(self.due);
+        }
+        now >= self.deadline
     }
 }
 
@@ -73,25 +79,23 @@ impl Connection {
     /// Whether bytes wait for the socket.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.with_outbound(|outbound| outbound.is_some())
+        self.extra.as_ref().is_some_and(|extra| !extra.outbound.is_empty())
     }
 
     /// Sends replies, or queues them; they are never dropped. Empties the buffer.
-    pub fn reply(&self, replies: &mut BytesMut) -> Written {
+    pub fn reply(&mut self, replies: &mut BytesMut) {
         if replies.is_empty() {
-            return Written::Done;
+            return;
         }
         let written = if self.is_blocked() { 0 } else { self.stream.try_write(&[IoSlice::new(replies)]) };
-        let result = match replies.get(written..) {
-            Some(rest) if !rest.is_empty() => self.queue(std::iter::once(Bytes::copy_from_slice(rest)), Kind::Reply),
-            _ => Written::Done,
-        };
+        if let Some(rest) = replies.get(written..).filter(|rest| !rest.is_empty()) {
+            self.queue(std::iter::once(Bytes::copy_from_slice(rest)), Kind::Reply);
+        }
         replies.clear();
-        result
     }
 
     /// Sends frames of a tick, unless earlier bytes still wait.
-    pub fn deliver(&self, frames: &[&Bytes]) -> Delivery {
+    pub fn deliver(&mut self, frames: &[&Bytes]) -> Delivery {
         if self.is_blocked() {
             return Delivery::Busy;
         }
@@ -107,30 +111,30 @@ impl Connection {
                     written -= skipped;
                     (skipped < frame.len()).then(|| frame.slice(skipped..))
                 });
-                return Delivery::Accepted(self.queue(rest, Kind::Batch));
+                self.queue(rest, Kind::Batch);
+                return Delivery::Accepted;
             }
         }
-        Delivery::Accepted(Written::Done)
+        Delivery::Accepted
     }
 
     /// Queues frames of a tick behind the bytes that wait. [`Delivery::Busy`] if that would exceed the limit; then
     /// nothing is queued.
-    pub fn wait_behind(&self, frames: &[&Bytes]) -> Delivery {
-        let waiting = self.with_outbound(|outbound| outbound.as_ref().map_or(0, |outbound| outbound.events));
+    pub fn wait_behind(&mut self, frames: &[&Bytes]) -> Delivery {
+        let waiting = self.extra.as_ref().map_or(0, |extra| extra.outbound.events);
         let more: usize = frames.iter().map(|frame| frame.len()).sum();
         // One batch always fits, however long it is: otherwise one tick with many joins would disconnect all clients
         // that are slightly behind.
         if waiting > 0 && waiting + more > MAX_WAITING_EVENT_BYTES {
             return Delivery::Busy;
         }
-        Delivery::Accepted(self.queue(frames.iter().copied().cloned(), Kind::Event))
+        self.queue(frames.iter().copied().cloned(), Kind::Event);
+        Delivery::Accepted
     }
 
     /// Appends frames to the outbox.
-    fn queue(&self, frames: impl Iterator<Item = Bytes>, kind: Kind) -> Written {
-        let waiting = self.outbound.take();
-        let written = if waiting.is_some() { Written::Done } else { Written::Blocked };
-        let mut outbound = waiting.unwrap_or_default();
+    fn queue(&mut self, frames: impl Iterator<Item = Bytes>, kind: Kind) {
+        let outbound = &mut self.extra.get_or_insert_default().outbound;
         let before = outbound.outbox.bytes();
         frames.for_each(|frame| outbound.outbox.push(frame));
         let more = outbound.outbox.bytes() - before;
@@ -139,70 +143,59 @@ impl Connection {
             Kind::Event => outbound.events += more,
             Kind::Batch => {}
         }
-        self.outbound.set(Some(outbound));
-        written
     }
 
-    /// Whether the client must read its replies before more of its messages are decoded. If so, the waker of `context`
-    /// is called when it has read them.
-    pub(crate) fn must_wait(&self, context: Option<&Context<'_>>) -> bool {
-        let Some(mut outbound) = self.outbound.take() else { return false };
-        let wait = outbound.replies > MAX_UNREAD_REPLY_BYTES && self.phase.get() != Phase::Dead;
-        if let (true, Some(context)) = (wait, context) {
-            outbound.reader = Some(context.waker().clone());
-        }
-        self.outbound.set(Some(outbound));
-        wait
+    /// Whether the client must read its replies before more of its messages are read and decoded.
+    #[must_use]
+    pub fn must_wait(&self) -> bool {
+        let replies = self.extra.as_ref().map_or(0, |extra| extra.outbound.replies);
+        replies > MAX_UNREAD_REPLY_BYTES && self.phase != Phase::Dead
     }
 
-    pub(crate) fn wake_reader(&self) {
-        self.with_outbound(|outbound| {
-            if let Some(waker) = outbound.as_mut().and_then(|outbound| outbound.reader.take()) {
-                waker.wake();
-            }
-        });
-    }
-
-    fn with_outbound<R>(&self, act: impl FnOnce(&mut Option<Box<Outbound>>) -> R) -> R {
-        let mut outbound = self.outbound.take();
-        let result = act(&mut outbound);
-        self.outbound.set(outbound);
-        result
-    }
-
-    /// The number of bytes that wait for the socket.
-    pub(crate) fn unsent_bytes(&self) -> usize {
-        self.with_outbound(|outbound| outbound.as_ref().map_or(0, |waiting| waiting.outbox.bytes()))
+    /// Whether bytes wait for the socket that the client has not read in time. `wait` returns how many ticks this many
+    /// bytes may wait.
+    pub fn is_overdue(&mut self, now: Tick, wait: impl Fn(usize) -> Tick) -> bool {
+        self.extra.as_mut().is_some_and(|extra| extra.outbound.is_overdue(now, wait))
     }
 
     /// Writes from the outbox until it is empty or the socket is full. Returns the number of bytes written.
-    pub(crate) fn flush(&self) -> usize {
-        self.with_outbound(|outbound| {
-            let Some(waiting) = outbound.as_mut() else { return 0 };
-            let before = waiting.outbox.bytes();
-            while !waiting.outbox.is_empty() {
-                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                let used = waiting.outbox.slices(&mut slices);
-                let written = self.stream.try_write(&slices[..used]);
-                if written == 0 {
-                    break;
-                }
-                waiting.advance(written);
+    pub fn flush(&mut self) -> usize {
+        let Some(Extra { outbound, .. }) = self.extra.as_deref_mut() else { return 0 };
+        let before = outbound.outbox.bytes();
+        while !outbound.outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let used = outbound.outbox.slices(&mut slices);
+            let written = self.stream.try_write(&slices[..used]);
+            if written == 0 {
+                break;
             }
-            before - waiting.outbox.bytes()
-        })
-    }
-
-    /// Drops the outbox and everything in it.
-    pub(crate) fn drop_outbound(&self) {
-        self.wake_reader();
-        self.outbound.set(None);
+            outbound.advance(written);
+        }
+        let written = before - outbound.outbox.bytes();
+        if outbound.is_empty() {
+            *outbound = Outbound::default();
+            self.drop_empty_extra();
+        }
+        written
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_not_read_are_overdue_at_their_deadline() {
+        let wait = |bytes: usize| if bytes > 100 { 320 } else { 300 };
+        let mut outbound = Outbound::default();
+        outbound.outbox.push(vec![0; 1000].into());
+        assert!(!outbound.is_overdue(100, wait), "the deadline is 420");
+        outbound.outbox.push(vec![0; 10].into());
+        assert!(!outbound.is_overdue(419, wait) && outbound.is_overdue(420, wait));
+        outbound.advance(1000);
+        assert!(!outbound.is_overdue(420, wait), "bytes that were queued later have their own deadline");
+        assert!(!outbound.is_overdue(719, wait) && outbound.is_overdue(720, wait));
+    }
 
     #[test]
     fn the_counts_of_replies_and_events_never_exceed_the_outbox() {

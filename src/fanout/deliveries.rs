@@ -1,20 +1,23 @@
 //! The deliveries of one tick: which connection receives which frames. The worker writes them.
 
 use std::ops::Range;
-use std::rc::Rc;
 
 use bytes::Bytes;
 
 use crate::broadcast::RoomFrames;
-use crate::connection::Connection;
+use crate::connection::ConnectionId;
 
 /// The frames of one batch and their receivers.
+///
+/// The worker writes them in slices, with other work in between: a connection may have ended before its turn comes.
 #[derive(Debug, Default)]
 pub struct Deliveries {
     /// Each frame once, so that its reference count changes once per worker instead of once per receiver.
     frames: Vec<(Bytes, Origin)>,
     /// Receivers, with the index of the frame in `frames`.
-    list: Vec<(Rc<Connection>, u32)>,
+    list: Vec<(ConnectionId, u32)>,
+    /// The first receiver in `list` whose turn has not come.
+    next: usize,
 }
 
 /// What a frame is about. Rooms are given by their id.
@@ -47,20 +50,19 @@ impl Deliveries {
     }
 
     /// Adds a connection as a receiver of a frame.
-    pub(super) fn push(&mut self, connection: &Rc<Connection>, frame: u32) {
-        self.list.push((Rc::clone(connection), frame));
+    pub(super) fn push(&mut self, connection: ConnectionId, frame: u32) {
+        self.list.push((connection, frame));
     }
 
     /// Makes the frames of each connection adjacent. The sort is stable, so they stay in order.
     pub(super) fn group_by_connection(&mut self) {
-        self.list.sort_by_key(|(connection, _)| connection.id.index);
+        self.list.sort_by_key(|(connection, _)| connection.index);
     }
 
-    /// The frames of each connection, in order.
-    pub fn by_connection(
-        &self,
-    ) -> impl Iterator<Item = (&Rc<Connection>, impl Iterator<Item = &(Bytes, Origin)> + Clone)> {
-        let groups = self.list.chunk_by(|a, b| Rc::ptr_eq(&a.0, &b.0));
-        groups.map(|group| (&group[0].0, group.iter().map(|(_, frame)| &self.frames[*frame as usize])))
+    /// The next connection with its frames, in order. `None` when all have had their turn.
+    pub fn next_connection(&mut self) -> Option<(ConnectionId, impl Iterator<Item = &(Bytes, Origin)> + Clone)> {
+        let group = self.list.get(self.next..)?.chunk_by(|a, b| a.0 == b.0).next()?;
+        self.next += group.len();
+        Some((group[0].0, group.iter().map(|(_, frame)| &self.frames[*frame as usize])))
     }
 }

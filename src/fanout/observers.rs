@@ -1,7 +1,6 @@
 //! The observers of one room on one worker: attached observers receive each change, pending ones wait for a snapshot.
 
 use std::ops::Range;
-use std::rc::Rc;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -9,19 +8,19 @@ use slab::Slab;
 use super::FrameIndexes;
 use super::deliveries::{Deliveries, Origin};
 use crate::broadcast::{AudienceFrames, MessageFrames, RoomFrames};
-use crate::connection::{Connection, ObserverState, Subscription};
+use crate::connection::{ConnectionId, Connections, ObserverState, Subscription, find_connection};
 use crate::presence::{Audience, MAX_AUDIENCES, Registry};
 
 #[derive(Debug, Default)]
 pub(super) struct RoomObservers {
-    attached: [Slab<Rc<Connection>>; MAX_AUDIENCES],
+    attached: [Slab<ConnectionId>; MAX_AUDIENCES],
     pending: Slab<Pending>,
 }
 
 /// An observer that waits for a snapshot, or for the diffs that it missed.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) connection: Rc<Connection>,
+    pub(super) connection: ConnectionId,
     pub(super) audience: Audience,
     /// Frames of a later generation serve it: they include everything that this connection did before its request.
     pub(super) generation: u64,
@@ -44,9 +43,9 @@ impl RoomObservers {
     pub(super) fn remove(&mut self, subscription: &Subscription) {
         match subscription.state {
             ObserverState::Absent => {}
-            ObserverState::Pending(slot) => drop(self.pending.remove(slot as usize)),
+            ObserverState::Pending(slot) => drop(self.pending.try_remove(slot as usize)),
             ObserverState::Attached(slot) | ObserverState::Lagging(slot) => {
-                self.attached[subscription.audience.index()].remove(slot as usize);
+                self.attached[subscription.audience.index()].try_remove(slot as usize);
             }
         }
     }
@@ -56,7 +55,13 @@ impl RoomObservers {
     }
 
     /// Adds the frames of this room to the deliveries.
-    pub(super) fn plan(&mut self, registry: &Registry, frames: &RoomFrames, deliveries: &mut Deliveries) {
+    pub(super) fn plan(
+        &mut self,
+        registry: &Registry,
+        frames: &RoomFrames,
+        connections: &mut Connections,
+        deliveries: &mut Deliveries,
+    ) {
         let mut messages = [MessageIndexes::default(); MAX_AUDIENCES];
         for AudienceFrames { audience, changes, messages: own, .. } in &frames.audiences {
             let numbers = &mut messages[audience.index()];
@@ -69,10 +74,10 @@ impl RoomObservers {
             let all: FrameIndexes = [numbers.before, change, numbers.after].into_iter().flatten().collect();
             // All frames of one observer together, so that they go out in one write, or none of them does.
             for (_, connection) in attached.iter().filter(|_| !all.is_empty()) {
-                all.iter().for_each(|frame| deliveries.push(connection, *frame));
+                all.iter().for_each(|frame| deliveries.push(*connection, *frame));
             }
         }
-        self.serve_pending(registry, frames, &messages, deliveries);
+        self.serve_pending(registry, frames, &messages, connections, deliveries);
     }
 
     /// Attaches the observers that these frames serve, and plans their first frames.
@@ -81,6 +86,7 @@ impl RoomObservers {
         registry: &Registry,
         frames: &RoomFrames,
         messages: &[MessageIndexes; MAX_AUDIENCES],
+        connections: &mut Connections,
         deliveries: &mut Deliveries,
     ) {
         let mut pages: [Vec<u32>; MAX_AUDIENCES] = Default::default();
@@ -92,7 +98,7 @@ impl RoomObservers {
                     Some(missed) => {
                         let missed = missed.iter().map(|frame| deliveries.presence(frame, frames));
                         let first: Vec<u32> = missed.chain(after).collect();
-                        self.attach(slot, &first, frames, deliveries);
+                        self.attach(slot, &first, frames, connections, deliveries);
                     }
                     None => {
                         self.pending[slot].generation = registry.request_snapshot(&frames.room, audience, true);
@@ -108,13 +114,13 @@ impl RoomObservers {
                 // Without the messages of members who leave in this tick: the snapshot does not have these members.
                 *whole = snapshot.chain(after).collect();
             }
-            match self.own_entry(slot, frames) {
+            match self.own_entry(slot, frames, connections) {
                 Some((page, own)) => {
                     let around = deliveries.presence_around(&snapshot.pages[page], own, frames);
                     let first = [&whole[..page], &around, &whole[page + 1..]].concat();
-                    self.attach(slot, &first, frames, deliveries);
+                    self.attach(slot, &first, frames, connections, deliveries);
                 }
-                None => self.attach(slot, whole, frames, deliveries),
+                None => self.attach(slot, whole, frames, connections, deliveries),
             }
         }
     }
@@ -122,9 +128,10 @@ impl RoomObservers {
     /// The page and the bytes of a pending observer's own entry in the snapshot, if its protocol leaves the own entry
     /// out. Only snapshots have to be cut: clients of such protocols are members as long as they observe, so no later
     /// change is about their own user.
-    fn own_entry(&self, slot: usize, frames: &RoomFrames) -> Option<(usize, Range<usize>)> {
+    fn own_entry(&self, slot: usize, frames: &RoomFrames, connections: &Connections) -> Option<(usize, Range<usize>)> {
         let Pending { connection, audience, .. } = &self.pending[slot];
         let spans = frames.snapshot(*audience)?.spans.as_ref()?;
+        let connection = connections.get(connection.index as usize).filter(|known| known.id == *connection)?;
         spans.find(connection.session()?.user())
     }
 
@@ -134,15 +141,22 @@ impl RoomObservers {
     }
 
     /// Attaches a pending observer, and plans its first frames.
-    fn attach(&mut self, slot: usize, first: &[u32], frames: &RoomFrames, deliveries: &mut Deliveries) {
+    fn attach(
+        &mut self,
+        slot: usize,
+        first: &[u32],
+        frames: &RoomFrames,
+        connections: &mut Connections,
+        deliveries: &mut Deliveries,
+    ) {
         let Pending { connection, audience, .. } = self.pending.remove(slot);
-        let slot = self.attached[audience.index()].insert(Rc::clone(&connection)) as u32;
-        connection.with_subscriptions(|subscriptions| {
-            if let Some(subscription) = find(subscriptions, frames.room.name()) {
-                subscription.state = ObserverState::Attached(slot);
-            }
-        });
-        first.iter().for_each(|frame| deliveries.push(&connection, *frame));
+        let slot = self.attached[audience.index()].insert(connection) as u32;
+        if let Some(connection) = find_connection(connections, connection)
+            && let Some(subscription) = find(&mut connection.subscriptions, frames.room.name())
+        {
+            subscription.state = ObserverState::Attached(slot);
+        }
+        first.iter().for_each(|frame| deliveries.push(connection, *frame));
     }
 }
 

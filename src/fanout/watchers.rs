@@ -2,14 +2,13 @@
 //! the statuses that are new to it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use crate::broadcast::StatusFrame;
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionId};
 use crate::memory_budget::COUNTED_BYTES;
 use crate::node::Node;
 use crate::protocol::{MAX_WATCHED_PER_CONNECTION, Protocol};
@@ -29,7 +28,8 @@ pub(super) struct Watching {
 
 #[derive(Debug)]
 struct Watcher {
-    connection: Rc<Connection>,
+    connection: ConnectionId,
+    protocol: Protocol,
     /// The watched users, and whether the status was requested and has not been sent yet.
     users: HashMap<Arc<str>, bool, RandomState>,
     /// Whether it missed a frame because its socket was full. It requests the status of all its users when the socket
@@ -44,7 +44,7 @@ impl Watching {
     }
 
     /// Makes a connection watch users. False if that would exceed a limit; then no user is added.
-    pub(super) fn watch(&mut self, connection: &Rc<Connection>, users: &[&str]) -> bool {
+    pub(super) fn watch(&mut self, connection: &Connection, users: &[&str]) -> bool {
         let index = connection.id.index;
         let known = |user: &str| self.watchers.get(&index)?.users.get_key_value(user).map(|(name, _)| Arc::clone(name));
         let again: Vec<Arc<str>> = users.iter().filter_map(|user| known(user)).collect();
@@ -66,7 +66,7 @@ impl Watching {
     }
 
     /// Stops watching users. Users that are not watched are ignored.
-    pub(super) fn unwatch(&mut self, connection: &Rc<Connection>, users: &[&str]) {
+    pub(super) fn unwatch(&mut self, connection: &Connection, users: &[&str]) {
         let index = connection.id.index;
         let Some(watcher) = self.watchers.get_mut(&index) else { return };
         let removed: Vec<_> =
@@ -79,7 +79,7 @@ impl Watching {
     }
 
     /// Stops all watching of a connection.
-    pub(super) fn forget(&mut self, connection: &Rc<Connection>) {
+    pub(super) fn forget(&mut self, connection: &Connection) {
         let index = connection.id.index;
         if let Some(watcher) = self.watchers.remove(&index) {
             self.waiting.remove(&index);
@@ -117,7 +117,7 @@ impl Watching {
     }
 
     /// The frames of this tick, with their connections.
-    pub(super) fn plan(&mut self, statuses: &[StatusFrame]) -> Vec<(Rc<Connection>, Bytes)> {
+    pub(super) fn plan(&mut self, statuses: &[StatusFrame]) -> Vec<(ConnectionId, Bytes)> {
         // By connection, the indexes of the statuses that it receives.
         let mut due: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (at, status) in statuses.iter().enumerate().filter(|(_, status)| status.changed) {
@@ -131,7 +131,7 @@ impl Watching {
         for (index, selected) in due {
             let Some(watcher) = self.watchers.get_mut(&index).filter(|watcher| !watcher.lagging) else { continue };
             watcher.users.extend(selected.iter().map(|at| (Arc::clone(&statuses[*at].user), false)));
-            let key = (watcher.connection.protocol, selected);
+            let key = (watcher.protocol, selected);
             let frame = frames.get(&key).cloned().or_else(|| encode(&self.node, key.0, statuses, &key.1));
             let Some(frame) = frame else {
                 // Deferred: requested again for the next tick.
@@ -142,7 +142,7 @@ impl Watching {
                 continue;
             };
             frames.entry(key).or_insert_with(|| frame.clone());
-            planned.push((Rc::clone(&watcher.connection), frame));
+            planned.push((watcher.connection, frame));
         }
         planned
     }
@@ -174,8 +174,8 @@ impl Watching {
 }
 
 impl Watcher {
-    fn new(connection: &Rc<Connection>) -> Self {
-        Self { connection: Rc::clone(connection), users: HashMap::default(), lagging: false }
+    fn new(connection: &Connection) -> Self {
+        Self { connection: connection.id, protocol: connection.protocol, users: HashMap::default(), lagging: false }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a handler works with: the worker, the request, and the parameters in its path.
+//! What a handler works with: its thread, the request, and the parameters in its path.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,9 +12,9 @@ use hyper::header::HeaderMap;
 
 use super::reply::Reply;
 use super::request::{Target, body, id_segment};
+use super::thread::HttpThread;
 use crate::deadline::timeout;
 use crate::node::Node;
-use crate::worker::Worker;
 
 /// The longest time an answer waits for the tick that announces what the request did. Normally that takes one tick.
 const MAX_ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Reply, Reply>>>>;
 
 /// A request that a handler answers.
 pub(super) struct Context {
-    pub(super) worker: Rc<Worker>,
+    pub(super) thread: Rc<HttpThread>,
     pub(super) target: Target,
     request: Request<Incoming>,
     /// The path of the route, with its parameters in braces.
@@ -32,12 +32,17 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(worker: Rc<Worker>, target: Target, request: Request<Incoming>, pattern: &'static str) -> Self {
-        Self { worker, target, request, pattern }
+    pub(super) fn new(
+        thread: Rc<HttpThread>,
+        target: Target,
+        request: Request<Incoming>,
+        pattern: &'static str,
+    ) -> Self {
+        Self { thread, target, request, pattern }
     }
 
     pub(super) fn node(&self) -> &Node {
-        &self.worker.node
+        &self.thread.node
     }
 
     pub(super) fn headers(&self) -> &HeaderMap {
@@ -51,16 +56,21 @@ impl Context {
 
     /// The whole body. The limits are 256 KiB and `--header-timeout`.
     pub(super) async fn body(&mut self) -> Result<Bytes, Reply> {
-        let time = self.worker.node.config.limits.header_timeout;
+        let time = self.thread.node.config.limits.header_timeout;
         body(self.request.body_mut(), time).await
     }
 
-    /// Waits until that many ticks are done; the first of them includes everything that was done before the call.
+    /// Waits until all workers have executed that many ticks. The first of them includes everything that was done
+    /// before the call.
     pub(super) async fn wait_for_ticks(&self, ticks: u64) {
         let last = self.node().now().tick + ticks;
-        let mut done = self.worker.done.subscribe();
+        let done = async {
+            for done in &self.node().ticks_done {
+                let _ = done.subscribe().wait_for(|tick| *tick >= last).await;
+            }
+        };
         // A server that is too busy to tick in time has still done what was asked: only the answer comes early.
-        let _ = timeout(MAX_ANNOUNCEMENT_WAIT, done.wait_for(|tick| *tick >= last)).await;
+        let _ = timeout(MAX_ANNOUNCEMENT_WAIT, done).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -19,17 +19,19 @@ pub(super) type Cork = Rc<RefCell<Option<BytesMut>>>;
 
 pub(super) struct CorkedStream {
     stream: TokioIo<TcpStream>,
+    /// Bytes that were read from the socket already.
+    read: Bytes,
     cork: Cork,
 }
 
 impl CorkedStream {
-    pub(super) fn new(stream: TcpStream, cork: Cork) -> Self {
-        Self { stream: TokioIo::new(stream), cork }
+    pub(super) fn new(stream: TcpStream, read: Bytes, cork: Cork) -> Self {
+        Self { stream: TokioIo::new(stream), read, cork }
     }
 
-    /// The socket, and the bytes that were kept back.
-    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
-        (self.stream.into_inner(), self.cork.take().unwrap_or_default())
+    /// The socket, the bytes that were kept back, and the bytes that hyper has not read.
+    pub(super) fn into_parts(self) -> (TcpStream, BytesMut, Bytes) {
+        (self.stream.into_inner(), self.cork.take().unwrap_or_default(), self.read)
     }
 
     /// Keeps the bytes back and returns how many they are; `None` if they are to be written.
@@ -45,8 +47,14 @@ impl Read for CorkedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let bytes = buffer.remaining().min(self.read.len());
+            // Splitting off the rest frees it.
+            buffer.put_slice(&self.read.split_to(bytes));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

@@ -1,5 +1,7 @@
 //! Health probes for load balancers and containers: `/livez` and `/readyz`.
 
+use std::sync::atomic::Ordering;
+
 use bytes::BufMut;
 use hyper::{StatusCode, header};
 
@@ -14,7 +16,7 @@ pub(super) async fn livez(_: Context) -> Result<Reply, Reply> {
 /// `GET /readyz`: the server takes new clients. A degraded server is ready: an outage of Redis must not take every node
 /// out of service.
 pub(super) async fn readyz(context: Context) -> Result<Reply, Reply> {
-    if context.worker.draining.get() {
+    if context.node().draining.load(Ordering::Relaxed) {
         let reply =
             Reply::error(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is stopping; use another node");
         return Err(reply.and(header::RETRY_AFTER, "5"));

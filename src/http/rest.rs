@@ -22,7 +22,7 @@ pub(super) async fn heartbeat(mut context: Context) -> Result<Reply, Reply> {
     })?;
     let user = check_id(&user).map_err(|error| unprocessable(&format!("user_id {error}")))?;
     let node = context.node();
-    context.worker.counters.heartbeats.add(1);
+    context.thread.counters.heartbeats.add(1);
     let new = node.registry.rest_heartbeat(user, LOBBY, node.now());
     let new = new.map_err(|full| {
         let limit = thousands(full.limit);

@@ -12,8 +12,8 @@ use hyper::{Method, Request};
 use super::context::{Answer, Context};
 use super::reply::Reply;
 use super::request::Target;
+use super::thread::HttpThread;
 use super::{api, kick, login, pages, probes, rest, stats};
-use crate::worker::Worker;
 
 /// The API. `{name}` stands for one segment of the path, which [`Context::id`] decodes and checks. A GET route answers
 /// HEAD as well. Routes are compared in this order, so the busiest path comes first.
@@ -88,14 +88,14 @@ impl Route {
 }
 
 /// Answers a request that does not open a WebSocket.
-pub(super) async fn answer(worker: Rc<Worker>, target: Target, request: Request<Incoming>) -> Result<Reply, Reply> {
+pub(super) async fn answer(thread: Rc<HttpThread>, target: Target, request: Request<Incoming>) -> Result<Reply, Reply> {
     let route = find(request.method(), &target.path)?;
-    let context = Context::new(Rc::clone(&worker), target, request, route.path);
+    let context = Context::new(Rc::clone(&thread), target, request, route.path);
     let reply = (route.handler)(context).await?;
     if !route.path.starts_with(API_PREFIX) {
         return Ok(reply);
     }
-    Ok(match worker.node.store.degraded_since() {
+    Ok(match thread.node.store.degraded_since() {
         Some(since) => reply.and_number("degraded_since", since),
         None => reply,
     })

@@ -14,7 +14,16 @@ use crate::node::Node;
 use crate::os;
 
 /// The counters that are present values instead of sums since the start.
-const GAUGES: [&str; 5] = ["connections", "sockets", "tick_us_max", "redis_pending", "redis_nodes"];
+const GAUGES: [&str; 8] = [
+    "connections",
+    "sockets",
+    "upgrades_waiting",
+    "greeting_us_max",
+    "loop_lag_us_max",
+    "tick_us_max",
+    "redis_pending",
+    "redis_nodes",
+];
 
 struct Metric {
     name: &'static str,
@@ -77,7 +86,7 @@ fn read_all(node: &Node) -> impl Iterator<Item = Metric> {
         value: os::cpu_ns(),
         is_gauge: false,
     };
-    let counters = node.metrics.worker_totals().fields().chain(node.metrics.tick_totals().fields());
+    let counters = node.metrics.thread_totals().fields().chain(node.metrics.tick_totals().fields());
     let counters = counters.chain(node.store.totals().into_iter().flat_map(|totals| totals.fields()));
     let counters = counters.chain(node.sinks.counters());
     let counters = counters.map(|(name, help, value)| Metric { name, help, value, is_gauge: GAUGES.contains(&name) });
@@ -100,8 +109,8 @@ mod tests {
 
     #[test]
     fn every_gauge_exists_and_every_metric_has_a_help_text() {
-        let metrics = crate::metrics::Metrics::new(1);
-        let names = metrics.worker_totals().fields().chain(metrics.tick_totals().fields());
+        let metrics = crate::metrics::Metrics::new(1, 1);
+        let names = metrics.thread_totals().fields().chain(metrics.tick_totals().fields());
         let names: Vec<_> = names.chain(crate::metrics::StoreTotals::default().fields()).collect();
         for gauge in GAUGES {
             assert!(names.iter().any(|(name, _, _)| *name == gauge), "{gauge}");
@@ -111,8 +120,8 @@ mod tests {
 
     #[test]
     fn names_of_counters_do_not_end_in_total_already() {
-        let metrics = crate::metrics::Metrics::new(1);
-        for (name, _, _) in metrics.worker_totals().fields().chain(metrics.tick_totals().fields()) {
+        let metrics = crate::metrics::Metrics::new(1, 1);
+        for (name, _, _) in metrics.thread_totals().fields().chain(metrics.tick_totals().fields()) {
             assert!(!name.ends_with("_total"), "{name}");
         }
     }

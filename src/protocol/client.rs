@@ -8,7 +8,7 @@ use crate::websocket::put_close;
 
 /// The connection whose message a protocol handles.
 pub struct Client<'a> {
-    host: &'a dyn Host,
+    host: &'a mut dyn Host,
     /// Replies, as complete frames. They are sent together when all messages of one read are handled.
     pub replies: &'a mut BytesMut,
 }
@@ -21,7 +21,7 @@ impl std::fmt::Debug for Client<'_> {
 
 impl<'a> Client<'a> {
     /// A client whose commands `host` executes, and whose replies are appended to `replies`.
-    pub fn new(host: &'a dyn Host, replies: &'a mut BytesMut) -> Self {
+    pub fn new(host: &'a mut dyn Host, replies: &'a mut BytesMut) -> Self {
         Self { host, replies }
     }
 
@@ -48,7 +48,7 @@ impl<'a> Client<'a> {
     }
 
     /// Counts a message that is answered with an error.
-    pub fn count_refusal(&self) {
+    pub fn count_refusal(&mut self) {
         self.host.count_refusal();
     }
 
@@ -85,15 +85,15 @@ pub struct ServerInfo<'a> {
 /// The worker's side of a connection, as [`Client`] uses it.
 pub trait Host {
     /// Executes a command as one of the connection's users.
-    fn execute(&self, session: SessionNumber, command: Command<'_>) -> Outcome;
+    fn execute(&mut self, session: SessionNumber, command: Command<'_>) -> Outcome;
     /// Adds a user to the connection.
-    fn identify(&self, user: &str) -> Option<SessionNumber>;
+    fn identify(&mut self, user: &str) -> Option<SessionNumber>;
     /// Whether the connection has a user.
     fn is_identified(&self) -> bool;
     /// Counts a message that is answered with an error.
-    fn count_refusal(&self);
+    fn count_refusal(&mut self);
     /// Ends the presence of the connection and gives the client a limited time to reply to the close frame.
-    fn expect_close(&self);
+    fn expect_close(&mut self);
     /// The name of the connection.
     fn name(&self) -> String;
     /// What the protocol may know about the server.

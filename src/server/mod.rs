@@ -1,8 +1,8 @@
 //! The server: opens sinks, listeners and the store, runs the worker threads and their ticker, and stops them.
 
 pub mod listen;
+mod threads;
 mod ticker;
-mod worker_thread;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError};
@@ -20,13 +20,10 @@ use crate::os::{new_incarnation, unix_ms};
 use crate::presence::{Registry, Settings};
 use crate::store::redis::{RedisOptions, RedisStore};
 use crate::store::{MemoryStore, Sinks, Store, Unavailable};
-use crate::worker::thread::Signal;
+use crate::worker::mailbox::Mailbox;
+use threads::{Ended, WorkerHandle, start_http, start_worker};
 use ticker::Ticker;
-use worker_thread::{WorkerHandle, start};
 
-/// The capacity of a worker's mailbox: a batch, and the signal to drain. While a batch waits there, the tick is
-/// deferred: changes accumulate, and engine time stands still.
-const MAILBOX_SIGNALS: usize = 2;
 /// How often the state of the server is logged.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
@@ -132,9 +129,17 @@ impl ReadyServer {
         if node.config.login.dev_login {
             warn!("--dev-login lets anyone sign in under any name; use it for development only");
         }
-        let mut workers = Vec::new();
+        let mut threads = Threads { workers: Vec::new(), http: Vec::new() };
+        let mut receivers = Vec::new();
         for (number, listeners) in self.listeners.into_iter().enumerate() {
-            workers.push(start(number, listeners, Arc::clone(&node))?);
+            let (sender, receiver) = mpsc::unbounded_channel();
+            receivers.push(receiver);
+            threads.workers.push(start_worker(number, Arc::clone(&node), listeners, sender)?);
+        }
+        let mailboxes: Arc<[Arc<Mailbox>]> = threads.workers.iter().map(|worker| Arc::clone(&worker.mailbox)).collect();
+        for (number, receiver) in receivers.into_iter().enumerate() {
+            let (node, mailboxes) = (Arc::clone(&node), Arc::clone(&mailboxes));
+            threads.http.push(start_http(number, node, mailboxes, receiver)?);
         }
         let mut ticker = Ticker::new(Arc::clone(&node));
         tokio::pin!(shutdown);
@@ -143,32 +148,71 @@ impl ReadyServer {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                () = ticker.tick(&workers) => if let Some(result) = first_ended(&mut workers) {
-                    return Err(result.err().unwrap_or_else(|| anyhow!("a worker thread ended unexpectedly")));
+                () = ticker.tick(&threads.workers) => if let Some(result) = threads.take_ended() {
+                    return Err(result.err().unwrap_or_else(|| anyhow!("a thread ended unexpectedly")));
                 },
                 _ = report.tick() => reported = reported.log(&node),
             }
         }
-        drain(&node, &mut ticker, workers).await
+        drain(&node, &mut ticker, threads).await
     }
 }
 
-/// Has the workers close all connections, and waits for them to end.
-async fn drain(node: &Node, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>) -> anyhow::Result<()> {
+/// The threads that have not ended.
+struct Threads {
+    workers: Vec<WorkerHandle>,
+    /// HTTP threads end when their workers give them no more connections.
+    http: Vec<Ended>,
+}
+
+impl Threads {
+    /// Takes a thread that has ended, with the error if it failed.
+    fn take_ended(&mut self) -> Option<anyhow::Result<()>> {
+        for at in 0..self.workers.len() {
+            if let Some(result) = result_of(&mut self.workers[at].ended) {
+                self.workers.swap_remove(at);
+                return Some(result);
+            }
+        }
+        for at in 0..self.http.len() {
+            if let Some(result) = result_of(&mut self.http[at]) {
+                drop(self.http.swap_remove(at));
+                return Some(result);
+            }
+        }
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        self.workers.is_empty() && self.http.is_empty()
+    }
+}
+
+/// How a thread ended; `None` if it runs.
+fn result_of(ended: &mut Ended) -> Option<anyhow::Result<()>> {
+    match ended.try_recv() {
+        Err(oneshot::error::TryRecvError::Empty) => None,
+        Ok(result) => Some(result),
+        Err(oneshot::error::TryRecvError::Closed) => Some(Err(anyhow!("a thread panicked"))),
+    }
+}
+
+/// Has the workers stop accepting and close all connections, and waits for all threads to end.
+async fn drain(node: &Node, ticker: &mut Ticker, mut threads: Threads) -> anyhow::Result<()> {
     let open = node.connections.load(Ordering::Relaxed);
     let within = humantime::format_duration(node.config.limits.drain);
     info!(connections = open, %within, "stopping: closing all connections with 1012 (reconnect)");
     let deadline = tokio::time::Instant::now() + node.config.limits.drain + Duration::from_secs(1);
-    for worker in &workers {
-        // A worker that has ended needs no signal.
-        let _ = worker.mailbox.send(Signal::Drain).await;
+    node.draining.store(true, Ordering::Relaxed);
+    for worker in &threads.workers {
+        worker.mailbox.drain().context("cannot wake a worker")?;
     }
-    while !workers.is_empty() {
-        if tokio::time::timeout_at(deadline, ticker.tick(&workers)).await.is_err() {
-            warn!(workers = workers.len(), "stopped although workers were still busy");
+    while !threads.is_empty() {
+        if tokio::time::timeout_at(deadline, ticker.tick(&threads.workers)).await.is_err() {
+            warn!(workers = threads.workers.len(), http = threads.http.len(), "stopped although threads were busy");
             break;
         }
-        while let Some(result) = first_ended(&mut workers) {
+        while let Some(result) = threads.take_ended() {
             result?;
         }
     }
@@ -176,19 +220,6 @@ async fn drain(node: &Node, ticker: &mut Ticker, mut workers: Vec<WorkerHandle>)
     node.sinks.close();
     info!("stopped");
     Ok(())
-}
-
-fn first_ended(workers: &mut Vec<WorkerHandle>) -> Option<anyhow::Result<()>> {
-    for at in 0..workers.len() {
-        let result = match workers[at].ended.try_recv() {
-            Err(oneshot::error::TryRecvError::Empty) => continue,
-            Ok(result) => result,
-            Err(oneshot::error::TryRecvError::Closed) => Err(anyhow!("a worker thread panicked")),
-        };
-        workers.swap_remove(at);
-        return Some(result);
-    }
-    None
 }
 
 /// What the last log line about the state of the server counted.
@@ -206,7 +237,7 @@ impl Default for Report {
 
 impl Report {
     fn log(self, node: &Node) -> Self {
-        let totals = node.metrics.worker_totals();
+        let totals = node.metrics.thread_totals();
         let next = Self { at: Instant::now(), heartbeats: totals.heartbeats };
         let seconds = (next.at - self.at).as_secs_f64();
         let heartbeats_per_second = ((next.heartbeats - self.heartbeats) as f64 / seconds).round() as u64;

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::MAILBOX_SIGNALS;
-use super::worker_thread::WorkerHandle;
+use super::threads::WorkerHandle;
 use crate::broadcast::{Broadcaster, Health};
 use crate::node::Node;
 use crate::os::unix_ms;
@@ -15,7 +14,6 @@ use crate::presence::Now;
 use crate::presence::kick::Kick;
 use crate::protocol;
 use crate::store::StoreEvent;
-use crate::worker::thread::Signal;
 
 /// Executes the ticks.
 pub(super) struct Ticker {
@@ -44,7 +42,7 @@ impl Ticker {
         self.interval.tick().await;
         let node = Arc::clone(&self.node);
         let counters = &node.metrics.ticker;
-        if workers.iter().any(|worker| worker.mailbox.capacity() < MAILBOX_SIGNALS) {
+        if workers.iter().any(|worker| worker.mailbox.has_batch()) {
             counters.ticks_missed.add(1);
             return;
         }
@@ -54,15 +52,15 @@ impl Ticker {
         node.unix_ms.store(now.unix_ms, Ordering::Relaxed);
         let (mut batches, counts) = self.broadcaster.tick(now);
         let health = self.health();
-        let mut news = self.broadcaster.take_store_events();
-        let kicks = take_kicks(&node, &mut news);
+        let mut events = self.broadcaster.take_store_events();
+        let kicks = take_kicks(&node, &mut events);
         for worker in workers {
             let mut batch = std::mem::take(&mut batches[worker.number]);
             (batch.health, batch.kicks) = (health, Arc::clone(&kicks));
-            // The mailbox has room, as checked above. A worker that has ended needs no batch.
-            let _ = worker.mailbox.try_send(Signal::Tick(batch));
+            // If the worker cannot be woken, it takes the batch when it wakes for another reason.
+            let _ = worker.mailbox.send_batch(batch);
         }
-        node.store.record(news);
+        node.store.record(events);
         let took_us = started.elapsed().as_micros() as u64;
         counters.ticks.add(1);
         counters.rooms_settled.add(counts.rooms);
@@ -81,18 +79,18 @@ impl Ticker {
 
 /// Takes the kicks for this tick: those requested on this node, which are also passed to the store, and those of other
 /// nodes.
-fn take_kicks(node: &Node, news: &mut Vec<StoreEvent>) -> Arc<[Kick]> {
-    let asked_here = node.kicks.take();
+fn take_kicks(node: &Node, events: &mut Vec<StoreEvent>) -> Arc<[Kick]> {
+    let local_kicks = node.kicks.take();
     if node.registry.has_store() {
-        news.extend(asked_here.iter().cloned().map(StoreEvent::Kick));
+        events.extend(local_kicks.iter().cloned().map(StoreEvent::Kick));
     }
-    let asked_elsewhere = node.store.take_kicks();
-    if asked_elsewhere.is_empty() {
-        return asked_here;
+    let remote_kicks = node.store.take_kicks();
+    if remote_kicks.is_empty() {
+        return local_kicks;
     }
     if let Some(logins) = &node.auth.dev_login {
         // Nodes that share a key accept each other's cookies, so a login that another node ended has ended here too.
-        asked_elsewhere.iter().filter_map(|kick| kick.login).for_each(|id| logins.end(id));
+        remote_kicks.iter().filter_map(|kick| kick.login).for_each(|id| logins.end(id));
     }
-    asked_here.iter().cloned().chain(asked_elsewhere).collect()
+    local_kicks.iter().cloned().chain(remote_kicks).collect()
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
-use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 
@@ -49,37 +48,37 @@ impl UserIndex {
 
 impl Worker {
     /// Adds a user of a connection to the index.
-    pub(super) fn index_user(&self, connection: &Connection, user: &str, login: Option<u64>) {
+    pub(super) fn index_user(&mut self, connection: &Connection, user: &str, login: Option<u64>) {
         if self.node.config.kicks_users() {
-            self.user_index.borrow_mut().add(user, connection.id.index, login);
+            self.user_index.add(user, connection.id.index, login);
         }
     }
 
     /// Removes a connection from the index.
-    pub(super) fn unindex_users(&self, connection: &Connection) {
+    pub(super) fn unindex_users(&mut self, connection: &Connection) {
         if self.node.config.kicks_users() {
-            let mut user_index = self.user_index.borrow_mut();
-            connection.for_each_session(|session| user_index.remove(session.user(), connection.id.index));
+            connection.sessions().for_each(|session| self.user_index.remove(session.user(), connection.id.index));
         }
     }
 
-    /// Ends the presence of kicked users, and closes their connections.
-    pub(super) fn kick(self: &Rc<Self>, kicks: &[Kick]) {
-        for Kick { user, login, reason } in kicks {
-            // Lost connections have left their sessions in the grace period; open ones are found below.
-            self.node.registry.end_grace_sessions(user, *reason);
-            if login.is_none() {
-                self.node.registry.end_rest_session(user, *reason);
-            }
-            let slots = self.user_index.borrow().candidates(user, *login);
-            for slot in slots {
-                let connection = self.connections.borrow().get(slot as usize).map(Rc::clone);
-                let is_of_user = |connection: &Rc<Connection>| connection.session_of(user).is_some();
-                let Some(connection) = connection.filter(is_of_user) else { continue };
-                let why = if *reason == Reason::Left { "signed out" } else { "removed" };
-                self.release(&connection, Ending::Kicked(*reason));
-                self.close(&connection, close::POLICY, why);
-            }
+    /// Ends the presence of a kicked user that no connection has. Returns the slots of connections that may have the
+    /// user.
+    pub(super) fn start_kick(&self, kick: &Kick) -> Vec<u32> {
+        let Kick { user, login, reason } = kick;
+        // Lost connections have left their sessions in the grace period; open ones are found in the index.
+        self.node.registry.end_grace_sessions(user, *reason);
+        if login.is_none() {
+            self.node.registry.end_rest_session(user, *reason);
+        }
+        self.user_index.candidates(user, *login)
+    }
+
+    /// Closes a connection if it has the kicked user. Its other users leave as if the connection was lost.
+    pub(super) fn kick_connection(&mut self, connection: &mut Connection, kick: &Kick) {
+        if connection.session_of(&kick.user).is_some() {
+            self.release(connection, Ending::Kicked(kick));
+            let reason = if kick.reason == Reason::Left { "signed out" } else { "removed" };
+            self.close(connection, close::POLICY, reason);
         }
     }
 }

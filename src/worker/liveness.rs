@@ -1,6 +1,5 @@
 //! Liveness of connections: what counts as a sign of life, when clients are pinged, and when they are disconnected.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +13,10 @@ use crate::websocket::{PING, close};
 
 /// How long a client may take to reply to a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// A client that does not read the bytes that wait for it within this time is disconnected, because they take memory.
+const OUTBOX_WAIT: Duration = Duration::from_secs(30);
+/// Many bytes have a longer deadline: one second more per this many bytes, some 256 kbit/s.
+const SLOWEST_BYTES_PER_SECOND: usize = 32 * 1024;
 
 /// The settings of liveness: durations in ticks, rules by protocol.
 #[derive(Debug, Clone)]
@@ -87,35 +90,21 @@ impl Times {
 
 impl Worker {
     /// Records that the client sent something, or read something that waited for it.
-    pub(super) fn sign_of_life(&self, connection: &Connection, now: Now) {
+    pub(super) fn sign_of_life(&self, connection: &mut Connection, now: Now) {
         if self.times.join_wait(connection).is_some() {
             return; // Until the first message, silence is measured from the opening of the connection.
         }
         connection.heard(now.tick);
         if self.times.any_frame_renews(connection.protocol) {
-            connection.for_each_session(|session| self.node.registry.renew(session, now));
+            connection.sessions().for_each(|session| self.node.registry.renew(session, now));
         }
     }
 
-    /// Pings silent connections. Disconnects clients that stay silent, do not name their user or do not finish closing.
-    pub(super) fn check_connections(self: &Rc<Self>, now: Tick) {
-        let mut due = Vec::new();
-        self.checks.borrow_mut().take_due(now, &mut due);
-        for id in due {
-            let connection =
-                self.connections.borrow().get(id.index as usize).filter(|known| known.id == id).map(Rc::clone);
-            let Some(connection) = connection else { continue };
-            match self.check(&connection, now) {
-                Some(next) => self.checks.borrow_mut().insert(next, id),
-                None => connection.abort(),
-            }
-        }
-    }
-
-    /// Checks one connection. Returns when to check it again, or `None` if it has been silent for too long.
-    fn check(self: &Rc<Self>, connection: &Rc<Connection>, now: Tick) -> Option<Tick> {
+    /// Checks one connection: pings it if it is silent. Returns when to check it again, or `None` if it has been silent
+    /// for too long.
+    pub(super) fn check(&mut self, connection: &mut Connection, now: Tick) -> Option<Tick> {
         let (silent, times) = (connection.silent_for(now), &self.times);
-        if connection.phase.get() != Phase::Open {
+        if connection.phase != Phase::Open {
             return (silent < times.close_wait).then(|| now - silent + times.close_wait);
         }
         if let Some(join_wait) = times.join_wait(connection) {
@@ -135,14 +124,15 @@ impl Worker {
             return Some(now - silent + ping_after);
         }
         // If the socket is full, no ping is sent: it would only wait behind the other bytes.
-        if let Delivery::Accepted(written) = connection.deliver(&[&Bytes::from_static(PING)]) {
-            self.send_later(connection, written);
+        let next = if has_lease { now - silent + timeout + 1 } else { now + timeout };
+        if connection.deliver(&[&Bytes::from_static(PING)]) == Delivery::Accepted {
+            self.note_blocked(connection);
         }
-        Some(if has_lease { now - silent + timeout + 1 } else { now + timeout })
+        Some(next)
     }
 
     /// Closes a connection that has not named its user in time. Returns when to check it again.
-    fn close_unnamed(self: &Rc<Self>, connection: &Rc<Connection>, now: Tick) -> Tick {
+    fn close_unnamed(&mut self, connection: &mut Connection, now: Tick) -> Tick {
         self.counters.connections_timed_out.add(1);
         let reason = match connection.protocol.rules().identity {
             Identity::FirstMessage { reason, .. } => reason,
@@ -150,5 +140,21 @@ impl Worker {
         };
         self.close(connection, close::POLICY, reason);
         now + self.times.close_wait
+    }
+
+    /// Checks the bytes that wait for the socket of a slow connection. Disconnects a client that does not read them.
+    pub(super) fn check_outbox(&mut self, connection: &mut Connection, now: Tick) {
+        connection.is_slow = false;
+        if !connection.is_blocked() {
+            return;
+        }
+        let config = &self.node.config;
+        let more = |bytes: usize| Duration::from_secs((bytes / SLOWEST_BYTES_PER_SECOND) as u64);
+        if connection.is_overdue(now, |bytes| config.ticks(OUTBOX_WAIT + more(bytes))) {
+            self.counters.connections_too_slow.add(1);
+            self.abort(connection);
+        } else {
+            self.note_blocked(connection);
+        }
     }
 }

@@ -1,83 +1,76 @@
-//! A worker thread: its connections, the commands of their clients, and its share of the fanout.
+//! A worker: its connections, the commands of their clients, and its share of the fanout.
 //!
-//! A worker runs a `current_thread` runtime and shares only the [`Node`] with other workers. It runs three kinds of
-//! tasks: the accept loop, the loop that receives the ticker's signals (one batch per tick), and one small task per
-//! connection.
+//! A worker is a thread with an event loop of its own ([`event_loop`]) and shares only the [`Node`] and its [`mailbox`]
+//! with other threads. The loop owns the connections; everything else that the handlers of a connection need is the
+//! [`Worker`], so that both can be borrowed mutably at the same time.
 
 mod commands;
+pub mod event_loop;
+pub mod http_side;
 mod kick;
 mod liveness;
+pub mod mailbox;
 mod rate_limit;
 mod reader;
-pub mod thread;
 mod writer;
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use slab::Slab;
-use tokio::sync::watch;
 
 use crate::connection::{Connection, ConnectionId, Phase};
 use crate::fanout::Fanout;
 use crate::json;
-use crate::metrics::WorkerCounters;
+use crate::metrics::ThreadCounters;
 use crate::node::Node;
-use crate::presence::{Reason, Session, Tick, Wheel};
-use crate::protocol::{AtClose, Client, Protocol, SessionNumber, Upgrade};
+use crate::presence::kick::Kick;
+use crate::presence::{Session, Wheel};
+use crate::protocol::{AtClose, SessionNumber};
 use crate::websocket::put_close;
-use crate::websocket::stream::Stream;
-use commands::Commands;
 use liveness::Times;
-use reader::Reader;
 
-/// The limit of bytes per read. A heartbeat has 15 bytes; the limit matters for clients that send a flood, which is
-/// read in parts so that it does not delay other clients much.
-const SCRATCH_BYTES: usize = 16 * 1024;
-
-/// The state of one worker thread.
+/// The state of one worker, except for its connections.
 pub struct Worker {
-    /// Its number.
-    pub number: usize,
+    number: usize,
     /// What it shares with the other threads.
-    pub node: Arc<Node>,
+    node: Arc<Node>,
     /// Its counters. No other thread writes them.
-    pub counters: Arc<WorkerCounters>,
-    /// The read buffer, shared by all connections.
-    scratch: RefCell<Box<[u8]>>,
+    counters: Arc<ThreadCounters>,
     /// The observers of each room.
-    fanout: RefCell<Fanout>,
-    /// The tick of the last batch that was executed, for requests that wait for a tick.
-    pub done: watch::Sender<Tick>,
-    /// The number of HTTP requests that are being handled.
-    pub requests: Cell<usize>,
-    /// Whether the server is stopping and accepts no new connections.
-    pub draining: Cell<bool>,
-    connections: RefCell<Slab<Rc<Connection>>>,
-    next_serial: Cell<u32>,
+    fanout: Fanout,
     /// The next liveness check of each connection.
-    checks: RefCell<Wheel<ConnectionId>>,
-    json: RefCell<json::Reader>,
-    /// The buffer for replies, shared by all connections.
-    replies: RefCell<BytesMut>,
-    rate_limits: RefCell<rate_limit::RateLimits>,
+    checks: Wheel<ConnectionId>,
+    /// Connections that the next turn of the loop continues with: they have input that was not handled, or have ended.
+    ready: VecDeque<ConnectionId>,
+    /// Connections that have, or had, bytes waiting for the socket. Checked once per second.
+    slow: Vec<ConnectionId>,
+    rate_limits: rate_limit::RateLimits,
     /// The connections of each user.
-    user_index: RefCell<kick::UserIndex>,
+    user_index: kick::UserIndex,
     times: Times,
+    /// Whether the server is stopping.
+    is_draining: bool,
+}
+
+/// What decoding messages and replying to them needs. Shared by all connections of a worker.
+#[derive(Debug, Default)]
+struct Codec {
+    json: json::Reader,
+    /// The replies to the messages of one read.
+    replies: BytesMut,
 }
 
 /// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
+#[derive(Debug, Clone, Copy)]
+enum Ending<'a> {
     /// The client closed it with 1000, or without a code, as `close()` in a browser does.
     Clean,
     /// The connection ended in any other way.
     Lost,
-    /// The user was kicked or signed out.
-    Kicked(Reason),
+    /// One of its users was kicked or signed out.
+    Kicked(&'a Kick),
 }
 
 impl std::fmt::Debug for Worker {
@@ -88,59 +81,37 @@ impl std::fmt::Debug for Worker {
 
 impl Worker {
     /// A worker without connections.
-    pub fn new(number: usize, node: Arc<Node>) -> Self {
+    fn new(number: usize, node: Arc<Node>) -> Self {
         let times = Times::new(&node.config);
         Self {
             number,
             counters: Arc::clone(&node.metrics.workers[number]),
-            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-            fanout: RefCell::new(Fanout::new(Arc::clone(&node), number)),
-            done: watch::Sender::new(0),
-            requests: Cell::new(0),
-            draining: Cell::new(false),
-            connections: RefCell::default(),
-            next_serial: Cell::new(0),
-            checks: RefCell::new(Wheel::new(times.longest_check() + 1)),
-            json: RefCell::default(),
-            replies: RefCell::default(),
-            rate_limits: RefCell::default(),
-            user_index: RefCell::default(),
+            fanout: Fanout::new(Arc::clone(&node), number),
+            checks: Wheel::new(times.longest_check() + 1),
+            ready: VecDeque::new(),
+            slow: Vec::new(),
+            rate_limits: rate_limit::RateLimits::default(),
+            user_index: kick::UserIndex::default(),
             times,
+            is_draining: false,
             node,
         }
     }
 
-    /// Starts a connection after its upgrade. `replies` has the HTTP response, which is sent together with the
-    /// greeting; `read_ahead` has the bytes that the client sent after its request.
-    pub fn open_connection(
-        self: &Rc<Self>,
-        stream: Stream,
-        mut replies: BytesMut,
-        read_ahead: &[u8],
-        upgrade: &Upgrade,
-    ) {
-        let now = self.node.now();
-        self.node.connections.fetch_add(1, Ordering::Relaxed);
-        let connection = self.add_connection(upgrade.protocol, stream, now.tick);
-        if let Some(user) = &upgrade.user {
-            self.identify(&connection, user, upgrade.login);
+    /// Has the next turn of the loop continue with this connection.
+    fn continue_later(&mut self, connection: &mut Connection) {
+        if !std::mem::replace(&mut connection.is_ready, true) {
+            self.ready.push_back(connection.id);
         }
-        let host = Commands::new(self, &connection);
-        (upgrade.protocol.rules().greet)(&mut Client::new(&host, &mut replies), upgrade);
-        self.reply(&connection, &mut replies);
-        let mut read_ahead = read_ahead.to_vec();
-        if !read_ahead.is_empty() && self.receive(&connection, &mut read_ahead).is_break() {
-            return self.disconnected(&connection);
-        }
-        tokio::task::spawn_local(Reader::new(connection, Rc::clone(self)));
     }
 
     /// Adds a user to a connection. Returns the number of the user's session, which is new unless the connection has
-    /// one.
-    fn identify(&self, connection: &Connection, user: &str, login: Option<u64>) -> Option<SessionNumber> {
+    /// one; `None` if the connection has the maximum number of sessions.
+    fn identify(&mut self, connection: &mut Connection, user: &str, login: Option<u64>) -> Option<SessionNumber> {
         if let Some(known) = connection.session_of(user) {
             return Some(known);
         }
+        SessionNumber::new(connection.sessions().count())?;
         let registry = &self.node.registry;
         let now = self.node.now();
         connection.heard(now.tick);
@@ -152,62 +123,37 @@ impl Worker {
         number
     }
 
-    /// Adds a connection to the slab, the checks and the counters.
-    fn add_connection(&self, protocol: Protocol, stream: Stream, now: Tick) -> Rc<Connection> {
-        let mut connections = self.connections.borrow_mut();
-        let serial = self.next_serial.get();
-        self.next_serial.set(serial.wrapping_add(1));
-        let entry = connections.vacant_entry();
-        let id = ConnectionId { index: entry.key() as u32, serial };
-        let connection = Rc::new(Connection::new(id, protocol, stream, now));
-        entry.insert(Rc::clone(&connection));
-        self.checks.borrow_mut().insert(now + self.times.first_check(protocol), id);
-        self.counters.connections.add(1);
-        self.counters.connections_opened.add(1);
-        connection
-    }
-
-    /// Removes a connection after its stream has ended.
-    fn disconnected(self: &Rc<Self>, connection: &Rc<Connection>) {
-        self.release(connection, Ending::Lost);
-        // The connection was released, perhaps long ago. An observation that was added since would keep its socket
-        // open.
-        self.fanout.borrow_mut().forget(connection);
-        if connection.is_blocked() {
-            connection.abort(); // The client is gone and cannot read the bytes that still wait.
-        }
-        connection.phase.set(Phase::Dead);
-        let index = connection.id.index as usize;
-        let mut connections = self.connections.borrow_mut();
-        if connections.get(index).is_some_and(|known| known.id == connection.id) {
-            connections.remove(index);
-            self.unindex_users(connection);
-            self.counters.connections.subtract(1);
-            self.node.connections.fetch_sub(1, Ordering::Relaxed);
-            self.socket_closed();
-        }
-    }
-
-    /// Counts a socket of this worker that was closed.
-    pub fn socket_closed(&self) {
+    /// Ends what a connection had, before it is removed.
+    fn disconnected(&mut self, connection: &mut Connection) {
         self.counters.sockets.subtract(1);
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
+        if !connection.is_websocket {
+            return;
+        }
+        self.release(connection, Ending::Lost);
+        // A command may have added an observation after the release.
+        self.fanout.forget(connection);
+        self.unindex_users(connection);
+        self.counters.connections.subtract(1);
+        self.node.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Ends the presence of a connection according to the rules of its protocol. Later calls do nothing.
-    fn release(&self, connection: &Rc<Connection>, ending: Ending) {
-        if connection.released.replace(true) {
+    fn release(&mut self, connection: &mut Connection, ending: Ending<'_>) {
+        if std::mem::replace(&mut connection.released, true) {
             return;
         }
-        self.fanout.borrow_mut().forget(connection);
-        let rules = connection.protocol.rules();
-        let at_close = match ending {
-            Ending::Kicked(reason) => AtClose::Leave(reason),
-            Ending::Clean => rules.on_close.clean,
-            Ending::Lost if self.draining.get() => rules.on_close.drained,
-            Ending::Lost => rules.on_close.lost,
-        };
-        connection.for_each_session(|session| self.end_session(session, at_close));
+        self.fanout.forget(connection);
+        let on_close = &connection.protocol.rules().on_close;
+        let lost = if self.is_draining { on_close.drained } else { on_close.lost };
+        for session in connection.sessions() {
+            let at_close = match ending {
+                Ending::Clean => on_close.clean,
+                Ending::Kicked(kick) if kick.user == *session.user() => AtClose::Leave(kick.reason),
+                Ending::Kicked(_) | Ending::Lost => lost,
+            };
+            self.end_session(session, at_close);
+        }
     }
 
     fn end_session(&self, session: &Arc<Session>, at_close: AtClose) {
@@ -221,8 +167,8 @@ impl Worker {
     }
 
     /// Sends a close frame and waits for the client's.
-    fn close(self: &Rc<Self>, connection: &Rc<Connection>, code: u16, reason: &str) {
-        if connection.phase.get() != Phase::Open {
+    fn close(&mut self, connection: &mut Connection, code: u16, reason: &str) {
+        if connection.phase != Phase::Open {
             return;
         }
         let mut replies = BytesMut::new();
@@ -232,29 +178,17 @@ impl Worker {
     }
 
     /// Ends the presence of a connection and gives the client a limited time to close it.
-    fn expect_close(&self, connection: &Rc<Connection>, phase: Phase) {
+    fn expect_close(&mut self, connection: &mut Connection, phase: Phase) {
         self.release(connection, Ending::Lost);
-        connection.phase.set(phase);
+        connection.phase = phase;
         let now = self.node.now().tick;
         connection.heard(now); // From now on, silence is measured from the start of the closing.
-        self.checks.borrow_mut().insert(now + self.times.close_wait, connection.id);
+        self.checks.insert(now + self.times.close_wait, connection.id);
     }
 
-    /// Whether the limit of connections is reached.
-    pub fn is_full(&self) -> bool {
-        self.node.connections.load(Ordering::Relaxed) >= self.node.config.limits.max_connections
-    }
-
-    /// The number of connections of this worker, in any phase.
-    fn connection_count(&self) -> usize {
-        self.connections.borrow().len()
-    }
-
-    /// Up to `limit` of the open connections that `is_selected` returns true for. References are copied, because the
-    /// caller may remove connections while it iterates.
-    fn open_connections(&self, limit: usize, is_selected: impl Fn(&Connection) -> bool) -> Vec<Rc<Connection>> {
-        let connections = self.connections.borrow();
-        let open = connections.iter().filter(|(_, open)| open.phase.get() == Phase::Open && is_selected(open));
-        open.take(limit).map(|(_, connection)| Rc::clone(connection)).collect()
+    /// Ends a connection at once.
+    fn abort(&mut self, connection: &mut Connection) {
+        connection.abort();
+        self.continue_later(connection);
     }
 }

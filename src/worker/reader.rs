@@ -1,93 +1,63 @@
-//! The task of a connection: reads bytes, decodes frames in place, and passes messages to the connection's protocol.
+//! Reads bytes, decodes frames in place, and passes messages to the connection's protocol.
 
-use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 
 use super::commands::Commands;
-use super::{Ending, Worker};
-use crate::connection::{Connection, Partial, Phase};
+use super::{Codec, Ending, Worker};
+use crate::connection::{Connection, Input, Partial, Phase};
 use crate::protocol::Client;
 use crate::websocket::decoder::{Message, decode_frames};
 use crate::websocket::{close, put_close, put_pong};
 
-/// Reads of one connection before other tasks run. Nearly always the first read returns everything, and the second
-/// finds that nothing is left without a system call; a client that sends a flood takes turns with the others.
-const CHUNKS_PER_TURN: usize = 2;
 /// Replies are written once they have this many bytes, although the same read may cause more.
 const REPLY_BYTES: usize = 16 * 1024;
 
-/// Reads from a connection until its end.
-#[derive(Debug)]
-pub(super) struct Reader {
-    connection: Rc<Connection>,
-    worker: Rc<Worker>,
-}
-
-impl Reader {
-    pub(super) fn new(connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
-        Self { connection, worker }
-    }
-
-    fn poll_chunk(&self, context: &mut Context<'_>) -> Poll<ControlFlow<()>> {
-        if self.connection.must_wait(Some(context)) {
-            return Poll::Pending;
-        }
-        if self.connection.has_backlog() {
-            return Poll::Ready(self.worker.receive(&self.connection, &mut []));
-        }
-        let mut scratch = self.worker.scratch.borrow_mut();
-        match ready!(self.connection.poll_read(context, &mut scratch)) {
-            Ok(read) if read > 0 => Poll::Ready(self.worker.receive(&self.connection, &mut scratch[..read])),
-            _ => Poll::Ready(ControlFlow::Break(())),
-        }
-    }
-}
-
-impl Future for Reader {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..CHUNKS_PER_TURN {
-            if ready!(self.poll_chunk(context)).is_break() {
-                self.worker.disconnected(&self.connection);
-                return Poll::Ready(());
-            }
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
 impl Worker {
-    /// Handles bytes that a client sent. Breaks when the connection has ended.
-    pub(super) fn receive(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) -> ControlFlow<()> {
-        match connection.phase.get() {
+    /// Reads from a connection once, or continues to decode what was read before. If more may be left, the next turn of
+    /// the loop continues. The connection is [`Phase::Dead`] afterwards if it has ended.
+    pub(super) fn read(&mut self, connection: &mut Connection, scratch: &mut [u8], codec: &mut Codec) {
+        if connection.phase == Phase::Dead || connection.must_wait() {
+            return; // The writer continues when the client has read its replies.
+        }
+        if connection.has_backlog() {
+            self.receive(connection, &mut [], codec);
+        } else if let Some(read) = connection.read(scratch) {
+            self.receive(connection, &mut scratch[..read], codec);
+        }
+        self.continue_if_unread(connection);
+    }
+
+    /// Has the next turn of the loop continue with a connection that may have more input.
+    pub(super) fn continue_if_unread(&mut self, connection: &mut Connection) {
+        let is_left = connection.input != Input::Nothing || connection.has_backlog();
+        if is_left && connection.phase != Phase::Dead && !connection.must_wait() {
+            self.continue_later(connection);
+        }
+    }
+
+    /// Handles bytes that a client sent.
+    pub(super) fn receive(&mut self, connection: &mut Connection, bytes: &mut [u8], codec: &mut Codec) {
+        match connection.phase {
             Phase::Open => self.sign_of_life(connection, self.node.now()),
             Phase::Closing => {}
-            Phase::Failed => return ControlFlow::Continue(()),
-            Phase::Dead => return ControlFlow::Break(()),
+            Phase::AwaitingRequest | Phase::Failed | Phase::Dead => return,
         }
         match connection.take_partial() {
             None => {
                 let mut partial = Partial::default();
-                let (done, flow) = self.decode(connection, bytes, &mut partial);
+                let done = self.decode(connection, bytes, &mut partial, codec);
                 partial.tail = bytes[done..].to_vec();
                 keep(connection, partial);
-                flow
             }
             Some(mut partial) => {
                 let mut buffer = std::mem::take(&mut partial.tail);
                 buffer.extend_from_slice(bytes);
-                let (done, flow) = self.decode(connection, &mut buffer, &mut partial);
+                let done = self.decode(connection, &mut buffer, &mut partial, codec);
                 buffer.drain(..done);
                 partial.tail = buffer;
                 keep(connection, partial);
-                flow
             }
         }
     }
@@ -95,60 +65,63 @@ impl Worker {
     /// Handles frames until no complete frame is left, the client must read its replies first, or the connection has
     /// ended. Returns the number of decoded bytes.
     fn decode(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
+        &mut self,
+        connection: &mut Connection,
         bytes: &mut [u8],
         partial: &mut Partial,
-    ) -> (usize, ControlFlow<()>) {
+        codec: &mut Codec,
+    ) -> usize {
         let limits = &connection.protocol.rules().limits;
-        let mut replies = std::mem::take(&mut *self.replies.borrow_mut());
         let (mut done, mut flow) = (0, ControlFlow::Continue(()));
         partial.backlog = false;
         loop {
             let mut is_full = false;
             let result = decode_frames(&mut bytes[done..], &mut partial.fragments, limits, |message| {
                 self.counters.frames_received.add(1);
-                flow = self.handle(connection, message, &mut replies);
-                is_full = replies.len() > REPLY_BYTES;
+                flow = self.handle_message(connection, message, codec);
+                is_full = codec.replies.len() > REPLY_BYTES;
                 if is_full { ControlFlow::Break(()) } else { flow }
             });
             match result {
                 Ok(decoded) => done += decoded,
                 Err(violation) => {
                     self.counters.protocol_violations.add(1);
-                    if connection.phase.get() == Phase::Open {
-                        put_close(&mut replies, violation.code, violation.reason);
+                    if connection.phase == Phase::Open {
+                        put_close(&mut codec.replies, violation.code, violation.reason);
                     }
                     self.expect_close(connection, Phase::Failed);
                 }
             }
-            self.reply(connection, &mut replies);
+            self.reply(connection, &mut codec.replies);
             if flow.is_break() && connection.is_blocked() {
                 // The reply to the client's close frame waits for the socket: keep the connection until it is sent.
                 self.expect_close(connection, Phase::Closing);
                 flow = ControlFlow::Continue(());
             }
-            partial.backlog = is_full && flow.is_continue() && connection.must_wait(None);
+            partial.backlog = is_full && flow.is_continue() && connection.must_wait();
             if !is_full || flow.is_break() || partial.backlog {
                 break;
             }
         }
-        *self.replies.borrow_mut() = replies;
-        if connection.phase.get() == Phase::Failed {
+        if flow.is_break() {
+            connection.phase = Phase::Dead;
+        }
+        if connection.phase == Phase::Failed {
             connection.finish_writing();
             done = bytes.len();
         }
-        (done, flow)
+        done
     }
 
     /// Handles a message. Breaks when the client has closed the connection.
-    fn handle(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
+    fn handle_message(
+        &mut self,
+        connection: &mut Connection,
         message: Message<'_>,
-        replies: &mut BytesMut,
+        codec: &mut Codec,
     ) -> ControlFlow<()> {
-        let closing = connection.phase.get() != Phase::Open;
+        let Codec { json, replies } = codec;
+        let closing = connection.phase != Phase::Open;
         match message {
             Message::Close(code) => {
                 if !closing {
@@ -162,12 +135,11 @@ impl Worker {
             Message::Ping(payload) => put_pong(replies, payload),
             Message::Pong => {}
             Message::Text(text) => {
-                let host = Commands::new(self, connection);
-                let mut json = self.json.borrow_mut();
-                (connection.protocol.rules().receive)(&mut Client::new(&host, replies), &mut json, text);
+                let rules = connection.protocol.rules();
+                (rules.receive)(&mut Client::new(&mut Commands::new(self, connection), replies), json, text);
             }
             Message::Binary(data) => match connection.protocol.rules().receive_binary {
-                Some(receive) => receive(&mut Client::new(&Commands::new(self, connection), replies), data),
+                Some(receive) => receive(&mut Client::new(&mut Commands::new(self, connection), replies), data),
                 None => {
                     put_close(replies, close::UNSUPPORTED, "messages are text");
                     self.expect_close(connection, Phase::Closing);
@@ -179,8 +151,8 @@ impl Worker {
 }
 
 /// Keeps input that is incomplete or was not decoded yet, if there is any.
-fn keep(connection: &Connection, mut partial: Partial) {
-    if connection.phase.get() != Phase::Failed && (!partial.tail.is_empty() || partial.fragments.is_some()) {
+fn keep(connection: &mut Connection, mut partial: Partial) {
+    if connection.phase != Phase::Failed && (!partial.tail.is_empty() || partial.fragments.is_some()) {
         partial.tail.shrink_to_fit();
         connection.keep_partial(partial);
     }

@@ -4,7 +4,7 @@ use super::scanner;
 use super::sources;
 
 /// Only these may name the library (ARCHITECTURE.md, the table of the parts).
-const OWNERS: [(&str, &[&str]); 11] = [
+const OWNERS: [(&str, &[&str]); 13] = [
     ("redis", &["src/store/redis/connection.rs", "src/config/", "src/server/mod.rs"]),
     ("hyper", &["src/http/"]),
     ("fastwebsockets", &["src/websocket/"]),
@@ -14,8 +14,10 @@ const OWNERS: [(&str, &[&str]); 11] = [
     ("subtle", &["src/http/kick.rs"]),
     ("clap", &["src/config/"]),
     ("humantime", &["src/config/", "src/server/mod.rs", "src/protocol/online_status.rs"]),
-    ("rustix", &["src/os.rs"]),
-    ("socket2", &["src/server/", "src/websocket/stream.rs"]),
+    ("rustix", &["src/os.rs", "src/websocket/stream.rs", "src/worker/event_loop/listeners.rs"]),
+    ("socket2", &["src/server/"]),
+    ("mio", &["src/worker/event_loop/", "src/worker/mailbox.rs", "src/websocket/stream.rs"]),
+    ("httparse", &["src/http/first_request.rs"]),
 ];
 
 #[test]

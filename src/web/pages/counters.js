@@ -24,7 +24,7 @@ export const CHARTS = [
     value: (stats) => stats.connections,
     hint:
       "If connections grow faster than users, people have several tabs or devices, or a client opens connections " +
-      "without closing them. Each needs about 1 KB of memory. At --max-connections, new ones are refused with close " +
+      "without closing them. Each needs about half a KB of memory. At --max-connections, new ones are refused with close " +
       "code 1013.",
   },
   {
@@ -63,7 +63,7 @@ export const CHARTS = [
     format: (value) => `${formatShort(value)} %`,
     difference: (now, before, seconds) => ((now.cpu_ns - before.cpu_ns) / 1e9 / seconds) * 100,
     hint:
-      "100 % is one core; N workers can use up to N × 100 %. At the limit ticks are late and so are all changes, " +
+      "100 % is one core; N workers use little more than N × 100 %. At the limit ticks are late and so are all changes, " +
       "but no user is reported as gone.",
   },
   {
@@ -72,7 +72,7 @@ export const CHARTS = [
     format: (value) => `${formatShort(value)} MB`,
     value: (stats) => (stats.memory_bytes === undefined ? null : stats.memory_bytes / 1e6),
     hint:
-      "About 1 KB per connection. If memory grows and connections do not, clients do not read (deliveries_skipped " +
+      "About half a KB per connection. If memory grows and connections do not, clients do not read (deliveries_skipped " +
       "grows, too), or there are very many rooms.",
   },
   {

@@ -1,118 +1,120 @@
 //! Executes the commands of clients, whichever protocol decoded them.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::Worker;
 use crate::connection::{Connection, Phase};
-use crate::presence::Audience;
+use crate::presence::{Audience, Session, State};
 use crate::protocol::client::{Host, ServerInfo};
 use crate::protocol::{Command, MAX_ROOMS_PER_CONNECTION, Outcome, Refused, Resume, SessionNumber};
 
 /// A connection on its worker, as the connection's protocol uses it.
 pub(super) struct Commands<'a> {
-    worker: &'a Rc<Worker>,
-    connection: &'a Rc<Connection>,
+    worker: &'a mut Worker,
+    connection: &'a mut Connection,
 }
 
 impl<'a> Commands<'a> {
-    pub(super) fn new(worker: &'a Rc<Worker>, connection: &'a Rc<Connection>) -> Self {
+    pub(super) fn new(worker: &'a mut Worker, connection: &'a mut Connection) -> Self {
         Self { worker, connection }
     }
 
     fn heartbeat(&self) -> Outcome {
-        let worker = self.worker;
+        let worker = &*self.worker;
         worker.counters.heartbeats.add(1);
         if !worker.times.any_frame_renews(self.connection.protocol) {
             let now = worker.node.now();
-            self.connection.for_each_session(|session| worker.node.registry.renew(session, now));
+            self.connection.sessions().for_each(|session| worker.node.registry.renew(session, now));
         }
         Ok(())
     }
 
-    fn join(&self, session: SessionNumber, command: Command<'_>) -> Outcome {
-        let Command::Join { room, state, audience, resume } = command else { return Ok(()) };
-        let Some(joining) = self.connection.session_at(session) else { return Err(Refused::NoUser) };
+    fn join(
+        &mut self,
+        session: SessionNumber,
+        room: &str,
+        state: Option<State>,
+        audience: Option<Audience>,
+        resume: Option<Resume<'_>>,
+    ) -> Outcome {
         self.check_room(room)?;
+        let member = self.member_of(room).unwrap_or(session);
+        let joining = self.connection.session_at(member).ok_or(Refused::NoUser)?;
         let node = &self.worker.node;
-        let room = node.registry.join(&joining, room, state, node.now());
-        self.worker.fanout.borrow_mut().joined(self.connection, &room, session);
+        let room = node.registry.join(joining, room, state, node.now());
+        self.worker.fanout.joined(self.connection, &room, member);
         match audience {
-            Some(audience) => self.observe(room.name(), audience, resume),
+            Some(audience) => self.worker.fanout.observe(self.connection, room.name(), audience, resume),
             // The connection may have observed the room before.
-            None => drop(self.worker.fanout.borrow_mut().unobserve(self.connection, room.name())),
+            None => drop(self.worker.fanout.unobserve(self.connection, room.name())),
         }
         Ok(())
     }
 
-    fn leave(&self, room: &str) -> Outcome {
-        let member = self.member_of(room).ok_or(Refused::NotJoined)?;
-        let session = self.connection.session_at(member).ok_or(Refused::NoUser)?;
-        if !self.worker.node.registry.leave(&session, room) {
-            return Err(Refused::NotJoined);
-        }
-        self.worker.fanout.borrow_mut().left(self.connection, room);
-        Ok(())
+    fn leave(&mut self, room: &str) -> Outcome {
+        let left = self.worker.node.registry.leave(self.session_in(room)?, room);
+        self.worker.fanout.left(self.connection, room);
+        done(left, Refused::NotJoined)
     }
 
-    fn set_state(&self, room: &str, state: Option<crate::presence::State>) -> Outcome {
-        let member = self.member_of(room).ok_or(Refused::NotJoined)?;
-        let session = self.connection.session_at(member).ok_or(Refused::NoUser)?;
+    fn set_state(&self, room: &str, state: Option<State>) -> Outcome {
         let node = &self.worker.node;
-        done(node.registry.set_state(&session, room, state, node.now()), Refused::NotJoined)
+        done(node.registry.set_state(self.session_in(room)?, room, state, node.now()), Refused::NotJoined)
     }
 
-    fn publish(&self, room: &str, data: String) -> Outcome {
-        let member = self.member_of(room).ok_or(Refused::NotJoined)?;
-        let session = self.connection.session_at(member).ok_or(Refused::NoUser)?;
-        let (worker, now) = (self.worker, self.worker.node.now());
-        let second = now.tick / worker.times.second;
-        let allowed = worker.rate_limits.borrow_mut().allow(self.connection.id.serial, second);
-        done(allowed && worker.node.registry.publish(&session, room, data.into(), now), Refused::RateLimited)
-    }
-
-    fn observe(&self, room: &str, audience: Audience, resume: Option<Resume<'_>>) {
-        self.worker.fanout.borrow_mut().observe(self.connection, room, audience, resume);
+    fn publish(&mut self, room: &str, data: String) -> Outcome {
+        self.session_in(room)?;
+        let now = self.worker.node.now();
+        let second = now.tick / self.worker.times.second;
+        let allowed = self.worker.rate_limits.allow(self.connection.id.serial, second);
+        let registry = &self.worker.node.registry;
+        done(allowed && registry.publish(self.session_in(room)?, room, data.into(), now), Refused::RateLimited)
     }
 
     /// Refuses a room that would exceed the limit of the connection.
     fn check_room(&self, room: &str) -> Outcome {
-        let fits = self.connection.with_subscriptions(|rooms| {
-            rooms.len() < MAX_ROOMS_PER_CONNECTION || rooms.iter().any(|known| known.room.is_named(room))
-        });
+        let rooms = &self.connection.subscriptions;
+        let fits = rooms.len() < MAX_ROOMS_PER_CONNECTION || rooms.iter().any(|known| known.room.is_named(room));
         done(fits, Refused::TooManyRooms)
     }
 
-    /// The session of the connection that has joined the room.
+    /// The number of the session that has joined the room.
     fn member_of(&self, room: &str) -> Option<SessionNumber> {
-        self.connection.with_subscriptions(|rooms| rooms.iter().find(|known| known.room.is_named(room))?.member)
+        self.connection.subscriptions.iter().find(|known| known.room.is_named(room))?.member
+    }
+
+    /// The session that has joined the room.
+    fn session_in(&self, room: &str) -> Result<&Arc<Session>, Refused> {
+        let member = self.member_of(room).ok_or(Refused::NotJoined)?;
+        self.connection.session_at(member).ok_or(Refused::NoUser)
     }
 }
 
 impl Host for Commands<'_> {
-    fn execute(&self, session: SessionNumber, command: Command<'_>) -> Outcome {
-        let (fanout, connection) = (&self.worker.fanout, self.connection);
+    fn execute(&mut self, session: SessionNumber, command: Command<'_>) -> Outcome {
+        let fanout = &mut self.worker.fanout;
         match command {
             Command::Heartbeat => self.heartbeat(),
-            Command::Join { .. } => self.join(session, command),
+            Command::Join { room, state, audience, resume } => self.join(session, room, state, audience, resume),
             Command::Leave { room } => self.leave(room),
             Command::SetState { room, state } => self.set_state(room, state),
             Command::Observe { room, audience, resume } => {
                 self.check_room(room)?;
-                self.observe(room, audience, resume);
+                self.worker.fanout.observe(self.connection, room, audience, resume);
                 Ok(())
             }
-            Command::Unobserve { room } => done(fanout.borrow_mut().unobserve(connection, room), Refused::NotObserved),
-            Command::Resync { room } => done(fanout.borrow_mut().resync(connection, room), Refused::NotObserved),
-            Command::Watch { users } => done(fanout.borrow_mut().watch(connection, &users), Refused::TooManyWatched),
+            Command::Unobserve { room } => done(fanout.unobserve(self.connection, room), Refused::NotObserved),
+            Command::Resync { room } => done(fanout.resync(self.connection, room), Refused::NotObserved),
+            Command::Watch { users } => done(fanout.watch(self.connection, &users), Refused::TooManyWatched),
             Command::Unwatch { users } => {
-                fanout.borrow_mut().unwatch(connection, &users);
+                fanout.unwatch(self.connection, &users);
                 Ok(())
             }
             Command::Publish { room, data } => self.publish(room, data),
         }
     }
 
-    fn identify(&self, user: &str) -> Option<SessionNumber> {
+    fn identify(&mut self, user: &str) -> Option<SessionNumber> {
         self.worker.identify(self.connection, user, None)
     }
 
@@ -120,11 +122,11 @@ impl Host for Commands<'_> {
         self.connection.session().is_some()
     }
 
-    fn count_refusal(&self) {
+    fn count_refusal(&mut self) {
         self.worker.counters.messages_refused.add(1);
     }
 
-    fn expect_close(&self) {
+    fn expect_close(&mut self) {
         self.worker.expect_close(self.connection, Phase::Closing);
     }
 

@@ -1,14 +1,14 @@
 //! Connections with several users, and with none.
 
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
 use crate::config::Config;
+use crate::connection::ConnectionId;
 use crate::node::Node;
-use crate::presence::{Registry, Settings};
+use crate::presence::kick::Kick;
+use crate::presence::{Reason, Registry, Settings};
 use crate::protocol::Protocol;
 use crate::store::{MemoryStore, Sinks};
 use crate::worker::Ending;
@@ -17,20 +17,20 @@ const TTL: u64 = 10;
 const MEMBERS: Audience = Protocol::ALL[0].audience(0);
 
 /// Calls `test` with an open connection that has no user. Its client stays connected as long as the test runs.
-fn with_connection(test: impl FnOnce(&Rc<Worker>, &Rc<Connection>)) {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-    runtime.block_on(async {
-        let config = Config::from_args(["rollcall", "--workers", "1"]).unwrap();
-        let settings = Settings { ttl: TTL, workers: 1, incarnation: 1 };
-        let (registry, sinks) = (Arc::new(Registry::new(settings)), Arc::<Sinks>::default());
-        let node = Node::new(config, "node".to_owned(), registry, Box::new(MemoryStore), sinks);
-        let worker = Rc::new(Worker::new(0, Arc::new(node)));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let connection = worker.add_connection(Protocol::ALL[0], stream.into(), 0);
-        test(&worker, &connection);
-    });
+fn with_connection(test: impl FnOnce(&mut Worker, &mut Connection)) {
+    let config = Config::from_args(["rollcall", "--workers", "1"]).unwrap();
+    let settings = Settings { ttl: TTL, workers: 1, incarnation: 1 };
+    let (registry, sinks) = (Arc::new(Registry::new(settings)), Arc::<Sinks>::default());
+    let node = Node::new(config, "node".to_owned(), registry, Box::new(MemoryStore), sinks);
+    let mut worker = Worker::new(0, Arc::new(node));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let id = ConnectionId { index: 0, serial: 0 };
+    let mut connection = Connection::new(id, Protocol::ALL[0], stream.into(), 0);
+    connection.open(Protocol::ALL[0], 0);
+    test(&mut worker, &mut connection);
 }
 
 fn join(room: &str) -> Command<'_> {
@@ -49,16 +49,17 @@ fn now(tick: u64) -> crate::presence::Now {
 #[test]
 fn one_connection_acts_for_several_users() {
     with_connection(|worker, connection| {
-        let host = Commands::new(worker, connection);
+        let mut host = Commands::new(worker, connection);
         let (ann, bob) = (host.identify("ann").unwrap(), host.identify("bob").unwrap());
         assert_eq!((host.identify("ann"), host.identify("bob")), (Some(ann), Some(bob)), "one session per user");
         assert_eq!(host.execute(ann, join("red")), Ok(()));
         assert_eq!(host.execute(bob, join("blue")), Ok(()));
-        assert_eq!((rooms(worker, "ann"), rooms(worker, "bob")), (vec!["red".to_owned()], vec!["blue".to_owned()]));
+        let (of_ann, of_bob) = (rooms(host.worker, "ann"), rooms(host.worker, "bob"));
+        assert_eq!((of_ann, of_bob), (vec!["red".to_owned()], vec!["blue".to_owned()]));
         // Commands about a joined room are those of its member, whichever session executes them.
         assert_eq!(host.execute(ann, Command::Publish { room: "blue", data: "1".to_owned() }), Ok(()));
         assert_eq!(host.execute(ann, Command::Leave { room: "blue" }), Ok(()));
-        assert_eq!(rooms(worker, "bob"), Vec::<String>::new());
+        assert_eq!(rooms(host.worker, "bob"), Vec::<String>::new());
         assert_eq!(host.execute(bob, Command::Leave { room: "blue" }), Err(Refused::NotJoined));
     });
 }
@@ -66,9 +67,10 @@ fn one_connection_acts_for_several_users() {
 #[test]
 fn a_sign_of_life_renews_the_leases_of_all_users_of_a_connection() {
     with_connection(|worker, connection| {
-        let host = Commands::new(worker, connection);
+        let mut host = Commands::new(worker, connection);
         for (user, room) in [("ann", "red"), ("bob", "blue")] {
-            host.execute(host.identify(user).unwrap(), join(room)).unwrap();
+            let session = host.identify(user).unwrap();
+            host.execute(session, join(room)).unwrap();
         }
         worker.sign_of_life(connection, now(TTL));
         worker.node.registry.end_leases(now(TTL + 5));
@@ -81,9 +83,10 @@ fn a_sign_of_life_renews_the_leases_of_all_users_of_a_connection() {
 #[test]
 fn the_end_of_a_connection_ends_the_sessions_of_all_its_users() {
     with_connection(|worker, connection| {
-        let host = Commands::new(worker, connection);
+        let mut host = Commands::new(worker, connection);
         for (user, room) in [("ann", "red"), ("bob", "blue")] {
-            host.execute(host.identify(user).unwrap(), join(room)).unwrap();
+            let session = host.identify(user).unwrap();
+            host.execute(session, join(room)).unwrap();
         }
         worker.release(connection, Ending::Clean);
         assert_eq!((rooms(worker, "ann").len(), rooms(worker, "bob").len()), (0, 0));
@@ -91,9 +94,37 @@ fn the_end_of_a_connection_ends_the_sessions_of_all_its_users() {
 }
 
 #[test]
+fn a_room_that_one_user_of_a_connection_has_joined_stays_the_room_of_this_user() {
+    with_connection(|worker, connection| {
+        let mut host = Commands::new(worker, connection);
+        let (ann, bob) = (host.identify("ann").unwrap(), host.identify("bob").unwrap());
+        host.execute(ann, join("red")).unwrap();
+        host.execute(bob, join("red")).unwrap();
+        assert_eq!((rooms(host.worker, "ann").len(), rooms(host.worker, "bob").len()), (1, 0));
+        host.execute(bob, Command::Leave { room: "red" }).unwrap();
+        assert_eq!(rooms(host.worker, "ann").len(), 0);
+    });
+}
+
+#[test]
+fn a_kick_ends_the_session_of_the_kicked_user_at_once_and_leaves_the_others_their_grace_period() {
+    with_connection(|worker, connection| {
+        let mut host = Commands::new(worker, connection);
+        for (user, room) in [("ann", "red"), ("bob", "blue")] {
+            let session = host.identify(user).unwrap();
+            host.execute(session, join(room)).unwrap();
+        }
+        let kick = Kick { user: "ann".into(), login: None, reason: Reason::Kicked };
+        worker.kick_connection(connection, &kick);
+        assert_eq!((rooms(worker, "ann").len(), rooms(worker, "bob").len()), (0, 1));
+        assert_eq!(connection.phase, Phase::Closing);
+    });
+}
+
+#[test]
 fn a_connection_without_a_user_observes_and_does_nothing_else() {
     with_connection(|worker, connection| {
-        let host = Commands::new(worker, connection);
+        let mut host = Commands::new(worker, connection);
         let first = SessionNumber::FIRST;
         let observe = Command::Observe { room: "red", audience: MEMBERS, resume: None };
         assert_eq!(host.execute(first, observe), Ok(()));
@@ -103,8 +134,8 @@ fn a_connection_without_a_user_observes_and_does_nothing_else() {
             Err(Refused::NotJoined)
         );
         assert_eq!(host.execute(first, Command::Heartbeat), Ok(()));
-        worker.sign_of_life(connection, now(1));
-        assert!(!host.is_identified() && worker.node.registry.users_online() == 0);
+        host.worker.sign_of_life(host.connection, now(1));
+        assert!(!host.is_identified() && host.worker.node.registry.users_online() == 0);
         assert_eq!(host.execute(first, Command::Unobserve { room: "red" }), Ok(()));
         assert_eq!(host.execute(first, Command::Unobserve { room: "red" }), Err(Refused::NotObserved));
     });
@@ -113,7 +144,7 @@ fn a_connection_without_a_user_observes_and_does_nothing_else() {
 #[test]
 fn a_connection_has_a_maximum_number_of_users() {
     with_connection(|worker, connection| {
-        let host = Commands::new(worker, connection);
+        let mut host = Commands::new(worker, connection);
         assert!((0..256).all(|number| host.identify(&format!("user-{number}")).is_some()));
         assert_eq!(host.identify("one too many"), None);
         assert_eq!(host.identify("user-255").map(SessionNumber::index), Some(255));
