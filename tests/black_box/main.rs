@@ -11,6 +11,7 @@ mod closing;
 mod command_line;
 mod cross_protocol;
 mod event_log;
+mod handshake;
 mod http_api;
 mod liveness;
 mod login;

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use super::DEADLINE;
 
 /// How often a condition on a child process is checked.
@@ -124,6 +126,19 @@ impl Process {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
         assert!(status.success(), "kill -s {name} {pid}");
+    }
+
+    /// Sets the limit of its open files, as a number more than it has open now. Returns the former limit.
+    pub(crate) fn limit_new_files(&self, more: u64) -> Rlimit {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("procfs has our child").count();
+        // Without a change of the hard limit, which only root may raise again.
+        let limit = Rlimit { current: Some(open as u64 + more), maximum: getrlimit(Resource::Nofile).maximum };
+        self.set_file_limit(limit)
+    }
+
+    /// Sets the limit of its open files. Returns the former limit.
+    pub(crate) fn set_file_limit(&self, limit: Rlimit) -> Rlimit {
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("a child can be limited")
     }
 
     /// Waits until it exits.

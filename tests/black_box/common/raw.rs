@@ -101,6 +101,16 @@ impl RawClient {
         }
     }
 
+    /// Reads the head of an HTTP answer; `None` if the connection ends before the answer.
+    pub(crate) async fn try_head(&mut self) -> Option<Response> {
+        while self.buffer.is_empty() {
+            if !self.read().await {
+                return None;
+            }
+        }
+        Some(self.head().await)
+    }
+
     /// The next frame; `None` if the connection has ended.
     pub(crate) async fn frame(&mut self) -> Option<ServerFrame> {
         loop {

@@ -1,0 +1,183 @@
+//! The opening handshake on both ways to a WebSocket: as the first request of a connection, which a worker answers, and
+//! behind another request, which an HTTP thread answers. Clients must not see a difference.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::common::http::Response;
+use crate::common::process::Process;
+use crate::common::raw::upgrade_request;
+use crate::common::{DEADLINE, Frame, RawClient, TestServer};
+
+/// Headers that a handshake may have in addition to those it must have.
+const VARIANTS: [&[(&str, &str)]; 9] = [
+    &[],
+    &[("sec-websocket-protocol", "presence.v1")],
+    &[("sec-websocket-protocol", "other, presence.v1")],
+    &[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"), ("origin", "http://localhost")],
+    &[("sec-websocket-extensions", "permessage-deflate; client_max_window_bits")],
+    &[("connection", "close")],
+    &[("sec-websocket-version", "8")],
+    &[("sec-websocket-key", "short")],
+    &[("content-length", "5")],
+];
+
+/// Sends a request as the first one, or behind another one on the same connection. Returns the head of the response.
+async fn request(server: &TestServer, is_first: bool, bytes: &[u8]) -> (RawClient, Response) {
+    let mut client = RawClient::tcp(server.address()).await;
+    if !is_first {
+        client.send(b"HEAD /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        assert_eq!(client.head().await.status, 200);
+    }
+    client.send(bytes).await;
+    let mut response = client.head().await;
+    response.headers.retain(|(name, _)| name != "date");
+    (client, response)
+}
+
+/// Waits until a metric has this value.
+async fn wait_for_stat(server: &TestServer, name: &str, value: u64) {
+    let deadline = Instant::now() + DEADLINE;
+    while server.stat(name).await != value {
+        assert!(Instant::now() < deadline, "{name} is not {value}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn handshakes_are_answered_alike_on_both_ways() {
+    let server = TestServer::start(&[]);
+    let paths = ["/v1/connect?user=a", "/v1/connect?user=", "/v1/connect", "/ws/a", "/ws", "/ws/%00", "/nothing"];
+    for path in paths {
+        for headers in VARIANTS {
+            let bytes = upgrade_request(path, headers);
+            let (_, first) = request(&server, true, &bytes).await;
+            let (_, later) = request(&server, false, &bytes).await;
+            assert_eq!((first.status, first.headers), (later.status, later.headers), "{path} {headers:?}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn frames_in_one_segment_with_the_handshake_are_handled_on_both_ways() {
+    let server = TestServer::start(&[]);
+    for is_first in [true, false] {
+        let mut bytes = upgrade_request("/v1/connect?user=alice&room=lobby", &[]);
+        bytes.extend(Frame::text(r#"{"type":"heartbeat","ack":true}"#).encode());
+        // The second frame is incomplete at first.
+        let second = Frame::text(r#"{"type":"state","room":"lobby","state":{"k":1}}"#).encode();
+        bytes.extend(&second[..7]);
+        let (mut client, response) = request(&server, is_first, &bytes).await;
+        assert_eq!(response.status, 101, "{response:?}");
+        assert_eq!(client.json().await["type"], "welcome");
+        client.json_of_type("heartbeat_ack").await;
+        client.send(&second[7..]).await;
+        let snapshot = client.json_of_type("snapshot").await;
+        let member = &snapshot["members"][0];
+        assert!(*member == json!({"user": "alice", "state": {"k": 1}}) || *member == json!({"user": "alice"}));
+        client.shut_down().await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_a_handshake_and_closes_its_side_is_disconnected_on_both_ways() {
+    let server = TestServer::start(&[]);
+    for is_first in [true, false] {
+        let mut client = RawClient::tcp(server.address()).await;
+        if !is_first {
+            client.send(b"HEAD /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+            client.head().await;
+        }
+        client.send(&upgrade_request("/v1/connect?user=alice&room=lobby", &[])).await;
+        let answer = client.shut_down_undecoded().await;
+        // hyper does not answer clients that have closed their side.
+        let is_accepted = answer.starts_with(b"HTTP/1.1 101 ");
+        assert!(is_accepted || !is_first && answer.is_empty(), "{:?}", String::from_utf8_lossy(&answer));
+    }
+    wait_for_stat(&server, "connections", 0).await;
+    wait_for_stat(&server, "sockets", 1).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_limit_of_connections_holds_on_both_ways() {
+    let server = TestServer::start(&["--max-connections", "2"]);
+    let bytes = upgrade_request("/v1/connect?user=a", &[]);
+    let (mut one, _) = request(&server, true, &bytes).await;
+    let (mut two, _) = request(&server, false, &bytes).await;
+    for is_first in [true, false] {
+        let (mut refused, response) = request(&server, is_first, &bytes).await;
+        assert_eq!((response.status, refused.wait_for_close().await), (101, Some(1013)));
+    }
+    assert!(one.is_served().await && two.is_served().await);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_no_request_is_closed_after_the_header_timeout() {
+    let server = TestServer::start(&["--header-timeout", "300ms"]);
+    let mut silent = RawClient::tcp(server.address()).await;
+    assert!(silent.frame().await.is_none(), "the server closes it");
+    wait_for_stat(&server, "sockets", 1).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn sockets_that_arrived_before_a_stop_are_told_to_reconnect() {
+    // More than the loop reads in one turn.
+    const CLIENTS: usize = 300;
+    for limit in ["10000", "20"] {
+        let mut process = Process::start(&["--workers", "1", "--max-connections", limit]);
+        let address = process.address();
+        let mut clients = Vec::new();
+        process.signal("STOP");
+        for number in 0..CLIENTS {
+            let mut client = RawClient::tcp(address).await;
+            client.send(&upgrade_request(&format!("/v1/connect?user=user-{number}"), &[])).await;
+            clients.push(client);
+        }
+        process.signal("TERM");
+        process.signal("CONT");
+        let mut served = 0;
+        for client in &mut clients {
+            // Sockets beyond the limit of sockets are not accepted: the system resets them.
+            let Some(response) = client.try_head().await else { continue };
+            assert_eq!(response.status, 101);
+            let code = client.wait_for_close().await;
+            assert!(matches!(code, Some(1012 | 1013)), "{code:?}");
+            served += 1;
+        }
+        assert_eq!(served, if limit == "20" { served.max(20) } else { CLIENTS }, "--max-connections {limit}");
+        assert!(process.wait_for_exit().success(), "{:#?}", process.output());
+    }
+}
+
+#[tokio::test]
+async fn clients_wait_while_the_process_has_no_descriptors_and_are_served_afterwards() {
+    let mut process = Process::start(&["--workers", "1"]);
+    let address = process.address();
+    let mut served = RawClient::open(address, "/v1/connect?user=alice&room=lobby").await;
+    let former = process.limit_new_files(0);
+    let mut waiting = Vec::new();
+    for _ in 0..10 {
+        let mut client = RawClient::tcp(address).await;
+        client.send(&upgrade_request("/v1/connect?user=bob", &[])).await;
+        waiting.push(client);
+    }
+    let deadline = Instant::now() + DEADLINE;
+    while !process.output().iter().any(|line| line.contains("cannot accept connections for now")) {
+        assert!(Instant::now() < deadline, "no warning: {:#?}", process.output());
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(served.is_served().await);
+    process.set_file_limit(former);
+    for client in &mut waiting {
+        assert_eq!(client.head().await.status, 101);
+    }
+    process.signal("TERM");
+    assert!(process.wait_for_exit().success());
+}
