@@ -110,7 +110,7 @@ pub fn encode_changes(diff: &Diff, unix_ms: u64) -> Bytes {
     buffer.freeze()
 }
 
-/// All announced members as events, in pages of [`PAGE_EVENTS`]. Only the tick changes the roster, so the pages are
+/// All announced members as events, in pages of `PAGE_EVENTS`. Only the tick changes the roster, so the pages are
 /// consistent.
 #[must_use]
 pub fn encode_roster(room: &Room, unix_ms: u64) -> (Vec<Bytes>, Spans) {

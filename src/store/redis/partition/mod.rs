@@ -3,7 +3,7 @@
 //! Pending changes are kept per user and room, and the last one wins. Their number is bounded by the users who are here
 //! and the users who were here when Redis was last reachable, however long ago that is. A batch that failed is merged
 //! back: how much of it Redis executed is unknown, and all of it may be executed twice. If Redis is reachable and
-//! refuses all writes, this would remember every user who was ever in such a batch: beyond [`MAX_BACKLOG`], the hash is
+//! refuses all writes, this would remember every user who was ever in such a batch: beyond `MAX_BACKLOG`, the hash is
 //! rewritten instead, and nothing about former users has to be kept.
 
 mod batch;
@@ -284,7 +284,7 @@ impl Partition {
         }
     }
 
-    /// Whether more waits on a new connection than [`MAX_BACKLOG`] and what concerns present users and rooms. Walks all
+    /// Whether more waits on a new connection than `MAX_BACKLOG` and what concerns present users and rooms. Walks all
     /// users if much waits.
     fn has_backlog(&self, registry: &Registry) -> bool {
         let pending = self.pending();
