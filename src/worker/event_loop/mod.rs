@@ -152,10 +152,11 @@ impl EventLoop {
 
     /// How long the poll may wait; `None` until something happens.
     fn longest_wait(&mut self) -> Option<Duration> {
+        let is_paused = self.listeners.is_paused();
         if !self.worker.ready.is_empty() || self.deliveries.is_some() || self.listeners.is_ready() {
             return Some(Duration::ZERO);
         }
-        if self.listeners.is_paused() {
+        if is_paused {
             return Some(ACCEPT_PAUSE);
         }
         (!self.awaiting_request.is_empty()).then_some(CHECK_INTERVAL)
