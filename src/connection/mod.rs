@@ -306,12 +306,8 @@ mod tests {
     /// The memory budget of an idle connection depends on these sizes.
     #[test]
     fn an_idle_connection_is_one_cache_line_and_a_session() {
-        /// As in the slab.
-        #[allow(dead_code, reason = "only its size is used")]
-        enum Slot {
-            Vacant(usize),
-            Occupied(Connection),
-        }
+        // A slot of the slab has a connection, or the number of the next free slot.
+        type Slot = Result<Connection, usize>;
         assert_eq!((size_of::<Connection>(), size_of::<Slot>()), (64, 64));
         const ARC_COUNTS: usize = 2 * size_of::<usize>();
         assert!(size_of::<Session>() + ARC_COUNTS <= 80, "{}", size_of::<Session>());

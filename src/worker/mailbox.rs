@@ -17,7 +17,7 @@ use crate::metrics::ThreadCounters;
 use crate::protocol::Upgrade;
 
 /// Upgraded sockets that wait for a worker. While as many wait, no further sockets are accepted.
-pub const MAX_WAITING_ARRIVALS: usize = 256;
+const MAX_WAITING_ARRIVALS: usize = 256;
 
 /// A socket whose request became a WebSocket.
 #[derive(Debug)]
@@ -114,12 +114,6 @@ impl Mailbox {
         Ok(())
     }
 
-    /// The number of sockets that wait.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.counters.upgrades_waiting.get() as usize
-    }
-
     /// The number of connections that the worker has or will have.
     #[must_use]
     pub fn load(&self) -> u64 {
@@ -205,7 +199,7 @@ mod tests {
         mailbox.hand_over(arrival()).unwrap();
         mailbox.send_batch(Batch::default()).unwrap();
         assert!(!is_woken(&mut poll));
-        assert!(mailbox.is_notified() && mailbox.waiting() == 2 && mailbox.has_batch());
+        assert!(mailbox.is_notified() && mailbox.load() == 2 && mailbox.has_batch());
         let mail = mailbox.take(false);
         assert!(mail.arrivals.len() == 2 && mail.batch.is_none() && mailbox.has_batch());
         assert!(mailbox.take(true).batch.is_some() && !mailbox.has_batch() && !mailbox.is_notified());
@@ -220,7 +214,7 @@ mod tests {
             mailbox.hand_over(arrival()).unwrap();
         }
         assert!(mailbox.hand_over(arrival()).is_err());
-        assert_eq!((mailbox.close().len(), mailbox.waiting()), (MAX_WAITING_ARRIVALS, 0));
+        assert_eq!((mailbox.close().len(), mailbox.load()), (MAX_WAITING_ARRIVALS, 0));
         assert!(mailbox.hand_over(arrival()).is_err());
     }
 }

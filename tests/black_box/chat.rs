@@ -3,10 +3,9 @@
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::common::frame::{BINARY, TEXT};
-use crate::common::{DEADLINE, EventClient, Frame, RawClient, TestServer};
+use crate::common::{EventClient, Frame, RawClient, TestServer};
 
 pub(crate) fn join(user: &str) -> Value {
     json!({"type": "join", "payload": {"user": user}})
@@ -226,7 +225,7 @@ async fn several_connections_of_a_user_join_once_and_all_may_publish() {
     first.send(&chat_message("from the first"));
     second.wait_until("the message", |second| ends_with(second, "alice: from the first")).await;
     first.close(1000);
-    wait_until_first_is_gone(&server).await;
+    server.wait_for_stat("connections", 2).await; // The first connection has ended.
     second.send(&chat_message("from the second"));
     observer.wait_until("the message", |observer| ends_with(observer, "alice: from the second")).await;
     second.close(1000);
@@ -236,13 +235,6 @@ async fn several_connections_of_a_user_join_once_and_all_may_publish() {
         ["+observer", "+alice", "alice: from the first", "alice: from the second", "-alice"]
     );
     server.stop().await;
-}
-
-async fn wait_until_first_is_gone(server: &TestServer) {
-    let deadline = Instant::now() + DEADLINE;
-    while server.stat("connections").await != 2 {
-        assert!(Instant::now() < deadline, "the first connection did not end");
-    }
 }
 
 #[tokio::test]

@@ -37,15 +37,6 @@ async fn request(server: &TestServer, is_first: bool, bytes: &[u8]) -> (RawClien
     (client, response)
 }
 
-/// Waits until a metric has this value.
-async fn wait_for_stat(server: &TestServer, name: &str, value: u64) {
-    let deadline = Instant::now() + DEADLINE;
-    while server.stat(name).await != value {
-        assert!(Instant::now() < deadline, "{name} is not {value}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test]
 async fn handshakes_are_answered_alike_on_both_ways() {
     let server = TestServer::start(&[]);
@@ -98,8 +89,8 @@ async fn a_client_that_sends_a_handshake_and_closes_its_side_is_disconnected_on_
         let is_accepted = answer.starts_with(b"HTTP/1.1 101 ");
         assert!(is_accepted || !is_first && answer.is_empty(), "{:?}", String::from_utf8_lossy(&answer));
     }
-    wait_for_stat(&server, "connections", 0).await;
-    wait_for_stat(&server, "sockets", 1).await;
+    server.wait_for_stat("connections", 0).await;
+    server.wait_for_stat("sockets", 1).await;
     server.stop().await;
 }
 
@@ -122,7 +113,7 @@ async fn a_connection_that_sends_no_request_is_closed_after_the_header_timeout()
     let server = TestServer::start(&["--header-timeout", "300ms"]);
     let mut silent = RawClient::tcp(server.address()).await;
     assert!(silent.frame().await.is_none(), "the server closes it");
-    wait_for_stat(&server, "sockets", 1).await;
+    server.wait_for_stat("sockets", 1).await;
     server.stop().await;
 }
 

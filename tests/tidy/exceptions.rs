@@ -17,7 +17,7 @@ const NAME_A_PROTOCOL: &[&str] = &[];
 const LONG_FILES: &[&str] = &[];
 
 /// Each with its file.
-const LONG_FUNCTIONS: &[&str] = &["tests/black_box/redis/chaos.rs run_random_faults"];
+const LONG_FUNCTIONS: &[&str] = &[];
 
 const WIDE_DOCUMENTS: &[&str] = &[];
 

@@ -21,7 +21,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(10);
 /// given the port of that Redis.
 const FIRST_PORT: u16 = 12_000;
 const PORTS: u16 = 16_000;
-/// The number of ports to try. So many ports in a row are never all in use.
+/// The number of ports to try: at least one of them is free.
 pub(crate) const ATTEMPTS: usize = 20;
 
 /// A port without a listener. Another process may still bind it first.

@@ -154,6 +154,15 @@ impl TestServer {
         number(&self.get("/v1/stats").await.json(), name)
     }
 
+    /// Waits until a metric has this value.
+    pub(crate) async fn wait_for_stat(&self, name: &str, value: u64) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.stat(name).await != value {
+            assert!(Instant::now() < deadline, "{name} is not {value}");
+            sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
     /// The number of ticks so far. What happens between two calls that return the same number is handled within one
     /// tick: the server ticks on the thread of the test, so no tick is half done during the call.
     pub(crate) async fn ticks(&self) -> u64 {

@@ -162,13 +162,18 @@ async fn run_random_faults(seed: u64) {
     let mut present: Vec<_> = connections.keys().map(|&(user, _)| users[user].as_str()).collect();
     present.sort_unstable();
     present.dedup();
+    check_agreement(&cluster, &mut observers, &present).await;
+    observers.assert_stable(&staying);
+}
+
+/// Waits until all nodes see these users and are not degraded.
+async fn check_agreement(cluster: &Cluster, observers: &mut RoomObservers, present: &[&str]) {
     let nodes: Vec<_> = cluster.nodes.iter().collect();
-    observers.wait_for_members(&nodes, &present).await;
+    observers.wait_for_members(&nodes, present).await;
     for node in &nodes {
         node.wait_until_degraded(false).await;
     }
-    observers.wait_for_members(&nodes, &present).await;
-    observers.assert_stable(&staying);
+    observers.wait_for_members(&nodes, present).await;
 }
 
 #[tokio::test]
