@@ -61,7 +61,7 @@ impl Node {
         registry.take_dirty().iter().for_each(|room| drop(registry.settle(room)));
         let mut node = Self { registry, sessions, partition: Partition::new(schema(), 0, TTL, 1), state };
         let no_hash = RedisReply::Texts(vec![None, None]);
-        node.partition.verify(Some(&no_hash), &node.registry);
+        node.partition.verify(std::slice::from_ref(&no_hash), &node.registry);
         assert_eq!(keys_written(&node.batches(0)), users, "the first batches write all users");
         node
     }

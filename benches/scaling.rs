@@ -210,7 +210,7 @@ impl ManyRooms {
         let ticking = timed(|| done = Some(self.broadcaster.tick(now)));
         let (batches, counts) = done.expect("the tick is done");
         let changed: HashSet<&str> = self.churn.iter().map(|(_, room)| &**room).collect();
-        assert_eq!((counts.rooms, counts.changes), (changed.len() as u64, CHURN as u64));
+        assert_eq!((counts.rooms, counts.changes()), (changed.len() as u64, CHURN as u64));
         assert_eq!(batches.iter().map(|batch| batch.rooms.len()).sum::<usize>(), changed.len());
         assert_eq!(self.registry.rooms_open(), self.rooms);
         [changing, ticking]

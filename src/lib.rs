@@ -12,20 +12,39 @@
 //! the map and the invariants.
 
 pub mod deadline;
+pub mod idle_sockets;
 pub mod inline_vec;
 pub mod json;
+pub mod log_limit;
 pub mod memory_budget;
-pub mod metrics;
+pub mod origin;
 pub mod os;
+pub mod outside;
+pub mod pattern;
+pub mod peer;
+pub mod proxy_header;
 pub mod query;
+pub mod quota;
+pub mod signature;
+pub mod work_budget;
+
+pub mod tls;
+
+pub mod metrics;
 
 pub mod presence;
 
+pub mod revocations;
+
 pub mod websocket;
+
+pub mod outgoing;
 
 pub mod store;
 
 pub mod config;
+
+pub mod logging;
 
 pub mod auth;
 

@@ -113,7 +113,8 @@ pub(super) struct PlainLoop {
 impl PlainLoop {
     pub(super) fn start(connections: usize) -> Self {
         // Sockets with the same options as rollcall's.
-        let listener = listen::bind(([127, 0, 0, 1], 0).into(), 1).expect("a port").remove(0);
+        let local = ([127, 0, 0, 1], 0).into();
+        let listener = listen::bind(&[local], 1, "the address").expect("a port").remove(0).remove(0);
         listener.set_nonblocking(false).expect("a blocking listener");
         let address = listener.local_addr().expect("its address");
         let mut clients = Vec::new();

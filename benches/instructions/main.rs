@@ -177,11 +177,11 @@ fn rest_heartbeat(rounds: usize) -> usize {
     let registry = registry();
     let users: Vec<String> = (0..BATCH).map(user_name).collect();
     let now = Now::default();
-    assert!(users.iter().all(|user| registry.rest_heartbeat(user, ROOM, now) == Ok(true)));
+    assert!(users.iter().all(|user| registry.rest_heartbeat(user, ROOM, None, None, now) == Ok(true)));
     let mut known = 0;
     measured(&mut || {
         for user in users.iter().cycle().take(rounds * BATCH) {
-            known += usize::from(registry.rest_heartbeat(user, ROOM, now) == Ok(false));
+            known += usize::from(registry.rest_heartbeat(user, ROOM, None, None, now) == Ok(false));
         }
     });
     known
@@ -291,7 +291,7 @@ fn tick_toggles(rounds: usize, registry: &Arc<Registry>, churn: &[ChurnSession],
     let mut changes = 0;
     for _ in 0..rounds * BATCH / CHANGES {
         toggle(registry, churn, now);
-        measured(&mut || changes += broadcaster.tick(now).1.changes as usize);
+        measured(&mut || changes += broadcaster.tick(now).1.changes() as usize);
     }
     changes
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rollcall::presence::{Now, Registry, Session, Settings, Tick};
 use rollcall::store::redis::command::{RedisCommand, RedisReply};
-use rollcall::store::redis::connection::{RedisConnection, RedisServers};
+use rollcall::store::redis::connection::{RedisConnection, RedisServers, TlsPem};
 use rollcall::store::redis::partition::{Partition, WriteOutcome};
 use rollcall::store::redis::schema::Schema;
 
@@ -29,7 +29,8 @@ pub(crate) struct Writer {
 /// The names of the store.
 pub(crate) fn schema() -> Arc<Schema> {
     let (prefix, node, incarnation) = ("presence".to_owned(), "n1".to_owned(), "n1.18c".to_owned());
-    Arc::new(Schema { prefix, partitions: 1, node, incarnation, ttl: LEASE })
+    let identity = rollcall::store::redis::IdentityRules::default();
+    Arc::new(Schema { prefix, partitions: 1, database: 0, node, incarnation, ttl: LEASE, identity })
 }
 
 /// As long as what redis-benchmark puts in place of `__rand_int__`.
@@ -39,7 +40,7 @@ pub(crate) fn user_name(number: usize) -> String {
 
 /// Connects to this Redis.
 pub(crate) async fn connect(url: &str) -> Result<RedisConnection, String> {
-    RedisServers::new(&[url.to_owned()], false)?.connect("presence").await
+    RedisServers::new(&[url.to_owned()], false, &TlsPem::default())?.connect("presence").await
 }
 
 impl Writer {
@@ -56,8 +57,8 @@ impl Writer {
         registry.take_dirty().iter().for_each(|room| drop(registry.settle(room)));
         let mut partition = Partition::new(schema(), 0, TTL, 1);
         let mut connection = connect(url).await?;
-        let metadata = connection.execute(&partition.heartbeat()).await?;
-        partition.verify(metadata.first(), &registry);
+        let metadata = connection.execute(&partition.heartbeat(0)).await?;
+        partition.verify(&metadata, &registry);
         let mut writer = Self { registry, partition, connection, now: 0, _sessions: sessions };
         writer.flush().await?;
         Ok(writer)
@@ -89,9 +90,9 @@ impl Writer {
                 tokio::task::yield_now().await;
             }
             if pipelines.len() > usize::from(has_batch) {
-                let Some((batch, pipeline)) = pipelines.pop_front() else { return Ok(keys_written) };
+                let Some((mut batch, pipeline)) = pipelines.pop_front() else { return Ok(keys_written) };
                 let replies = pipeline.await.map_err(|error| error.to_string())??;
-                match self.partition.handle_replies(&batch, &replies, &self.registry) {
+                match self.partition.handle_replies(&mut batch, &replies, &self.registry) {
                     WriteOutcome::Done => {}
                     outcome => return Err(format!("a batch was not written: {outcome:?}")),
                 }

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::cli::{ClientArgs, ServerArgs, UsageError};
 use crate::connection::{Client, Connection, Message, NullClient};
+use crate::credentials::Credentials;
 use crate::disconnect::Disconnect;
 use crate::engine::Engine;
 use crate::interrupt::Interrupt;
@@ -86,7 +87,9 @@ pub(crate) fn resolve(option: &str, url: &str) -> Result<Target> {
 
 /// Checks what can be checked before anything is opened.
 pub(crate) fn check(server: &ServerArgs, connections: usize) -> Result<Target> {
-    let target = resolve("--url", &server.url)?;
+    let (jwt_secret, key) = (server.jwt_secret.clone(), server.read_key.clone());
+    let credentials = Credentials { jwt_secret, key, valid_until_s: None };
+    let target = Target { credentials, ..resolve("--url", &server.url)? };
     limits::check_descriptors(connections)?;
     // Better to report a wrong --pid now than after ten thousand connections.
     procfs::cpu_time(&server.pid)?;

@@ -15,6 +15,7 @@ use wire::frame::{self, Header, Violation};
 
 use crate::disconnect::Disconnect;
 use crate::handshake::{Answer, Handshake};
+use crate::socket::Socket;
 
 /// The shortest beginning of a long message that a client gets; enough to tell its kind.
 pub(crate) const HEAD_BYTES: usize = 256;
@@ -40,7 +41,7 @@ impl Client for NullClient {}
 pub(crate) struct Connection {
     /// Which client this is; also its token in the engine.
     index: usize,
-    stream: TcpStream,
+    stream: Socket<TcpStream>,
     stage: Stage,
     /// Received bytes of an incomplete frame or handshake.
     tail: Vec<u8>,
@@ -97,7 +98,7 @@ pub(crate) struct ReadContext<'a> {
 
 impl Connection {
     /// Takes a socket that is still connecting. The request goes out when the socket is writable.
-    pub(crate) fn new(index: usize, stream: TcpStream, request: Vec<u8>) -> Self {
+    pub(crate) fn new(index: usize, stream: Socket<TcpStream>, request: Vec<u8>) -> Self {
         Self {
             index,
             stream,
@@ -143,7 +144,7 @@ impl Connection {
     /// Closes with a reset instead of a clean end of the stream.
     pub(crate) fn reset_on_drop(&self) {
         // It fails only if the connection is already gone.
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&self.stream.tcp).set_linger(Some(Duration::ZERO));
     }
 
     /// Handles what epoll reports. An error means that the connection is over.
@@ -154,7 +155,7 @@ impl Connection {
         client: &mut impl Client,
     ) -> Result<(), Disconnect> {
         if self.stage == Stage::Connecting {
-            if let Some(error) = self.stream.take_error().map_err(Disconnect::Connect)? {
+            if let Some(error) = self.stream.tcp.take_error().map_err(Disconnect::Connect)? {
                 return Err(Disconnect::Connect(error));
             }
             if !event.is_writable() {
@@ -162,8 +163,11 @@ impl Connection {
             }
             self.stage = Stage::Upgrading;
         }
-        if event.is_writable() && !self.outbox.is_empty() {
-            self.flush()?;
+        if event.is_writable() {
+            self.stream.flush_tls().map_err(Disconnect::Broken)?;
+            if !self.outbox.is_empty() {
+                self.flush()?;
+            }
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             return self.read(event.is_read_closed(), context, client);
@@ -194,7 +198,7 @@ impl Connection {
                 Ok(0) => return Err(Disconnect::Ended),
                 Ok(received) => {
                     let filled = carried + received;
-                    let emptied = filled < context.buffer.len() && !to_the_end;
+                    let emptied = filled < context.buffer.len() && !to_the_end && !self.stream.is_encrypted();
                     self.handle_bytes(filled, context, client)?;
                     if emptied {
                         return Ok(());

@@ -13,6 +13,7 @@ use wire::frame;
 
 use crate::connection::{Client, Connection, HEAD_BYTES, NullClient, ReadContext, SendOutcome, Traffic};
 use crate::handshake::Handshake;
+use crate::socket;
 use crate::target::Target;
 use crate::timerfd::TimerFd;
 
@@ -23,14 +24,17 @@ const EVENTS_PER_TURN: usize = 1024;
 const MIN_BUFFER_BYTES: usize = 256 * 1024;
 /// The first result of a non-blocking connect; `ErrorKind` has no stable name for it.
 const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
-/// RFC 6455 section 7.4.1: normal closure.
+/// RFC 6455 section 7.4.1: normal closure, going away.
 const CLOSE_NORMAL: u16 = 1000;
+const CLOSE_GOING_AWAY: u16 = 1001;
 
 /// How a client ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Close {
     /// A close frame, then the end of the stream.
     Clean,
+    /// A close frame with 1001, as when a page is reloaded, then the end of the stream.
+    GoingAway,
     /// A reset, as when a middlebox drops the connection. It leaves no port in TIME_WAIT, so storms can follow each
     /// other.
     Reset,
@@ -56,12 +60,17 @@ pub(crate) struct Engine {
 /// Where to connect, and the handshake for it.
 struct Endpoint {
     address: SocketAddr,
+    is_encrypted: bool,
     handshake: Handshake,
 }
 
 impl Endpoint {
     fn new(target: &Target, seed: u64) -> Self {
-        Self { address: target.address, handshake: Handshake::new(&target.authority, seed) }
+        Self {
+            address: target.address,
+            is_encrypted: target.is_encrypted,
+            handshake: Handshake::new(&target.authority, target.credentials.clone(), seed),
+        }
     }
 }
 
@@ -114,7 +123,12 @@ impl Engine {
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
         }
-        self.connections[index] = Some(Connection::new(index, stream, request));
+        let endpoint = self.endpoint_of(index);
+        let socket = match endpoint.is_encrypted {
+            true => socket::Socket::encrypted(stream, endpoint.address.ip()).context("cannot use TLS")?,
+            false => socket::Socket::plain(stream),
+        };
+        self.connections[index] = Some(Connection::new(index, socket, request));
         self.live += 1;
         Ok(())
     }
@@ -136,6 +150,7 @@ impl Engine {
         self.live -= 1;
         match how {
             Close::Clean => connection.send(&frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes())),
+            Close::GoingAway => connection.send(&frame::masked(frame::CLOSE, &CLOSE_GOING_AWAY.to_be_bytes())),
             Close::Reset => connection.reset_on_drop(),
         }
     }

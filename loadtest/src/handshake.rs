@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
+use crate::credentials::Credentials;
+
 /// RFC 6455 section 1.3.
 const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The limit of the answer's header.
@@ -21,6 +23,7 @@ pub(crate) struct Handshake {
     key: String,
     accept: String,
     authority: String,
+    credentials: Credentials,
 }
 
 /// The server's answer so far.
@@ -35,19 +38,21 @@ pub(crate) enum Answer {
 }
 
 impl Handshake {
-    pub(crate) fn new(authority: &str, seed: u64) -> Self {
+    pub(crate) fn new(authority: &str, credentials: Credentials, seed: u64) -> Self {
         let mut key_bytes = [0; 16];
         fastrand::Rng::with_seed(seed).fill(&mut key_bytes);
         let key = STANDARD.encode(key_bytes);
         let accept = accept_key(&key);
-        Self { key, accept, authority: authority.to_owned() }
+        Self { key, accept, authority: authority.to_owned(), credentials }
     }
 
     pub(crate) fn request(&self, path: &str) -> Vec<u8> {
         format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            self.authority, self.key
+             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
+            self.authority,
+            self.key,
+            self.credentials.token_line(path)
         )
         .into_bytes()
     }
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_accepted_handshake_says_where_frames_start() {
-        let handshake = Handshake::new("localhost", 1);
+        let handshake = Handshake::new("localhost", Credentials::default(), 1);
         let head = format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept:  {}\r\n\r\n", handshake.accept);
         let with_frame = format!("{head}\u{1}");
         assert_eq!(handshake.check(with_frame.as_bytes()), Answer::Switched(head.len()));
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn other_answers_are_refused_with_the_reason() {
-        let handshake = Handshake::new("localhost", 1);
+        let handshake = Handshake::new("localhost", Credentials::default(), 1);
         let refused = |bytes: &[u8]| match handshake.check(bytes) {
             Answer::Refused(message) => message,
             other => panic!("not refused: {other:?}"),

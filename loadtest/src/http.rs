@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::handshake::{head_end, header_value};
+use crate::socket::Socket;
 use crate::target::Target;
 
 /// Far more than a working server needs, even with little CPU.
@@ -41,13 +42,18 @@ pub(crate) fn percent_encode(text: &str) -> String {
 }
 
 fn get(target: &Target, path: &str) -> Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    let tcp = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
+    tcp.set_read_timeout(Some(TIMEOUT))?;
+    tcp.set_write_timeout(Some(TIMEOUT))?;
+    let mut stream = match target.is_encrypted {
+        true => Socket::encrypted(tcp, target.address.ip())?,
+        false => Socket::plain(tcp),
+    };
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nConnection: close\r\n\r\n",
-        target.authority
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nConnection: close\r\n{}\r\n",
+        target.authority,
+        target.credentials.key_line()
     )?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;

@@ -1,7 +1,7 @@
 //! `loadtest`: measures a presence server over real sockets, and contains the floor to compare servers with.
 //!
 //! ```text
-//! cli ─► scenarios/{idle, heartbeat, churn, storm}   what to do, which figures to report, what to check
+//! cli ─► scenarios     what to do, the figures, the checks
 //!          │  clients    N clients, connected and in their roles
 //!          │  engine     one thread, one epoll, all sockets ── connection ── wire::frame, handshake, protocol
 //!          │  schedule   open loop: when each operation is due, whatever the server does
@@ -19,6 +19,7 @@
 mod cli;
 mod clients;
 mod connection;
+mod credentials;
 mod disconnect;
 mod engine;
 mod error_log;
@@ -36,10 +37,13 @@ mod output;
 mod procfs;
 mod progress;
 mod protocol;
+mod pusher;
 mod report;
+mod report_text;
 mod scenarios;
 mod schedule;
 mod series;
+mod socket;
 mod target;
 mod timerfd;
 
@@ -90,6 +94,15 @@ fn run(args: &Args) -> Result<ExitCode> {
         Scenario::Floor(floor_args) => {
             floor::run(floor_args, &interrupt)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        Scenario::Adversary(adversary_args) if adversary_args.list => {
+            std::io::stdout().write_all(scenarios::adversary::list().as_bytes()).context("cannot print the attacks")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Scenario::Adversary(adversary_args) => {
+            let trials = scenarios::adversary::run(adversary_args, &interrupt)?;
+            let text = scenarios::adversary::text(&trials);
+            (trials, text)
         }
         Scenario::Sweep(sweep_args) => split_outcome(series::sweep(sweep_args, &interrupt)?, &mut failure),
         Scenario::Compare(compare_args) => split_outcome(series::compare(compare_args, &interrupt)?, &mut failure),

@@ -5,6 +5,7 @@
 //! online-users  GET /ws/NAME                ◄ online_users                              ► heartbeat ◄ heartbeat_ack
 //! online-status GET /ws-online-status?userId=NAME   ◄ CONNECTION_ESTABLISHED                (the server sends pings)
 //! chat          GET /ws                     ► join, ping  ◄ pong                        ► ping ◄ pong
+//! pusher        see `pusher`
 //! floor         GET /                                                                   ► heartbeat
 //! ```
 
@@ -13,6 +14,8 @@ use std::str;
 use clap::ValueEnum;
 use serde_json::json;
 use wire::frame;
+
+use crate::pusher;
 
 const USER_PREFIX: &str = "user-";
 
@@ -27,6 +30,9 @@ pub(crate) enum Protocol {
     OnlineStatus,
     /// /ws: a chat room with an event per join and leave
     Chat,
+    /// Pusher protocol 7 at /app/loadtest: presence channels. The server needs an app with the key `loadtest` and the
+    /// secret `loadtest-secret`
+    Pusher,
     /// Bare WebSocket at any path: heartbeats only
     Floor,
 }
@@ -79,6 +85,7 @@ impl Protocol {
             Self::OnlineUsers => "online-users",
             Self::OnlineStatus => "online-status",
             Self::Chat => "chat",
+            Self::Pusher => "pusher",
             Self::Floor => "floor",
         }
     }
@@ -125,6 +132,7 @@ impl ClientProtocol {
             Protocol::OnlineUsers => format!("{base_path}/ws/{user}"),
             Protocol::OnlineStatus => format!("{base_path}/ws-online-status?userId={user}"),
             Protocol::Chat => format!("{base_path}/ws"),
+            Protocol::Pusher => pusher::path(base_path),
             Protocol::Floor => format!("{base_path}/"),
         }
     }
@@ -144,6 +152,9 @@ impl ClientProtocol {
 
     /// The reaction to a message while the client is not ready.
     pub(crate) fn on_message(&self, index: usize, role: Role, payload: &[u8]) -> Reaction {
+        if self.kind == Protocol::Pusher {
+            return self.on_pusher_message(index, role, payload);
+        }
         let kind = message_kind(payload).unwrap_or_default();
         match (self.kind, role, kind) {
             (Protocol::Native, Role::NoRoom, "welcome") => Reaction { send: None, is_ready: true },
@@ -163,6 +174,20 @@ impl ClientProtocol {
             | (Protocol::OnlineStatus, _, "CONNECTION_ESTABLISHED")
             | (Protocol::Chat, _, "pong") => Reaction { send: None, is_ready: true },
             _ => Reaction::default(),
+        }
+    }
+
+    /// The server speaks first. Its frame contains the id that the subscription is signed with.
+    fn on_pusher_message(&self, index: usize, role: Role, payload: &[u8]) -> Reaction {
+        let Some(socket_id) = pusher::socket_id(payload) else {
+            return Reaction { send: None, is_ready: pusher::is_subscribed(payload) };
+        };
+        match role {
+            Role::NoRoom => Reaction { send: None, is_ready: true },
+            Role::Member(_) | Role::Observer => {
+                let subscribe = pusher::subscribe(&socket_id, &self.room(index), &self.user(index));
+                Reaction { send: Some(subscribe), is_ready: false }
+            }
         }
     }
 

@@ -1,12 +1,14 @@
 //! The result of a run: figures whose names end in their unit, percentiles of latencies, and failed checks. Printed as
 //! text, written as JSON; `compare`, `sweep` and `merge` read the JSON.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
 use crate::latency::Summary;
+
+pub(crate) use crate::report_text::{readable, text};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -78,6 +80,10 @@ impl Report {
             self.figures.iter().map(|figure| (figure.name.to_owned(), json!(figure.value))).collect();
         let latencies: Map<String, Value> =
             self.latencies.iter().map(|(name, summary)| ((*name).to_owned(), json!(summary))).collect();
+        let meanings: Map<String, Value> =
+            self.figures.iter().map(|figure| (figure.name.to_owned(), json!(figure.meaning))).collect();
+        let figure_names = self.figures.iter().map(|figure| figure.name);
+        let order: Vec<&str> = figure_names.chain(self.latencies.iter().map(|(name, _)| *name)).collect();
         let series: Map<String, Value> =
             self.series.iter().map(|(name, points)| ((*name).to_owned(), json!(points))).collect();
         let started_ms = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -93,6 +99,8 @@ impl Report {
             "problems": self.problems,
             "notes": self.notes,
             "figures": figures,
+            "meanings": meanings,
+            "order": order,
             "latencies": latencies,
             "series": series,
         })
@@ -101,48 +109,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let early = if self.ended_early { ", ended early" } else { "" };
-        writeln!(formatter, "{}: window {:.1} s{early}", self.scenario, self.window.as_secs_f64())?;
-        for ReportFigure { name, value, meaning } in &self.figures {
-            writeln!(formatter, "  {name:<34} {:>14}  {meaning}", readable(*value))?;
-        }
-        for (name, summary) in &self.latencies {
-            let Summary { p50_us, p90_us, p99_us, p99_9_us, max_us, .. } = summary;
-            writeln!(
-                formatter,
-                "  {name:<34} p50 {p50_us:.0} p90 {p90_us:.0} p99 {p99_us:.0} p99.9 {p99_9_us:.0} max {max_us:.0} us"
-            )?;
-        }
-        for note in &self.notes {
-            writeln!(formatter, "  note: {note}")?;
-        }
-        for problem in &self.problems {
-            writeln!(formatter, "  INVALID: {problem}")?;
-        }
-        Ok(())
+        formatter.write_str(&text(&self.to_json()))
     }
-}
-
-/// Formats the JSON of a report as text.
-pub(crate) fn text(report: &Value) -> String {
-    let mut text = format!("{}\n", report["scenario"].as_str().unwrap_or_default());
-    for (name, value) in report["figures"].as_object().into_iter().flatten() {
-        let _ = writeln!(text, "  {name:<34} {:>14}", readable(value.as_f64().unwrap_or(0.0)));
-    }
-    for (name, latency) in report["latencies"].as_object().into_iter().flatten() {
-        let _ = write!(text, "  {name:<34}");
-        for part in ["p50", "p90", "p99", "p99_9", "max"] {
-            let us = latency[format!("{part}_us")].as_f64().unwrap_or(0.0);
-            let _ = write!(text, " {} {us:.0}", part.replace('_', "."));
-        }
-        text.push_str(" us\n");
-    }
-    for (field, label) in [("notes", "note"), ("problems", "INVALID")] {
-        for line in report[field].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let _ = writeln!(text, "  {label}: {line}");
-        }
-    }
-    text
 }
 
 /// The command that repeats this process, without the path of the binary.
@@ -151,33 +119,9 @@ pub(crate) fn command_line() -> String {
     words.join(" ")
 }
 
-/// Whole and large numbers have thousands separators and no decimals; others have three decimals.
-pub(crate) fn readable(value: f64) -> String {
-    if value.fract() != 0.0 && value.abs() < 1000.0 {
-        return format!("{value:.3}");
-    }
-    let digits = format!("{:.0}", value.abs());
-    let mut text = if value < 0.0 { "-".to_owned() } else { String::new() };
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_thousands_separators_or_three_decimals() {
-        for (value, text) in [(0.0, "0"), (4.8765, "4.877"), (999.0, "999"), (50_000.0, "50,000"), (-1234.5, "-1,234")]
-        {
-            assert_eq!(readable(value), text);
-        }
-    }
 
     #[test]
     fn a_problem_makes_the_report_invalid_and_is_printed() {

@@ -1,40 +1,55 @@
-//! Parses and resolves `--url`. Only `ws://` is supported: with TLS, a run would mostly measure TLS.
+//! Parses and resolves `--url`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Context, Result, bail};
 
+use crate::credentials::Credentials;
+
 const DEFAULT_PORT: u16 = 80;
+const DEFAULT_TLS_PORT: u16 = 443;
 
 /// A resolved server address.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
+    /// Whether the server speaks TLS there. Its certificate is not checked.
+    pub(crate) is_encrypted: bool,
     /// For the Host header.
     pub(crate) authority: String,
     /// The first address the name resolves to.
     pub(crate) address: SocketAddr,
     /// Precedes the protocol's path. Empty, or "/…" without a trailing slash.
     pub(crate) base_path: String,
+    /// What its clients prove.
+    pub(crate) credentials: Credentials,
 }
 
 impl Target {
     pub(crate) fn resolve(url: &str) -> Result<Self> {
-        let (authority, base_path) = split(url)?;
-        let with_port = if has_port(authority) { authority.to_owned() } else { format!("{authority}:{DEFAULT_PORT}") };
+        let (is_encrypted, authority, base_path) = split(url)?;
+        let port = if is_encrypted { DEFAULT_TLS_PORT } else { DEFAULT_PORT };
+        let with_port = if has_port(authority) { authority.to_owned() } else { format!("{authority}:{port}") };
         let address = with_port
             .to_socket_addrs()
             .with_context(|| format!("{url}: cannot resolve {authority:?}"))?
             .next()
             .with_context(|| format!("{url}: {authority:?} has no address"))?;
-        Ok(Self { authority: authority.to_owned(), address, base_path: base_path.to_owned() })
+        Ok(Self {
+            is_encrypted,
+            authority: authority.to_owned(),
+            address,
+            base_path: base_path.to_owned(),
+            credentials: Credentials::default(),
+        })
     }
 }
 
-fn split(url: &str) -> Result<(&str, &str)> {
-    if url.starts_with("wss://") || url.starts_with("https://") {
-        bail!("{url}: TLS is not supported; point --url at the plain ws:// port behind it");
-    }
-    let Some(rest) = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://")) else {
+const SCHEMES: [(&str, bool); 4] = [("ws://", false), ("http://", false), ("wss://", true), ("https://", true)];
+
+/// Whether a URL means TLS, its host with the port, and its path.
+fn split(url: &str) -> Result<(bool, &str, &str)> {
+    let known = SCHEMES.iter().find_map(|(scheme, is_encrypted)| Some((*is_encrypted, url.strip_prefix(scheme)?)));
+    let Some((is_encrypted, rest)) = known else {
         bail!("{url}: expected a URL like ws://127.0.0.1:8000");
     };
     if rest.contains(['?', '#']) || rest.chars().any(|c| c.is_control() || c == ' ') {
@@ -44,7 +59,7 @@ fn split(url: &str) -> Result<(&str, &str)> {
     if authority.is_empty() {
         bail!("{url}: the host is missing");
     }
-    Ok((authority, path.trim_end_matches('/')))
+    Ok((is_encrypted, authority, path.trim_end_matches('/')))
 }
 
 /// A colon that is not inside the brackets of an IPv6 address.
@@ -69,12 +84,13 @@ mod tests {
         check("ws://127.0.0.1/presence/", "127.0.0.1:80", "/presence");
         check("ws://[::1]:9000/a/b", "[::1]:9000", "/a/b");
         check("ws://[::1]", "[::1]:80", "");
+        check("wss://[::1]", "[::1]:443", "");
+        assert!(Target::resolve("https://127.0.0.1").unwrap().is_encrypted);
     }
 
     #[test]
     fn errors_say_what_a_url_must_look_like() {
         for (url, hint) in [
-            ("wss://example.org", "TLS is not supported"),
             ("127.0.0.1:8000", "ws://127.0.0.1:8000"),
             ("ws://", "host is missing"),
             ("ws://127.0.0.1:8000/?user=a", "query"),

@@ -3,38 +3,59 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use super::Grant;
+use crate::peer::PeerAddress;
 use crate::websocket::Refusal;
 
 /// Finds the user of a WebSocket. One per node, shared by all workers.
 pub trait Authenticator: fmt::Debug + Send + Sync {
     /// Checks a handshake. The returned future does not borrow `credentials`: read them before.
     fn authenticate<'a>(&'a self, credentials: &Credentials<'_>) -> Authentication<'a>;
+
+    /// The same at once, if that takes a few microseconds. Whether cookies count is not known here.
+    fn decide_now(&self, _: &Credentials<'_>) -> Option<Result<Identity, Refusal>> {
+        None
+    }
 }
 
-/// The result of an [`Authenticator`]: the identity, or `None` if the handshake names no user and the authenticator
-/// requires none. The protocol decides whether a connection needs a user.
-pub type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Option<Identity>, Refusal>> + 'a>>;
+/// The result of an [`Authenticator`].
+pub type Authentication<'a> = Pin<Box<dyn Future<Output = Result<Identity, Refusal>> + 'a>>;
 
-/// The user of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The user of a connection, and what the connection may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// The user id.
-    pub user: String,
+    /// The user id; `None` if the handshake names no user and the authenticator requires none, as for visitors without
+    /// a credential. The protocol decides whether a connection needs a user.
+    pub user: Option<String>,
     /// The login of the handshake, if it has one. When the login ends, the connection is closed.
     pub login: Option<u64>,
+    /// What the credential grants. Without one, everything is allowed.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// The parts of a valid handshake that can identify its user.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
+    /// The name of the protocol.
+    pub protocol: &'static str,
+    /// The subprotocol that the protocol selects, if it has one.
+    pub subprotocol: Option<&'static str>,
+    /// The address of the client.
+    pub address: IpAddr,
+    /// The address that limits count; `None` if there are none.
+    pub counted: Option<PeerAddress>,
     /// The path, as sent.
     pub path: &'a str,
     /// The query without its question mark, as sent.
     pub query: &'a str,
     /// The user id that the client claims to have, decoded and checked.
     pub claimed_user: Option<&'a str>,
+    /// Whether cookies count: a page that may use them sent the request.
+    pub may_use_cookies: bool,
     /// The headers of the request.
     pub headers: &'a dyn Headers,
     /// The wall clock, in milliseconds since the Unix epoch.

@@ -12,12 +12,13 @@ use cookie::{Cookie, CookieJar, Key, SameSite};
 use parking_lot::Mutex;
 
 use super::authenticator::{Authentication, Authenticator, Credentials, Headers, Identity};
-use super::origin::is_same_origin;
+use crate::config::{Derived, Secret, Secrets};
 use crate::os::new_incarnation;
+use crate::presence::check_id;
 use crate::websocket::Refusal;
 
-/// The path of the protocol in which a login can replace the user id. In other protocols the client names its user.
-const LOGIN_PATH: &str = "/v1/connect";
+/// The protocol in which a login can replace the user id. In other protocols the client names its user.
+const LOGIN_PROTOCOL: &str = "native";
 
 /// The name of the cookie.
 const COOKIE: &str = "rollcall_session";
@@ -39,8 +40,7 @@ pub struct Login {
 
 /// The logins of this server.
 pub struct Logins {
-    /// Signs the cookies.
-    key: Key,
+    keys: Keys,
     next_id: AtomicU64,
     ended: Mutex<Ended>,
     /// Each user who signed in since the start, with the id of its last login.
@@ -53,6 +53,21 @@ struct Ended {
     oldest_first: VecDeque<u64>,
 }
 
+/// The keys of cookies: the first one signs, all verify.
+enum Keys {
+    Random(Arc<[Key]>),
+    Given(Derived<Key>),
+}
+
+impl Keys {
+    fn current(&self) -> Arc<[Key]> {
+        match self {
+            Self::Random(keys) => Arc::clone(keys),
+            Self::Given(keys) => keys.current(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Logins {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Logins").finish_non_exhaustive()
@@ -60,13 +75,14 @@ impl std::fmt::Debug for Logins {
 }
 
 impl Logins {
-    /// No user is signed in. `secret` signs the cookies; without one, logins end when the server stops.
+    /// No user is signed in. The first secret signs the cookies; without one, logins end when the server stops.
     #[must_use]
-    pub fn new(secret: Option<&str>, unix_ms: u64) -> Self {
-        let key = secret.map_or_else(Key::generate, |secret| Key::derive_from(secret.as_bytes()));
+    pub fn new(secrets: Option<Secrets>, unix_ms: u64) -> Self {
+        let derive = |secret: &Secret| Key::derive_from(secret.as_bytes());
+        let keys = secrets.map(|secrets| Keys::Given(secrets.derive(derive)));
         // A secret keeps logins of earlier runs valid: their ids are smaller. Other nodes have other ids.
         Self {
-            key,
+            keys: keys.unwrap_or_else(|| Keys::Random(Arc::new([Key::generate()]))),
             next_id: AtomicU64::new(new_incarnation(unix_ms, 20)),
             ended: Mutex::default(),
             known: Mutex::default(),
@@ -78,7 +94,10 @@ impl Logins {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.record(&Login { id, user: user.to_owned() });
         let mut jar = CookieJar::new();
-        jar.signed_mut(&self.key).add((COOKIE, format!("{id:x}.{unix_ms:x}.{user}")));
+        // There is always a first key. Without a signature, the cookie would be no login.
+        if let Some(key) = self.keys.current().first() {
+            jar.signed_mut(key).add((COOKIE, format!("{id:x}.{unix_ms:x}.{user}")));
+        }
         let signed = jar.get(COOKIE).map(|signed| signed.value().to_owned()).unwrap_or_default();
         set_cookie(signed, Duration::milliseconds(LIFETIME_MS as i64))
     }
@@ -105,30 +124,31 @@ impl Logins {
     fn read(&self, cookie: Cookie<'static>, unix_ms: u64) -> Option<Login> {
         let mut jar = CookieJar::new();
         jar.add_original(cookie);
-        let login = jar.signed(&self.key).get(COOKIE)?;
+        let login = self.keys.current().iter().find_map(|key| jar.signed(key).get(COOKIE))?;
         let mut parts = login.value().splitn(3, '.');
         let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
         let (id, since) = (number()?, number()?);
-        let user = parts.next()?.to_owned();
+        // An earlier version may have signed the name in another form.
+        let user = check_id(parts.next()?).ok()?.into_owned();
         let is_valid = unix_ms < since.saturating_add(LIFETIME_MS) && !self.ended.lock().ids.contains(&id);
         is_valid.then_some(Login { id, user })
     }
 
     /// The user that a handshake names, or else the one who is signed in.
-    fn identify(&self, credentials: &Credentials<'_>) -> Result<Option<Identity>, Refusal> {
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Identity, Refusal> {
         let claimed = credentials.claimed_user.map(str::to_owned);
-        if credentials.path != LOGIN_PATH {
-            return Ok(claimed.map(|user| Identity { user, login: None }));
+        if credentials.protocol != LOGIN_PROTOCOL {
+            return Ok(Identity { user: claimed, ..Identity::default() });
         }
         // A page of another server may not speak for the user who is signed in here.
-        let login = is_same_origin(credentials.headers).then(|| self.find(credentials.headers, credentials.unix_ms));
+        let login = credentials.may_use_cookies.then(|| self.find(credentials.headers, credentials.unix_ms));
         let login = login.flatten();
         let user = claimed.or_else(|| login.as_ref().map(|login| login.user.clone())).ok_or_else(|| {
-            let message = "nobody is signed in: POST /login, or name a user: /v1/connect?user=NAME";
+            let message = "no user is signed in: POST /login, or name a user: /v1/connect?user=NAME";
             Refusal::http(401, "not_signed_in", message)
         })?;
         let login = login.filter(|login| login.user == user).map(|login| login.id);
-        Ok(Some(Identity { user, login }))
+        Ok(Identity { user: Some(user), login, grant: None })
     }
 
     /// Ends the login of this id.
@@ -170,11 +190,13 @@ fn set_cookie(value: String, lifetime: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::Config;
     use crate::auth::authenticator::tests::Lines;
 
     const NOW: u64 = 1_700_000_000_000;
-    const SECRET: &str = "a secret of more than 32 bytes, for tests";
 
     /// The `Cookie` header that a browser sends back.
     fn sent(set_cookie: &str) -> String {
@@ -220,38 +242,65 @@ mod tests {
         ] {
             assert_eq!(find(&logins, bad, NOW), None, "{bad}");
         }
-        let (kept, again) = (Logins::new(Some(SECRET), NOW), Logins::new(Some(SECRET), NOW + 1));
-        let cookie = sent(&kept.sign_in("alice", NOW));
-        assert_eq!(find(&again, &cookie, NOW).as_deref(), Some("alice"), "with a secret, a login survives a restart");
     }
 
     #[test]
-    fn a_login_names_the_user_at_one_path_and_for_pages_of_this_server_only() {
+    fn with_a_secret_a_login_survives_a_restart_also_while_the_secret_is_replaced() {
+        let logins = |secrets: &[&str]| {
+            let words = secrets.iter().flat_map(|secret| ["--session-key", secret]);
+            let config = Config::from_args(["rollcall", "--dev-login"].into_iter().chain(words)).unwrap();
+            Logins::new(config.login.session_key, NOW)
+        };
+        let (old, new) = ("the first secret of logins, 32 bytes", "the second secret of logins, 32 bytes");
+        let cookie = sent(&logins(&[old]).sign_in("alice", NOW));
+        for (secrets, want) in [(&[old][..], Some("alice")), (&[new, old], Some("alice")), (&[new], None)] {
+            assert_eq!(find(&logins(secrets), &cookie, NOW).as_deref(), want, "{secrets:?}");
+        }
+        let cookie = sent(&logins(&[new, old]).sign_in("alice", NOW));
+        assert_eq!(find(&logins(&[new]), &cookie, NOW).as_deref(), Some("alice"), "the first secret signs");
+    }
+
+    #[test]
+    fn a_login_names_the_user_of_one_protocol_and_for_pages_of_this_server_only() {
         let logins = Logins::new(None, NOW);
         let cookie = sent(&logins.sign_in("alice", NOW));
         let login = logins.find(&Lines(&[("cookie", &cookie)]), NOW).unwrap().id;
-        let check = |path, claimed_user, lines: &[(&str, &str)], want: Result<Option<(&str, Option<u64>)>, u16>| {
-            let credentials = Credentials { path, query: "", claimed_user, headers: &Lines(lines), unix_ms: NOW };
-            let got = logins.identify(&credentials);
-            let got = got.map(|identity| identity.map(|identity| (identity.user, identity.login)));
+        type Expected<'a> = Result<(Option<&'a str>, Option<u64>), u16>;
+        let check = |protocol, claimed_user, lines: &[(&str, &str)], want: Expected<'_>| {
+            let (address, headers) = (Ipv4Addr::LOCALHOST.into(), &Lines(lines));
+            let (path, query, unix_ms) = ("", "", NOW);
+            let may_use_cookies = lines.contains(&("origin", "http://here"));
+            let credentials = Credentials {
+                protocol,
+                subprotocol: None,
+                address,
+                counted: None,
+                path,
+                query,
+                claimed_user,
+                may_use_cookies,
+                headers,
+                unix_ms,
+            };
+            let got = logins.identify(&credentials).map(|identity| (identity.user, identity.login));
             let got = got.map_err(|refusal| match refusal {
                 Refusal::Http { status, .. } => status,
                 Refusal::Close { code, .. } => code,
             });
-            let want = want.map(|identity| identity.map(|(user, login)| (user.to_owned(), login)));
-            assert_eq!(got, want, "{path} {claimed_user:?} {lines:?}");
+            let want = want.map(|(user, login)| (user.map(str::to_owned), login));
+            assert_eq!(got, want, "{protocol} {claimed_user:?} {lines:?}");
         };
         let signed_in = [("cookie", &*cookie), ("host", "here")];
         let from = |origin| [signed_in[0], signed_in[1], ("origin", origin)];
-        check(LOGIN_PATH, None, &signed_in, Ok(Some(("alice", Some(login)))));
-        check(LOGIN_PATH, None, &from("http://here"), Ok(Some(("alice", Some(login)))));
-        check(LOGIN_PATH, None, &from("http://there"), Err(401));
-        check(LOGIN_PATH, None, &[], Err(401));
-        check(LOGIN_PATH, Some("alice"), &signed_in, Ok(Some(("alice", Some(login)))));
-        check(LOGIN_PATH, Some("alice"), &from("http://there"), Ok(Some(("alice", None))));
-        check(LOGIN_PATH, Some("bob"), &signed_in, Ok(Some(("bob", None))));
-        check("/ws", None, &signed_in, Ok(None));
-        check("/ws/alice", Some("alice"), &signed_in, Ok(Some(("alice", None))));
+        check(LOGIN_PROTOCOL, None, &from("http://here"), Ok((Some("alice"), Some(login))));
+        check(LOGIN_PROTOCOL, None, &from("http://there"), Err(401));
+        check(LOGIN_PROTOCOL, None, &signed_in, Err(401));
+        check(LOGIN_PROTOCOL, None, &[], Err(401));
+        check(LOGIN_PROTOCOL, Some("alice"), &from("http://here"), Ok((Some("alice"), Some(login))));
+        check(LOGIN_PROTOCOL, Some("alice"), &from("http://there"), Ok((Some("alice"), None)));
+        check(LOGIN_PROTOCOL, Some("bob"), &from("http://here"), Ok((Some("bob"), None)));
+        check("online_status", None, &signed_in, Ok((None, None)));
+        check("online_users", Some("alice"), &signed_in, Ok((Some("alice"), None)));
     }
 
     #[test]

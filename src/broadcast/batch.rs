@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::encoder::EncodedMessages;
 use super::snapshot::Snapshot;
 use crate::presence::kick::Kick;
-use crate::presence::{Audience, Now, Room};
+use crate::presence::{Audience, Diff, Now, Room, StatusDetails, UserMessage};
+use crate::revocations::Target;
 
 /// The frames of one tick for the observers of one room.
 #[derive(Debug)]
@@ -61,9 +63,9 @@ impl RoomFrames {
 #[derive(Debug, Default, Clone)]
 pub struct MessageFrames {
     /// Messages of members whose leave the tick announces.
-    pub before_changes: Option<Bytes>,
+    pub before_changes: Option<EncodedMessages>,
     /// All other messages.
-    pub after_changes: Option<Bytes>,
+    pub after_changes: Option<EncodedMessages>,
 }
 
 /// One tick's work for one worker. Sent even if it is empty, because it is also the worker's clock.
@@ -77,8 +79,27 @@ pub struct Batch {
     pub health: Option<Health>,
     /// The statuses of users that connections of this worker watch.
     pub status_frames: Vec<StatusFrame>,
+    /// Messages of the application to users, whether or not they have connections on this worker.
+    pub user_messages: Arc<[UserMessage]>,
     /// Users to disconnect now.
     pub kicks: Arc<[Kick]>,
+    /// Whose credentials were revoked.
+    pub revoked: Arc<[Target]>,
+    /// Bytes of unread lists to free on this worker.
+    pub unread_excess: UnreadExcess,
+    /// Bytes of memory to free, by closing the connections that take the most.
+    pub memory_excess: usize,
+    /// When the first join that this tick announces was commanded, in microseconds since the start of the server.
+    pub first_join_us: Option<u64>,
+}
+
+/// Bytes of unread lists to free, by disconnecting the clients with the most unread bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnreadExcess {
+    /// Of clients that read nothing.
+    pub of_stalled: usize,
+    /// Of all clients.
+    pub of_all: usize,
 }
 
 /// Whether this node is connected to the other nodes.
@@ -93,10 +114,12 @@ pub struct Health {
 pub struct StatusFrame {
     /// The user.
     pub user: Arc<str>,
-    /// The user's status in each status format.
-    pub objects: SmallVec<[Bytes; 1]>,
+    /// The user's status in each status format; empty in those of clients that cannot watch the user.
+    pub objects: SmallVec<[Bytes; 2]>,
     /// Whether it changed and goes to all watchers. If not, it goes to watchers that requested it.
     pub changed: bool,
+    /// What watchers see instead that may observe only some rooms, if the user has any.
+    pub details: Option<Arc<StatusDetails>>,
 }
 
 /// Counts of one tick, for the metrics.
@@ -104,6 +127,29 @@ pub struct StatusFrame {
 pub struct TickCounts {
     /// Settled rooms.
     pub rooms: u64,
+    /// Members that joined.
+    pub joins: u64,
+    /// Members that changed their state.
+    pub updates: u64,
+    /// Members that left.
+    pub leaves: u64,
+    /// When the first of these joins was commanded, if clients of this node commanded any: in microseconds since the
+    /// start of the server.
+    pub first_join_us: Option<u64>,
+}
+
+impl TickCounts {
+    /// Counts a settled room.
+    pub(super) fn add(&mut self, diff: &Diff) {
+        self.rooms += 1;
+        self.joins += diff.joined.len() as u64;
+        self.updates += diff.updated.len() as u64;
+        self.leaves += diff.left.len() as u64;
+    }
+
     /// Joins, leaves and changed states.
-    pub changes: u64,
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.joins + self.updates + self.leaves
+    }
 }

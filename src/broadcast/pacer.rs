@@ -10,8 +10,9 @@ use crate::presence::{Audience, MAX_AUDIENCES, Room, Tick};
 /// Bytes per second that one observer receives when a list keeps changing: 256 KiB are some 20,000 user ids, and little
 /// enough for a phone.
 const EGRESS_BYTES_PER_SECOND: u64 = 256 * 1024;
-/// Bytes per second that are encoded of one room for new observers: at some 3 ns per byte, 10 % of the time.
-const ENCODED_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+/// Bytes per second that are encoded of one room for new observers: at some 3 ns per byte, 2.5 % of the time. Clients
+/// that do not read hold at most as many.
+const ENCODED_BYTES_PER_SECOND: u64 = 8 * 1024 * 1024;
 
 /// The rooms whose lists are long enough to be deferred, or were deferred. An entry is removed with its room.
 #[derive(Debug)]
@@ -52,6 +53,11 @@ impl Pacer {
         self.pace(update, audience).is_none_or(|Pace { last, .. }| {
             update.now.tick >= last.encoded_at + last.pause(update.change.count, ENCODED_BYTES_PER_SECOND, self.tick)
         })
+    }
+
+    /// The length of the last list that was encoded of a room with long lists.
+    pub(super) fn last_bytes(&self, update: RoomUpdate<'_>, audience: Audience) -> usize {
+        self.pace(update, audience).map_or(0, |pace| pace.last.bytes as usize)
     }
 
     /// Records that the list was encoded. Short lists in rooms without an entry need no record.

@@ -12,6 +12,8 @@ use crate::memory_budget::MemoryBudget;
 pub struct Snapshot {
     /// The pages, in order.
     pub pages: Arc<[Bytes]>,
+    /// How many pages at the end are only for new observers, and not for those that have missed changes.
+    pub for_new: usize,
     /// The entry of each user in the pages, if the protocol does not send users their own entry.
     pub spans: Option<Spans>,
 }
@@ -19,7 +21,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// These pages, counted in the budget until the last observer has received them.
     pub fn new(pages: impl IntoIterator<Item = Bytes>, unread: &MemoryBudget) -> Self {
-        Self { pages: pages.into_iter().map(|page| unread.count(page)).collect(), spans: None }
+        Self { pages: pages.into_iter().map(|page| unread.count(page)).collect(), ..Self::default() }
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! The chat.
 
+use super::values::number;
 use super::{ConfigError, require};
 
 /// The most chat messages that may be kept. The history itself bounds their bytes.
@@ -9,8 +10,9 @@ const MAX_HISTORY: usize = 100_000;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Chat")]
 pub struct ChatArgs {
-    /// Number of chat messages, joins and leaves included, that new clients receive; 1 MiB is kept at most
-    #[arg(long, env = "ROLLCALL_HISTORY", default_value_t = 100, value_name = "N")]
+    /// Number of chat messages that new clients receive, up to 1 MiB. They also receive up to as many joins and leaves.
+    /// With Redis, all nodes share the messages
+    #[arg(long, env = "ROLLCALL_HISTORY", default_value_t = 100, value_parser = number::<usize>, value_name = "N")]
     pub history: usize,
 }
 

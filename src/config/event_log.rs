@@ -8,8 +8,8 @@ use crate::store::event_log::Target;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Event log")]
 pub struct EventLogArgs {
-    /// Append one JSON line per join and leave to FILE; SIGHUP reopens it, for log rotation. `-` is standard output;
-    /// startup lines then go to standard error [default: no event log]
+    /// Append one JSON line per join and leave to FILE; SIGHUP reopens the file, for log rotation. `-` is standard
+    /// output; startup lines then go to standard error [default: no event log]
     #[arg(long, env = "ROLLCALL_EVENT_LOG", value_name = "FILE|-")]
     pub event_log: Option<PathBuf>,
 }

@@ -18,8 +18,8 @@ pub struct PresenceArgs {
     #[arg(long, env = "ROLLCALL_TTL", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub ttl: Duration,
 
-    /// How long a member stays online after its connection breaks, so that a page reload is invisible to others; at
-    /// most the ttl [default: the ttl]
+    /// How long a member stays online after its connection is lost, so that a page reload is invisible to other users;
+    /// at most the ttl [default: the ttl]
     #[arg(long, env = "ROLLCALL_GRACE", value_parser = duration, value_name = "DURATION")]
     pub grace: Option<Duration>,
 
@@ -28,12 +28,13 @@ pub struct PresenceArgs {
     #[arg(long, env = "ROLLCALL_LIVENESS", value_name = "RULE")]
     pub liveness: Option<Liveness>,
 
-    /// How often online-status and chat connections are pinged; a client that has not answered by the next ping is
-    /// disconnected
+    /// Interval of pings, so that no proxy cuts a silent connection. The server pings clients with a lease after this
+    /// time of silence, or after half of the ttl if that is shorter. It disconnects online-status and chat clients that
+    /// do not answer before the next ping
     #[arg(long, env = "ROLLCALL_PING_INTERVAL", default_value = "30s", value_parser = duration, value_name = "DURATION")]
     pub ping_interval: Duration,
 
-    /// How often changes are collected and sent to observers
+    /// Interval at which the server sends changes to observers
     #[arg(long, env = "ROLLCALL_TICK", default_value = "100ms", value_parser = duration, value_name = "DURATION")]
     pub tick: Duration,
 }
@@ -56,7 +57,8 @@ pub struct Presence {
     pub grace: Duration,
     /// Overrides what each protocol counts as a sign of life.
     pub liveness: Option<Liveness>,
-    /// The time between two pings of a connection without a lease, at least two ticks.
+    /// The time between two pings of a connection without a lease, and the longest silence of one with a lease until it
+    /// is pinged; at least two ticks.
     pub ping_interval: Duration,
     /// The time between two ticks.
     pub tick: Duration,

@@ -4,21 +4,33 @@
 //! channel. Bytes are read into a buffer of the worker; only an incomplete frame or message is kept until the rest
 //! arrives. Writes go directly to the socket; only bytes that the socket does not accept are kept until it does.
 
+mod backlog;
 mod outbound;
+mod sessions;
+mod subscriptions;
 
+use std::any::Any;
 use std::net::Shutdown;
 use std::sync::Arc;
 
 use slab::Slab;
 
 use self::outbound::Outbound;
-use crate::inline_vec::InlineVec;
-use crate::presence::{Audience, Room, Session, Tick};
-use crate::protocol::{Protocol, SessionNumber};
-use crate::websocket::decoder::Fragments;
-use crate::websocket::stream::{Received, Stream};
+use crate::presence::{Session, Tick};
+use crate::protocol::Protocol;
+use crate::tls;
+use crate::websocket::decoder::Unfinished;
+use crate::websocket::stream::{Received, Stream, Transport};
 
 pub use self::outbound::Delivery;
+pub use self::subscriptions::{ObserverState, Subscription, Subscriptions};
+
+/// The memory of an idle connection in one room, as measured.
+const IDLE_BYTES: usize = 600;
+/// What TLS adds, as measured.
+const TLS_BYTES: usize = 4100;
+/// About what a room costs that a connection has joined or observes, with its membership.
+const SUBSCRIPTION_BYTES: usize = 300;
 
 /// The connections of a worker, by slot.
 pub type Connections = Slab<Connection>;
@@ -40,6 +52,10 @@ pub struct ConnectionId {
 /// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// The PROXY header has not arrived.
+    AwaitingProxyHeader,
+    /// The client has sent nothing, or may not begin the TLS handshake yet.
+    AwaitingTls,
     /// The first request has not arrived: it is not a WebSocket yet.
     AwaitingRequest,
     /// Messages are handled.
@@ -79,7 +95,7 @@ pub struct Connection {
     pub id: ConnectionId,
     /// The lower half of the tick of the last sign of life, which is enough to tell how long ago that was.
     last_heard: u32,
-    stream: Stream,
+    socket: Stream,
     /// The wire protocol.
     pub protocol: Protocol,
     /// Its phase.
@@ -94,55 +110,46 @@ pub struct Connection {
     pub is_ready: bool,
     /// Whether it is in the worker's list of slow connections.
     pub is_slow: bool,
-}
-
-/// The rooms of a connection.
-pub type Subscriptions = InlineVec<Subscription>;
-
-/// A room that the connection has joined, observes, or both.
-#[derive(Debug)]
-pub struct Subscription {
-    /// The room.
-    pub room: Arc<Room>,
-    /// The session that has joined the room, if one has.
-    pub member: Option<SessionNumber>,
-    /// How it observes the room. Meaningless while it does not ([`ObserverState::Absent`]).
-    pub audience: Audience,
-    /// Its state as an observer of the room.
-    pub state: ObserverState,
-}
-
-/// The state of an observer, with its slot in the fanout of the worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ObserverState {
-    /// It does not observe the room.
-    Absent,
-    /// It waits for a snapshot.
-    Pending(u32),
-    /// It receives each change.
-    Attached(u32),
-    /// It missed changes because its socket was full. It receives a snapshot when the socket accepts bytes again.
-    Lagging(u32),
+    /// Whether it is not read for a while, because the client caused too much work.
+    pub is_paused: bool,
 }
 
 /// The parts that few connections have.
 #[derive(Debug, Default)]
 struct Extra {
+    /// The state of TLS, if the connection is encrypted.
+    tls: Option<Box<tls::Session>>,
     partial: Option<Partial>,
     /// Sessions after the first, for protocols in which one connection acts for several users.
     sessions: Vec<Arc<Session>>,
     /// Bytes that wait for the socket.
     outbound: Outbound,
+    /// What the protocol keeps about the connection.
+    data: Option<ProtocolData>,
+    /// The number by which messages leave this connection out, if it has one.
+    number: Option<u64>,
 }
+
+/// What a protocol keeps about a connection, in a type of its own.
+pub type ProtocolData = Box<dyn Any + Send>;
 
 /// Input that is incomplete or was not decoded yet.
 #[derive(Debug, Default)]
 pub(crate) struct Partial {
     /// Bytes that were not decoded: nearly always an incomplete frame.
     pub(crate) tail: Vec<u8>,
-    pub(crate) fragments: Option<Fragments>,
+    pub(crate) unfinished: Option<Unfinished>,
+    /// When the oldest part of it arrived.
+    pub(crate) since: Tick,
     /// Whether the tail may have complete frames: decoding stopped because the client does not read its replies.
     pub(crate) backlog: bool,
+}
+
+impl Partial {
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.tail.capacity() + self.unfinished.as_ref().map_or(0, Unfinished::memory_bytes)
+    }
 }
 
 impl std::fmt::Debug for Connection {
@@ -154,14 +161,15 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// A connection that was accepted and is not a WebSocket yet. The protocol is a placeholder.
-    pub fn new(id: ConnectionId, protocol: Protocol, stream: Stream, now: Tick) -> Self {
+    pub fn new(id: ConnectionId, protocol: Protocol, transport: Transport, now: Tick) -> Self {
+        let Transport { socket, tls } = transport;
         Self {
             session: None,
             subscriptions: Subscriptions::default(),
-            extra: None,
+            extra: tls.map(|tls| Box::new(Extra { tls: Some(tls), ..Extra::default() })),
             id,
             last_heard: now as u32,
-            stream,
+            socket: socket.into(),
             protocol,
             phase: Phase::AwaitingRequest,
             input: Input::Nothing,
@@ -169,17 +177,46 @@ impl Connection {
             released: false,
             is_ready: false,
             is_slow: false,
+            is_paused: false,
         }
     }
 
-    /// Its transport.
+    /// Its socket.
     pub fn stream(&self) -> &Stream {
-        &self.stream
+        &self.socket
     }
 
     /// Takes it apart: the transport goes to another thread.
-    pub fn into_stream(self) -> Stream {
-        self.stream
+    pub fn into_transport(self) -> (Stream, Option<Box<tls::Session>>) {
+        (self.socket, self.extra.and_then(|extra| extra.tls))
+    }
+
+    /// Begins to encrypt it.
+    pub fn encrypt(&mut self, tls: tls::Session) {
+        self.extra.get_or_insert_default().tls = Some(Box::new(tls));
+    }
+
+    /// The state of TLS, if it is encrypted.
+    pub fn tls(&self) -> Option<&tls::Session> {
+        self.extra.as_ref()?.tls.as_deref()
+    }
+
+    /// Writes records that wait for the socket and belong to nothing in the outbox.
+    pub fn flush_tls(&mut self) {
+        if let Some(tls) = self.extra.as_mut().and_then(|extra| extra.tls.as_deref_mut()) {
+            self.socket.flush(tls);
+        }
+    }
+
+    /// Sends close_notify if it is encrypted, unless bytes wait for the socket.
+    pub fn close_tls(&mut self) {
+        if self.is_blocked() {
+            return;
+        }
+        if let Some(tls) = self.extra.as_mut().and_then(|extra| extra.tls.as_deref_mut()) {
+            tls.close();
+            self.socket.flush(tls);
+        }
     }
 
     /// Makes it a WebSocket of this protocol.
@@ -188,38 +225,13 @@ impl Connection {
         self.heard(now);
     }
 
-    /// The first session; `None` while the user is not known, and for anonymous observers.
-    pub fn session(&self) -> Option<&Arc<Session>> {
-        self.session.as_ref()
-    }
-
-    /// The session with this number.
-    pub fn session_at(&self, number: SessionNumber) -> Option<&Arc<Session>> {
-        match number.index() {
-            0 => self.session.as_ref(),
-            index => self.extra.as_ref()?.sessions.get(index - 1),
-        }
-    }
-
-    /// The number of the session of this user, if the connection has one.
-    pub fn session_of(&self, user: &str) -> Option<SessionNumber> {
-        let at = self.sessions().position(|session| **session.user() == *user)?;
-        SessionNumber::new(at)
-    }
-
-    /// Adds a session, one per distinct user. `None` if the connection has the maximum number of sessions already.
-    pub fn add_session(&mut self, session: Arc<Session>) -> Option<SessionNumber> {
-        let number = SessionNumber::new(self.sessions().count())?;
-        match self.session {
-            None => self.session = Some(session),
-            Some(_) => self.extra.get_or_insert_default().sessions.push(session),
-        }
-        Some(number)
-    }
-
-    /// All its sessions, in the order of their numbers.
-    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.session.iter().chain(self.extra.iter().flat_map(|extra| &extra.sessions))
+    /// About how much memory it takes, with all that waits for it.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let (unread, _) = self.unread();
+        let partial = self.partial().map_or(0, Partial::memory_bytes);
+        let tls = self.tls().map_or(0, |tls| TLS_BYTES + tls.buffer_bytes());
+        IDLE_BYTES + tls + self.subscriptions.len() * SUBSCRIPTION_BYTES + unread + self.backlog_bytes() + partial
     }
 
     /// Records a sign of life.
@@ -247,15 +259,43 @@ impl Connection {
         self.extra.get_or_insert_default().partial = Some(partial);
     }
 
+    /// Makes incomplete input count from now on.
+    pub(crate) fn restart_partial(&mut self, now: Tick) {
+        if let Some(partial) = self.extra.as_mut().and_then(|extra| extra.partial.as_mut()) {
+            partial.since = now;
+        }
+    }
+
+    /// Input that is incomplete or was not decoded yet, if there is any.
+    pub(crate) fn partial(&self) -> Option<&Partial> {
+        self.extra.as_ref()?.partial.as_ref()
+    }
+
     /// Whether complete frames may wait that were not decoded, because the client does not read its replies.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.extra.as_ref().and_then(|extra| extra.partial.as_ref()).is_some_and(|partial| partial.backlog)
+        self.partial().is_some_and(|partial| partial.backlog)
+    }
+
+    /// What the protocol keeps about it. Taken while a message is handled, and put back then.
+    pub(crate) fn data_mut(&mut self) -> &mut Option<ProtocolData> {
+        &mut self.extra.get_or_insert_default().data
+    }
+
+    /// The number by which messages leave it out, if it has one.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.extra.as_ref()?.number
+    }
+
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.extra.get_or_insert_default().number = Some(number);
     }
 
     /// Frees the memory of the rare parts if there are none any more.
     fn drop_empty_extra(&mut self) {
-        let is_empty =
-            |extra: &Extra| extra.partial.is_none() && extra.sessions.is_empty() && extra.outbound.is_empty();
+        let is_empty = |extra: &Extra| {
+            let has_own = extra.tls.is_some() || extra.data.is_some() || extra.number.is_some();
+            !has_own && extra.partial.is_none() && extra.sessions.is_empty() && extra.outbound.is_empty()
+        };
         if self.extra.as_deref().is_some_and(is_empty) {
             self.extra = None;
         }
@@ -264,28 +304,35 @@ impl Connection {
     /// Ends the connection at once. The worker removes it.
     pub fn abort(&mut self) {
         self.phase = Phase::Dead;
-        self.stream.shutdown(Shutdown::Both);
+        self.close_tls();
+        self.socket.shutdown(Shutdown::Both);
     }
 
     /// Shuts down the sending direction, so that the client closes the connection (RFC 6455, section 7.1.1). Does
     /// nothing while bytes wait for the socket; the writer calls it again when they are sent.
-    pub fn finish_writing(&self) {
+    pub fn finish_writing(&mut self) {
         if !self.is_blocked() {
-            self.stream.shutdown(Shutdown::Write);
+            self.close_tls();
+            self.socket.shutdown(Shutdown::Write);
         }
     }
 
     /// Reads what has arrived, and notes whether more may have. `None` if nothing has arrived, or if the connection has
     /// ended: it is [`Phase::Dead`] then.
     pub fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        match self.stream.read(buffer) {
-            Received::Bytes(read) => {
-                // A read that does not fill the buffer has emptied the socket. (It may also end at urgent data. What is
-                // behind that is read with the next segment.)
-                if read < buffer.len() && self.input == Input::Bytes {
+        let tls = self.extra.as_mut().and_then(|extra| extra.tls.as_deref_mut());
+        match self.socket.read(tls, buffer) {
+            Received::Bytes { count, is_all } => {
+                if is_all && self.input == Input::Bytes {
                     self.input = Input::Nothing;
                 }
-                Some(read)
+                Some(count)
+            }
+            Received::Incomplete { is_all } => {
+                if is_all && self.input == Input::Bytes {
+                    self.input = Input::Nothing;
+                }
+                None
             }
             Received::Nothing => {
                 self.input = Input::Nothing;

@@ -6,15 +6,20 @@ use std::io::IoSlice;
 
 use bytes::{Bytes, BytesMut};
 
+use super::backlog::Backlog;
 use super::{Connection, Extra, Phase};
 use crate::presence::Tick;
+use crate::protocol::EventFormat;
 use crate::websocket::outbox::{MAX_SLICES, Outbox};
 
 /// Bytes of replies that wait for a client before the server stops reading its messages.
 const MAX_UNREAD_REPLY_BYTES: usize = 64 * 1024;
-/// Bytes of events that wait for a client whose protocol must not skip any: some 10,000 events. They reference shared
-/// frames.
+/// Bytes of events or messages that wait for a client whose protocol must not skip any: some 10,000 events. They
+/// reference shared frames.
 const MAX_WAITING_EVENT_BYTES: usize = 1024 * 1024;
+
+/// Bytes that move from the backlog to the outbox at a time.
+const BACKLOG_SLICE_BYTES: usize = 32 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
@@ -23,9 +28,13 @@ pub(super) struct Outbound {
     replies: usize,
     /// An upper bound of the bytes of events in the outbox that were queued behind other frames.
     events: usize,
+    /// The number of checks in a row in which the socket has accepted nothing.
+    stalled_checks: u32,
     /// Bytes that the client must read before the deadline; 0 if it has none.
     due: usize,
     deadline: Tick,
+    /// Events that are sent after the outbox, which is not empty if there are any.
+    backlog: Option<Box<Backlog>>,
 }
 
 /// What is put into the outbox. Each kind is bounded in its own way.
@@ -62,11 +71,25 @@ impl Outbound {
         self.replies = self.replies.min(left);
         self.events = self.events.min(left);
         self.due = self.due.saturating_sub(written);
+        self.stalled_checks = 0;
+    }
+
+    /// Moves some events from the backlog to an empty outbox.
+    fn take_from_backlog(&mut self, format: EventFormat) {
+        if let Some(backlog) = self.backlog.as_mut().filter(|_| self.outbox.is_empty()) {
+            let mut buffer = BytesMut::with_capacity(BACKLOG_SLICE_BYTES + BACKLOG_SLICE_BYTES / 4);
+            backlog.take(&mut buffer, BACKLOG_SLICE_BYTES, format);
+            self.outbox.push(buffer.freeze());
+            if backlog.is_empty() {
+                self.backlog = None;
+            }
+        }
     }
 
     /// Whether the client has not read its bytes in time. Bytes without a deadline receive one; `wait` returns how long
     /// this many bytes may wait.
     fn is_overdue(&mut self, now: Tick, wait: impl Fn(usize) -> Tick) -> bool {
+        self.stalled_checks += 1;
         if self.due == 0 {
             self.due = self.outbox.bytes();
             self.deadline = now + wait(self.due);
@@ -82,12 +105,17 @@ impl Connection {
         self.extra.as_ref().is_some_and(|extra| !extra.outbound.is_empty())
     }
 
+    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> usize {
+        let tls = self.extra.as_mut().and_then(|extra| extra.tls.as_deref_mut());
+        self.socket.try_write(tls, slices)
+    }
+
     /// Sends replies, or queues them; they are never dropped. Empties the buffer.
     pub fn reply(&mut self, replies: &mut BytesMut) {
         if replies.is_empty() {
             return;
         }
-        let written = if self.is_blocked() { 0 } else { self.stream.try_write(&[IoSlice::new(replies)]) };
+        let written = if self.is_blocked() { 0 } else { self.try_write(&[IoSlice::new(replies)]) };
         if let Some(rest) = replies.get(written..).filter(|rest| !rest.is_empty()) {
             self.queue(std::iter::once(Bytes::copy_from_slice(rest)), Kind::Reply);
         }
@@ -104,7 +132,7 @@ impl Connection {
             for (slice, frame) in slices.iter_mut().zip(chunk) {
                 *slice = IoSlice::new(frame);
             }
-            let mut written = self.stream.try_write(&slices[..chunk.len()]);
+            let mut written = self.try_write(&slices[..chunk.len()]);
             if written < chunk.iter().map(|frame| frame.len()).sum() {
                 let rest = frames[position * MAX_SLICES..].iter().filter_map(|frame| {
                     let skipped = written.min(frame.len());
@@ -121,6 +149,9 @@ impl Connection {
     /// Queues frames of a tick behind the bytes that wait. [`Delivery::Busy`] if that would exceed the limit; then
     /// nothing is queued.
     pub fn wait_behind(&mut self, frames: &[&Bytes]) -> Delivery {
+        if self.backlog_bytes() > 0 {
+            return Delivery::Busy;
+        }
         let waiting = self.extra.as_ref().map_or(0, |extra| extra.outbound.events);
         let more: usize = frames.iter().map(|frame| frame.len()).sum();
         // One batch always fits, however long it is: otherwise one tick with many joins would disconnect all clients
@@ -130,6 +161,43 @@ impl Connection {
         }
         self.queue(frames.iter().copied().cloned(), Kind::Event);
         Delivery::Accepted
+    }
+
+    /// Keeps events of a tick behind everything that waits, without those that cancel out. Returns how many were
+    /// dropped; `None` if too many bytes of messages wait.
+    pub fn keep_events(&mut self, frames: &[&Bytes]) -> Option<u64> {
+        let format = self.protocol.rules().events?;
+        let backlog = self.extra.get_or_insert_default().outbound.backlog.get_or_insert_default();
+        frames.iter().map(|frame| backlog.add(frame, format).ok()).sum()
+    }
+
+    /// The memory of the events that [`Connection::keep_events`] keeps, by estimate.
+    #[must_use]
+    pub fn backlog_bytes(&self) -> usize {
+        self.extra.as_ref().and_then(|extra| extra.outbound.backlog.as_ref()).map_or(0, |backlog| backlog.bytes())
+    }
+
+    /// The bytes that count as kept for a slow client: its backlog, or the messages that wait for it. An upper bound.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        let messages = |extra: &Extra| if self.protocol.keeps_messages() { extra.outbound.events } else { 0 };
+        self.backlog_bytes() + self.extra.as_deref().map_or(0, messages)
+    }
+
+    /// Drops the events that [`Connection::keep_events`] keeps: nothing may follow a close frame. The messages that
+    /// wait do not count as kept from now on.
+    pub fn drop_backlog(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            (extra.outbound.backlog, extra.outbound.events) = (None, 0);
+        }
+    }
+
+    /// Drops what waits for the socket, except the frames that may have been written in part.
+    pub fn drop_unsent(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.outbound.outbox.keep_first();
+            extra.outbound.advance(0);
+        }
     }
 
     /// Appends frames to the outbox.
@@ -145,11 +213,17 @@ impl Connection {
         }
     }
 
-    /// Whether the client must read its replies before more of its messages are read and decoded.
+    /// Whether the client's messages are not read for now: it must read its replies first, or is over a work budget.
     #[must_use]
     pub fn must_wait(&self) -> bool {
         let replies = self.extra.as_ref().map_or(0, |extra| extra.outbound.replies);
-        replies > MAX_UNREAD_REPLY_BYTES && self.phase != Phase::Dead
+        (self.is_paused || replies > MAX_UNREAD_REPLY_BYTES) && self.phase != Phase::Dead
+    }
+
+    /// How many bytes wait for the socket, and in how many checks in a row it has accepted nothing.
+    #[must_use]
+    pub fn unread(&self) -> (usize, u32) {
+        self.extra.as_ref().map_or((0, 0), |extra| (extra.outbound.outbox.bytes(), extra.outbound.stalled_checks))
     }
 
     /// Whether bytes wait for the socket that the client has not read in time. `wait` returns how many ticks this many
@@ -160,18 +234,22 @@ impl Connection {
 
     /// Writes from the outbox until it is empty or the socket is full. Returns the number of bytes written.
     pub fn flush(&mut self) -> usize {
-        let Some(Extra { outbound, .. }) = self.extra.as_deref_mut() else { return 0 };
-        let before = outbound.outbox.bytes();
+        let format = self.protocol.rules().events;
+        let Some(Extra { outbound, tls, .. }) = self.extra.as_deref_mut() else { return 0 };
+        let mut written = 0;
         while !outbound.outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let used = outbound.outbox.slices(&mut slices);
-            let written = self.stream.try_write(&slices[..used]);
-            if written == 0 {
+            let accepted = self.socket.try_write(tls.as_deref_mut(), &slices[..used]);
+            if accepted == 0 {
                 break;
             }
-            outbound.advance(written);
+            written += accepted;
+            outbound.advance(accepted);
+            if let Some(format) = format {
+                outbound.take_from_backlog(format);
+            }
         }
-        let written = before - outbound.outbox.bytes();
         if outbound.is_empty() {
             *outbound = Outbound::default();
             self.drop_empty_extra();

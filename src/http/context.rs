@@ -6,13 +6,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::Request;
-use hyper::body::Incoming;
 use hyper::header::HeaderMap;
+use hyper::{Method, Request};
+use percent_encoding::percent_decode_str;
 
+use super::body::RequestBody;
+use super::gate::Visitor;
 use super::reply::Reply;
-use super::request::{Target, body, id_segment};
+use super::request::{Target, id_segment};
+use super::rights::Rights;
 use super::thread::HttpThread;
+use super::unread::TooLarge;
+use crate::auth::Caller;
 use crate::deadline::timeout;
 use crate::node::Node;
 
@@ -26,7 +31,13 @@ pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Reply, Reply>>>>;
 pub(super) struct Context {
     pub(super) thread: Rc<HttpThread>,
     pub(super) target: Target,
-    request: Request<Incoming>,
+    /// Who sent the request.
+    pub(super) visitor: Visitor,
+    /// What the request may read.
+    pub(super) rights: Rights,
+    /// Who sent it, according to its key.
+    pub(super) caller: Caller,
+    request: Request<RequestBody>,
     /// The path of the route, with its parameters in braces.
     pattern: &'static str,
 }
@@ -34,11 +45,43 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(
         thread: Rc<HttpThread>,
+        visitor: Visitor,
+        rights: Rights,
+        caller: Caller,
         target: Target,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         pattern: &'static str,
     ) -> Self {
-        Self { thread, target, request, pattern }
+        Self { thread, target, visitor, rights, caller, request, pattern }
+    }
+
+    /// Charges the client's address for an answer of this length, before the answer is made, and makes room for it.
+    /// Every handler whose answer may be long calls this. 429 if the address is over its work budget.
+    pub(super) fn charge(&self, bytes: usize) -> Result<(), Reply> {
+        self.charge_address(bytes)?;
+        self.thread.answers.unread.make_room(bytes).map_err(|TooLarge| Reply::busy())
+    }
+
+    /// Charges the client's address for work that the length of the answer does not show. 429 if the address is over
+    /// its work budget.
+    pub(super) fn charge_work(&self, bytes: usize) -> Result<(), Reply> {
+        self.charge_address(bytes)
+    }
+
+    /// Charges the client's address for an answer that is cheap to make and that has a limited length.
+    pub(super) fn charge_short(&self, make: impl FnOnce() -> Reply) -> Result<Reply, Reply> {
+        self.charge_address(0)?;
+        let reply = make();
+        self.charge_address(reply.body_bytes())?;
+        Ok(reply)
+    }
+
+    fn charge_address(&self, bytes: usize) -> Result<(), Reply> {
+        self.node().charge_request(self.visitor.address.limited(), bytes as u64).map_err(|wait| {
+            self.thread.counters.requests_refused.add(1);
+            let message = "this address has requested too many long answers; try again later";
+            Reply::too_many("too_many_requests", message, wait.as_secs() + 1)
+        })
     }
 
     pub(super) fn node(&self) -> &Node {
@@ -54,10 +97,20 @@ impl Context {
         id_segment(parameter_segment(self.pattern, &self.target.path, parameter), what)
     }
 
+    /// The segment in place of a parameter of the path, decoded. It may be any text.
+    pub(super) fn segment(&self, parameter: &str) -> Result<String, Reply> {
+        let segment = percent_decode_str(parameter_segment(self.pattern, &self.target.path, parameter));
+        let text = segment.decode_utf8().map_err(|_| Reply::bad_request("the path must be percent-encoded UTF-8"))?;
+        Ok(text.into_owned())
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        self.request.method()
+    }
+
     /// The whole body. The limits are 256 KiB and `--header-timeout`.
-    pub(super) async fn body(&mut self) -> Result<Bytes, Reply> {
-        let time = self.thread.node.config.limits.header_timeout;
-        body(self.request.body_mut(), time).await
+    pub(super) async fn body(&self) -> Result<Bytes, Reply> {
+        self.request.body().read(self.thread.node.config.limits.header_timeout).await
     }
 
     /// Waits until all workers have executed that many ticks. The first of them includes everything that was done

@@ -6,32 +6,47 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use super::client::Client;
+use super::stream::HttpStream;
 
 /// The bytes that are kept back. While it is `None`, writes go to the socket. Set when a request becomes a WebSocket;
 /// after that hyper writes the head of one answer and nothing else.
 pub(super) type Cork = Rc<RefCell<Option<BytesMut>>>;
 
 pub(super) struct CorkedStream {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<HttpStream>,
     /// Bytes that were read from the socket already.
     read: Bytes,
     cork: Cork,
+    client: Arc<Client>,
 }
 
 impl CorkedStream {
-    pub(super) fn new(stream: TcpStream, read: Bytes, cork: Cork) -> Self {
-        Self { stream: TokioIo::new(stream), read, cork }
+    pub(super) fn new(stream: HttpStream, read: Bytes, cork: Cork, client: Arc<Client>) -> Self {
+        Self { stream: TokioIo::new(stream), read, cork, client }
     }
 
     /// The socket, the bytes that were kept back, and the bytes that hyper has not read.
-    pub(super) fn into_parts(self) -> (TcpStream, BytesMut, Bytes) {
-        (self.stream.into_inner(), self.cork.take().unwrap_or_default(), self.read)
+    pub(super) fn into_parts(self) -> (HttpStream, BytesMut, Bytes) {
+        let mut stream = self.stream.into_inner();
+        let decrypted = stream.take_plaintext();
+        let read = if decrypted.is_empty() { self.read } else { [self.read, decrypted].concat().into() };
+        (stream, self.cork.take().unwrap_or_default(), read)
+    }
+
+    /// Notes that the socket accepted bytes.
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(bytes)) if bytes > 0) {
+            self.client.note_read();
+        }
+        written
     }
 
     /// Keeps the bytes back and returns how many they are; `None` if they are to be written.
@@ -63,7 +78,10 @@ impl Write for CorkedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.keep(&[io::IoSlice::new(bytes)]) {
             Some(kept) => Poll::Ready(Ok(kept)),
-            None => Pin::new(&mut self.stream).poll_write(context, bytes),
+            None => {
+                let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+                self.note(written)
+            }
         }
     }
 
@@ -74,7 +92,10 @@ impl Write for CorkedStream {
     ) -> Poll<io::Result<usize>> {
         match self.keep(slices) {
             Some(kept) => Poll::Ready(Ok(kept)),
-            None => Pin::new(&mut self.stream).poll_write_vectored(context, slices),
+            None => {
+                let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+                self.note(written)
+            }
         }
     }
 

@@ -2,31 +2,30 @@
 
 use bytes::BufMut;
 use hyper::StatusCode;
-use hyper::header::{self, HeaderMap};
+use hyper::header;
 
 use super::context::Context;
 use super::kick::{TICKS_UNTIL_GONE, kick_at_next_tick};
 use super::reply::Reply;
 use super::request::{id, text_field};
 use crate::auth::dev_login::{Login, Logins};
-use crate::auth::is_same_origin;
-use crate::json::{put_list, put_string};
+use crate::json::{put_list, put_string, string_bytes};
 use crate::node::Node;
 use crate::presence::Reason;
 use crate::presence::kick::Kick;
 
 /// `POST /login`: signs a user in. Another user who was signed in with this browser is signed out.
-pub(super) async fn login(mut context: Context) -> Result<Reply, Reply> {
+pub(super) async fn login(context: Context) -> Result<Reply, Reply> {
     require_logins(context.node())?;
-    check_origin(context.headers())?;
+    check_origin(&context)?;
     let body = context.body().await?;
-    let user = text_field(&body, "user").ok_or_else(|| {
+    let user = text_field(context.headers(), &body, "user").ok_or_else(|| {
         Reply::bad_request("user is missing; send JSON or a form field: {\"user\":\"alice\"} or user=alice")
     })?;
     let user = id(&user, "user")?;
     let (node, reply) = (context.node(), put_user(Some(&user)));
     let (logins, now) = (require_logins(node)?, node.now());
-    match logins.find(context.headers(), now.unix_ms) {
+    match signed_in(&context, logins) {
         Some(login) if login.user == user => {
             logins.record(&login);
             return Ok(reply);
@@ -42,22 +41,22 @@ pub(super) async fn login(mut context: Context) -> Result<Reply, Reply> {
 pub(super) async fn logout(context: Context) -> Result<Reply, Reply> {
     let node = context.node();
     let logins = require_logins(node)?;
-    check_origin(context.headers())?;
-    if let Some(login) = logins.find(context.headers(), node.now().unix_ms) {
+    check_origin(&context)?;
+    if let Some(login) = signed_in(&context, logins) {
         end(logins, node, &login)?;
         context.wait_for_ticks(TICKS_UNTIL_GONE).await;
     }
     Ok(put_user(None).and(header::SET_COOKIE, &Logins::clear_cookie()))
 }
 
-/// `GET /login/session`: the user who is signed in with this browser. A server without logins says so; that is not an
-/// error.
+/// `POST /login/session`: the user who is signed in with this browser. A server without logins says so; that is not an
+/// error. It is no GET, because browsers send no `Origin` with those.
 pub(super) async fn session(context: Context) -> Result<Reply, Reply> {
     let node = context.node();
     let Some(logins) = &node.auth.dev_login else {
         return Ok(Reply::json(|buffer| buffer.put_slice(br#"{"user":null,"enabled":false}"#)));
     };
-    let login = logins.find(context.headers(), node.now().unix_ms);
+    let login = signed_in(&context, logins);
     if let Some(login) = &login {
         logins.record(login);
     }
@@ -67,6 +66,7 @@ pub(super) async fn session(context: Context) -> Result<Reply, Reply> {
 /// `GET /login/users`: the users who have signed in since the start.
 pub(super) async fn users(context: Context) -> Result<Reply, Reply> {
     let known = require_logins(context.node())?.known_users();
+    context.charge(known.iter().map(|user| string_bytes(user) + 1).sum())?;
     Ok(Reply::json(|buffer| {
         buffer.put_slice(br#"{"users":["#);
         put_list(buffer, &known, |buffer, user| put_string(buffer, user));
@@ -77,7 +77,8 @@ pub(super) async fn users(context: Context) -> Result<Reply, Reply> {
 /// Ends a login, and with the next tick its connections.
 fn end(logins: &Logins, node: &Node, login: &Login) -> Result<(), Reply> {
     logins.end(login.id);
-    let kick = Kick { user: login.user.as_str().into(), login: Some(login.id), reason: Reason::Left };
+    let kick =
+        Kick { user: login.user.as_str().into(), login: Some(login.id), reason: Reason::Left, requested_unix_ms: None };
     kick_at_next_tick(node, kick)
 }
 
@@ -88,9 +89,17 @@ fn require_logins(node: &Node) -> Result<&Logins, Reply> {
     })
 }
 
-fn check_origin(headers: &HeaderMap) -> Result<(), Reply> {
+/// The login of the page that sent a request, if the page may use it.
+fn signed_in(context: &Context, logins: &Logins) -> Option<Login> {
+    let may_use_cookies = context.visitor.may_use_cookies;
+    may_use_cookies.then(|| logins.find(context.headers(), context.node().now().unix_ms)).flatten()
+}
+
+/// Programs that are not browsers send no origin, and their cookies do not count.
+fn check_origin(context: &Context) -> Result<(), Reply> {
     let message = "pages of other origins may not sign users in or out; Origin must be the Host of this server";
-    is_same_origin(headers).then_some(()).ok_or_else(|| Reply::error(StatusCode::FORBIDDEN, "forbidden", message))
+    let is_allowed = context.visitor.may_use_cookies || !context.headers().contains_key(header::ORIGIN);
+    is_allowed.then_some(()).ok_or_else(|| Reply::error(StatusCode::FORBIDDEN, "forbidden", message))
 }
 
 fn put_user(user: Option<&str>) -> Reply {

@@ -4,78 +4,89 @@
 //! here, on a thread with a tokio runtime. When a request becomes a WebSocket, a worker takes over the bare socket with
 //! the bytes that hyper has read ahead, and hyper's buffers are freed.
 
+mod access;
+mod activity;
+pub mod answers;
 mod api;
+mod body;
+mod client;
 mod context;
 mod corked;
+mod direct;
+mod errors;
 pub mod first_request;
+mod gate;
 mod kick;
 mod login;
+mod metrics;
+mod multipart;
 mod pages;
 mod probes;
+mod publish;
+mod pusher;
 mod reply;
 mod request;
+mod requests;
 mod rest;
+mod revoke;
+mod rights;
 mod router;
+mod shared_work;
 mod stats;
+mod stream;
 pub mod thread;
+mod unread;
 mod upgrade;
+mod users;
+mod watched;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn, ready};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::Service;
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use crate::metrics::ThreadCounters;
+use crate::peer::ClientAddress;
 use crate::protocol::Upgrade;
-use crate::websocket::{Refusal, close, put_close};
+use crate::quota::{Held, SocketPermit};
+use crate::websocket::{close, put_close};
+use crate::worker::http_side::{MAX_HEAD_BYTES, Port};
 use crate::worker::mailbox::Arrival;
+use activity::Activity;
+use client::Client;
 use corked::{Cork, CorkedStream};
-use reply::Reply;
-use request::Target;
+use direct::serve;
+use requests::{Requests, Upgrading};
+use stream::HttpStream;
 use thread::{Busy, HttpThread};
+use watched::{WatchedStream, tls_hint};
 
 /// The limit of headers per request. Browsers send some 20.
 const MAX_HEADERS: usize = 64;
-/// The limit of bytes of a request line and its headers.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// A connection serves requests for this long; then the client opens another. It also ends connections of clients that
-/// do not read.
+/// A connection serves requests for this long. Then the next response asks the client to open another connection.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// The time for the last request of a connection of that age.
+/// The time for the last request of a connection of that age, after which it is closed in any case.
 const LAST_REQUEST: Duration = Duration::from_secs(10);
 /// The response to an upgrade fits, together with a greeting.
 const RESPONSE_BYTES: usize = 512;
-/// A refused client has this long to answer the close frame.
+/// A refused client has this long to read the reason and to close.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 /// The pause when all workers have as many new sockets waiting as they may.
 const CONGESTION_PAUSE: Duration = Duration::from_millis(1);
 
-/// Serves a new connection until it ends or becomes a WebSocket.
-async fn serve(stream: TcpStream, read: Bytes, thread: Rc<HttpThread>) {
-    match serve_requests(stream, read, &thread).await {
-        Some(upgraded) => hand_over(upgraded, &thread).await,
-        None => thread.socket_closed(),
-    }
-}
-
 /// A connection that has become a WebSocket.
 struct Upgraded {
-    stream: TcpStream,
+    stream: HttpStream,
     /// The response to the upgrade, which is not sent yet.
     response: BytesMut,
     /// Bytes that the client sent after the request.
@@ -83,63 +94,91 @@ struct Upgraded {
     outcome: Outcome,
     /// When the request arrived.
     requested: Instant,
+    /// Counts the socket until it is a WebSocket, or has ended because it was refused.
+    permit: Option<SocketPermit>,
+    /// The same for a client behind a trusted proxy.
+    unproven: Option<Held>,
 }
 
 /// What the worker takes over, or the close code and reason that refuse the client.
 type Outcome = Result<Upgrade, (u16, Cow<'static, str>)>;
 
-async fn serve_requests(stream: TcpStream, read: Bytes, thread: &Rc<HttpThread>) -> Option<Upgraded> {
+async fn serve_requests(
+    stream: HttpStream,
+    peer: ClientAddress,
+    read: Bytes,
+    port: Port,
+    permit: Option<SocketPermit>,
+    thread: &Rc<HttpThread>,
+) -> Option<Upgraded> {
     let cork = Cork::default();
     let upgrading = Rc::new(Upgrading {
         cork: Rc::clone(&cork),
         outcome: RefCell::new(None),
         requested: Cell::new(Instant::now()),
+        unproven: RefCell::new(None),
     });
-    let requests = Requests { thread: Rc::clone(thread), upgrading, first: Cell::new(Some(Busy::new(thread))) };
+    let client = Arc::new(Client::new(&thread.node, peer, stream.is_encrypted()));
+    // A connection that was read has sent a request. A server that stops waits for it.
+    let first = Cell::new((port != Port::Internal).then(|| Busy::new(thread)));
+    let activity = Rc::new(Activity::new(&thread.node, MAX_AGE));
+    let requests = Requests {
+        thread: Rc::clone(thread),
+        client: Arc::clone(&client),
+        activity: Rc::clone(&activity),
+        upgrading,
+        first,
+        port,
+        permit: Rc::new(RefCell::new(permit)),
+    };
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(thread.node.config.limits.header_timeout)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD_BYTES);
+    // A client may close its sending side and wait for the answer (RFC 9112, 9.6).
+    builder.half_close(true).header_read_timeout(None).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD_BYTES);
     // Tokio learns only now that the socket is writable. hyper drops the response to a bad request, such as 431, if its
     // first write has to wait for that.
-    stream.writable().await.ok()?;
-    let mut connection = builder.serve_connection(CorkedStream::new(stream, read, cork), requests);
-    match timeout(MAX_AGE, poll_fn(|context| connection.poll_without_shutdown(context))).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            debug!(%error, "a request failed");
+    stream.socket().writable().await.ok()?;
+    let hint = tls_hint(stream.is_encrypted(), port);
+    let watched = (Rc::clone(&activity), Arc::clone(&thread.answers));
+    let stream = CorkedStream::new(stream, read, cork, Arc::clone(&client));
+    let mut connection = builder.serve_connection(WatchedStream::new(stream, watched, hint), requests);
+    let serve = poll_fn(|context| match connection.poll_without_shutdown(context) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => activity.poll_end(context).map(|()| None),
+    });
+    let longest = MAX_AGE + thread.node.config.limits.keep_alive + LAST_REQUEST;
+    let result = tokio::select! {
+        // Without a result the client was silent for too long.
+        result = timeout(longest, serve) => result.ok().flatten()?,
+        () = client.dropped() => {
+            debug!("a connection was dropped because its client did not read a long answer");
             return None;
         }
-        Err(_) => {
-            Pin::new(&mut connection).graceful_shutdown();
-            // The connection ends, whether the last request succeeds or not.
-            let _ = timeout(LAST_REQUEST, connection).await;
-            return None;
-        }
-    }
+    };
     let parts = connection.into_parts();
-    let Upgrading { outcome, requested, .. } = &*parts.service.upgrading;
-    let (outcome, requested) = (outcome.take()?, requested.get());
-    let (stream, response, unread) = parts.io.into_parts();
+    let (stream, response, unread) = parts.io.into_inner().into_parts();
+    let Upgrading { outcome, requested, unproven, .. } = &*parts.service.upgrading;
+    let (outcome, requested) = match (result, outcome.take()) {
+        (Ok(()), Some(outcome)) => (outcome, requested.get()),
+        (result, _) => {
+            if let Err(error) = result {
+                debug!(%error, "a request failed");
+            }
+            let_client_read(stream).await;
+            return None;
+        }
+    };
     let read_ahead = if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
-    Some(Upgraded { stream, response, read_ahead, outcome, requested })
+    let (permit, unproven) = (parts.service.permit.take(), unproven.take());
+    Some(Upgraded { stream, response, read_ahead, outcome, requested, permit, unproven })
 }
 
 /// Gives an upgraded socket to a worker, or refuses the client with a close frame.
 async fn hand_over(upgraded: Upgraded, thread: &Rc<HttpThread>) {
     let _busy = Busy::new(thread);
-    let Upgraded { stream, response, read_ahead, outcome, requested } = upgraded;
+    let Upgraded { stream, response, read_ahead, outcome, requested, permit: _permit, unproven: _unproven } = upgraded;
     let node = &thread.node;
-    let upgrade = match outcome {
-        _ if node.draining.load(Ordering::Relaxed) => Err((close::RESTART, close::RESTART_REASON.into())),
-        Ok(_) if !node.add_connection() => {
-            thread.counters.connections_refused.add(1);
-            Err((close::TRY_AGAIN, "too many connections, try again later".into()))
-        }
-        outcome => outcome,
-    };
+    let is_draining = node.draining.load(Ordering::Relaxed);
+    let upgrade = admit(outcome, is_draining, || node.add_connection(), &thread.counters);
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err((code, reason)) => {
@@ -147,8 +186,8 @@ async fn hand_over(upgraded: Upgraded, thread: &Rc<HttpThread>) {
             return thread.socket_closed();
         }
     };
-    let given = match stream.into_std() {
-        Ok(stream) => give_to_worker(Arrival { stream, response, read_ahead, upgrade, requested }, thread).await,
+    let given = match stream.into_transport() {
+        Ok(transport) => give_to_worker(Arrival { transport, response, read_ahead, upgrade, requested }, thread).await,
         Err(error) => Err(error),
     };
     match given {
@@ -162,14 +201,40 @@ async fn hand_over(upgraded: Upgraded, thread: &Rc<HttpThread>) {
     }
 }
 
+/// Refuses clients of a server that stops, or that has no room. Counts each refusal under its reason.
+fn admit(
+    outcome: Outcome,
+    is_draining: bool,
+    add_connection: impl FnOnce() -> bool,
+    counters: &ThreadCounters,
+) -> Outcome {
+    match outcome {
+        outcome if is_draining => {
+            let code = outcome.map_or(close::RESTART, |upgrade| upgrade.protocol.rules().close_codes.restart);
+            Err((code, close::RESTART_REASON.into()))
+        }
+        Ok(upgrade) if !add_connection() => {
+            counters.connections_refused.add(1);
+            Err((upgrade.protocol.rules().close_codes.try_again, "too many connections, try again later".into()))
+        }
+        outcome => outcome.inspect_err(|_| counters.handshakes_refused.add(1)),
+    }
+}
+
 /// Waits until a worker has room for the socket. Refuses the client if the server stops meanwhile.
 async fn give_to_worker(mut arrival: Arrival, thread: &HttpThread) -> std::io::Result<()> {
     let _turn = thread.hand_over_turn.lock().await;
     while let Err(returned) = thread.least_loaded().hand_over(arrival) {
         arrival = *returned;
         if thread.node.draining.load(Ordering::Relaxed) {
-            let stream = TcpStream::from_std(arrival.stream)?;
-            refuse(stream, arrival.response, close::RESTART, close::RESTART_REASON).await;
+            let stream = HttpStream::new(arrival.transport)?;
+            refuse(
+                stream,
+                arrival.response,
+                arrival.upgrade.protocol.rules().close_codes.restart,
+                close::RESTART_REASON,
+            )
+            .await;
             return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
         sleep(CONGESTION_PAUSE).await;
@@ -177,154 +242,49 @@ async fn give_to_worker(mut arrival: Arrival, thread: &HttpThread) -> std::io::R
     Ok(())
 }
 
-async fn refuse(mut stream: TcpStream, mut response: BytesMut, code: u16, reason: &str) {
+async fn refuse(mut stream: HttpStream, mut response: BytesMut, code: u16, reason: &str) {
     put_close(&mut response, code, reason);
     let goodbye = async {
         stream.write_all(&response).await?;
-        stream.shutdown().await?;
-        // Wait until the client has closed too: closing with unread bytes would reset the connection before the client
-        // has read the close frame.
-        while stream.read(&mut [0; 1024]).await? > 0 {}
-        std::io::Result::Ok(())
+        wait_for_end(stream).await
     };
     // The client is refused either way, whether it reads the reason or not.
     let _ = timeout(REFUSED_WAIT, goodbye).await;
 }
 
-/// Answers the requests of one connection.
-struct Requests {
-    thread: Rc<HttpThread>,
-    upgrading: Rc<Upgrading>,
-    /// Until the first request is handled.
-    first: Cell<Option<Busy>>,
+/// Ends a connection after its last response. The client may still be sending a body that nobody needs: closing before
+/// it ends, too, would reset the connection before the client has read the response (RFC 9112, 9.6).
+async fn let_client_read(stream: HttpStream) {
+    let _ = timeout(REFUSED_WAIT, wait_for_end(stream)).await;
 }
 
-/// The request of this connection that becomes a WebSocket.
-struct Upgrading {
-    cork: Cork,
-    /// Set by the answer to that request, taken when hyper has released the socket.
-    outcome: RefCell<Option<Outcome>>,
-    /// When the request arrived.
-    requested: Cell<Instant>,
-}
-
-impl Upgrading {
-    /// Ends the handshake: `switch` is its answer unless it is refused over HTTP.
-    fn finish(&self, switch: Reply, upgrade: Result<Upgrade, Refusal>) -> Reply {
-        let outcome = match upgrade {
-            Ok(upgrade) => Ok(upgrade),
-            Err(Refusal::Close { code, reason }) => Err((code, reason)),
-            Err(Refusal::Http { status, code, message }) => return Reply::refusal(status, code, &message),
-        };
-        self.outcome.replace(Some(outcome));
-        self.cork.replace(Some(BytesMut::with_capacity(RESPONSE_BYTES)));
-        switch
-    }
-}
-
-type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, std::convert::Infallible>>>>;
-
-impl Service<Request<Incoming>> for Requests {
-    type Response = Response<Full<Bytes>>;
-    type Error = std::convert::Infallible;
-    type Future = ResponseFuture;
-
-    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
-        self.thread.counters.requests.add(1);
-        let first = self.first.take();
-        let target = Target::of(&request);
-        if let Some((protocol, accepted)) = upgrade::accept(&target, &request) {
-            self.upgrading.requested.set(Instant::now());
-            let reply = match accepted {
-                Err(Refusal::Http { status, code, message }) => Reply::refusal(status, code, &message),
-                accepted => match (upgrade::switch(&request, protocol), accepted) {
-                    (Ok(switch), Ok(upgrade)) => return self.upgrade(target, request, switch, upgrade),
-                    (Ok(switch), refused) => self.upgrading.finish(switch, refused),
-                    (Err(reply), _) => reply,
-                },
-            };
-            return Box::pin(ready(Ok(reply.into_response())));
-        }
-        let thread = Rc::clone(&self.thread);
-        Box::pin(async move {
-            let _busy = first.unwrap_or_else(|| Busy::new(&thread));
-            let is_head = request.method() == Method::HEAD;
-            let reply = router::answer(Rc::clone(&thread), target, request).await.unwrap_or_else(|refusal| refusal);
-            let reply = reply.account(&thread.node.response_bytes);
-            Ok(if is_head { reply.without_body() } else { reply.into_response() })
-        })
-    }
-}
-
-impl Requests {
-    /// Ends a sound handshake, after authentication if there is any.
-    fn upgrade(&self, target: Target, request: Request<Incoming>, switch: Reply, upgrade: Upgrade) -> ResponseFuture {
-        let node = &self.thread.node;
-        let Some(authenticator) = node.auth.authenticator.as_ref().map(Arc::clone) else {
-            let reply = self.upgrading.finish(switch, upgrade::require_user(upgrade));
-            return Box::pin(ready(Ok(reply.into_response())));
-        };
-        let (thread, upgrading, unix_ms) = (Rc::clone(&self.thread), Rc::clone(&self.upgrading), node.now().unix_ms);
-        Box::pin(async move {
-            let _busy = Busy::new(&thread);
-            let headers = request.headers();
-            let upgrade = upgrade::authenticate(&*authenticator, &target, headers, unix_ms, upgrade).await;
-            let reply = upgrading.finish(switch, upgrade.and_then(upgrade::require_user));
-            Ok(reply.into_response())
-        })
-    }
+/// Ends the sending side and reads to the end of the client's.
+async fn wait_for_end(mut stream: HttpStream) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    while stream.read(&mut [0; 1024]).await? > 0 {}
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{Authentication, Authenticator, Credentials, Identity};
     use crate::protocol::Protocol;
-    use hyper::HeaderMap;
 
-    /// Answers later, as one that asks an application does.
-    #[derive(Debug)]
-    struct Later(Result<Option<Identity>, Refusal>);
-
-    impl Authenticator for Later {
-        fn authenticate<'a>(&'a self, credentials: &Credentials<'_>) -> Authentication<'a> {
-            assert_eq!((credentials.path, credentials.query), ("/v1/connect", "user=eve"));
-            assert_eq!((credentials.claimed_user, credentials.headers.text("cookie")), (Some("eve"), Some("a=b")));
-            Box::pin(async {
-                tokio::task::yield_now().await;
-                self.0.clone()
-            })
-        }
-    }
-
-    async fn connect(answer: Result<Option<Identity>, Refusal>) -> (u16, Option<Outcome>, bool) {
-        let request = Request::get("/v1/connect?user=eve").header("cookie", "a=b").body(()).unwrap();
-        let (target, headers): (_, &HeaderMap) = (Target::of(&request), request.headers());
-        let claimed = Upgrade::new(Protocol::Native, Some("eve".to_owned()));
-        let upgrade = upgrade::authenticate(&Later(answer), &target, headers, 1, claimed).await;
-        let upgrading =
-            Upgrading { cork: Cork::default(), outcome: RefCell::default(), requested: Cell::new(Instant::now()) };
-        let switch = Reply::empty(hyper::StatusCode::SWITCHING_PROTOCOLS);
-        let reply = upgrading.finish(switch, upgrade.and_then(upgrade::require_user));
-        let is_held = upgrading.cork.take().is_some();
-        (reply.into_response().status().as_u16(), upgrading.outcome.take(), is_held)
-    }
-
-    #[tokio::test]
-    async fn the_authenticator_decides_which_user_a_connection_has() {
-        let (status, outcome, is_held) = connect(Ok(Some(Identity { user: "alice".into(), login: Some(7) }))).await;
-        let upgrade = outcome.unwrap().unwrap();
-        assert_eq!((status, is_held, upgrade.user.as_deref(), upgrade.login), (101, true, Some("alice"), Some(7)));
-        let (status, outcome, _) = connect(Ok(None)).await;
-        assert!(status == 400 && outcome.is_none(), "the claimed user does not count once an authenticator is asked");
-    }
-
-    #[tokio::test]
-    async fn a_refusal_is_an_http_error_or_a_close_frame_after_the_handshake() {
-        let (status, outcome, is_held) = connect(Err(Refusal::http(401, "bad_token", "the token is expired"))).await;
-        assert!(status == 401 && outcome.is_none() && !is_held);
-        let (status, outcome, is_held) = connect(Err(Refusal::close(4401, "the token is expired"))).await;
-        assert_eq!((status, is_held), (101, true));
-        assert_eq!(outcome.unwrap().unwrap_err(), (4401, "the token is expired".into()));
+    #[test]
+    fn each_refused_handshake_is_counted_under_its_reason() {
+        let check = |is_valid: bool, is_draining: bool, has_room: bool, code: Option<u16>, counted: (u64, u64)| {
+            let upgrade = Upgrade::new(Protocol::Native, Some("eve".to_owned()));
+            let outcome = if is_valid { Ok(upgrade) } else { Err((4001, "no application has this key".into())) };
+            let counters = ThreadCounters::default();
+            let got = admit(outcome, is_draining, || has_room, &counters).err().map(|(code, _)| code);
+            assert_eq!(got, code);
+            assert_eq!((counters.handshakes_refused.get(), counters.connections_refused.get()), counted, "{code:?}");
+        };
+        check(true, false, true, None, (0, 0));
+        check(false, false, true, Some(4001), (1, 0));
+        check(false, false, false, Some(4001), (1, 0));
+        check(true, false, false, Some(close::TRY_AGAIN), (0, 1));
+        check(true, true, true, Some(close::RESTART), (0, 0));
+        check(false, true, true, Some(close::RESTART), (0, 0));
     }
 }

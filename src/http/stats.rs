@@ -1,128 +1,103 @@
-//! The metrics of the server: `/v1/stats` as JSON, `/metrics` in the text format of Prometheus (exposition format
-//! 0.0.4).
-//!
-//! Prometheus recommends seconds; the units are microseconds and nanoseconds, so that a metric has one name in both.
+//! `GET /v1/stats`: the counters of the server as JSON, for pages, tests and scripts. Units are part of the names.
+//! `/metrics` has the same counters under names that Prometheus recommends.
 
-use std::fmt::Write as _;
-
-use bytes::BufMut;
+use bytes::{BufMut, BytesMut};
 
 use super::context::Context;
 use super::reply::Reply;
-use crate::json::{put_number, put_string};
-use crate::node::Node;
+use crate::auth::Caller;
+use crate::json::{put_list, put_number, put_string};
+use crate::metrics::{Metric, Reading};
+use crate::node::{Node, OverBudget};
 use crate::os;
+use crate::presence::State;
 
-/// The counters that are present values instead of sums since the start.
-const GAUGES: [&str; 8] = [
-    "connections",
-    "sockets",
-    "upgrades_waiting",
-    "greeting_us_max",
-    "loop_lag_us_max",
-    "tick_us_max",
-    "redis_pending",
-    "redis_nodes",
-];
-
-struct Metric {
-    name: &'static str,
-    help: &'static str,
-    value: u64,
-    is_gauge: bool,
-}
+/// The number of connections in `over_budget`.
+const MAX_OVER_BUDGET: usize = 10;
 
 /// `GET /v1/stats`.
 pub(super) async fn stats(context: Context) -> Result<Reply, Reply> {
     let node = context.node();
-    Ok(Reply::json(|buffer| {
+    let write = |buffer: &mut BytesMut| {
         buffer.put_slice(br#"{"node":"#);
         put_string(buffer, &node.id);
-        for Metric { name, value, .. } in read_all(node) {
-            buffer.put_u8(b',');
-            put_string(buffer, name);
-            buffer.put_u8(b':');
-            put_number(buffer, value);
+        for (name, _, reading) in metrics(&context) {
+            match reading {
+                Reading::Number(value) => put_member(buffer, name, value),
+                Reading::Durations(durations) => {
+                    put_member(buffer, &format!("{name}_us"), durations.sum_us);
+                    put_member(buffer, &format!("{name}_us_max"), durations.max_us);
+                    put_member(buffer, &format!("{name}_count"), durations.count());
+                }
+            }
+        }
+        // Only applications may see names and addresses of clients; read keys are for numbers.
+        if matches!(context.caller, Caller::Application(_)) {
+            put_over_budget(buffer, node);
         }
         buffer.put_u8(b'}');
-    }))
-}
-
-/// `GET /metrics`.
-pub(super) async fn metrics(context: Context) -> Result<Reply, Reply> {
-    let mut text = String::with_capacity(4096);
-    for metric in read_all(context.node()) {
-        put_metric(&mut text, &metric);
-    }
-    Ok(Reply::text("text/plain; version=0.0.4; charset=utf-8", text))
-}
-
-/// Counters end in `_total` (Prometheus, "Metric and label naming").
-fn put_metric(text: &mut String, metric: &Metric) {
-    let Metric { name, help, value, is_gauge } = metric;
-    let (kind, suffix) = if *is_gauge { ("gauge", "") } else { ("counter", "_total") };
-    let _ = write!(
-        text,
-        "# HELP rollcall_{name}{suffix} {help}\n# TYPE rollcall_{name}{suffix} {kind}\nrollcall_{name}{suffix} {value}\n"
-    );
-}
-
-fn read_all(node: &Node) -> impl Iterator<Item = Metric> {
-    let gauge = |name, help, value| Metric { name, help, value, is_gauge: true };
-    let degraded = node.store.degraded_since().is_some();
-    let gauges = [
-        gauge("degraded", "1 while this node has no contact with other nodes.", degraded.into()),
-        gauge("uptime_ms", "Milliseconds since the server started.", node.started.elapsed().as_millis() as u64),
-        gauge("users", "Users online.", node.registry.users_online() as u64),
-        gauge("rooms", "Rooms with members or observers.", node.registry.rooms_open() as u64),
-        gauge("watched_users", "Users that clients watch by name.", node.registry.watchlist.watched() as u64),
-    ];
-    // Left out where the system does not report it: zero would be a measurement.
-    let memory = os::memory_bytes()
-        .map(|bytes| gauge("memory_bytes", "Memory of the process that no file backs, in bytes.", bytes));
-    let cpu = Metric {
-        name: "cpu_ns",
-        help: "CPU time of all threads, user and kernel, in nanoseconds.",
-        value: os::cpu_ns(),
-        is_gauge: false,
     };
+    context.charge_short(|| Reply::json(write))
+}
+
+fn put_member(buffer: &mut BytesMut, name: &str, value: u64) {
+    buffer.put_u8(b',');
+    put_string(buffer, name);
+    buffer.put_u8(b':');
+    put_number(buffer, value);
+}
+
+/// The connections that are over a work budget, the most often paused ones first.
+fn put_over_budget(buffer: &mut BytesMut, node: &Node) {
+    let mut all: Vec<OverBudget> = node.over_budget.iter().flat_map(|worst| worst.lock().clone()).collect();
+    all.sort_by_key(|over| std::cmp::Reverse(over.pauses));
+    buffer.put_slice(b",\"over_budget\":");
+    buffer.put_u8(b'[');
+    put_list(buffer, all.iter().take(MAX_OVER_BUDGET), |buffer, over| {
+        buffer.put_slice(b"{\"pauses\":");
+        put_number(buffer, u64::from(over.pauses));
+        if let Some(user) = &over.user {
+            buffer.put_slice(b",\"user\":");
+            put_string(buffer, user);
+        }
+        if let Some(address) = over.address {
+            buffer.put_slice(b",\"address\":");
+            put_string(buffer, &address.to_string());
+        }
+        buffer.put_u8(b'}');
+    });
+    buffer.put_u8(b']');
+}
+
+/// All counters and histograms: their names, meanings and values.
+pub(super) fn metrics(context: &Context) -> impl Iterator<Item = Metric> {
+    let node = context.node();
+    let degraded = node.store.degraded_since().is_some();
+    let present = [
+        ("degraded", "1 while this node has no contact with other nodes.", degraded.into()),
+        ("uptime_ms", "Milliseconds since the server started.", node.started.elapsed().as_millis() as u64),
+        ("users", "Users online.", node.registry.users_online() as u64),
+        ("rooms", "Rooms with members or observers.", node.registry.rooms_open() as u64),
+        (
+            "state_bytes",
+            "States that clients of this node set, in bytes.",
+            node.registry.states().used() * State::UNIT_BYTES,
+        ),
+        ("watched_users", "Users that clients watch by name.", node.registry.watchlist.watched() as u64),
+    ];
+    let certificate = node.config.tls.as_ref().map(|tls| {
+        let help = "When the TLS certificate expires, in seconds since the Unix epoch.";
+        ("tls_certificate_expires_unix", help, tls.expires().max(0) as u64)
+    });
+    // Left out where the system does not report it: zero would look like a measurement.
+    let memory =
+        os::memory_bytes().map(|bytes| ("memory_bytes", "Memory of the process that no file backs, in bytes.", bytes));
+    let cpu = ("cpu_ns", "CPU time of all threads, user and kernel, in nanoseconds.", os::cpu_ns());
+    let help = "HTTP connections dropped because their clients did not read long answers and memory was short.";
+    let dropped = ("answers_dropped", help, context.thread.answers.unread.dropped());
     let counters = node.metrics.thread_totals().fields().chain(node.metrics.tick_totals().fields());
     let counters = counters.chain(node.store.totals().into_iter().flat_map(|totals| totals.fields()));
-    let counters = counters.chain(node.sinks.counters());
-    let counters = counters.map(|(name, help, value)| Metric { name, help, value, is_gauge: GAUGES.contains(&name) });
-    gauges.into_iter().chain(memory).chain([cpu]).chain(counters)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_counters_end_in_total() {
-        let mut text = String::new();
-        put_metric(&mut text, &Metric { name: "ticks", help: "Ticks done.", value: 7, is_gauge: false });
-        put_metric(&mut text, &Metric { name: "users", help: "Users online.", value: 3, is_gauge: true });
-        let expected = "# HELP rollcall_ticks_total Ticks done.\n# TYPE rollcall_ticks_total counter\nrollcall_ticks_total 7\n\
-                        # HELP rollcall_users Users online.\n# TYPE rollcall_users gauge\nrollcall_users 3\n";
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn every_gauge_exists_and_every_metric_has_a_help_text() {
-        let metrics = crate::metrics::Metrics::new(1, 1);
-        let names = metrics.thread_totals().fields().chain(metrics.tick_totals().fields());
-        let names: Vec<_> = names.chain(crate::metrics::StoreTotals::default().fields()).collect();
-        for gauge in GAUGES {
-            assert!(names.iter().any(|(name, _, _)| *name == gauge), "{gauge}");
-        }
-        assert!(names.iter().all(|(_, help, _)| !help.is_empty() && !help.contains(['\n', '\\'])));
-    }
-
-    #[test]
-    fn names_of_counters_do_not_end_in_total_already() {
-        let metrics = crate::metrics::Metrics::new(1, 1);
-        for (name, _, _) in metrics.thread_totals().fields().chain(metrics.tick_totals().fields()) {
-            assert!(!name.ends_with("_total"), "{name}");
-        }
-    }
+    let counters = counters.chain(node.sinks.counters()).chain(node.auth.counters());
+    let computed = present.into_iter().chain(certificate).chain(memory).chain([cpu, dropped]);
+    computed.map(|(name, help, value)| (name, help, Reading::Number(value))).chain(counters)
 }

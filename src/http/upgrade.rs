@@ -1,12 +1,17 @@
 //! The upgrade of a request to a WebSocket (RFC 6455, section 4.2): finds its protocol, authenticates its user, and
 //! checks the handshake.
 
+use std::sync::Arc;
+
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode, Version};
 
+use super::gate::Visitor;
 use super::reply::Reply;
 use super::request::Target;
 use crate::auth::{Authenticator, Credentials};
+use crate::node::Node;
+use crate::peer::ClientAddress;
 use crate::protocol::{Handshake, Identity, Protocol, Upgrade};
 use crate::websocket::Refusal;
 use crate::websocket::handshake::{VERSION, accept_key};
@@ -19,25 +24,70 @@ pub(super) fn accept<B>(target: &Target, request: &Request<B>) -> Option<(Protoc
     Protocol::ALL.iter().find_map(|protocol| Some((*protocol, (protocol.rules().upgrade)(&handshake)?)))
 }
 
+/// The authenticator of a handshake, if one decides who its client is.
+pub(super) fn authenticator(node: &Node, upgrade: &Upgrade) -> Option<Arc<dyn Authenticator>> {
+    if upgrade.protocol.rules().is_signed() { None } else { node.auth.authenticator.clone() }
+}
+
 /// Replaces the claimed user with the authenticated one.
 pub(super) async fn authenticate(
     authenticator: &dyn Authenticator,
     target: &Target,
     headers: &HeaderMap,
+    visitor: &Visitor,
     unix_ms: u64,
     upgrade: Upgrade,
 ) -> Result<Upgrade, Refusal> {
-    let (path, query) = (&*target.path, &*target.raw_query);
-    let credentials = Credentials { path, query, claimed_user: upgrade.user.as_deref(), headers, unix_ms };
-    let identity = authenticator.authenticate(&credentials).await?;
-    let login = identity.as_ref().and_then(|identity| identity.login);
-    Ok(Upgrade { user: identity.map(|identity| identity.user.into()), login, ..upgrade })
+    let authentication = authenticator.authenticate(&credentials(target, headers, visitor, unix_ms, &upgrade));
+    Ok(identified(upgrade, authentication.await?))
+}
+
+/// The same at once, if that is possible.
+pub(super) fn authenticate_now(
+    authenticator: &dyn Authenticator,
+    target: &Target,
+    headers: &HeaderMap,
+    address: ClientAddress,
+    unix_ms: u64,
+    upgrade: Upgrade,
+) -> Option<Result<Upgrade, Refusal>> {
+    let visitor = Visitor::without_cookies(address);
+    let decided = authenticator.decide_now(&credentials(target, headers, &visitor, unix_ms, &upgrade))?;
+    Some(decided.map(|identity| identified(upgrade, identity)))
+}
+
+fn credentials<'a>(
+    target: &'a Target,
+    headers: &'a HeaderMap,
+    visitor: &Visitor,
+    unix_ms: u64,
+    upgrade: &'a Upgrade,
+) -> Credentials<'a> {
+    let rules = upgrade.protocol.rules();
+    Credentials {
+        protocol: rules.name,
+        subprotocol: rules.subprotocol,
+        address: visitor.address.ip(),
+        counted: visitor.address.limited(),
+        path: &target.path,
+        query: &target.raw_query,
+        claimed_user: upgrade.user.as_deref(),
+        may_use_cookies: visitor.may_use_cookies,
+        headers,
+        unix_ms,
+    }
+}
+
+fn identified(upgrade: Upgrade, identity: crate::auth::Identity) -> Upgrade {
+    let crate::auth::Identity { user, login, grant } = identity;
+    Upgrade { user: user.map(Into::into), login, grant, ..upgrade }
 }
 
 /// Refuses an upgrade without a user if its protocol requires one.
 pub(super) fn require_user(upgrade: Upgrade) -> Result<Upgrade, Refusal> {
     match upgrade.protocol.rules().identity {
-        Identity::AtUpgrade { missing } if upgrade.user.is_none() => Err(missing()),
+        // A grant without a user is that of an anonymous visitor.
+        Identity::AtUpgrade { missing } if upgrade.user.is_none() && upgrade.grant.is_none() => Err(missing()),
         _ => Ok(upgrade),
     }
 }
@@ -45,24 +95,12 @@ pub(super) fn require_user(upgrade: Upgrade) -> Result<Upgrade, Refusal> {
 /// The response that makes the connection a WebSocket, if the request is a valid handshake.
 pub(super) fn switch<B>(request: &Request<B>, protocol: Protocol) -> Result<Reply, Reply> {
     let headers = request.headers();
-    if request.method() != Method::GET {
-        return Err(Reply::method_not_allowed(&[Method::GET]));
+    match *request.method() {
+        Method::GET => {}
+        Method::OPTIONS => return Err(Reply::options(&[Method::GET])),
+        _ => return Err(Reply::method_not_allowed(&[Method::GET])),
     }
-    let requests_upgrade = request.version() >= Version::HTTP_11
-        && has_token(headers, &header::UPGRADE, "websocket")
-        && has_token(headers, &header::CONNECTION, "upgrade");
-    if !requests_upgrade {
-        let reply = Reply::error(
-            StatusCode::UPGRADE_REQUIRED,
-            "upgrade_required",
-            "this is a WebSocket: connect with a WebSocket client",
-        );
-        return Err(reply.and(header::UPGRADE, "websocket").and(header::CONNECTION, "upgrade"));
-    }
-    if !has_token(headers, &header::SEC_WEBSOCKET_VERSION, VERSION) {
-        let reply = Reply::error(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "the WebSocket version must be 13");
-        return Err(reply.and(header::SEC_WEBSOCKET_VERSION, VERSION).and(header::UPGRADE, "websocket"));
-    }
+    check_upgrade(request)?;
     // The bytes of a body would be decoded as frames.
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
@@ -78,18 +116,41 @@ pub(super) fn switch<B>(request: &Request<B>, protocol: Protocol) -> Result<Repl
         .and(header::UPGRADE, "websocket")
         .and(header::CONNECTION, "upgrade")
         .and(header::SEC_WEBSOCKET_ACCEPT, &accept);
+    // As the client wrote it: browsers compare the name exactly.
     let subprotocol = protocol.rules().subprotocol;
-    let offered = subprotocol.filter(|name| has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, name));
+    let offered = subprotocol.and_then(|name| token(headers, &header::SEC_WEBSOCKET_PROTOCOL, name));
     Ok(match offered {
         Some(name) => reply.and(header::SEC_WEBSOCKET_PROTOCOL, name),
         None => reply,
     })
 }
 
-/// Whether a comma-separated header has a token, in upper or lower case, on any of its lines (RFC 9110, 5.6.1).
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// Checks that a request asks for a WebSocket of the version that the server speaks. A refusal says what it lacks.
+fn check_upgrade<B>(request: &Request<B>) -> Result<(), Reply> {
+    let headers = request.headers();
+    let has = |name, wanted| token(headers, name, wanted).is_some();
+    let message = if !has(&header::UPGRADE, "websocket") {
+        "this is a WebSocket: connect with a WebSocket client; a proxy in between must pass on Upgrade and Connection"
+    } else if !has(&header::CONNECTION, "upgrade") {
+        "the header `Connection: upgrade` is missing; a proxy in between must pass it on"
+    } else if request.version() < Version::HTTP_11 {
+        "a WebSocket needs HTTP/1.1; this request has an earlier version, perhaps from a proxy in between"
+    } else if !has(&header::SEC_WEBSOCKET_VERSION, VERSION) {
+        "the WebSocket version must be 13"
+    } else {
+        return Ok(());
+    };
+    let reply = Reply::error(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
+    // A sender of Upgrade must name it in Connection (RFC 9110, 7.8).
+    let reply = reply.and(header::UPGRADE, "websocket").and(header::CONNECTION, "upgrade");
+    Err(reply.and(header::SEC_WEBSOCKET_VERSION, VERSION))
+}
+
+/// The token of a comma-separated header that equals this one in upper or lower case, on any of its lines (RFC 9110,
+/// 5.6.1).
+fn token<'a>(headers: &'a HeaderMap, name: &HeaderName, wanted: &str) -> Option<&'a str> {
     let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    lines.flat_map(|line| line.split(',')).map(str::trim).find(|part| part.eq_ignore_ascii_case(wanted))
 }
 
 #[cfg(test)]

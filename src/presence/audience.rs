@@ -1,9 +1,9 @@
 //! Audiences: observers of a room that receive the same bytes. To presence an audience is only a number; the protocol
 //! that defines it decides what its observers receive.
 
-/// The limit of audiences of all protocols together: one more than there are. Rooms and workers have arrays of this
+/// The limit of audiences of all protocols together: as many as there are. Rooms and workers have arrays of this
 /// length, indexed by [`Audience::index`].
-pub const MAX_AUDIENCES: usize = 6;
+pub const MAX_AUDIENCES: usize = 8;
 
 /// One audience. Each change is encoded once per audience, however many observers it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

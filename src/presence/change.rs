@@ -9,10 +9,13 @@ use super::{Reason, State};
 pub struct Diff {
     /// New members, with their states.
     pub joined: Vec<(Arc<str>, Option<State>)>,
-    /// Members whose state changed, with their new states.
+    /// Members whose state or info changed, with their new states, and the info if it changed: an empty one if there is
+    /// none any more.
     pub updated: Vec<(Arc<str>, Option<State>)>,
     /// Users who are not members any more, and why.
     pub left: Vec<(Arc<str>, Reason)>,
+    /// The last states of users of applications who are not members any more, if they had any.
+    pub last_states: Vec<(Arc<str>, State)>,
 }
 
 impl Diff {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use crate::presence::Reason;
+use crate::presence::{Begun, Reason, Session};
 
 /// The limit of waiting kicks, in each of three places: for the next tick, for other nodes, and from other nodes.
 pub const MAX_WAITING_KICKS: usize = 10_000;
@@ -21,6 +21,23 @@ pub struct Kick {
     pub login: Option<u64>,
     /// The reason of the leave that observers see.
     pub reason: Reason,
+    /// When another node asked for it, in milliseconds since the Unix epoch: it may arrive late, and the user may have
+    /// come back meanwhile. `None` if it is for all connections of this moment.
+    pub requested_unix_ms: Option<u64>,
+}
+
+impl Kick {
+    /// Whether it ends this session of its user.
+    #[must_use]
+    pub fn ends(&self, session: &Session, now_unix_ms: u64) -> bool {
+        self.ends_begun(session.begun(), now_unix_ms)
+    }
+
+    /// The same for what began at this time.
+    #[must_use]
+    pub fn ends_begun(&self, begun: Begun, now_unix_ms: u64) -> bool {
+        self.requested_unix_ms.is_none_or(|requested| !begun.is_between(requested, now_unix_ms))
+    }
 }
 
 /// Kicks that wait for the next tick.
@@ -82,9 +99,27 @@ mod tests {
     }
 
     #[test]
+    fn a_kick_that_arrives_late_ends_what_began_before_it() {
+        const NOW: u64 = 1_700_000_000_000;
+        let check = |requested: Option<u64>, begun: u64, expected: bool| {
+            let kick = Kick { user: "bob".into(), login: None, reason: Reason::Kicked, requested_unix_ms: requested };
+            assert_eq!(kick.ends_begun(Begun::at(begun), NOW), expected, "{requested:?} {begun}");
+        };
+        let requested = Some(NOW - 5_000);
+        check(requested, NOW - 10_000, true);
+        check(requested, NOW - 5_000, true);
+        check(requested, NOW - 4_800, false);
+        check(requested, NOW, false);
+        check(requested, NOW - 5 * 365 * 86_400_000, true);
+        check(requested, NOW + 60_000, true); // The clock was set back.
+        check(None, NOW, true);
+        check(Some(NOW + 60_000), NOW, true);
+    }
+
+    #[test]
     fn waiting_kicks_are_bounded() {
         let kicks = Kicks::default();
-        let kick = Kick { user: "bob".into(), login: None, reason: Reason::Kicked };
+        let kick = Kick { user: "bob".into(), login: None, reason: Reason::Kicked, requested_unix_ms: None };
         assert!((0..MAX_WAITING_KICKS).all(|_| kicks.add(kick.clone())));
         assert!(!kicks.add(kick.clone()));
         assert_eq!(kicks.take().len(), MAX_WAITING_KICKS);

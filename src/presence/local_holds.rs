@@ -13,13 +13,31 @@ pub struct LocalHolds {
     pub rooms: Vec<(Arc<str>, Option<State>)>,
 }
 
+/// The rooms in which a session of this node holds a user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LocalRooms {
+    /// Since when the user has been online, in milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+    /// Some of the rooms, at least one.
+    pub rooms: Vec<Arc<str>>,
+}
+
 impl Registry {
-    /// What sessions of this node hold of a user; `None` if nothing. With `reported_only`, without holds that no tick
-    /// has reported to the store yet.
+    /// Up to `limit` rooms in which sessions of this node hold a user; `None` if there are none.
     #[must_use]
-    pub fn local_holds(&self, user: &str, reported_only: bool) -> Option<LocalHolds> {
+    pub fn local_rooms(&self, user: &str, limit: usize) -> Option<LocalRooms> {
         let user = self.users.get(user)?;
-        let held = user.memberships.iter().filter(|held| held.sessions > 0 && (held.known_to_store || !reported_only));
+        let held = user.memberships.iter().filter(|held| held.sessions > 0);
+        let rooms: Vec<_> = held.take(limit).map(|held| Arc::clone(held.room.name())).collect();
+        (!rooms.is_empty()).then_some(LocalRooms { since_unix_ms: user.since_unix_ms, rooms })
+    }
+
+    /// What sessions of this node hold of a user; `None` if nothing. Without holds that no tick has reported to the
+    /// store yet.
+    #[must_use]
+    pub fn reported_holds(&self, user: &str) -> Option<LocalHolds> {
+        let user = self.users.get(user)?;
+        let held = user.memberships.iter().filter(|held| held.sessions > 0 && held.known_to_store);
         let rooms: Vec<_> = held.map(|held| (Arc::clone(held.room.name()), held.state.clone())).collect();
         (!rooms.is_empty()).then_some(LocalHolds { since_unix_ms: user.since_unix_ms, rooms })
     }
@@ -27,9 +45,10 @@ impl Registry {
     /// If the last report to the store was that this node holds the user in the room: the state there.
     #[must_use]
     pub fn reported_hold(&self, room: &str, user: &str) -> Option<Option<State>> {
+        let room = self.room(room)?;
         let user = self.users.get(user)?;
-        let mut reported = user.memberships.iter().filter(|membership| membership.known_to_store);
-        reported.find(|membership| membership.room.is_named(room)).map(|membership| membership.state.clone())
+        let reported = user.memberships.get(&room).filter(|membership| membership.known_to_store);
+        reported.map(|membership| membership.state.clone())
     }
 
     /// Since when the user has been online on any node, in milliseconds since the Unix epoch.

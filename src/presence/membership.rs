@@ -9,14 +9,6 @@ use super::change::HoldChange;
 use super::remote_hold::{IncarnationId, RemoteHold};
 use super::room::Reported;
 use super::{Now, Reason, Room, State};
-use crate::inline_vec::InlineVec;
-
-/// One user in all rooms.
-#[derive(Debug)]
-pub(super) struct User {
-    pub(super) since_unix_ms: u64,
-    pub(super) memberships: InlineVec<Membership>,
-}
 
 /// One user in one room. Guarded by the lock of the user's shard.
 #[derive(Debug)]
@@ -36,12 +28,6 @@ pub(super) struct Membership {
     pub(super) reason: Reason,
     /// Other nodes that hold the user here. Boxed: most members have none.
     pub(super) remote: Option<Box<SmallVec<[RemoteHold; 1]>>>,
-}
-
-impl User {
-    pub(super) fn membership(&mut self, room: &Arc<Room>) -> Option<&mut Membership> {
-        self.memberships.iter_mut().find(|membership| Arc::ptr_eq(&membership.room, room))
-    }
 }
 
 impl Membership {
@@ -73,13 +59,12 @@ impl Membership {
         if std::mem::replace(&mut self.pending, true) { Reported::AlreadyQueued } else { self.room.report(user) }
     }
 
-    /// The state to show: the latest one that was set on any node. It is the same on every node, in whatever order the
-    /// states arrive there.
+    /// What to show: the latest state that was set on any node, and the latest info. It is the same on every node, in
+    /// whatever order they arrive there.
     pub(super) fn latest_state(&self) -> Option<State> {
         let here = self.state.iter().filter(|_| self.sessions > 0);
         let remote = self.remote.iter().flat_map(|holds| holds.iter()).filter_map(|hold| hold.state.as_ref());
-        let last = here.chain(remote).max_by_key(|state| state.age_key());
-        last.filter(|state| !state.is_cleared()).cloned()
+        State::latest(here.chain(remote))
     }
 
     /// Makes a state that is set now later than the states of other nodes, even if their clocks are ahead. The state of
@@ -114,8 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_in_one_room_takes_8_bytes_more_than_the_membership() {
-        assert_eq!(size_of::<User>(), size_of::<Membership>() + 8);
+    fn a_membership_is_small() {
         assert!(size_of::<Membership>() <= 32);
     }
 }

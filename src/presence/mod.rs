@@ -15,17 +15,25 @@
 //! - room shard → roster, inbox
 //! - user shard → holders
 //!
-//! The lock of the watchlist is taken alone.
+//! The locks of the watchlist, of the histories and of messages of the application are taken alone.
 
+mod app_name;
+mod app_rooms;
+mod application_messages;
 mod audience;
 mod change;
+mod credential;
+mod first_joins;
 mod grace;
+mod histories;
 mod holders;
 mod id;
 pub mod kick;
 mod lease_wheel;
 mod local_holds;
 mod membership;
+mod memberships;
+mod message;
 mod observers;
 mod registry;
 mod remote;
@@ -33,9 +41,11 @@ mod remote_hold;
 mod remote_observers;
 mod rest_sessions;
 mod room;
+mod room_quota;
 mod roster;
 mod session;
 mod state;
+mod user_status;
 mod watchlist;
 mod wheel;
 
@@ -44,19 +54,25 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
 
+pub use app_name::{AppName, is_hidden, is_internal, is_stored_id};
+pub use app_rooms::{AppRooms, MEMBERS_PREFIX, app_user_id, channel_name, is_channel_name};
+pub use application_messages::{ApplicationMessages, UserMessage};
 pub use audience::{Audience, AudienceSet, MAX_AUDIENCES, Observers};
 pub use change::{Diff, HoldChange, ObserversChange};
-pub use id::{IdError, MAX_ID_BYTES, check_id, decode_id};
-pub use local_holds::LocalHolds;
+pub use credential::Credential;
+pub use id::{IdError, MAX_ID_BYTES, check_id, decode_id, is_id};
+pub use local_holds::{LocalHolds, LocalRooms};
+pub use message::{ApplicationMessage, Form, Keeping, MessageStamp, Publisher, RoomMessage};
 pub use registry::{Attachment, Registry, Settings, UserRooms};
 pub use remote::RemoteMember;
 pub use remote_hold::IncarnationId;
-pub use rest_sessions::RestSessionsFull;
-pub use room::{Room, RoomChange, RoomMessage};
+pub use rest_sessions::{RestOrigin, RestRefused};
+pub use room::{Room, RoomChange};
 pub use roster::Roster;
-pub use session::Session;
-pub use state::{MAX_STATE_BYTES, State};
-pub use watchlist::{StatusChange, UserStatus, Watchers, Watchlist};
+pub use session::{Begun, Session};
+pub use state::{Info, MAX_STATE_BYTES, State};
+pub use user_status::{StatusDetails, UserStatus};
+pub use watchlist::{StatusChange, Watchers, Watchlist};
 pub use wheel::Wheel;
 
 /// The room of REST heartbeats and of protocols without rooms.

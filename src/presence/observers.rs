@@ -1,15 +1,31 @@
 //! How many connections observe a room: on this node, and on all nodes. Members who observe count as well.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{IncarnationId, Registry, Room, Roster};
+use super::{IncarnationId, Registry};
 
 impl Registry {
     /// The number of observers of a room on all nodes.
     #[must_use]
     pub fn observers(&self, room: &str) -> u64 {
         self.local_observers(room).saturating_add(self.remote_observers.total(room))
+    }
+
+    /// The same, with those of this node when the room was last settled.
+    #[must_use]
+    pub fn observers_at_tick(&self, room: &str) -> u64 {
+        self.settled_observers(room).saturating_add(self.remote_observers.total(room))
+    }
+
+    /// Takes the rooms of applications whose observers on other nodes have changed since the last call.
+    pub fn take_observer_changes(&self) -> impl Iterator<Item = Arc<str>> + use<> {
+        self.remote_observers.take_changes()
+    }
+
+    /// Whether a room has members or observers on any node.
+    #[must_use]
+    pub fn is_used(&self, room: &str) -> bool {
+        self.room(room).is_some_and(|room| room.is_used()) || self.remote_observers.total(room) > 0
     }
 
     fn local_observers(&self, room: &str) -> u64 {
@@ -28,12 +44,20 @@ impl Registry {
         rooms.map(|room| Arc::clone(room.name())).collect()
     }
 
-    /// The names of all rooms with a member on any node or an observer on any node, each once, in no order.
+    /// The names of all rooms with a member on any node or an observer on any node, each once, sorted.
     #[must_use]
-    pub fn used_rooms(&self) -> HashSet<Arc<str>> {
-        let is_used = |room: &Arc<Room>| room.observers() > 0 || room.read(Roster::count) > 0;
-        let local = self.rooms().into_iter().filter(is_used).map(|room| Arc::clone(room.name()));
-        local.chain(self.remote_observers.rooms()).collect()
+    pub fn used_rooms(&self) -> Vec<Arc<str>> {
+        let local = self.rooms().into_iter().filter(|room| room.is_used()).map(|room| Arc::clone(room.name()));
+        let mut names: Vec<_> = local.chain(self.remote_observers.rooms()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// An upper bound of the number of names that [`Registry::used_rooms`] returns.
+    #[must_use]
+    pub fn max_used_rooms(&self) -> usize {
+        self.room_quota().used() as usize + self.remote_observers.len()
     }
 
     /// Takes the number of observers of a room on another node.
@@ -75,7 +99,7 @@ mod tests {
         registry.set_remote_observers(7, 1, "lobby", 4);
         registry.set_remote_observers(7, 1, "attic", 1);
         assert_eq!((registry.observers("lobby"), registry.observers("attic")), (7, 1));
-        assert_eq!(registry.used_rooms(), HashSet::from(["lobby".into(), "attic".into()]));
+        assert_eq!(registry.used_rooms(), [Arc::from("attic"), Arc::from("lobby")]);
         registry.unobserve(&room, 0, Audience::new(0));
         registry.unobserve(&room, 1, Audience::new(1));
         registry.unobserve(&room, 1, Audience::new(1));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::membership::Membership;
 use super::remote_hold::{IncarnationId, RemoteHold};
 use super::room::Reported;
-use super::{Reason, Registry, RoomMessage, State};
+use super::{Info, Reason, Registry, RoomMessage, State};
 
 /// A user in a room, as an incarnation reports it.
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +49,12 @@ impl Registry {
 
     /// An incarnation no longer holds a user. True if a session of this node holds the user in some room.
     pub fn release_remote(&self, member: RemoteMember<'_>, reason: Reason) -> bool {
+        let room = self.room(member.room);
         let Some(mut user) = self.users.get_mut(member.user) else { return false };
         let name = Arc::clone(user.key());
         let user = user.value_mut();
         let is_held_here = user.memberships.iter().any(|membership| membership.sessions > 0);
-        let membership = user.memberships.iter_mut().find(|membership| membership.room.is_named(member.room));
-        if let Some(membership) = membership {
+        if let Some(membership) = room.and_then(|room| user.memberships.get_mut(&room)) {
             let reported = membership.release_remote(&name, reason, |hold| hold.incarnation == member.incarnation);
             self.queue(&membership.room, reported);
         }
@@ -91,11 +91,11 @@ impl Registry {
     }
 
     /// Adds a message from another node to the next tick. A message of a user is delivered only if the user is a member
-    /// by then; one without a user is the application's.
-    pub fn publish_remote(&self, room: &str, user: Option<&str>, data: Box<str>) {
+    /// by then; one without a user is the application's, or that of an observer.
+    pub fn publish_remote(&self, room: &str, message: RoomMessage) {
         if let Some(room) = self.room(room) {
-            let user = user.map(|user| self.shared_name(user));
-            let (reported, _) = room.publish(RoomMessage { user, data, is_local: false });
+            let user = message.user.as_ref().map(|user| self.shared_name(user));
+            let (reported, _) = room.publish(RoomMessage { user, ..message });
             self.queue(&room, reported);
         }
     }
@@ -107,13 +107,20 @@ impl Registry {
     }
 }
 
+/// Distinguishes what an incarnation reports from what it reported before.
+fn age_key(hold: &RemoteHold) -> Option<(AgeKey<'_>, Option<AgeKey<'_>>)> {
+    hold.state.as_ref().map(|state| (state.age_key(), state.info().map(Info::age_key)))
+}
+
+type AgeKey<'a> = (u64, &'a str);
+
 impl Membership {
     /// Returns whether something changed. A load reports every hold again, and the tick must not look at all of them.
     fn hold_remote(&mut self, hold: RemoteHold) -> bool {
         let holds = self.remote.get_or_insert_default();
         match holds.iter_mut().find(|known| known.incarnation == hold.incarnation) {
             Some(known) => {
-                let has_changed = known.state.as_ref().map(State::age_key) != hold.state.as_ref().map(State::age_key);
+                let has_changed = age_key(known) != age_key(&hold);
                 *known = hold;
                 has_changed
             }

@@ -10,21 +10,23 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::change::{Diff, HoldChange, LiveState, ObserversChange};
-use super::{Audience, AudienceSet, MAX_AUDIENCES, Observers, Roster};
+use super::histories::{HasHistory, Histories};
+use super::message::Publisher;
+use super::{Audience, AudienceSet, MAX_AUDIENCES, Observers, RoomMessage, Roster};
 
-/// Bytes of messages that a room accepts per tick, user ids included: some 300 KiB per second to each observer at the
-/// default tick.
-const MAX_MESSAGE_BYTES_PER_TICK: usize = 32 * 1024;
+/// Bytes of messages of clients that a room accepts per tick, user ids included: some 300 KiB per second to each
+/// observer at the default tick.
+const MAX_CLIENT_BYTES_PER_TICK: usize = 32 * 1024;
+/// The same for messages of the application, which has a key and paces itself.
+const MAX_APPLICATION_BYTES_PER_TICK: usize = 1024 * 1024;
 
-/// A message to the observers of a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomMessage {
-    /// The member who published it; `None` for the application.
-    pub user: Option<Arc<str>>,
-    /// Compact JSON text.
-    pub data: Box<str>,
-    /// Whether it was published on this node, which forwards it to the other nodes.
-    pub is_local: bool,
+impl Publisher {
+    const fn max_bytes_per_tick(self) -> usize {
+        match self {
+            Self::Client => MAX_CLIENT_BYTES_PER_TICK,
+            Self::Application => MAX_APPLICATION_BYTES_PER_TICK,
+        }
+    }
 }
 
 /// The result of settling a room.
@@ -60,6 +62,8 @@ pub struct Room {
     epoch: Box<str>,
     inbox: Mutex<Inbox>,
     roster: Mutex<Roster>,
+    /// Of all rooms, to which it reports the length of its own.
+    histories: Arc<Histories>,
 }
 
 /// What was reported since the last tick. Written by workers, taken by the tick.
@@ -73,8 +77,8 @@ struct Inbox {
     /// Users with a change, each once (the membership is marked as pending).
     changed: Vec<Arc<str>>,
     messages: Vec<RoomMessage>,
-    /// Bytes of `messages`; the limit is [`MAX_MESSAGE_BYTES_PER_TICK`].
-    message_bytes: usize,
+    /// Bytes of `messages` by [`Publisher`], each with its own limit.
+    message_bytes: [usize; 2],
     requested: AudienceSet,
     /// The number of observers per worker.
     observers: SmallVec<[Observers; 4]>,
@@ -101,8 +105,23 @@ impl Inbox {
     }
 }
 
+impl HasHistory for Room {
+    fn give_up_history(&self) -> usize {
+        let mut roster = self.roster.lock();
+        let bytes = roster.history_bytes();
+        roster.forget_history();
+        bytes
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.histories.remove(self.id, self.roster.get_mut().history_bytes());
+    }
+}
+
 impl Room {
-    pub(super) fn new(id: u64, name: Arc<str>, epoch: Box<str>, workers: usize) -> Self {
+    pub(super) fn new(id: u64, name: Arc<str>, epoch: Box<str>, workers: usize, histories: Arc<Histories>) -> Self {
         Self {
             id,
             name,
@@ -113,13 +132,14 @@ impl Room {
                 generation: 0,
                 changed: Vec::new(),
                 messages: Vec::new(),
-                message_bytes: 0,
+                message_bytes: [0; 2],
                 requested: AudienceSet::default(),
                 observers: SmallVec::from_elem([0; MAX_AUDIENCES], workers),
                 settled_observers: 0,
                 observed_before: AudienceSet::default(),
             }),
             roster: Mutex::new(Roster::default()),
+            histories,
         }
     }
 
@@ -153,27 +173,38 @@ impl Room {
     }
 
     /// Keeps the frame of diff `seq` for clients that resume.
-    pub fn remember(&self, seq: u64, frame: Bytes) {
-        self.roster.lock().remember(seq, frame);
+    pub fn remember(self: &Arc<Self>, seq: u64, frame: Bytes) {
+        let mut roster = self.roster.lock();
+        let before = roster.history_bytes();
+        roster.remember(seq, frame);
+        let after = roster.history_bytes();
+        drop(roster);
+        self.histories.change(self.id, self, before, after);
     }
 
     pub(super) fn report(&self, user: &Arc<str>) -> Reported {
         self.with_inbox(|inbox| inbox.changed.push(Arc::clone(user))).0
     }
 
-    /// Adds a message to the next tick. False if the room has too many bytes of messages in this tick already.
+    /// Adds a message to the next tick. False if the room has too many bytes of messages of such publishers in this
+    /// tick already.
     pub(super) fn publish(&self, message: RoomMessage) -> (Reported, bool) {
         let (reported, accepted) = self.with_inbox(|inbox| {
-            let user_bytes = message.user.as_ref().map_or(0, |user| user.len());
-            let bytes = size_of::<RoomMessage>() + user_bytes + message.data.len();
-            let fits = inbox.message_bytes + bytes <= MAX_MESSAGE_BYTES_PER_TICK;
+            let (by, bytes) = (message.publisher, message.bytes());
+            let published = &mut inbox.message_bytes[by as usize];
+            let fits = *published + bytes <= by.max_bytes_per_tick();
             if fits {
-                inbox.message_bytes += bytes;
+                *published += bytes;
                 inbox.messages.push(message);
             }
             fits
         });
         (reported, accepted.unwrap_or(false))
+    }
+
+    /// Whether this tick has space for this many bytes of messages of such publishers.
+    pub(super) fn has_space(&self, by: Publisher, bytes: usize) -> bool {
+        self.inbox.lock().message_bytes[by as usize] + bytes <= by.max_bytes_per_tick()
     }
 
     /// Changes the number of observers; `by` is 1 or -1.
@@ -188,6 +219,11 @@ impl Room {
     /// The number of observers on this node.
     pub(super) fn observers(&self) -> u64 {
         self.inbox.lock().count_observers()
+    }
+
+    /// Whether it has members on any node, or observers on this one.
+    pub(super) fn is_used(&self) -> bool {
+        self.observers() > 0 || self.read(Roster::count) > 0
     }
 
     /// The number of observers on this node when the room was last settled.
@@ -248,7 +284,7 @@ impl Room {
             observers_change: ObserversChange::between(settled_observers, observers),
             observed_before: inbox.observed_before,
         };
-        inbox.message_bytes = 0;
+        inbox.message_bytes = [0; 2];
         drop(inbox);
         // Sorted like the roster, so that the lists of the diff are sorted too.
         changed.sort_unstable();

@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::State;
 use super::change::{Diff, LiveState};
+use super::{State, is_internal};
 
 /// Diffs kept per room for `resume`: at 10 diffs per second, the worst case, the last 6.4 seconds; in quiet rooms
 /// hours.
 const HISTORY_DIFFS: usize = 64;
 /// Bytes of diffs kept per room. The oldest are dropped first; a client that missed more receives a snapshot.
 const HISTORY_BYTES: usize = 64 * 1024;
+
+/// What a short frame counts as: it was built in a buffer of this length.
+const LEAST_FRAME_BYTES: usize = 256;
 
 /// The announced state. Written by the tick, read by snapshots and the HTTP API.
 #[derive(Debug, Default)]
@@ -43,6 +46,12 @@ impl Roster {
     #[must_use]
     pub fn contains(&self, user: &str) -> bool {
         self.members.contains_key(user)
+    }
+
+    /// What a member shows; `None` if the user is not a member.
+    #[must_use]
+    pub fn state_of(&self, user: &str) -> Option<Option<&State>> {
+        self.members.get(user).map(Option::as_ref)
     }
 
     /// Members sorted by user, only those behind `after` if it is given.
@@ -74,33 +83,50 @@ impl Roster {
                     entry.insert(state);
                 }
                 Entry::Occupied(mut announced) if *announced.get() != state => {
-                    announced.get_mut().clone_from(&state);
-                    diff.updated.push((Arc::clone(announced.key()), state));
+                    let update = State::update(announced.get().as_ref(), state.as_ref());
+                    diff.updated.push((Arc::clone(announced.key()), update));
+                    announced.insert(state);
                 }
                 Entry::Occupied(_) => {}
             },
             LiveState::Offline(reason) => {
-                if self.members.remove(&*user).is_some() {
+                if let Some(last) = self.members.remove(&*user) {
+                    if is_internal(&user) {
+                        diff.last_states.extend(last.map(|state| (Arc::clone(&user), state)));
+                    }
                     diff.left.push((user, reason));
                 }
             }
         }
     }
 
+    /// The length of the history, about as much as it takes in memory.
+    pub(super) fn history_bytes(&self) -> usize {
+        self.history_bytes
+    }
+
     pub(super) fn remember(&mut self, seq: u64, frame: Bytes) {
         if self.history.back().is_some_and(|(newest, _)| newest + 1 != seq) {
             self.forget_history();
         }
-        self.history_bytes += frame.len();
+        self.history_bytes += counted_bytes(&frame);
+        if self.history.is_empty() {
+            self.history.reserve_exact(1); // Otherwise there would be room for four, and many rooms hardly change.
+        }
         self.history.push_back((seq, frame));
         while self.history.len() > HISTORY_DIFFS || self.history_bytes > HISTORY_BYTES {
             let Some((_, oldest)) = self.history.pop_front() else { break };
-            self.history_bytes -= oldest.len();
+            self.history_bytes -= counted_bytes(&oldest);
         }
     }
 
     pub(super) fn forget_history(&mut self) {
-        self.history.clear();
+        self.history = VecDeque::new();
         self.history_bytes = 0;
     }
+}
+
+/// What a frame counts as. Frames have at least [`LEAST_FRAME_BYTES`] of memory.
+fn counted_bytes(frame: &Bytes) -> usize {
+    frame.len().max(LEAST_FRAME_BYTES)
 }

@@ -13,22 +13,12 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Diff, State};
+use super::user_status::{States, StatusDetails, UserStatus};
+use super::{Diff, State, is_internal};
+use crate::work_budget::fair_share;
 
-/// The limit of watched users on this node: some 300 bytes each, user id included.
+/// The limit of watched users on this node: some 200 bytes each, user id and watcher included.
 const MAX_WATCHED: usize = 1_000_000;
-
-/// The status of a user, as watchers see it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UserStatus {
-    /// Whether the user is in any room.
-    pub online: bool,
-    /// Milliseconds since the Unix epoch. If online, since when; if offline, when the user went offline, if the user
-    /// was watched at that time.
-    pub since_unix_ms: Option<u64>,
-    /// The user's state in the first room, in the order joined, in which the user has one.
-    pub state: Option<State>,
-}
 
 /// The status of a watched user, to be sent to watchers.
 #[derive(Debug)]
@@ -41,6 +31,8 @@ pub struct StatusChange {
     pub changed: bool,
     /// The number of watchers on each worker.
     pub watchers: Watchers,
+    /// For watchers that may observe only some rooms, if the user has any. They decide by it whether it changed.
+    pub details: Option<Arc<StatusDetails>>,
 }
 
 /// The number of connections that watch a user, per worker.
@@ -60,17 +52,30 @@ struct List {
     users: HashMap<Arc<str>, Watched, RandomState>,
     /// Users that the next tick looks at, each once.
     due: Vec<Arc<str>>,
+    /// The users with watchers that may observe only some rooms.
+    restricted: HashMap<Arc<str>, Restricted, RandomState>,
 }
 
 #[derive(Debug)]
 struct Watched {
     watchers: Watchers,
-    /// The last status; `None` before the first one.
-    last_status: Option<UserStatus>,
+    /// The last status, unless it is [`UserStatus::OFFLINE`]: most users that clients watch are, so nothing is stored
+    /// for them.
+    last_status: Option<Box<UserStatus>>,
+    /// Whether there was a status.
+    has_status: bool,
     /// Whether the user is in `due`. The entry is kept as long as that is so.
     due: bool,
     /// Whether a watcher requested the status, even if it did not change.
     requested: bool,
+}
+
+/// Watchers of a user that may observe only some rooms. They see the user's state only from those.
+#[derive(Debug, Default)]
+struct Restricted {
+    watchers: u32,
+    /// The last states; `None` before the first ones.
+    last_states: Option<States>,
 }
 
 /// A user in the registry, as the tick sees it.
@@ -82,6 +87,8 @@ pub(super) struct LiveStatus {
     pub(super) held: bool,
     pub(super) since_unix_ms: u64,
     pub(super) state: Option<State>,
+    /// All states with their rooms, up to a limit, if they were asked for.
+    pub(super) states: Option<States>,
 }
 
 impl Watchlist {
@@ -89,14 +96,17 @@ impl Watchlist {
         Self { workers, watched: AtomicUsize::new(0), list: Mutex::default() }
     }
 
-    /// Adds a watcher to each of these users and requests their status. Returns the user ids, shared with the
-    /// watchlist.
-    pub fn watch<'a>(&self, worker: usize, users: impl Iterator<Item = &'a str>) -> Vec<Arc<str>> {
+    /// Adds a watcher to each of these users and requests their status. A restricted watcher may observe only some
+    /// rooms. Returns the user ids, shared with the watchlist.
+    pub fn watch<'a>(&self, worker: usize, users: impl Iterator<Item = &'a str>, is_restricted: bool) -> Vec<Arc<str>> {
         self.with_list(|list| {
             let names = users.map(|user| {
                 let name = list.users.get_key_value(user).map_or_else(|| Arc::from(user), |(name, _)| Arc::clone(name));
                 let watched = list.users.entry(Arc::clone(&name)).or_insert_with(|| Watched::new(self.workers));
                 watched.watchers[worker] += 1;
+                if is_restricted {
+                    list.restricted.entry(Arc::clone(&name)).or_default().watchers += 1;
+                }
                 name
             });
             let names: Vec<_> = names.collect();
@@ -110,14 +120,20 @@ impl Watchlist {
         self.with_list(|list| users.for_each(|user| list.request_status(user)));
     }
 
-    /// Removes a watcher from each of these users.
-    pub fn unwatch<'a>(&self, worker: usize, users: impl Iterator<Item = &'a Arc<str>>) {
+    /// Removes a watcher, which was added in the same way, from each of these users.
+    pub fn unwatch<'a>(&self, worker: usize, users: impl Iterator<Item = &'a Arc<str>>, is_restricted: bool) {
         self.with_list(|list| {
             for user in users {
                 let Some(watched) = list.users.get_mut(user) else { continue };
                 watched.watchers[worker] = watched.watchers[worker].saturating_sub(1);
                 if watched.is_unused() {
                     list.users.remove(user);
+                }
+                if let Some(restricted) = list.restricted.get_mut(user).filter(|_| is_restricted) {
+                    restricted.watchers -= 1;
+                    if restricted.watchers == 0 {
+                        list.restricted.remove(user);
+                    }
                 }
             }
         });
@@ -136,12 +152,17 @@ impl Watchlist {
 
     /// Looks at the users that were marked or requested since the last call, and returns the statuses to send. For the
     /// tick, after it has settled its rooms.
-    pub(super) fn settle(&self, unix_ms: u64, live_status: impl Fn(&str) -> LiveStatus) -> Vec<StatusChange> {
+    /// `live_status` is called with whether all states are needed.
+    pub(super) fn settle(&self, unix_ms: u64, live_status: impl Fn(&str, bool) -> LiveStatus) -> Vec<StatusChange> {
         if self.is_empty() {
             return Vec::new();
         }
-        let due = self.with_list(|list| std::mem::take(&mut list.due));
-        let live: Vec<_> = due.into_iter().map(|user| (live_status(&user), user)).collect();
+        let due: Vec<_> = self.with_list(|list| {
+            let due = std::mem::take(&mut list.due).into_iter();
+            let is_detailed = |user: &Arc<str>| list.restricted.contains_key(user);
+            due.map(|user| (is_detailed(&user), user)).collect()
+        });
+        let live: Vec<_> = due.into_iter().map(|(detailed, user)| (live_status(&user, detailed), user)).collect();
         self.with_list(|list| live.into_iter().filter_map(|(live, user)| list.update(&user, live, unix_ms)).collect())
     }
 
@@ -151,10 +172,10 @@ impl Watchlist {
         self.watched.load(Ordering::Relaxed)
     }
 
-    /// Whether the number of watched users has reached its limit.
+    /// The number of users that one connection may watch: fewer and fewer as the limit of this node comes near.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.watched() >= MAX_WATCHED
+    pub fn share(&self) -> usize {
+        fair_share(MAX_WATCHED, self.watched())
     }
 
     fn is_empty(&self) -> bool {
@@ -195,13 +216,27 @@ impl List {
         }
         // The user joined after the room was settled. The next tick announces the join, unless the user has left by
         // then: no diff shows that, so the next tick must look again.
-        let look_again = live.held && !live.announced;
-        let status = watched.next_status(live, unix_ms);
-        let changed = watched.last_status.as_ref().is_some_and(|last| *last != status);
-        let send = std::mem::take(&mut watched.requested) || changed;
-        watched.last_status = Some(status.clone());
-        let change =
-            send.then(|| StatusChange { user: Arc::clone(user), status, changed, watchers: watched.watchers.clone() });
+        let mut look_again = live.held && !live.announced;
+        let restricted = self.restricted.get_mut(user);
+        // The first restricted watcher came while the tick looked at the user: it sees no state until the next tick.
+        look_again |= restricted.is_some() && live.states.is_none();
+        let last_status = watched.last_status().clone();
+        let states = restricted.map(|restricted| restricted.next(last_status.online, &live));
+        let mut status = watched.next_status(live, unix_ms);
+        if is_internal(user) {
+            // Watchers of users of an application see no more than this, and nothing else is a change for them.
+            status = UserStatus { online: status.online, ..UserStatus::OFFLINE };
+        }
+        let details = states.map(|(last_states, states)| {
+            let before = last_states.map(|states| (last_status.clone(), states));
+            Arc::new(StatusDetails { before, after: (status.clone(), states) })
+        });
+        let changed = watched.has_status && last_status != status;
+        let differs = details.as_ref().is_some_and(|details| details.differ());
+        let send = std::mem::take(&mut watched.requested) || changed || differs;
+        watched.set_status(&status);
+        let watchers = watched.watchers.clone();
+        let change = send.then(|| StatusChange { user: Arc::clone(user), status, changed, watchers, details });
         if look_again {
             self.mark_due(user);
         }
@@ -211,7 +246,18 @@ impl List {
 
 impl Watched {
     fn new(workers: usize) -> Self {
-        Self { watchers: SmallVec::from_elem(0, workers), last_status: None, due: false, requested: false }
+        let watchers = SmallVec::from_elem(0, workers);
+        Self { watchers, last_status: None, has_status: false, due: false, requested: false }
+    }
+
+    /// The last status; [`UserStatus::OFFLINE`] before the first one.
+    fn last_status(&self) -> &UserStatus {
+        self.last_status.as_deref().unwrap_or(&UserStatus::OFFLINE)
+    }
+
+    fn set_status(&mut self, status: &UserStatus) {
+        self.has_status = true;
+        self.last_status = (*status != UserStatus::OFFLINE).then(|| Box::new(status.clone()));
     }
 
     /// Whether the entry has no watchers and is not due.
@@ -221,7 +267,7 @@ impl Watched {
 
     /// The status that follows the last one.
     fn next_status(&self, live: LiveStatus, unix_ms: u64) -> UserStatus {
-        let last = self.last_status.clone().unwrap_or_default();
+        let last = self.last_status().clone();
         match (last.online, live.announced) {
             // The user has left one room and joined another that is not settled yet: the user stays online.
             (true, false) if live.held => last,
@@ -236,59 +282,20 @@ impl Watched {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: u64 = 500;
-
-    fn live(announced: bool, held: bool, since_unix_ms: u64) -> LiveStatus {
-        LiveStatus { announced, held, since_unix_ms, state: None }
-    }
-
-    /// Checks the status after these updates, and whether the next tick looks at the user again.
-    fn check(updates: &[LiveStatus], online: bool, since_unix_ms: Option<u64>, again: bool) {
-        let list = Watchlist::new(1);
-        let user = list.watch(0, ["bob"].into_iter()).remove(0);
-        list.with_list(|list| {
-            for update in updates {
-                list.due.clear();
-                list.update(&user, update.clone(), NOW);
-            }
-            let status = list.users[&user].last_status.clone();
-            assert_eq!(status, Some(UserStatus { online, since_unix_ms, state: None }), "{updates:?}");
-            assert_eq!(list.due.len(), usize::from(again), "{updates:?}");
-        });
-    }
-
-    #[test]
-    fn a_user_is_online_once_announced_and_stays_online_when_changing_rooms() {
-        let (offline, member, unannounced) =
-            (|| live(false, false, 0), || live(true, true, 100), || live(false, true, 300));
-        check(&[offline()], false, None, false);
-        check(&[member()], true, Some(100), false);
-        check(&[member(), offline()], false, Some(NOW), false);
-        check(&[member(), offline(), offline()], false, Some(NOW), false);
-        check(&[member(), offline(), live(true, true, 400)], true, Some(400), false);
-        // The join is announced by the next tick.
-        check(&[unannounced()], false, None, true);
-        check(&[member(), unannounced()], true, Some(100), true);
-        check(&[member(), unannounced(), live(true, true, 300)], true, Some(100), false);
-        // The user left again before the next tick: no diff shows it.
-        check(&[member(), unannounced(), offline()], false, Some(NOW), false);
-        // The leave is not announced yet.
-        check(&[member(), live(true, false, 100)], true, Some(100), false);
-    }
-
-    #[test]
-    fn repeated_watching_and_unwatching_leaves_nothing_behind() {
-        let list = Watchlist::new(2);
-        for _ in 0..100 {
-            let names = list.watch(1, ["bob"].into_iter());
-            list.unwatch(1, names.iter());
-        }
-        assert!(list.with_list(|list| list.due.len()) <= 1);
-        assert!(list.settle(NOW, |_| live(false, false, 0)).is_empty());
-        assert_eq!(list.watched(), 0);
+impl Restricted {
+    /// Replaces the last states, as [`Watched::next_status`] replaces the last status. Returns the old and the new
+    /// ones.
+    fn next(&mut self, was_online: bool, live: &LiveStatus) -> (Option<States>, States) {
+        let last = self.last_states.clone();
+        let states = match live.announced {
+            true => live.states.clone().unwrap_or_default(),
+            false if live.held && was_online => last.clone().unwrap_or_default(),
+            false => States::default(),
+        };
+        self.last_states = Some(Arc::clone(&states));
+        (last, states)
     }
 }
+
+#[cfg(test)]
+mod tests;

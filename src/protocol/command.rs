@@ -1,5 +1,6 @@
 //! The commands of clients, independent of their protocol, and the outcomes.
 
+use crate::auth::Action;
 use crate::presence::{Audience, LOBBY, State};
 
 /// A request of a client, in the terms of the presence core. User ids and room names are valid; states are compact JSON
@@ -67,6 +68,13 @@ pub enum Command<'a> {
         /// Compact JSON text.
         data: String,
     },
+    /// Send an event to the other observers of an observed room, of which the client need not be a member.
+    Relay {
+        /// The room.
+        room: &'a str,
+        /// Compact JSON text: an object with the name of the event and its data.
+        data: String,
+    },
 }
 
 impl Command<'_> {
@@ -100,10 +108,47 @@ pub enum Refused {
     NotObserved,
     /// The connection has the maximum number of rooms.
     TooManyRooms,
+    /// All connections of the user together have the maximum number of rooms.
+    TooManyRoomsOfUser,
+    /// The server has the maximum number of rooms, or the user or address its share of them.
+    TooManyRoomsInAll,
+    /// The server has the maximum of states, or the user or address its share of them.
+    TooMuchState,
     /// The connection, or the server, has the maximum number of watched users.
     TooManyWatched,
     /// The connection publishes too fast, or the room has too many bytes of messages in this tick.
     RateLimited,
+    /// The client's credential does not allow this action in the room.
+    Forbidden(Action),
+    /// The connection did not begin with a token, so it cannot renew one.
+    NoToken,
+    /// The application has not confirmed the session in time: no new rooms until it does.
+    Unconfirmed,
+    /// The client's credential does not allow to see the status of one of the users.
+    ForbiddenWatch,
+}
+
+impl Refused {
+    /// Whether the client may succeed later, because the server has too much of something.
+    #[must_use]
+    pub fn is_temporary(self) -> bool {
+        matches!(self, Self::TooManyRoomsInAll | Self::TooMuchState)
+    }
+
+    /// What is wrong, as the reason of a close frame, for clients of protocols without rooms of their own.
+    #[must_use]
+    pub fn reason(self, room: &str) -> String {
+        match self {
+            Self::Forbidden(action) => format!("your credential does not allow `{}` in `{room}`", action.name()),
+            Self::TooManyRoomsInAll => "the server has too many rooms, or this user or address its share of them \
+                                        (--max-rooms); try again later"
+                .to_owned(),
+            Self::TooMuchState => "the server has too much state, or this user or address its share of it \
+                                   (--max-state); try again later"
+                .to_owned(),
+            _ => "you have joined too many rooms".to_owned(),
+        }
+    }
 }
 
 /// The number of a session within its connection, in the order in which sessions were added.
@@ -129,6 +174,9 @@ impl SessionNumber {
 
 /// The limit of rooms that a connection has joined or observes.
 pub const MAX_ROOMS_PER_CONNECTION: usize = 100;
+/// The limit of rooms that a user has joined on this node with all connections together, rooms included that were left
+/// in the present tick. The first room of a connection is always accepted.
+pub const MAX_ROOMS_PER_USER: usize = 2000;
 /// The limit of users that a connection watches.
 pub const MAX_WATCHED_PER_CONNECTION: usize = 1000;
 /// The limit of messages that a connection publishes per second: more than people type and paste.

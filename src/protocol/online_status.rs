@@ -18,8 +18,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::event::split_value;
 use super::handshake::id;
-use super::{AtClose, Client, Command, Handshake, Identity, Missed, OnClose, Presence, Protocol, Rules, Upgrade};
+use super::{AtClose, Client, CloseCodes, Handshake, Identity, Missed, OnClose, Presence, Protocol, Rules, Upgrade};
+use super::{Event, EventFormat, EventKind};
 use crate::broadcast::encoder::{Encoder, Pacing};
 use crate::broadcast::{RoomUpdate, Snapshot, Spans};
 use crate::json::put_string;
@@ -27,27 +29,35 @@ use crate::memory_budget::MemoryBudget;
 use crate::os::unix_ms;
 use crate::presence::{Audience, Diff, Reason, Room};
 use crate::websocket::decoder::Limits;
-use crate::websocket::frame::append_text_frame;
+use crate::websocket::frame::{append_text_frame, trimmed};
 use crate::websocket::{Refusal, close};
 
 /// Observers of events: one per join or leave.
 pub const EVENTS: Audience = Protocol::OnlineStatus.audience(0);
 
 pub(super) static RULES: Rules = Rules {
+    name: "online_status",
     presence: Presence::Connection,
     missed: Missed::Queue,
+    events: Some(EventFormat { read: read_event, put: put_read_event }),
     // Refused with a close frame, because clients of this protocol expect the handshake to succeed.
     identity: Identity::AtUpgrade { missing: || Refusal::close(close::POLICY, "User ID required") },
     on_close: OnClose { clean: LEAVE, lost: LEAVE, drained: AtClose::Stay },
+    close_codes: CloseCodes::STANDARD,
     limits: Limits::PRESENCE,
     subprotocol: None,
     audiences: 1,
+    counting: None,
     status: None,
+    user_message: None,
     health: None,
+    renewed: None,
     upgrade: |handshake| (handshake.path == "/ws-online-status").then(|| upgrade(handshake)),
     greet,
     receive: |_, _, _| {},
     receive_binary: None,
+    too_big: None,
+    alarm: None,
     encoders: |_| vec![Box::new(Events)],
 };
 
@@ -60,15 +70,15 @@ const EVENT_BYTES: usize = 90;
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 fn upgrade(handshake: &Handshake<'_>) -> Result<Upgrade, Refusal> {
-    let query = handshake.query()?;
-    let user = query.first("userId").filter(|user| !user.is_empty());
-    let user = user.map(|user| id(user, "userId")).transpose()?;
+    let user = handshake.parameter("userId")?.filter(|user| !user.is_empty());
+    let user = user.map(|user| id(&user, "userId")).transpose()?;
     Ok(Upgrade::new(Protocol::OnlineStatus, user))
 }
 
 fn greet(client: &mut Client<'_>, upgrade: &Upgrade) {
-    put_established(client.replies, upgrade.user.as_deref().unwrap_or_default(), unix_ms());
-    let _ = client.execute(Command::join_lobby(EVENTS));
+    if client.join_lobby_at_once(EVENTS) {
+        put_established(client.replies, upgrade.user.as_deref().unwrap_or_default(), unix_ms());
+    }
 }
 
 #[derive(Debug)]
@@ -107,7 +117,7 @@ pub fn encode_changes(diff: &Diff, unix_ms: u64) -> Bytes {
     let mut buffer = BytesMut::with_capacity((diff.joined.len() + diff.left.len()) * EVENT_BYTES);
     diff.joined.iter().for_each(|(user, _)| put_event(&mut buffer, "USER_ONLINE", user, &timestamp));
     diff.left.iter().for_each(|(user, _)| put_event(&mut buffer, "USER_OFFLINE", user, &timestamp));
-    buffer.freeze()
+    trimmed(buffer)
 }
 
 /// All announced members as events, in pages of `PAGE_EVENTS`. Only the tick changes the roster, so the pages are
@@ -128,7 +138,7 @@ pub fn encode_roster(room: &Room, unix_ms: u64) -> (Vec<Bytes>, Spans) {
             put_event(&mut buffer, "USER_ONLINE", &user, &timestamp);
             spans.push((user, pages.len() as u32, start..buffer.len() as u32));
         }
-        pages.push(buffer.freeze());
+        pages.push(trimmed(buffer));
     }
 }
 
@@ -136,6 +146,28 @@ fn put_event(buffer: &mut BytesMut, kind: &str, user: &str, timestamp: &str) {
     append_text_frame(buffer, |buffer| {
         put_head(buffer, kind, user, timestamp);
         buffer.put_u8(b'}');
+    });
+}
+
+/// An event that [`put_event`] wrote.
+fn read_event(payload: &[u8]) -> Option<Event<'_>> {
+    let kinds = [("USER_ONLINE", EventKind::Joined), ("USER_OFFLINE", EventKind::Left)];
+    let typed = payload.strip_prefix(br#"{"type":""#)?;
+    let (name, kind) = kinds.into_iter().find(|(name, _)| typed.starts_with(name.as_bytes()))?;
+    let (user, rest) = split_value(typed[name.len()..].strip_prefix(br#"","userId":"#)?)?;
+    let time = rest.strip_prefix(br#","timestamp":""#)?.strip_suffix(br#""}"#)?;
+    Some(Event { kind, user, time })
+}
+
+fn put_read_event(buffer: &mut BytesMut, event: Event<'_>) {
+    append_text_frame(buffer, |buffer| {
+        buffer.put_slice(br#"{"type":""#);
+        buffer.put_slice(if event.kind == EventKind::Joined { b"USER_ONLINE" } else { b"USER_OFFLINE" });
+        buffer.put_slice(br#"","userId":"#);
+        buffer.put_slice(event.user);
+        buffer.put_slice(br#","timestamp":""#);
+        buffer.put_slice(event.time);
+        buffer.put_slice(br#""}"#);
     });
 }
 
@@ -166,6 +198,7 @@ fn timestamp(unix_ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::presence::{Now, Registry, Settings};
+    use crate::websocket::frame::split_frames;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -206,6 +239,7 @@ mod tests {
             joined: vec![("7".into(), None), ("ann".into(), None)],
             updated: vec![("bob".into(), None)],
             left: vec![("carl".into(), Reason::Closed)],
+            ..Diff::default()
         };
         let timestamp = "2024-01-01T12:00:00.007Z";
         let expected = [
@@ -258,6 +292,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_event_that_was_read_is_written_as_it_was(user in "[^\\p{Cc}]{1,40}|[0-9]{1,9}", joined in any::<bool>()) {
+            let mut written = BytesMut::new();
+            put_event(&mut written, if joined { "USER_ONLINE" } else { "USER_OFFLINE" }, &user, &timestamp(NOON));
+            let (_, payload) = split_frames(&written).next().unwrap();
+            let event = read_event(payload).unwrap();
+            prop_assert_eq!(event.kind == EventKind::Joined, joined);
+            let mut again = BytesMut::new();
+            put_read_event(&mut again, event);
+            prop_assert_eq!(again, written);
+        }
+
         #[test]
         fn any_user_id_and_time_is_encoded_without_loss(
             user in "[^\\p{Cc}]{1,40}",

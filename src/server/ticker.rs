@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::memory::MemoryGuard;
 use super::threads::WorkerHandle;
 use crate::broadcast::{Broadcaster, Health};
 use crate::node::Node;
@@ -15,6 +16,9 @@ use crate::presence::kick::Kick;
 use crate::protocol;
 use crate::store::StoreEvent;
 
+/// Last messages take this part of the memory at most.
+const LAST_MESSAGES_SHARE: usize = 8;
+
 /// Executes the ticks.
 pub(super) struct Ticker {
     node: Arc<Node>,
@@ -22,6 +26,7 @@ pub(super) struct Ticker {
     /// Since when the node has been degraded, as last sent to clients.
     degraded_since: Option<u64>,
     interval: Interval,
+    memory: MemoryGuard,
 }
 
 impl Ticker {
@@ -34,7 +39,11 @@ impl Ticker {
         let broadcaster =
             Broadcaster::new(Arc::clone(&node.registry), config.limits.workers, tick, protocol::encoders(config));
         let broadcaster = broadcaster.with_sinks(Arc::clone(&node.sinks));
-        Self { node, broadcaster, degraded_since: None, interval }
+        if let Some(limit) = config.limits.max_memory {
+            node.store.last_messages().limit_bytes(limit as usize / LAST_MESSAGES_SHARE);
+        }
+        let broadcaster = broadcaster.with_last_messages(Arc::clone(node.store.last_messages()));
+        Self { node, broadcaster, degraded_since: None, interval, memory: MemoryGuard::default() }
     }
 
     /// Waits for the next tick and executes it, unless a worker is behind.
@@ -47,26 +56,42 @@ impl Ticker {
             return;
         }
         let started = Instant::now();
+        let memory_excess = self.memory.excess(&node) as usize;
+        if memory_excess > 0 {
+            self.broadcaster.free_memory();
+        }
         let now = Now { tick: node.tick.load(Ordering::Relaxed) + 1, unix_ms: unix_ms() };
         node.tick.store(now.tick, Ordering::Relaxed);
         node.unix_ms.store(now.unix_ms, Ordering::Relaxed);
+        self.broadcaster.set_clock(node.store.clock(), now);
         let (mut batches, counts) = self.broadcaster.tick(now);
+        let kept = node.store.take_kept();
+        if !kept.is_empty() {
+            self.broadcaster.restore(&kept, now);
+        }
         let health = self.health();
         let mut events = self.broadcaster.take_store_events();
         let kicks = take_kicks(&node, &mut events);
+        let revoked = node.auth.revocations.take_fresh(now.unix_ms / 1000);
         for worker in workers {
             let mut batch = std::mem::take(&mut batches[worker.number]);
             (batch.health, batch.kicks) = (health, Arc::clone(&kicks));
+            batch.revoked = Arc::clone(&revoked);
+            batch.memory_excess = memory_excess / workers.len();
+            // A join of a member that was there already is not announced.
+            batch.first_join_us = counts.first_join_us.filter(|_| counts.joins > 0);
             // If the worker cannot be woken, it takes the batch when it wakes for another reason.
             let _ = worker.mailbox.send_batch(batch);
         }
         node.store.record(events);
-        let took_us = started.elapsed().as_micros() as u64;
+        node.note_tick();
         counters.ticks.add(1);
         counters.rooms_settled.add(counts.rooms);
-        counters.changes.add(counts.changes);
-        counters.tick_us.add(took_us);
-        counters.tick_us_max.raise(took_us);
+        counters.changes.add(counts.changes());
+        counters.joins.add(counts.joins);
+        counters.updates.add(counts.updates);
+        counters.leaves.add(counts.leaves);
+        counters.tick.observe(started.elapsed());
     }
 
     /// The health of the node, if it has changed since the last tick.

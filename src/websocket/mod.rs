@@ -36,6 +36,8 @@ pub mod close {
     pub const RESTART_REASON: &str = "the server is going away, come back after a random delay";
     /// Too many connections; try again later.
     pub const TRY_AGAIN: u16 = 1013;
+    /// The credential has expired; come back with a new one. Codes from 4000 belong to applications.
+    pub const EXPIRED: u16 = 4401;
 }
 
 /// Appends a close frame.

@@ -49,6 +49,12 @@ impl Outbox {
         used
     }
 
+    /// Drops everything but the first frames, which are perhaps partly written.
+    pub fn keep_first(&mut self) {
+        self.frames.truncate(1);
+        self.bytes = self.frames.front().map_or(0, Bytes::len);
+    }
+
     /// Drops the first `written` bytes.
     pub fn advance(&mut self, mut written: usize) {
         self.bytes -= written;

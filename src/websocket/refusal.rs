@@ -13,6 +13,8 @@ pub enum Refusal {
         code: &'static str,
         /// What is wrong and what to do, for people.
         message: Cow<'static, str>,
+        /// When the client may try again, in seconds, if waiting helps.
+        retry_after_s: Option<u64>,
     },
     /// The handshake succeeds and a close frame follows: browsers hide the HTTP errors of a WebSocket from their pages.
     Close {
@@ -26,7 +28,16 @@ pub enum Refusal {
 impl Refusal {
     /// Refuses a request with an HTTP error.
     pub fn http(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self::Http { status, code, message: message.into() }
+        Self::Http { status, code, message: message.into(), retry_after_s: None }
+    }
+
+    /// The same; the client may try again after this many seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: Option<u64>) -> Self {
+        if let Self::Http { retry_after_s, .. } = &mut self {
+            *retry_after_s = seconds;
+        }
+        self
     }
 
     /// Accepts a valid handshake and refuses the connection with a close frame.

@@ -9,7 +9,6 @@ use super::{Ending, Worker};
 use crate::connection::Connection;
 use crate::presence::Reason;
 use crate::presence::kick::Kick;
-use crate::websocket::close;
 
 /// Finds the connections of a user without a search through all connections. Empty if the settings allow no kicks.
 #[derive(Debug, Default)]
@@ -54,6 +53,13 @@ impl Worker {
         }
     }
 
+    /// Removes one user of a connection from the index.
+    pub(super) fn unindex_user(&mut self, connection: &Connection, user: &str) {
+        if self.node.config.kicks_users() {
+            self.user_index.remove(user, connection.id.index);
+        }
+    }
+
     /// Removes a connection from the index.
     pub(super) fn unindex_users(&mut self, connection: &Connection) {
         if self.node.config.kicks_users() {
@@ -64,22 +70,30 @@ impl Worker {
     /// Ends the presence of a kicked user that no connection has. Returns the slots of connections that may have the
     /// user.
     pub(super) fn start_kick(&self, kick: &Kick) -> Vec<u32> {
-        let Kick { user, login, reason } = kick;
         // Lost connections have left their sessions in the grace period; open ones are found in the index.
-        self.node.registry.end_grace_sessions(user, *reason);
-        if login.is_none() {
-            self.node.registry.end_rest_session(user, *reason);
-        }
-        self.user_index.candidates(user, *login)
+        self.node.registry.end_kicked_sessions(kick, self.node.now());
+        self.user_index.candidates(&kick.user, kick.login)
+    }
+
+    /// The slots of connections that may have this user, if the settings allow kicks.
+    pub(super) fn slots_of(&self, user: &str) -> Vec<u32> {
+        self.user_index.candidates(user, None)
     }
 
     /// Closes a connection if it has the kicked user. Its other users leave as if the connection was lost.
     pub(super) fn kick_connection(&mut self, connection: &mut Connection, kick: &Kick) {
-        if connection.session_of(&kick.user).is_some() {
+        let session = connection.sessions().find(|session| **session.user() == *kick.user);
+        // A login that has ended stays ended: all its connections are closed, whenever they began.
+        if session.is_some_and(|session| kick.login.is_some() || kick.ends(session, self.node.now().unix_ms)) {
             self.release(connection, Ending::Kicked(kick));
-            let reason = if kick.reason == Reason::Left { "signed out" } else { "removed" };
-            self.close(connection, close::POLICY, reason);
+            self.close_kicked(connection, kick);
         }
+    }
+
+    /// Tells a client why it is disconnected.
+    pub(super) fn close_kicked(&mut self, connection: &mut Connection, kick: &Kick) {
+        let reason = if kick.reason == Reason::Left { "signed out" } else { "removed" };
+        self.close(connection, connection.protocol.rules().close_codes.removed, reason);
     }
 }
 

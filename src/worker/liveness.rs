@@ -9,14 +9,10 @@ use crate::config::{Config, Liveness};
 use crate::connection::{Connection, Delivery, Phase};
 use crate::presence::{Now, Tick};
 use crate::protocol::{Identity, Presence, Protocol};
-use crate::websocket::{PING, close};
+use crate::websocket::PING;
 
 /// How long a client may take to reply to a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// A client that does not read the bytes that wait for it within this time is disconnected, because they take memory.
-const OUTBOX_WAIT: Duration = Duration::from_secs(30);
-/// Many bytes have a longer deadline: one second more per this many bytes, some 256 kbit/s.
-const SLOWEST_BYTES_PER_SECOND: usize = 32 * 1024;
 
 /// The settings of liveness: durations in ticks, rules by protocol.
 #[derive(Debug, Clone)]
@@ -24,16 +20,20 @@ pub(super) struct Times {
     pub(super) ttl: Tick,
     pub(super) grace: Tick,
     /// A connection with a lease is pinged when it has been silent for this long: somewhat more than half the ttl, so
-    /// that clients that send a heartbeat every half ttl are not pinged.
+    /// that clients that send a heartbeat every half ttl are not pinged. With a long ttl it is the ping interval:
+    /// proxies cut connections that are silent for longer.
     ping_after: Tick,
     pub(super) close_wait: Tick,
+    /// The time for a whole message, from its first bytes on.
+    pub(super) message_wait: Tick,
     /// Connections without a lease are pinged at this interval.
     ping_interval: Tick,
-    /// One second, for the rate limit of messages.
+    /// One second, for the rate limit of messages and for pauses.
     pub(super) second: Tick,
+    tick: Duration,
     /// By protocol: whether any frame renews the lease; if not, only commands do.
     any_frame_renews: Vec<bool>,
-    /// By protocol: the time for the first message, if it names the user.
+    /// By protocol: the time for the first message, if that joins.
     join_wait: Vec<Option<Tick>>,
 }
 
@@ -49,18 +49,26 @@ impl Times {
         };
         let join_wait = |identity: &Identity| match identity {
             Identity::FirstMessage { deadline, .. } => Some(config.ticks(deadline(config))),
-            Identity::AtUpgrade { .. } | Identity::PerSubscription => None,
+            Identity::AtUpgrade { .. } | Identity::PerSubscription | Identity::Signed => None,
         };
+        let ping_interval = config.ticks(config.presence.ping_interval);
         Self {
             ttl: config.ticks(config.presence.ttl),
             grace: config.ticks(config.presence.grace),
-            ping_after: half + (half / 10).max(1),
+            ping_after: (half + (half / 10).max(1)).min(ping_interval),
             close_wait: config.ticks(CLOSE_WAIT),
-            ping_interval: config.ticks(config.presence.ping_interval),
+            message_wait: config.ticks(config.limits.header_timeout),
+            ping_interval,
             second: config.ticks(Duration::from_secs(1)),
+            tick: config.presence.tick,
             any_frame_renews: rules.clone().map(|rules| any_frame_renews(rules.presence)).collect(),
             join_wait: rules.map(|rules| join_wait(&rules.identity)).collect(),
         }
+    }
+
+    /// A number of milliseconds in ticks, rounded up.
+    pub(super) fn ticks_of(&self, millis: u64) -> Tick {
+        u128::from(millis).saturating_mul(1_000_000).div_ceil(self.tick.as_nanos()) as Tick
     }
 
     /// Whether any frame renews the lease of a connection; if not, only commands do.
@@ -68,9 +76,9 @@ impl Times {
         self.any_frame_renews[protocol as usize]
     }
 
-    /// The time that a connection has to name its user; `None` if it need not, or has done so.
+    /// The time that a connection has to join with its first message; `None` if it need not, or has done so.
     fn join_wait(&self, connection: &Connection) -> Option<Tick> {
-        self.join_wait[connection.protocol as usize].filter(|_| connection.session().is_none())
+        self.join_wait[connection.protocol as usize].filter(|_| connection.subscriptions.is_empty())
     }
 
     /// When to check a new connection.
@@ -100,9 +108,18 @@ impl Worker {
         }
     }
 
-    /// Checks one connection: pings it if it is silent. Returns when to check it again, or `None` if it has been silent
-    /// for too long.
+    /// Checks one connection: closes it if its grant is over, or pings it if it is silent. Returns when to check it
+    /// again, or `None` if it has been silent for too long.
     pub(super) fn check(&mut self, connection: &mut Connection, now: Tick) -> Option<Tick> {
+        let grant_check = if connection.phase == Phase::Open { self.check_grant(connection, now) } else { None };
+        let next = self.check_silence(connection, now)?;
+        Some(grant_check.map_or(next, |grant_check| next.min(grant_check)))
+    }
+
+    fn check_silence(&mut self, connection: &mut Connection, now: Tick) -> Option<Tick> {
+        if self.turns.is_waiting(connection.id.serial) || self.is_renewing(connection) {
+            self.sign_of_life(connection, self.node.now()); // It is not read meanwhile.
+        }
         let (silent, times) = (connection.silent_for(now), &self.times);
         if connection.phase != Phase::Open {
             return (silent < times.close_wait).then(|| now - silent + times.close_wait);
@@ -124,37 +141,21 @@ impl Worker {
             return Some(now - silent + ping_after);
         }
         // If the socket is full, no ping is sent: it would only wait behind the other bytes.
-        let next = if has_lease { now - silent + timeout + 1 } else { now + timeout };
+        let next = if has_lease { (now - silent + timeout + 1).min(now + ping_after) } else { now + timeout };
         if connection.deliver(&[&Bytes::from_static(PING)]) == Delivery::Accepted {
             self.note_blocked(connection);
         }
         Some(next)
     }
 
-    /// Closes a connection that has not named its user in time. Returns when to check it again.
+    /// Closes a connection that has not joined in time. Returns when to check it again.
     fn close_unnamed(&mut self, connection: &mut Connection, now: Tick) -> Tick {
         self.counters.connections_timed_out.add(1);
         let reason = match connection.protocol.rules().identity {
             Identity::FirstMessage { reason, .. } => reason,
-            Identity::AtUpgrade { .. } | Identity::PerSubscription => "",
+            Identity::AtUpgrade { .. } | Identity::PerSubscription | Identity::Signed => "",
         };
-        self.close(connection, close::POLICY, reason);
+        self.close(connection, connection.protocol.rules().close_codes.policy, reason);
         now + self.times.close_wait
-    }
-
-    /// Checks the bytes that wait for the socket of a slow connection. Disconnects a client that does not read them.
-    pub(super) fn check_outbox(&mut self, connection: &mut Connection, now: Tick) {
-        connection.is_slow = false;
-        if !connection.is_blocked() {
-            return;
-        }
-        let config = &self.node.config;
-        let more = |bytes: usize| Duration::from_secs((bytes / SLOWEST_BYTES_PER_SECOND) as u64);
-        if connection.is_overdue(now, |bytes| config.ticks(OUTBOX_WAIT + more(bytes))) {
-            self.counters.connections_too_slow.add(1);
-            self.abort(connection);
-        } else {
-            self.note_blocked(connection);
-        }
     }
 }

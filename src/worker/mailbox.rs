@@ -3,7 +3,6 @@
 //! Each kind is bounded. The loop is woken once for everything that arrives before it looks.
 
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -12,9 +11,12 @@ use bytes::{Bytes, BytesMut};
 use mio::Waker;
 use parking_lot::Mutex;
 
+use super::verifications::RenewalId;
+use crate::auth::Renewed;
 use crate::broadcast::Batch;
 use crate::metrics::ThreadCounters;
 use crate::protocol::Upgrade;
+use crate::websocket::stream::Transport;
 
 /// Upgraded sockets that wait for a worker. While as many wait, no further sockets are accepted.
 const MAX_WAITING_ARRIVALS: usize = 256;
@@ -22,8 +24,8 @@ const MAX_WAITING_ARRIVALS: usize = 256;
 /// A socket whose request became a WebSocket.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The socket, non-blocking.
-    pub stream: TcpStream,
+    /// The socket.
+    pub transport: Transport,
     /// The HTTP response, which is not sent yet.
     pub response: BytesMut,
     /// Bytes that the client sent after its request.
@@ -55,6 +57,8 @@ pub(super) struct Mail {
     /// The worker must end at once: the server has failed or was dropped.
     pub(super) stop: bool,
     pub(super) arrivals: Vec<Arrival>,
+    /// Results of renewals. A connection has at most one for which it waits.
+    pub(super) renewed: Vec<(RenewalId, Renewed)>,
     /// The worker has ended and takes nothing any more.
     closed: bool,
 }
@@ -114,6 +118,17 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Sends the result of a renewal.
+    pub fn send_renewed(&self, id: RenewalId, renewed: Renewed) {
+        let mut mail = self.mail.lock();
+        if !mail.closed {
+            mail.renewed.push((id, renewed));
+            drop(mail);
+            // If the loop cannot be woken, it looks when it wakes for another reason.
+            let _ = self.wake();
+        }
+    }
+
     /// The number of connections that the worker has or will have.
     #[must_use]
     pub fn load(&self) -> u64 {
@@ -142,6 +157,7 @@ impl Mailbox {
             drain: mail.drain,
             stop: mail.stop,
             arrivals: std::mem::take(&mut mail.arrivals),
+            renewed: std::mem::take(&mut mail.renewed),
             closed: false,
         }
     }
@@ -157,7 +173,7 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
     use mio::{Events, Poll, Token};
@@ -170,7 +186,7 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (response, read_ahead) = (BytesMut::new(), Bytes::new());
         Arrival {
-            stream,
+            transport: stream.into(),
             response,
             read_ahead,
             upgrade: Upgrade::new(Protocol::ALL[0], None),

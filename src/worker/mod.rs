@@ -4,14 +4,29 @@
 //! with other threads. The loop owns the connections; everything else that the handlers of a connection need is the
 //! [`Worker`], so that both can be borrowed mutably at the same time.
 
+mod addresses;
+mod alarms;
+mod backlogs;
 mod commands;
 pub mod event_loop;
+mod grants;
 pub mod http_side;
 mod kick;
 mod liveness;
 pub mod mailbox;
+mod named_clients;
+mod price;
+mod quotas;
 mod rate_limit;
 mod reader;
+mod refusals;
+mod renewals;
+mod revoke;
+mod slow;
+mod throttle;
+mod turns;
+mod user_messages;
+pub mod verifications;
 mod writer;
 
 use std::collections::VecDeque;
@@ -26,9 +41,10 @@ use crate::json;
 use crate::metrics::ThreadCounters;
 use crate::node::Node;
 use crate::presence::kick::Kick;
-use crate::presence::{Session, Wheel};
+use crate::presence::{Credential, Reason, Session, Wheel};
 use crate::protocol::{AtClose, SessionNumber};
 use crate::websocket::put_close;
+use backlogs::Backlogs;
 use liveness::Times;
 
 /// The state of one worker, except for its connections.
@@ -40,13 +56,27 @@ pub struct Worker {
     counters: Arc<ThreadCounters>,
     /// The observers of each room.
     fanout: Fanout,
+    alarms: alarms::Alarms,
     /// The next liveness check of each connection.
     checks: Wheel<ConnectionId>,
     /// Connections that the next turn of the loop continues with: they have input that was not handled, or have ended.
     ready: VecDeque<ConnectionId>,
-    /// Connections that have, or had, bytes waiting for the socket. Checked once per second.
+    /// Connections that have, or had, bytes that wait for the socket or for the rest of a message. Checked once per
+    /// second.
     slow: Vec<ConnectionId>,
     rate_limits: rate_limit::RateLimits,
+    /// What connections may do.
+    grants: grants::Grants,
+    renewals: renewals::Renewals,
+    throttle: throttle::Throttle,
+    addresses: addresses::Addresses,
+    /// The sockets that are no WebSockets yet, of clients that have limits.
+    permits: quotas::Permits,
+    named_clients: named_clients::NamedClients,
+    refusal_answers: refusals::Answers,
+    turns: turns::Turns,
+    /// The memory of events for clients that are far behind.
+    backlogs: Backlogs,
     /// The connections of each user.
     user_index: kick::UserIndex,
     times: Times,
@@ -71,6 +101,8 @@ enum Ending<'a> {
     Lost,
     /// One of its users was kicked or signed out.
     Kicked(&'a Kick),
+    /// Its credential was revoked.
+    Revoked,
 }
 
 impl std::fmt::Debug for Worker {
@@ -87,10 +119,20 @@ impl Worker {
             number,
             counters: Arc::clone(&node.metrics.workers[number]),
             fanout: Fanout::new(Arc::clone(&node), number),
+            alarms: alarms::Alarms::default(),
             checks: Wheel::new(times.longest_check() + 1),
             ready: VecDeque::new(),
             slow: Vec::new(),
             rate_limits: rate_limit::RateLimits::default(),
+            renewals: renewals::Renewals::default(),
+            grants: grants::Grants::new(node.auth.revocations.hashes().clone()),
+            throttle: throttle::Throttle::new(times.second),
+            addresses: addresses::Addresses::default(),
+            permits: quotas::Permits::default(),
+            named_clients: named_clients::NamedClients::default(),
+            refusal_answers: refusals::Answers::default(),
+            turns: turns::Turns::default(),
+            backlogs: Backlogs::new(node.config.limits.max_backlog_bytes),
             user_index: kick::UserIndex::default(),
             times,
             is_draining: false,
@@ -112,15 +154,29 @@ impl Worker {
             return Some(known);
         }
         SessionNumber::new(connection.sessions().count())?;
+        self.count_user(connection.id, user);
         let registry = &self.node.registry;
         let now = self.node.now();
         connection.heard(now.tick);
-        let number = connection.add_session(match connection.protocol.rules().presence.is_lease() {
+        let session = match connection.protocol.rules().presence.is_lease() {
             true => registry.open_session(user, now),
-            false => registry.open_unleased_session(user),
-        });
+            false => {
+                let session = registry.open_unleased_session(user);
+                session.begin(now.unix_ms);
+                session
+            }
+        };
+        let number = connection.add_session(session);
         self.index_user(connection, user, login);
         number
+    }
+
+    /// Takes the last user of a connection away, who has joined nothing.
+    fn forget_session(&mut self, connection: &mut Connection, number: SessionNumber) {
+        let Some(session) = connection.remove_last_session(number) else { return };
+        self.node.registry.end_session(&session, Reason::Left);
+        self.uncount_user(connection.id, session.user());
+        self.unindex_user(connection, session.user());
     }
 
     /// Ends what a connection had, before it is removed.
@@ -128,9 +184,19 @@ impl Worker {
         self.counters.sockets.subtract(1);
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
         if !connection.is_websocket {
+            self.permits.take(connection.id);
+            self.named_clients.take(connection.id);
+            self.addresses.forget(connection.id);
             return;
         }
+        self.count_closed(connection);
+        self.throttle.forget(connection.id.serial);
+        self.renewals.forget(connection.id.serial);
+        self.turns.forget(connection.id.serial);
+        self.addresses.forget(connection.id);
+        self.drop_backlog(connection);
         self.release(connection, Ending::Lost);
+        self.grants.forget(connection.id);
         // A command may have added an observation after the release.
         self.fanout.forget(connection);
         self.unindex_users(connection);
@@ -145,23 +211,28 @@ impl Worker {
         }
         self.fanout.forget(connection);
         let on_close = &connection.protocol.rules().on_close;
+        let is_signed = connection.protocol.rules().is_signed();
+        let credential = self.credential(connection.id);
         let lost = if self.is_draining { on_close.drained } else { on_close.lost };
         for session in connection.sessions() {
             let at_close = match ending {
                 Ending::Clean => on_close.clean,
-                Ending::Kicked(kick) if kick.user == *session.user() => AtClose::Leave(kick.reason),
+                // An application's client acts for one person, whatever its users are named.
+                Ending::Kicked(kick) if kick.user == *session.user() || is_signed => AtClose::Leave(kick.reason),
+                Ending::Revoked => AtClose::Leave(Reason::Kicked),
                 Ending::Kicked(_) | Ending::Lost => lost,
             };
-            self.end_session(session, at_close);
+            self.end_session(session, at_close, credential);
         }
     }
 
-    fn end_session(&self, session: &Arc<Session>, at_close: AtClose) {
+    fn end_session(&self, session: &Arc<Session>, at_close: AtClose, credential: Option<Credential>) {
         let registry = &self.node.registry;
+        let detach = |time| registry.detach_session_of(session, credential, time, self.node.now());
         match at_close {
             AtClose::Leave(reason) => registry.end_session(session, reason),
-            AtClose::Grace => registry.detach_session(session, self.times.grace, self.node.now()),
-            AtClose::LeaseEnds => registry.detach_session(session, self.times.ttl, self.node.now()),
+            AtClose::Grace => detach(self.times.grace),
+            AtClose::LeaseEnds => detach(self.times.ttl),
             AtClose::Stay => {}
         }
     }
@@ -179,11 +250,19 @@ impl Worker {
 
     /// Ends the presence of a connection and gives the client a limited time to close it.
     fn expect_close(&mut self, connection: &mut Connection, phase: Phase) {
+        self.drop_backlog(connection);
         self.release(connection, Ending::Lost);
         connection.phase = phase;
+        connection.is_paused = false; // The client's close frame is behind what it sent before.
         let now = self.node.now().tick;
         connection.heard(now); // From now on, silence is measured from the start of the closing.
         self.checks.insert(now + self.times.close_wait, connection.id);
+    }
+
+    /// Drops the events that wait for a client that is far behind.
+    fn drop_backlog(&mut self, connection: &mut Connection) {
+        self.backlogs.change(connection.kept_bytes(), 0);
+        connection.drop_backlog();
     }
 
     /// Ends a connection at once.

@@ -4,20 +4,20 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use crate::presence::Tick;
 use crate::protocol::MAX_MESSAGES_PER_SECOND;
 
 /// The number of messages that each connection has published in the current second. Only connections that publish have
 /// an entry, and each second begins without entries, so idle connections need no memory and ticks need no work.
 #[derive(Debug, Default)]
 pub(super) struct RateLimits {
-    second: Tick,
+    /// Since the Unix epoch.
+    second: u64,
     published: HashMap<u32, u32, RandomState>,
 }
 
 impl RateLimits {
     /// Counts a message of the connection with this serial number. False if it exceeds the limit.
-    pub(super) fn allow(&mut self, serial: u32, second: Tick) -> bool {
+    pub(super) fn allow(&mut self, serial: u32, second: u64) -> bool {
         if std::mem::replace(&mut self.second, second) != second {
             self.published = HashMap::default();
         }

@@ -8,9 +8,11 @@ use super::commands::Commands;
 use super::{Codec, Ending, Worker};
 use crate::connection::{Connection, Input, Partial, Phase};
 use crate::protocol::Client;
-use crate::websocket::decoder::{Message, decode_frames};
+use crate::websocket::decoder::{Message, decode_frames, next_message_bytes};
 use crate::websocket::{close, put_close, put_pong};
 
+/// The limit of bytes per read while messages may have to wait for a turn. Long messages wait in the socket.
+const SHORT_READ_BYTES: usize = 1024;
 /// Replies are written once they have this many bytes, although the same read may cause more.
 const REPLY_BYTES: usize = 16 * 1024;
 
@@ -19,14 +21,29 @@ impl Worker {
     /// the loop continues. The connection is [`Phase::Dead`] afterwards if it has ended.
     pub(super) fn read(&mut self, connection: &mut Connection, scratch: &mut [u8], codec: &mut Codec) {
         if connection.phase == Phase::Dead || connection.must_wait() {
-            return; // The writer continues when the client has read its replies.
+            return; // It continues when the client has read its replies, or when its pause is over.
         }
         if connection.has_backlog() {
             self.receive(connection, &mut [], codec);
-        } else if let Some(read) = connection.read(scratch) {
-            self.receive(connection, &mut scratch[..read], codec);
+        } else {
+            // A record of TLS is decrypted as a whole.
+            let is_short = self.turns.is_tight() && !self.turns.is_turn() && connection.tls().is_none();
+            let bytes = if is_short { scratch.len().min(SHORT_READ_BYTES) } else { scratch.len() };
+            if let Some(read) = connection.read(&mut scratch[..bytes]) {
+                self.receive(connection, &mut scratch[..read], codec);
+            }
         }
         self.continue_if_unread(connection);
+    }
+
+    /// Reads from the connection whose turn it is: what was read before, and then from the socket, where the rest of a
+    /// long message is.
+    pub(super) fn read_in_turn(&mut self, connection: &mut Connection, scratch: &mut [u8], codec: &mut Codec) {
+        let had_backlog = connection.has_backlog();
+        self.read(connection, scratch, codec);
+        if had_backlog && self.is_turn_unused() {
+            self.read(connection, scratch, codec);
+        }
     }
 
     /// Has the next turn of the loop continue with a connection that may have more input.
@@ -42,14 +59,17 @@ impl Worker {
         match connection.phase {
             Phase::Open => self.sign_of_life(connection, self.node.now()),
             Phase::Closing => {}
-            Phase::AwaitingRequest | Phase::Failed | Phase::Dead => return,
+            Phase::AwaitingProxyHeader | Phase::AwaitingTls | Phase::AwaitingRequest => return,
+            Phase::Failed | Phase::Dead => return,
         }
         match connection.take_partial() {
             None => {
                 let mut partial = Partial::default();
                 let done = self.decode(connection, bytes, &mut partial, codec);
-                partial.tail = bytes[done..].to_vec();
-                keep(connection, partial);
+                if done < bytes.len() || partial.unfinished.is_some() {
+                    partial.tail = bytes[done..].to_vec();
+                    self.keep(connection, partial, true);
+                }
             }
             Some(mut partial) => {
                 let mut buffer = std::mem::take(&mut partial.tail);
@@ -57,13 +77,15 @@ impl Worker {
                 let done = self.decode(connection, &mut buffer, &mut partial, codec);
                 buffer.drain(..done);
                 partial.tail = buffer;
-                keep(connection, partial);
+                if !partial.tail.is_empty() || partial.unfinished.is_some() {
+                    self.keep(connection, partial, done > 0);
+                }
             }
         }
     }
 
-    /// Handles frames until no complete frame is left, the client must read its replies first, or the connection has
-    /// ended. Returns the number of decoded bytes.
+    /// Handles frames until no complete frame is left, the client must wait or read its replies first, or the
+    /// connection has ended. Returns the number of decoded bytes.
     fn decode(
         &mut self,
         connection: &mut Connection,
@@ -74,12 +96,26 @@ impl Worker {
         let limits = &connection.protocol.rules().limits;
         let (mut done, mut flow) = (0, ControlFlow::Continue(()));
         partial.backlog = false;
+        if connection.is_paused {
+            partial.backlog = true;
+            return 0;
+        }
         loop {
+            if self.turns.is_tight()
+                && let Some(message_bytes) = next_message_bytes(&bytes[done..], partial.unfinished.as_ref())
+                && self.must_wait_for_turn(connection, message_bytes)
+            {
+                partial.backlog = true;
+                break;
+            }
             let mut is_full = false;
-            let result = decode_frames(&mut bytes[done..], &mut partial.fragments, limits, |message| {
+            let result = decode_frames(&mut bytes[done..], &mut partial.unfinished, limits, |message| {
                 self.counters.frames_received.add(1);
                 flow = self.handle_message(connection, message, codec);
-                is_full = codec.replies.len() > REPLY_BYTES;
+                if connection.is_paused {
+                    self.end_if_over_limit(connection, &mut codec.replies);
+                }
+                is_full = codec.replies.len() > REPLY_BYTES || connection.is_paused || self.turns.is_tight();
                 if is_full { ControlFlow::Break(()) } else { flow }
             });
             match result {
@@ -138,6 +174,11 @@ impl Worker {
                 let rules = connection.protocol.rules();
                 (rules.receive)(&mut Client::new(&mut Commands::new(self, connection), replies), json, text);
             }
+            Message::TooBig => {
+                if let Some(too_big) = connection.protocol.rules().too_big {
+                    too_big(&mut Client::new(&mut Commands::new(self, connection), replies));
+                }
+            }
             Message::Binary(data) => match connection.protocol.rules().receive_binary {
                 Some(receive) => receive(&mut Client::new(&mut Commands::new(self, connection), replies), data),
                 None => {
@@ -147,14 +188,6 @@ impl Worker {
             },
         }
         ControlFlow::Continue(())
-    }
-}
-
-/// Keeps input that is incomplete or was not decoded yet, if there is any.
-fn keep(connection: &mut Connection, mut partial: Partial) {
-    if connection.phase != Phase::Failed && (!partial.tail.is_empty() || partial.fragments.is_some()) {
-        partial.tail.shrink_to_fit();
-        connection.keep_partial(partial);
     }
 }
 

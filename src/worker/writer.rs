@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::Worker;
 use crate::connection::{Connection, Connections, Delivery, Phase, find_connection};
-use crate::fanout::Deliveries;
+use crate::fanout::{Deliveries, Origin};
 use crate::protocol::Missed;
 
 /// Writes before the loop handles other events: about a millisecond at some 7 µs per write.
@@ -20,8 +20,8 @@ impl Worker {
 
     /// Lists the connection as slow if bytes wait for its socket.
     pub(super) fn note_blocked(&mut self, connection: &mut Connection) {
-        if connection.is_blocked() && !std::mem::replace(&mut connection.is_slow, true) {
-            self.slow.push(connection.id);
+        if connection.is_blocked() {
+            self.list_as_slow(connection);
         }
     }
 
@@ -47,9 +47,12 @@ impl Worker {
                     self.counters.delivered_bytes.add(frames.iter().map(|frame| frame.len() as u64).sum());
                 }
                 (Delivery::Busy, Missed::Queue) => {
-                    self.counters.connections_too_slow.add(1);
-                    self.abort(connection);
+                    if !self.keep_events(connection, &frames) {
+                        self.counters.connections_too_slow.add(1);
+                        self.abort(connection);
+                    }
                 }
+                (Delivery::Busy, Missed::Wait { .. }) => self.keep_messages(connection, planned),
                 (Delivery::Busy, Missed::Snapshot) => {
                     self.counters.deliveries_skipped.add(frames.len() as u64);
                     planned.for_each(|(_, origin)| self.fanout.missed(connection, *origin));
@@ -59,9 +62,71 @@ impl Worker {
         true
     }
 
+    /// Keeps events for a client that is far behind. False if it has more than its share of the memory for that.
+    fn keep_events(&mut self, connection: &mut Connection, frames: &[&Bytes]) -> bool {
+        let before = connection.backlog_bytes();
+        let kept = connection.keep_events(frames);
+        let after = connection.backlog_bytes();
+        self.backlogs.change(before, after);
+        self.counters.events_cancelled.add(kept.unwrap_or(0));
+        kept.is_some() && self.backlogs.is_allowed(after)
+    }
+
+    /// Keeps messages for a client that does not read, and skips what a new list replaces. Closes the connection if too
+    /// many bytes wait.
+    fn keep_messages<'a>(&mut self, connection: &mut Connection, planned: impl Iterator<Item = &'a (Bytes, Origin)>) {
+        let mut messages: SmallVec<[&Bytes; 8]> = SmallVec::new();
+        for (frame, origin) in planned {
+            if !self.fanout.is_due(connection, *origin) {
+                continue;
+            }
+            if self.fanout.is_replaced_later(connection, *origin) {
+                self.fanout.missed(connection, *origin);
+                self.counters.deliveries_skipped.add(1);
+            } else {
+                messages.push(frame);
+            }
+        }
+        if messages.is_empty() {
+            return;
+        }
+        let before = connection.kept_bytes();
+        let is_kept = connection.wait_behind(&messages) == Delivery::Accepted;
+        let after = connection.kept_bytes();
+        self.backlogs.change(before, after);
+        if is_kept && self.backlogs.is_allowed(after) {
+            self.counters.deliveries.add(messages.len() as u64);
+            self.counters.delivered_bytes.add(messages.iter().map(|frame| frame.len() as u64).sum());
+        } else {
+            self.close_too_slow(connection);
+        }
+    }
+
+    /// Closes the connection of a client for which too much waits. What waits is dropped, so that the close frame is
+    /// the next one that the client reads.
+    fn close_too_slow(&mut self, connection: &mut Connection) {
+        self.counters.connections_too_slow.add(1);
+        let before = connection.kept_bytes();
+        connection.drop_unsent();
+        self.backlogs.change(before, connection.kept_bytes());
+        let code = connection.protocol.rules().close_codes.try_again;
+        self.close(connection, code, "too many messages wait for the client, connect again");
+    }
+
+    /// Sends what waits for a socket that accepts more.
+    pub(super) fn continue_writing(&mut self, connection: &mut Connection) {
+        if connection.is_blocked() {
+            self.flush(connection);
+        } else {
+            connection.flush_tls();
+        }
+    }
+
     /// Sends waiting bytes to a socket that accepts more. When all are sent, the client catches up.
     pub(super) fn flush(&mut self, connection: &mut Connection) {
+        let before = connection.kept_bytes();
         let written = connection.flush();
+        self.backlogs.change(before, connection.kept_bytes());
         if written > 0 && connection.phase == Phase::Open {
             self.sign_of_life(connection, self.node.now()); // The client's system acknowledges bytes.
         }
@@ -69,7 +134,8 @@ impl Worker {
             match connection.phase {
                 Phase::Failed => connection.finish_writing(),
                 Phase::Open => self.fanout.catch_up(connection),
-                Phase::AwaitingRequest | Phase::Closing | Phase::Dead => {}
+                Phase::AwaitingProxyHeader | Phase::AwaitingTls | Phase::AwaitingRequest => {}
+                Phase::Closing | Phase::Dead => {}
             }
         }
         self.continue_if_unread(connection);

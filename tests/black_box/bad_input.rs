@@ -143,6 +143,26 @@ async fn unfinished_messages_take_bounded_memory() {
 }
 
 #[tokio::test]
+async fn the_oldest_unfinished_messages_are_given_up_when_all_together_are_too_long() {
+    let server = TestServer::start(&["--workers", "1"]);
+    let mut cut = Frame::new(TEXT, vec![b' '; 128 * 1024]).encode();
+    let rest = cut.split_off(127 * 1024);
+    let mut clients = Vec::new();
+    // 76 MiB; the limit is 64 MiB per worker.
+    for n in 0..600 {
+        let mut client = server.raw(&format!("unfinished-{n}")).await;
+        client.send(&cut).await;
+        clients.push(client);
+    }
+    assert_eq!(clients[0].wait_for_close().await, Some(1008));
+    let mut last = clients.pop().expect("600 clients");
+    last.send(&rest).await;
+    assert_eq!(last.json_of_type("error").await["code"], "bad_json", "the newest message was completed");
+    assert!(last.is_served().await);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn connections_closed_in_any_state_leave_nothing_behind() {
     let mut observed = ObservedServer::start(&[]).await;
     for round in 0..300 {

@@ -198,6 +198,27 @@ async fn the_history_keeps_the_configured_number_of_messages() {
 }
 
 #[tokio::test]
+async fn made_up_users_do_not_push_messages_out_of_the_history() {
+    let server = TestServer::start(&["--history", "20"]);
+    let mut alice = server.chat("alice").await;
+    for n in 0..3 {
+        alice.send(&chat_message(&format!("{n}")));
+    }
+    alice.wait_until("the last message", |alice| ends_with(alice, "alice: 2")).await;
+    for n in 0..100 {
+        server.rest_heartbeat(&format!("made up {n}")).await;
+    }
+    alice.wait_until("the last one", |alice| ends_with(alice, "+made up 99")).await;
+    let bob = server.chat("bob").await;
+    let log = short_log(&bob);
+    assert_eq!(log[..3], ["alice: 0", "alice: 1", "alice: 2"], "{log:?}");
+    // The latest joins have their own place.
+    assert_eq!(log[log.len() - 2..], ["+made up 99", "+bob"], "{log:?}");
+    assert_eq!(log.len(), 3 + 20 + 1, "{log:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_leave_is_reported_however_the_connection_ends() {
     let server = TestServer::start(&[]);
     let mut observer = server.chat("observer").await;

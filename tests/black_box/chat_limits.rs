@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::chat::{chat_message, ends_with, errors, join, short_log};
 use crate::common::frame::{CLOSE, PING};
-use crate::common::{DEADLINE, EventClient, Frame, RawClient, TestServer};
+use crate::common::{DEADLINE, EventClient, Frame, Mirror, RawClient, TestServer};
 
 #[tokio::test]
 async fn a_flood_of_messages_is_refused_and_others_are_not_affected() {
@@ -58,7 +58,8 @@ async fn messages_of_one_room_and_tick_are_bounded() {
 
 #[tokio::test]
 async fn a_slow_client_receives_every_message_or_is_disconnected() {
-    let server = TestServer::start(&["--tick", "20ms"]);
+    // Without room for a client that is far behind.
+    let server = TestServer::start_with(&["--tick", "20ms"], |config| config.limits.max_backlog_bytes = 1000);
     let mut sender = server.chat("sender").await;
     let mut slow = EventClient::connect_with_small_buffer(server.address(), "/ws").await;
     slow.send(&join("slow"));
@@ -69,24 +70,8 @@ async fn a_slow_client_receives_every_message_or_is_disconnected() {
     slow.wait_until("the join of hung", |slow| ends_with(slow, "+hung")).await;
     slow.set_reading(false);
     hung.set_reading(false);
-    // Joins and leaves are not rate limited. A hundred users with long names cause about 40 KB of them per round.
-    let names: Vec<String> = (0..100).map(|n| format!("{n:0>128}")).collect();
-    let mut guests = Vec::new();
-    for name in &names {
-        guests.push(server.connect(name).await);
-    }
-    // Only lines about guests count: the server may disconnect the hung client at any moment, which adds a line.
-    let lines = |sender: &EventClient| short_log(sender).iter().filter(|line| line.len() > 100).count();
-    let churn = async |sender: &mut EventClient, rounds: usize| {
-        for _ in 0..rounds {
-            let before = lines(sender);
-            guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
-            sender.wait_until("the joins", |sender| lines(sender) >= before + 100).await;
-            guests.iter().for_each(|guest| guest.send(&json!({"type": "leave", "room": "lobby"})));
-            sender.wait_until("the leaves", |sender| lines(sender) >= before + 200).await;
-        }
-    };
-    churn(&mut sender, 6).await;
+    let guests = guests(&server).await;
+    churn(&guests, &mut sender, 6).await;
     slow.set_reading(true);
     sender.send(&chat_message("end"));
     sender.wait_until("the end", |sender| ends_with(sender, "sender: end")).await;
@@ -96,10 +81,60 @@ async fn a_slow_client_receives_every_message_or_is_disconnected() {
     let deadline = Instant::now() + DEADLINE;
     while server.stat("connections_too_slow").await == 0 {
         assert!(Instant::now() < deadline, "the hung client is still connected");
-        churn(&mut sender, 6).await;
+        churn(&guests, &mut sender, 6).await;
     }
     sender.wait_until("the leave", |sender| short_log(sender).contains(&"-hung".into())).await;
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_far_behind_receives_every_message_and_no_events_that_cancel_out() {
+    let server = TestServer::start(&["--tick", "20ms"]);
+    let mut sender = server.chat("sender").await;
+    let mut slow = EventClient::connect_with_small_buffer(server.address(), "/ws").await;
+    slow.send(&join("slow"));
+    sender.wait_until("the join of slow", |sender| ends_with(sender, "+slow")).await;
+    slow.wait_until("its join", |slow| ends_with(slow, "+slow")).await;
+    slow.set_reading(false);
+    let guests = guests(&server).await;
+    for round in 0..20 {
+        churn(&guests, &mut sender, 3).await;
+        sender.send(&chat_message(&format!("message {round}")));
+    }
+    assert!(server.stat("events_cancelled").await > 1000);
+    let late = server.chat("late").await;
+    late.send(&chat_message("hello"));
+    sender.wait_until("the last message", |sender| ends_with(sender, "late: hello")).await;
+    slow.set_reading(true);
+    slow.wait_until("the last message", |slow| ends_with(slow, "late: hello")).await;
+    let texts = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains(": ")).collect::<Vec<_>>();
+    assert_eq!(texts(short_log(&slow)), texts(short_log(&sender)), "slow missed or reordered a message");
+    assert!(short_log(&slow).ends_with(&["+late".into(), "late: hello".into()]), "the join comes before the message");
+    assert_eq!(server.stat("connections_too_slow").await, 0);
+    server.stop().await;
+}
+
+/// A hundred users with long names. Joins and leaves are not rate limited: all of them cause about 40 KB per round.
+async fn guests(server: &TestServer) -> Vec<Mirror> {
+    let mut guests = Vec::new();
+    for number in 0..100 {
+        guests.push(server.connect(&format!("{number:0>128}")).await);
+    }
+    guests
+}
+
+/// Lets all guests join and leave this many times.
+async fn churn(guests: &[Mirror], sender: &mut EventClient, rounds: usize) {
+    // Only lines about guests count: the server may disconnect another client at any moment, which adds a line.
+    let is_about_guest = |message: &Value| message["payload"]["user"].as_str().is_some_and(|user| user.len() > 100);
+    for _ in 0..rounds {
+        let start = sender.log.len();
+        let lines = |sender: &EventClient| sender.log[start..].iter().filter(|line| is_about_guest(line)).count();
+        guests.iter().for_each(|guest| guest.send(&json!({"type": "join", "room": "lobby", "observe": false})));
+        sender.wait_until("the joins", |sender| lines(sender) >= guests.len()).await;
+        guests.iter().for_each(|guest| guest.send(&json!({"type": "leave", "room": "lobby"})));
+        sender.wait_until("the leaves", |sender| lines(sender) >= 2 * guests.len()).await;
+    }
 }
 
 #[tokio::test]

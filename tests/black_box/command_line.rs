@@ -5,8 +5,6 @@ use std::net::TcpListener;
 use std::process::{Output, Stdio};
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::common::process::{Process, command, run_to_exit};
 use crate::common::{DEADLINE, Mirror, UserList};
 
@@ -63,9 +61,11 @@ fn help_lists_the_flags_and_their_environment_variables() {
         "--status-port",
         "--ping-interval",
         "--header-timeout",
+        "--keep-alive",
+        "--drain-delay",
         "--dev-login",
         "--session-key",
-        "--admin-token",
+        "--api-key",
         "--event-log",
         "--log",
         "--log-format",
@@ -78,12 +78,21 @@ fn help_lists_the_flags_and_their_environment_variables() {
         "Commands:",
         "Options:",
         "Listening:",
+        "TLS:",
         "Workers and limits:",
+        "Limits per user and address:",
         "Presence:",
         "Chat:",
         "Several nodes (Redis):",
-        "Logins and administration:",
+        "Identity: tokens that your application signs:",
+        "Identity: answers of your application:",
+        "Identity: clients without a credential:",
+        "Origins and proxies:",
+        "Keys of applications:",
+        "Pusher protocol:",
+        "Pages:",
         "Event log:",
+        "Webhooks:",
         "Logging:",
         "Examples:",
     ];
@@ -125,7 +134,7 @@ fn related_settings_are_checked_together() {
     check_bad(&["--max-connections", "0"], &["max-connections"]);
     check_bad(&["--session-key", "a key of thirty-two bytes at least"], &["session-key", "dev-login"]);
     check_bad(&["--dev-login", "--session-key", "short"], &["session-key", "32"]);
-    check_bad(&["--admin-token", "short"], &["admin-token", "16"]);
+    check_bad(&["--api-key", "short"], &["api-key", "16"]);
 }
 
 #[test]
@@ -194,7 +203,11 @@ fn two_servers_cannot_share_a_port() {
 
 #[tokio::test]
 async fn signals_close_connections_with_1012_and_exit_with_0() {
-    for signal in ["TERM", "INT"] {
+    for (signal, number) in [("TERM", 15), ("INT", 2)] {
+        // Shells start programs in the background with SIGINT ignored, which the server would inherit from the tests.
+        if rollcall::os::ignores_signal(number) {
+            continue;
+        }
         let mut process = Process::start(&["--tick", "20ms", "--drain", "60s"]);
         let address = process.address();
         let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
@@ -206,25 +219,6 @@ async fn signals_close_connections_with_1012_and_exit_with_0() {
         assert_eq!(list.closed, Some(Some(1012)), "{signal}");
         let status = process.wait_for_exit();
         assert_eq!(status.code(), Some(0), "{signal}: {:?}", process.output());
-    }
-}
-
-#[tokio::test]
-async fn every_json_log_line_is_an_object() {
-    let flags = ["--log-format", "json", "--log", "debug", "--workers", "1"];
-    let mut process = Process::start(&flags);
-    let address = process.address();
-    let mut alice = Mirror::connect(address, "alice", &["lobby"]).await;
-    alice.wait_until("her own join", |alice| alice.has("lobby", "alice")).await;
-    let _ = crate::common::http::request(address, "GET", "/nothing", &[], b"").await;
-    process.signal("TERM");
-    assert!(process.wait_for_exit().success());
-    // The line with the URL is not a log line: it goes to standard output when logs go to standard error.
-    let logs = if process.stderr().is_empty() { process.stdout() } else { process.stderr() };
-    assert!(!logs.is_empty(), "the log is not empty");
-    for line in logs {
-        let parsed: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(parsed.is_object(), "{line}");
     }
 }
 
@@ -241,9 +235,9 @@ fn boolean_variables_are_read_and_empty_variables_are_ignored() {
             assert!(message.contains("without --redis URL"), "{flag}={value}: {message}");
         }
     }
-    assert!(output_with("ROLLCALL_TTL", "soon").contains("write it like"));
+    assert!(output_with("ROLLCALL_TTL", "soon").contains("write a duration with its unit"));
     let mut with_empty = command(&["--listen", "127.0.0.1:0", "--workers", "1"]);
-    with_empty.envs(["REDIS", "SHORT_TTL", "DEV_LOGIN", "ADMIN_TOKEN"].map(|flag| (format!("ROLLCALL_{flag}"), "")));
+    with_empty.envs(["REDIS", "SHORT_TTL", "NODE_ID", "LOG"].map(|flag| (format!("ROLLCALL_{flag}"), "")));
     let mut process = Process::spawn(with_empty);
     process.address();
     process.signal("TERM");
@@ -281,8 +275,10 @@ fn the_health_command_reports_whether_the_server_is_healthy_and_why_not() {
 
     let (code, message) = until_answered(&["health", &format!("{url}/nothing")]);
     assert!(code == Some(1) && message.contains("404"), "{code:?} {message}");
-    let (code, message) = check_health(&["health", "https://localhost"]);
+    let (code, message) = check_health(&["health", "ftp://localhost"]);
     assert!(code == Some(1) && message.contains("http://"), "{code:?} {message}");
+    let (code, message) = check_health(&["health", &url.replace("http:", "https:")]);
+    assert!(code == Some(1) && message.contains("is not healthy"), "{code:?} {message}");
     // This listener never accepts a connection, so it never answers.
     let (_listener, silent) = port_in_use();
     let (code, message) = check_health(&["health", &format!("http://{silent}")]);

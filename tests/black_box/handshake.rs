@@ -8,12 +8,23 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::http::Response;
 use crate::common::process::Process;
-use crate::common::raw::upgrade_request;
+use crate::common::raw::{refused_upgrade, upgrade_request};
 use crate::common::{DEADLINE, Frame, RawClient, TestServer};
 
 /// Headers that a handshake may have in addition to those it must have.
-const VARIANTS: [&[(&str, &str)]; 9] = [
+const VARIANTS: [&[(&str, &str)]; 20] = [
     &[],
+    &[("sec-websocket-protocol", "Presence.V1")],
+    &[("sec-websocket-key", "AQIDBAUGBwgJCgsMDQ4PEC==")],
+    &[("connection", "keep-alive")],
+    &[("upgrade", "h2c")],
+    &[("host", "")],
+    &[("host", "a b")],
+    &[("host", "one"), ("host", "two")],
+    &[("host", "example.com:443")],
+    &[("host", "127.0.0.1:443")],
+    &[("origin", "https://example.com")],
+    &[("x-forwarded-for", "10.0.0.1")],
     &[("sec-websocket-protocol", "presence.v1")],
     &[("sec-websocket-protocol", "other, presence.v1")],
     &[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"), ("origin", "http://localhost")],
@@ -40,7 +51,19 @@ async fn request(server: &TestServer, is_first: bool, bytes: &[u8]) -> (RawClien
 #[tokio::test]
 async fn handshakes_are_answered_alike_on_both_ways() {
     let server = TestServer::start(&[]);
-    let paths = ["/v1/connect?user=a", "/v1/connect?user=", "/v1/connect", "/ws/a", "/ws", "/ws/%00", "/nothing"];
+    let paths = [
+        "/v1/connect?user=a",
+        "/v1/connect?user=",
+        "/v1/connect?user=a&ref=%FF",
+        "/v1/connect?user=%FF",
+        "/v1/connect",
+        "/v1/connect/?user=a",
+        "/ws/a",
+        "/ws/a/",
+        "/ws",
+        "/ws/%00",
+        "/nothing",
+    ];
     for path in paths {
         for headers in VARIANTS {
             let bytes = upgrade_request(path, headers);
@@ -49,6 +72,77 @@ async fn handshakes_are_answered_alike_on_both_ways() {
             assert_eq!((first.status, first.headers), (later.status, later.headers), "{path} {headers:?}");
         }
     }
+    server.stop().await;
+}
+
+/// The response to a handshake with these headers, which must be the same on both ways.
+async fn response(server: &TestServer, path: &str, headers: &[(&str, &str)]) -> Response {
+    let bytes = upgrade_request(path, headers);
+    let (_, first) = request(server, true, &bytes).await;
+    let (_, later) = request(server, false, &bytes).await;
+    assert_eq!((first.status, &first.headers), (later.status, &later.headers), "{path} {headers:?}");
+    first
+}
+
+#[tokio::test]
+async fn the_key_of_the_rfc_with_excess_bits_is_accepted() {
+    let server = TestServer::start(&[]);
+    let key = [("sec-websocket-key", "AQIDBAUGBwgJCgsMDQ4PEC==")];
+    let accepted = response(&server, "/v1/connect?user=a", &key).await;
+    assert_eq!((accepted.status, accepted.header("sec-websocket-accept")), (101, Some("OfS0wDaT5NoxF2gqm7Zj2YtetzM=")));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn parameters_that_the_protocol_does_not_use_are_not_parsed() {
+    let server = TestServer::start(&[]);
+    for path in ["/v1/connect?user=a&ref=%FF", "/v1/connect?%FE=%FF&user=a", "/ws/a?ref=%FF", "/ws?token=%FF"] {
+        assert_eq!(response(&server, path, &[]).await.status, 101, "{path}");
+    }
+    assert_eq!(response(&server, "/ws-online-status?t=%FF&userId=7", &[]).await.status, 101);
+    assert_eq!(server.get("/v1/rooms?limit=5&utm=%FF").await.status, 200);
+    assert_eq!(server.post_form("/heartbeat", "user_id=a&ref=%FF").await.status, 200);
+    // The ones that it does use must be UTF-8.
+    for path in ["/v1/connect?user=%FF", "/v1/connect?user=a&room=%FF", "/ws-online-status?userId=%FF"] {
+        assert_eq!(response(&server, path, &[]).await.status, 400, "{path}");
+    }
+    assert!(server.get("/v1/rooms?limit=%FF").await.error(400).contains("limit"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_subprotocol_is_found_in_any_case_and_answered_as_the_client_wrote_it() {
+    let server = TestServer::start(&[]);
+    for (offered, selected) in [
+        ("presence.v1", Some("presence.v1")),
+        ("Presence.V1", Some("Presence.V1")),
+        ("chat,PRESENCE.V1 , other", Some("PRESENCE.V1")),
+        ("presence.v10", None),
+        ("presence", None),
+    ] {
+        let answer = response(&server, "/v1/connect?user=a", &[("sec-websocket-protocol", offered)]).await;
+        assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, selected), "{offered}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_names_upgrade_in_connection_and_says_what_is_missing() {
+    let server = TestServer::start(&[]);
+    for (headers, says) in [
+        (&[("upgrade", "h2c")][..], "Upgrade"),
+        (&[("connection", "keep-alive")], "Connection: upgrade"),
+        (&[("sec-websocket-version", "8")], "version must be 13"),
+    ] {
+        let refused = refused_upgrade(server.address(), "/v1/connect?user=a", headers).await;
+        let message = refused.error(426);
+        assert!(message.contains(says), "{headers:?}: {message}");
+        assert_eq!(refused.header("upgrade"), Some("websocket"), "{headers:?}");
+        assert_eq!(refused.header("connection"), Some("upgrade"), "{headers:?}");
+        assert_eq!(refused.header("sec-websocket-version"), Some("13"), "{headers:?}");
+    }
+    let plain = server.get("/v1/connect?user=a").await;
+    assert!(plain.error(426).contains("WebSocket client"), "{plain:?}");
     server.stop().await;
 }
 
@@ -85,9 +179,7 @@ async fn a_client_that_sends_a_handshake_and_closes_its_side_is_disconnected_on_
         }
         client.send(&upgrade_request("/v1/connect?user=alice&room=lobby", &[])).await;
         let answer = client.shut_down_undecoded().await;
-        // hyper does not answer clients that have closed their side.
-        let is_accepted = answer.starts_with(b"HTTP/1.1 101 ");
-        assert!(is_accepted || !is_first && answer.is_empty(), "{:?}", String::from_utf8_lossy(&answer));
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{:?}", String::from_utf8_lossy(&answer));
     }
     server.wait_for_stat("connections", 0).await;
     server.wait_for_stat("sockets", 1).await;
@@ -149,7 +241,9 @@ async fn sockets_that_arrived_before_a_stop_are_told_to_reconnect() {
 
 #[tokio::test]
 async fn clients_wait_while_the_process_has_no_descriptors_and_are_served_afterwards() {
-    let mut process = Process::start(&["--workers", "1"]);
+    // No lease and no time limit ends during the test.
+    let times = ["--ttl", "600s", "--ping-interval", "600s", "--header-timeout", "600s"];
+    let mut process = Process::start(&[&["--workers", "1"], &times[..]].concat());
     let address = process.address();
     let mut served = RawClient::open(address, "/v1/connect?user=alice&room=lobby").await;
     let former = process.limit_new_files(0);

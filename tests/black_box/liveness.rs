@@ -47,6 +47,23 @@ async fn a_silent_client_is_pinged_times_out_and_is_disconnected() {
 }
 
 #[tokio::test]
+async fn pings_come_at_least_every_ping_interval_whatever_the_ttl() {
+    // A proxy that cuts silent connections after some time must see one ping per interval, forever.
+    let server = TestServer::start(&["--ttl", "600s", "--ping-interval", "200ms"]);
+    for path in ["/v1/connect?user=alice", "/ws/bob"] {
+        let mut client = crate::common::RawClient::open(server.address(), path).await;
+        for pings in 0..8 {
+            while client.frame().await.expect("the connection stays open").opcode != PING {}
+            // Whether it answers or not: its lease is long.
+            if pings % 2 == 0 {
+                client.send_frame(&Frame::new(crate::common::frame::PONG, "")).await;
+            }
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_silent_online_users_client_is_disconnected_too() {
     let server = TestServer::start(&ONE_SECOND_TTL_FLAG);
     let mut silent = crate::common::RawClient::open(server.address(), "/ws/silent").await;

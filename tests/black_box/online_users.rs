@@ -321,7 +321,7 @@ async fn a_wrong_method_is_405_and_allow_names_the_right_one() {
     let server = TestServer::start(&[]);
     let get = server.get("/heartbeat").await;
     get.error(405);
-    assert_eq!(get.header("allow"), Some("POST"));
+    assert_eq!(get.header("allow"), Some("POST, OPTIONS"));
     let post = server.post_form("/online_users", "user_id=alice").await;
     post.error(405);
     assert!(post.header("allow").is_some_and(|allow| allow.contains("GET")), "{post:?}");

@@ -35,6 +35,22 @@ async fn watcher(server: &TestServer, name: &str, users: &[&str]) -> Mirror {
 }
 
 #[tokio::test]
+async fn a_thousand_names_fit_into_one_message_whatever_their_length() {
+    let server = TestServer::start(&[]);
+    for length in [36, 128] {
+        let names: Vec<String> = (0..1000).map(|number| format!("{number:0length$}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut alice = watcher(&server, "alice", &names).await;
+        assert_eq!(alice.watched.len(), 1000);
+        alice.send(&unwatch(&names));
+        alice.send(&watch(&["bob"]));
+        alice.wait_until("room for one more name", |alice| online(alice, "bob").is_some()).await;
+        assert!(alice.since(0, "error", "").is_empty());
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn watch_is_answered_with_all_users_and_followed_by_changes() {
     let server = TestServer::start(&[]);
     let mut bob = server.connect_to("bob", "kitchen").await;
@@ -90,8 +106,8 @@ async fn a_user_in_any_room_is_online() {
     // Changing rooms, even with a tick in between, is not reported as offline.
     for n in 0..20 {
         let (old, new) = if n % 2 == 0 { ("two", "three") } else { ("three", "two") };
-        bob.send(&json!({"type": "leave", "room": old}));
-        bob.send(&json!({"type": "join", "room": new, "observe": false, "state": {"n": n}}));
+        let join = json!({"type": "join", "room": new, "observe": false, "state": {"n": n}});
+        bob.send_all(&[json!({"type": "leave", "room": old}), join]);
         alice.wait_until("the state", |alice| alice.watched["bob"]["state"] == json!({ "n": n })).await;
     }
     let received = statuses(&alice, mark);

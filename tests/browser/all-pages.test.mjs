@@ -8,7 +8,8 @@ import { assertNoHorizontalScrolling, DARK, Fixture, PHONE, SMALL_PHONE } from "
 import { LONG_LEASE } from "./server.mjs";
 
 const fixture = new Fixture();
-const PAGES = { online: "/?user=me", chat: "/chat?user=me", status: "/status", login: "/login", dashboard: "/dashboard" };
+const PAGES = { online: "/?user=me", chat: "/chat?user=me", status: "/status", login: "/login", dashboard: "/dashboard",
+  debug: "/debug", docs: "/docs" };
 const USERS = ["Ada Lovelace", "grace.hopper", "x".repeat(128)];
 /** The element that each page shows last when it is opened. */
 const COMPLETE = {
@@ -16,6 +17,8 @@ const COMPLETE = {
   chat: (page) => page.locator("#roster .name").nth(USERS.length),
   status: (page) => page.getByLabel("User id"),
   login: (page) => page.getByRole("heading", { name: "Your application owns the accounts" }),
+  debug: (page) => page.locator("#field-user"),
+  docs: (page) => page.locator(".operation").first(),
   dashboard: (page) => page.locator('body[data-phase="online"] .chart').first(),
 };
 const SCREENS = {
@@ -45,7 +48,7 @@ describe("every page", () => {
   test("links to all other pages and marks its own link", async () => {
     await fixture.startServer();
     const page = await fixture.open("/status");
-    const links = { Online: "/", Chat: "/chat", Login: "/login", Dashboard: "/dashboard", Status: "/status" };
+    const links = { Online: "/", Chat: "/chat", Login: "/login", Dashboard: "/dashboard", Debug: "/debug", API: "/docs", Status: "/status" };
     for (const [link, path] of Object.entries(links)) {
       await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: link }).click({ noWaitAfter: false });
       await page.waitForURL(fixture.server.url + path);
@@ -66,7 +69,7 @@ describe("every page", () => {
       assert.equal(await page.locator("main").count(), 1, path);
       const unnamed = await page.evaluate(() => {
         const isNamed = (node) => node.textContent.trim() || node.labels?.length || node.getAttribute("aria-label");
-        return [...document.querySelectorAll("button, input, textarea, a[href], [role=img]")]
+        return [...document.querySelectorAll("button, input, select, textarea, a[href], [role=img]")]
           .filter((node) => node.checkVisibility() && !isNamed(node)).map((node) => node.outerHTML);
       });
       assert.deepEqual(unnamed, [], path);

@@ -20,10 +20,11 @@ const CHROMIUM_ARGS = [
   "--disable-sync",
 ];
 /** Errors that Chromium itself writes to the console while a server is unreachable. */
-const NETWORK_ERROR = /net::ERR_|WebSocket connection to|Failed to load resource/;
+export const NETWORK_ERROR = /net::ERR_|WebSocket connection to|Failed to load resource/;
 
 export class Browser {
-  static async start() {
+  /** `options` are further ones of Playwright. */
+  static async start(options = {}) {
     const browser = new Browser();
     browser.profile = mkdtempSync(join(tmpdir(), "rollcall-browser-"));
     browser.chromium = await chromium.launch({
@@ -31,6 +32,7 @@ export class Browser {
       args: CHROMIUM_ARGS,
       timeout: DEADLINE_MS,
       env: { ...process.env, HOME: browser.profile, XDG_CONFIG_HOME: browser.profile, XDG_CACHE_HOME: browser.profile },
+      ...options,
     });
     return browser;
   }

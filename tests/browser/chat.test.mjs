@@ -7,7 +7,7 @@ import { screenshot, waitForPhase, waitForStale } from "./browser.mjs";
 import {
   assertNoHorizontalScrolling, assertOnlyText, eventually, Fixture, HOSTILE, PHONE, shows, SMALL_PHONE,
 } from "./fixture.mjs";
-import { LONG_GRACE, SHORT_TIMES } from "./server.mjs";
+import { LONG_GRACE, LONG_LEASE, SHORT_TIMES } from "./server.mjs";
 
 const fixture = new Fixture();
 const TEXTS = "#log .message-text";
@@ -35,6 +35,18 @@ function showsEvents(page, me, expected) {
   return eventually(page, events, expected, me);
 }
 
+/** A page that is online, with a clock of its own; then the server hangs while the connection stays open. */
+async function pageOfHangingServer() {
+  await fixture.startServer();
+  const visitor = await fixture.newVisitor();
+  const page = await visitor.context.newPage();
+  await page.clock.install();
+  await page.goto(`${fixture.server.url}/chat?user=alice`);
+  await waitForPhase(page, "online");
+  fixture.server.signal("SIGSTOP");
+  return page;
+}
+
 describe("the conversation", () => {
   test("three users see each other and all messages, and their own messages on their own side", async () => {
     await fixture.startServer();
@@ -44,6 +56,7 @@ describe("the conversation", () => {
     const carol = await join("carol");
     for (const page of [alice, bob, carol]) await shows(page, PARTICIPANTS, ["alice", "bob", "carol"]);
     await write(alice, "hello");
+    await shows(bob, TEXTS, ["hello"]);
     await write(bob, "hi alice");
     for (const page of [alice, bob, carol]) await shows(page, TEXTS, ["hello", "hi alice"]);
     assert.deepEqual(await alice.locator("#log .mine .message-text").allTextContents(), ["hello"]);
@@ -99,6 +112,25 @@ describe("the conversation", () => {
     assert.deepEqual((await reader.locator(PARTICIPANTS).allTextContents()).sort(), [...HOSTILE, "reader"].sort());
     await assertOnlyText(reader, "#log");
     await assertOnlyText(reader, "#roster");
+    fixture.assertNoProblems();
+  });
+
+  test("many joins and leaves in a row are one line", async () => {
+    await fixture.startServer({ args: LONG_LEASE });
+    const alice = await join("alice");
+    for (const name of ["one", "two"]) await fixture.server.sendHeartbeats([name]);
+    await showsEvents(alice, "alice", ["one joined", "two joined"]);
+    await fixture.server.sendHeartbeats(Array.from({ length: 60 }, (_, index) => `guest ${index}`));
+    await eventually(alice, () => document.querySelectorAll("#log .event").length, 1);
+    // alice's own join is not always shown.
+    await eventually(alice, () => /^6[23] people joined · /.test(document.querySelector("#log .summary")?.textContent), true);
+    const guest = await join("a guest");
+    await guest.close();
+    await eventually(alice, () => /^6[34] people joined, 1 person left · /.test(document.querySelector("#log .summary").textContent), true);
+    await write(alice, "hello");
+    await shows(alice, TEXTS, ["hello"]);
+    await join("bob");
+    await eventually(alice, () => [...document.querySelectorAll("#log .event:not(.summary) bdi")].map((name) => name.textContent), ["bob"]);
     fixture.assertNoProblems();
   });
 
@@ -199,13 +231,7 @@ describe("problems", () => {
   });
 
   test("a server that hangs is detected although the connection stays open", async () => {
-    await fixture.startServer();
-    const visitor = await fixture.newVisitor();
-    const page = await visitor.context.newPage();
-    await page.clock.install();
-    await page.goto(`${fixture.server.url}/chat?user=alice`);
-    await waitForPhase(page, "online");
-    fixture.server.signal("SIGSTOP");
+    const page = await pageOfHangingServer();
     await page.clock.runFor(26_000);
     await page.getByRole("heading", { name: "The connection went silent" }).waitFor();
     fixture.server.signal("SIGCONT");
@@ -214,6 +240,16 @@ describe("problems", () => {
     await write(page, "back");
     await shows(page, TEXTS, ["back"]);
   });
+});
+
+test("a page that resumes checks its connection at once", async () => {
+  const page = await pageOfHangingServer();
+  await page.evaluate(() => document.dispatchEvent(new Event("resume")) && null);
+  await page.clock.runFor(6_000);
+  await page.getByRole("heading", { name: "The connection went silent" }).waitFor();
+  fixture.server.signal("SIGCONT");
+  await page.clock.resume();
+  await waitForPhase(page, "online");
 });
 
 test("the page asks for a name, then focuses the message input", async () => {

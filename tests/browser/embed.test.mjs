@@ -8,7 +8,7 @@ import { after, before, describe, test } from "node:test";
 
 import { screenshot } from "./browser.mjs";
 import { assertNoHorizontalScrolling, assertOnlyText, eventually, Fixture, HOSTILE, PHONE, shows } from "./fixture.mjs";
-import { SHORT_TIMES } from "./server.mjs";
+import { LONG_LEASE, SHORT_TIMES } from "./server.mjs";
 
 const fixture = new Fixture();
 /** Another site with one page, whose HTML is set by the test. */
@@ -69,6 +69,7 @@ describe("the roster", () => {
     const [, page] = /```html\n(.*?)```/s.exec(readFileSync(new URL("../../docs/embed.md", import.meta.url), "utf8"));
     html = page.replaceAll("http://localhost:8000", fixture.server.url);
     const shop = await visit();
+    await shop.getByRole("button", { name: "Join" }).click();
     await shop.getByRole("textbox", { name: "Your name" }).fill("carol");
     await shop.keyboard.press("Enter");
     await showsNames(shop, ["carol"]);
@@ -107,18 +108,27 @@ describe("the roster", () => {
     fixture.assertNoProblems();
   });
 
-  test("asks for a name if the page gives none", async () => {
-    await fixture.startServer();
-    pageWith(script(""));
+  test("is shown to visitors without a name, who stay invisible and are asked for one when they join", async () => {
+    await fixture.startServer({ args: LONG_LEASE });
+    await fixture.server.sendHeartbeats(["alice", "bob"]);
+    pageWith(script("data-chat"));
     const page = await visit(PHONE);
+    await showsNames(page, ["alice", "bob"]);
+    await eventually(page, inside, ["2"], ".count");
+    assert.equal((await fixture.server.membersOf("lobby")).count, 2);
     const field = page.getByRole("textbox", { name: "Your name" });
-    await field.focus();
+    assert.equal(await field.count(), 0);
+    await page.getByRole("button", { name: "Join" }).focus();
+    await page.keyboard.press("Enter");
     await page.keyboard.type("x".repeat(128).replace(/x/g, "ä").slice(0, 100));
     await page.keyboard.press("Enter");
     await page.getByText("200 bytes").waitFor();
     await field.fill("carol");
     await page.keyboard.press("Enter");
-    await showsNames(page, ["carol"]);
+    await showsNames(page, ["alice", "bob", "carol"]);
+    await page.keyboard.type("Hello from carol");
+    await page.keyboard.press("Enter");
+    await eventually(page, inside, ["Hello from carol"], ".message-text");
     await assertNoHorizontalScrolling(page);
     fixture.assertNoProblems();
   });
@@ -129,8 +139,10 @@ describe("the roster", () => {
     const page = await visit();
     await fixture.server.sendHeartbeats(HOSTILE);
     await eventually(page, inside, ["5"], ".count");
-    const names = await page.evaluate(inside, ".name");
-    assert.deepEqual(names.sort(), [...HOSTILE, "alice"].sort());
+    // The rows appear with the next frame.
+    const sorted = (css) => [...document.querySelectorAll("div")]
+      .flatMap((node) => [...(node.shadowRoot?.querySelectorAll(css) ?? [])]).map((node) => node.textContent).sort();
+    await eventually(page, sorted, [...HOSTILE, "alice"].sort(), ".name");
     await assertOnlyText(page, ".box");
     await fixture.restartServer({ args: SHORT_TIMES });
     await showsNames(page, ["alice"]);

@@ -28,8 +28,8 @@ export class FakeServer {
       readyState = 0;
       bufferedAmount = 0;
 
-      constructor(url, protocol) {
-        Object.assign(this, { url, protocol });
+      constructor(url, protocols) {
+        Object.assign(this, { url, protocols });
         sockets.push(this);
       }
 
@@ -68,10 +68,10 @@ export class FakeServer {
     return this.socket.received.filter((message) => !type || message.type === type);
   }
 
-  welcome() {
+  welcome(fields = {}) {
     this.socket.readyState = OPEN;
     this.socket.onopen?.();
-    this.send(WELCOME);
+    this.send({ ...WELCOME, ...fields });
   }
 
   send(...messages) {
@@ -84,8 +84,8 @@ export class FakeServer {
   }
 
   /** Fires a browser event, after changing properties of the document. */
-  dispatch(type, changes = {}) {
+  dispatch(type, changes = {}, { persisted } = {}) {
     Object.assign(globalThis.document, changes);
-    for (const handler of this.listeners.get(type)) handler({ type });
+    for (const handler of this.listeners.get(type) ?? []) handler({ type, persisted });
   }
 }

@@ -171,6 +171,14 @@ describe("problems", () => {
     fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 
+  test("if the server refuses the handshake, the page shows the reason", async () => {
+    await fixture.startServer({ args: ["--pages", "all", "--pusher-app", "1:app-key:app-secret"] });
+    const page = await fixture.open("/?user=alice");
+    await page.getByRole("heading", { name: "The server refused the connection" }).waitFor();
+    assert.match(await page.locator("#notice-text").innerText(), /^this server serves only clients of --pusher-app/);
+    fixture.assertNoProblems({ serverWasUnreachable: true });
+  });
+
   test("if the server is unreachable, the page says so, dims the list and keeps trying", async () => {
     await fixture.startServer();
     const { page } = await online("alice");

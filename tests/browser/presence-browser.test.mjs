@@ -109,6 +109,26 @@ test("with the option `away`, a hidden tab is away until it is shown again", asy
   await shows(observer, { observer: { from: "observer" }, tab: { from: "tab" } });
 });
 
+test("a page that resumes checks its connection at once", async () => {
+  files = { "/": BLANK };
+  const page = await visit();
+  const probes = await page.evaluate(async (url) => {
+    const { connect } = await import(`${url}/presence.js`);
+    const sent = [];
+    class Recording extends WebSocket {
+      send(text) {
+        sent.push(text);
+        super.send(text);
+      }
+    }
+    const presence = connect(url, { user: "frozen", WebSocket: Recording });
+    await new Promise((done) => presence.on("open", done));
+    document.dispatchEvent(new Event("resume")); // as browsers fire it: it does not bubble
+    return sent.filter((text) => text.includes('"ack":true')).length;
+  }, server.url);
+  assert.equal(probes, 1);
+});
+
 test("closing a connection before it is open logs no error", async () => {
   files = { "/": BLANK };
   const [observer, page] = [await visit(), await visit()];

@@ -168,8 +168,8 @@ describe("browser events", () => {
     assert.equal(phase(), "connecting");
   });
 
-  test("offline, or shown again: sends a probe", () => {
-    for (const event of ["offline", "visibilitychange"]) {
+  test("offline, shown again, or back from the cache of the browser: sends a probe", () => {
+    for (const event of ["offline", "visibilitychange", "pageshow", "resume"]) {
       server.dispatch(event);
       assert.deepEqual(server.received().at(-1), { type: "heartbeat", ack: true });
     }
@@ -177,10 +177,72 @@ describe("browser events", () => {
     assert.equal(kind(), "silent");
   });
 
-  test("shown again while waiting: keeps waiting", () => {
-    server.close();
+  test("shown again, or loaded completely, while waiting: keeps waiting", () => {
+    server.close(1013);
     server.dispatch("visibilitychange");
+    // Each page sends it after it has loaded.
+    server.dispatch("pageshow", {}, { persisted: false });
     assert.equal(phase(), "waiting");
+  });
+
+  test("back from the cache after the time of the next attempt: reconnects at once", () => {
+    for (const event of ["visibilitychange", "pageshow", "resume"]) {
+      server.close();
+      // A frozen page runs no timers.
+      mock.timers.setTime(Date.now() + 60_000);
+      assert.equal(phase(), "waiting");
+      server.dispatch(event);
+      assert.equal(phase(), "connecting", event);
+      server.welcome();
+    }
+  });
+
+  test("into the back/forward cache: ends the connection; back: connects at once", () => {
+    const hide = (persisted) => server.dispatch("pagehide", {}, { persisted });
+    hide(false);
+    assert.equal(phase(), "online");
+    hide(true);
+    assert.equal(server.sockets[0].closedWith, 4000);
+    assert.deepEqual([phase(), kind()], ["waiting", "hidden"]);
+    // Until the page is frozen, its timers run and it receives events.
+    server.dispatch("visibilitychange", { hidden: true });
+    mock.timers.tick(60_000);
+    // Browsers may send these first.
+    server.dispatch("visibilitychange", { hidden: true });
+    server.dispatch("visibilitychange", { hidden: false });
+    assert.equal(server.sockets.length, 1);
+    server.dispatch("pageshow", {}, { persisted: true });
+    assert.equal(phase(), "connecting");
+    server.dispatch("pageshow", {}, { persisted: true });
+    server.welcome();
+    assert.deepEqual([phase(), server.sockets.length], ["online", 2]);
+  });
+
+  test("into the back/forward cache while it connects or waits: connects only when it is back", () => {
+    for (const lose of [() => server.close(), () => server.close(1013), () => server.close() ?? client.connect()]) {
+      lose();
+      const sockets = server.sockets.length;
+      server.dispatch("pagehide", {}, { persisted: true });
+      server.dispatch("visibilitychange", { hidden: true });
+      server.dispatch("online");
+      mock.timers.tick(60_000);
+      assert.deepEqual([phase(), kind(), server.sockets.length], ["waiting", "hidden", sockets]);
+      server.dispatch("pageshow", {}, { persisted: true });
+      assert.equal(phase(), "connecting");
+      server.welcome();
+    }
+  });
+
+  test("into the back/forward cache after a refusal or a close: stays refused or closed", () => {
+    server.close(1008, "removed");
+    server.dispatch("pagehide", {}, { persisted: true });
+    server.dispatch("pageshow", {}, { persisted: true });
+    assert.equal(phase(), "refused");
+    client.connect();
+    client.close();
+    server.dispatch("pagehide", {}, { persisted: true });
+    server.dispatch("pageshow", {}, { persisted: true });
+    assert.equal(phase(), "closed");
   });
 
   test("hidden, with the option `away`: shows the user as away", () => {

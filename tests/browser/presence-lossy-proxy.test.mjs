@@ -95,6 +95,7 @@ async function runOnce(seed) {
 }
 
 describe("behind a lossy proxy", () => {
+  const faults = { dropped: 0, duplicated: 0, delayed: 0, cut: 0 };
   for (let from = 0; from < seeds.length; from += RUNS_AT_ONCE) {
     const some = seeds.slice(from, from + RUNS_AT_ONCE);
     test(`the client ends with the roster of the server: seeds ${some[0]} to ${some.at(-1)}`, async (context) => {
@@ -103,11 +104,16 @@ describe("behind a lossy proxy", () => {
         throw error;
       })));
       const total = (key) => runs.reduce((sum, run) => sum + run[key], 0);
-      for (const fault of ["dropped", "duplicated", "delayed", "cut"]) assert.ok(total(fault) > 0, `no message was ${fault}`);
+      for (const fault of Object.keys(faults)) faults[fault] += total(fault);
       const summary = Object.keys(runs[0]).slice(0, 5).map((key) => `${total(key)} ${key}`).join(", ");
       context.diagnostic(`${summary}; recovered within ${runs.map((run) => run.recoveredMs).sort((a, b) => a - b).join(" ")} ms`);
     });
   }
+
+  // Faults depend on time as well: of ten runs, one in a hundred has no connection that is cut.
+  test("all faults occurred", { skip: seeds.length < 40 && "too few runs" }, () => {
+    for (const [fault, count] of Object.entries(faults)) assert.ok(count > 0, `no message was ${fault}`);
+  });
 
   test("the first message after a lost one repairs the roster", async () => {
     const ownServer = await Server.start();

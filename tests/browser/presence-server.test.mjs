@@ -124,6 +124,32 @@ describe("rooms", () => {
   });
 });
 
+describe("messages of the application", () => {
+  test("reach the room without a user, and all connections of a user", async () => {
+    const key = "an api key for tests";
+    const other = await Server.start({ args: [...LONG_GRACE, "--api-key", key] });
+    try {
+      const tabs = [1, 2].map(() => online("alice", { url: other.url }));
+      const rooms = tabs.map((tab) => tab.join("news"));
+      await Promise.all(rooms.map((room) => shows(room, "alice")));
+      const received = [...rooms, ...tabs].map((source) => next(source, "message"));
+      for (const path of ["rooms/news", "users/alice"]) {
+        const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+        const body = JSON.stringify({ data: { path } });
+        const answer = await fetch(`${other.url}/v1/${path}/messages`, { method: "POST", headers, body });
+        assert.deepEqual([answer.status, await answer.json()], [202, {}]);
+      }
+      const messages = (await Promise.all(received)).map(({ room, user, data }) => ({ room, user, data }));
+      const [toRoom, toUser] = [["news", "rooms/news"], [undefined, "users/alice"]].map(([room, path]) => (
+        { room, user: undefined, data: { path } }));
+      assert.deepEqual(messages, [toRoom, toRoom, toUser, toUser]);
+    } finally {
+      for (const client of clients) client.close();
+      await other.stop();
+    }
+  });
+});
+
 describe("a connection", () => {
   test("that breaks is resumed with the missed changes, invisible to others", async () => {
     const alice = online("alice");

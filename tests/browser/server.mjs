@@ -59,6 +59,7 @@ export class Server {
   static async start({ port, args = DEFAULT_TIMES } = {}) {
     const server = new Server();
     server.port = port ?? (await freePort());
+    server.key = args.includes("--api-key") ? args[args.indexOf("--api-key") + 1] : undefined;
     const flags = ["--listen", `127.0.0.1:${server.port}`, ...HEADER_TIMEOUT, ...args];
     server.child = spawn(binary, flags, { stdio: ["ignore", "pipe", "inherit"] });
     server.ended = once(server.child, "exit");
@@ -70,7 +71,7 @@ export class Server {
     const lines = createInterface({ input: this.child.stdout });
     const url = new Promise((found, failed) => {
       lines.on("line", (line) => {
-        const match = /http:\/\/127\.0\.0\.1:\d+/.exec(line);
+        const match = /https?:\/\/127\.0\.0\.1:\d+/.exec(line);
         if (match) found(match[0]);
       });
       this.child.once("error", failed);
@@ -110,7 +111,8 @@ export class Server {
   }
 
   async membersOf(room) {
-    return (await fetch(`${this.url}/v1/rooms/${encodeURIComponent(room)}/members`)).json();
+    const headers = this.key ? { authorization: `Bearer ${this.key}` } : {};
+    return (await fetch(`${this.url}/v1/rooms/${encodeURIComponent(room)}/members`, { headers })).json();
   }
 
   /** Waits until a user who lost the connection just now has left, by the time of the server. */

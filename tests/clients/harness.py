@@ -123,7 +123,7 @@ class Server:
     def start(self):
         command = [BINARY, "--listen", f"127.0.0.1:{self.port}", *BASE_FLAGS, *self.flags]
         self.program = Program(*command)
-        self.program.expect("the address", lambda line: f"open http://127.0.0.1:{self.port}" in line)
+        self.program.expect("the address", lambda line: f" http://127.0.0.1:{self.port}" in line)
 
     @property
     def http(self):
@@ -144,12 +144,13 @@ class Server:
 class Observer:
     """A native client that mirrors one room. It joins the room, or only observes it."""
 
-    def __init__(self, server, user="observer", room="lobby", joins=True, websocket=None):
+    def __init__(self, server, user="observer", room="lobby", joins=True, websocket=None, headers=None):
         self.room, self.members, self.messages, self.close_code = room, None, [], None
         query = urllib.parse.urlencode({"user": user})
         self.resources = contextlib.ExitStack()
         url = f"{websocket or server.websocket}/v1/connect?{query}"
-        self.socket = self.resources.enter_context(connect(url, subprotocols=["presence.v1"]))
+        self.socket = self.resources.enter_context(
+            connect(url, subprotocols=["presence.v1"], additional_headers=headers))
         self.send({"type": "join" if joins else "observe", "room": room})
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()

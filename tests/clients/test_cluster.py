@@ -1,6 +1,6 @@
 """scripts/cluster: a Redis server and the nodes that share it."""
-import contextlib, os, re, signal
-from harness import BINARY, Case, DEADLINE, ENVIRONMENT, ROOT, wait_until
+import contextlib, os, re, shlex, signal, subprocess
+from harness import BINARY, Case, DEADLINE, ENVIRONMENT, ROOT, accepts, free_port, get_json, wait_until
 
 
 def is_running(process):
@@ -11,8 +11,8 @@ def is_running(process):
 
 
 class Cluster(Case):
-    def setUp(self):
-        self.cluster = self.program(ROOT / "scripts" / "cluster", "2", "--", "--ttl", "30s", "--drain", "1s",
+    def start(self, *options):
+        self.cluster = self.program(ROOT / "scripts" / "cluster", "2", *options, "--", "--ttl", "2s", "--drain", "1s",
                                     env={**ENVIRONMENT, "ROLLCALL_BIN": str(BINARY)})
         self.cluster.expect("how to stop it", lambda line: "stop with ctrl-C" in line)
         found = re.findall(r"^(\w+)  (\S.*?)  process (\d+)$", "\n".join(self.cluster.lines), re.MULTILINE)
@@ -26,6 +26,7 @@ class Cluster(Case):
         self.assertEqual([name for name, process in self.processes.items() if is_running(process)], [])
 
     def test_each_node_shows_the_users_of_the_other_and_ctrl_c_ends_all_processes(self):
+        self.start()
         nodes = ["node1", "node2"]
         urls = [self.addresses[node].replace("http", "ws") for node in nodes]
         observers = [self.observer(None, node, websocket=url) for node, url in zip(nodes, urls)]
@@ -38,8 +39,45 @@ class Cluster(Case):
             wait_until("a close code", lambda: observer.close_code)
         self.assertEqual([observer.close_code for observer in observers], [1012, 1012])
 
-    def test_a_node_that_dies_is_named_and_ends_the_cluster(self):
-        process = self.processes["node2"]
+    def test_the_cluster_survives_a_node_that_dies_and_shows_that_its_users_left(self):
+        self.start()
+        process = self.processes.pop("node2")
+        staying = self.observer(None, "staying", websocket=self.addresses["node1"].replace("http", "ws"))
+        lost = self.observer(None, "lost", websocket=self.addresses["node2"].replace("http", "ws"))
+        staying.sees("staying", "lost")
         os.kill(process, signal.SIGKILL)
-        self.cluster.expect("its name", lambda line: f"node2 (process {process}) was ended by signal 9" in line)
+        line = self.cluster.expect("its name", lambda line: f"node2 (process {process}) was ended by signal 9" in line)
+        staying.sees_none_of("lost")
+        self.assertEqual(staying.leave_reasons("lost"), ["node_lost"])
+        # The printed command starts it again.
+        again = self.program(*shlex.split(line.split("start it again: ")[1]), cwd=ROOT)
+        again.expect("the address", lambda line: "open http://" in line)
+        back = self.observer(None, "back", websocket=self.addresses["node2"].replace("http", "ws"))
+        staying.sees("back")
+        again.stop()
+        self.assertTrue(is_running(self.processes["node1"]), self.cluster.text())
+        self.cluster.child.send_signal(signal.SIGINT)
+        self.assert_exits(0)
+
+    def test_the_cluster_survives_the_death_of_redis_and_ends_with_its_last_node(self):
+        self.start()
+        os.kill(self.processes["redis"], signal.SIGKILL)
+        self.cluster.expect("its name", lambda line: line.startswith("redis (process "))
+        for node in ["node1", "node2"]:
+            wait_until("degraded", lambda: get_json(f"{self.addresses[node]}/readyz")["status"] == "degraded")
+            os.kill(self.processes[node], signal.SIGKILL)
         self.assert_exits(1)
+
+    def test_ports_can_be_chosen_and_ports_in_use_are_named(self):
+        port, redis_port = free_port(), free_port()
+        while accepts(port + 1) or redis_port in (port, port + 1):
+            port, redis_port = free_port(), free_port()
+        self.start("--port", str(port), "--redis-port", str(redis_port))
+        ports = {name: address.rsplit(":", 1)[-1] for name, address in self.addresses.items() if name != "redis"}
+        self.assertEqual(ports, {"node1": str(port), "node2": str(port + 1)})
+        self.assertIn(f"-p {redis_port}", self.addresses["redis"])
+        command = [ROOT / "scripts" / "cluster", "2", "--port", str(port)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE,
+                                env={**ENVIRONMENT, "ROLLCALL_BIN": str(BINARY)})
+        self.assertEqual(second.returncode, 1)
+        self.assertIn(f"port {port} is in use; choose other ports with --port", second.stderr)

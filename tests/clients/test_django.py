@@ -1,37 +1,17 @@
-"""The Django project of docs/django, with a real server, nginx as in docs/django.md, and pages in Chromium."""
+"""The Django project of docs/django, with a real server that asks it who clients are, and pages in Chromium."""
 import contextlib, functools, http.cookiejar, json, pathlib, re, shutil, subprocess, sys, tempfile
-import unittest, urllib.parse, urllib.request
-from harness import Case, DEADLINE, DEFAULT_TIMES, ENVIRONMENT, HERE, ROOT, SHORT_LEASE
+import unittest, urllib.error, urllib.parse, urllib.request
+from harness import Case, DEADLINE, DEFAULT_TIMES, ENVIRONMENT, HERE, ROOT
 from harness import accepts, connect, free_port, wait_until
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 MANAGE = [sys.executable, str(ROOT / "docs" / "django" / "manage.py")]
-ADMIN_TOKEN = "known-to-this-test-only"
+API_KEY = "known-to-this-test-only"
+AUTH_SECRET = "known-to-rollcall-and-to-the-application"
 PASSWORD = "correct horse battery staple"
-PROJECT = {**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1"}
+PROJECT = {**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", "ROLLCALL_AUTH_SECRET": AUTH_SECRET}
 # With a fast password hash.
 FAST_PROJECT = {**PROJECT, "DJANGO_SETTINGS_MODULE": "django_settings", "PYTHONPATH": str(HERE)}
-
-NGINX = """
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    upstream rollcall {{ server 127.0.0.1:{rollcall}; }}
-    upstream django {{ server 127.0.0.1:{django}; }}
-    server {{
-        listen 127.0.0.1:{port};
-        {documented}
-    }}
-}}
-"""
-
 
 class Visitor:
     """A simple browser: it keeps cookies and submits forms with their CSRF token."""
@@ -58,23 +38,13 @@ class Visitor:
         assert path == "/", page
         return page
 
+    def headers(self):
+        """What a browser sends with a WebSocket handshake of the page."""
+        return {"Cookie": "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.cookies), "Origin": self.site}
+
     def sign_out(self, page):
         path, _ = self.submit("/logout", page)
         assert path == "/login", path
-
-
-def presence_of(page):
-    """The data that the page passes to its script."""
-    return json.loads(re.search(r'<script id="presence"[^>]*>(.*?)</script>', page).group(1))
-
-
-@contextlib.contextmanager
-def opened(page):
-    """The connection that presence.js opens for the page."""
-    presence = presence_of(page)
-    query = urllib.parse.urlencode({"user": presence["user"], "room": "lobby"})
-    with connect(f"{presence['url'].replace('http', 'ws', 1)}/v1/connect?{query}", subprotocols=["presence.v1"]) as socket:
-        yield socket
 
 
 @functools.cache
@@ -90,48 +60,50 @@ def database():
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=DEADLINE)
     manage(PROJECT, "check", "--fail-level", "WARNING")
     manage(FAST_PROJECT, "migrate", "--verbosity", "0")
-    for user in "alice", "bob":
+    for user in "alice", "bob", "observer":
         manage(FAST_PROJECT, "createsuperuser", "--noinput", "--verbosity", "0", "--username", user)
     return path
 
 
 class Site(Case):
-    """Django with two accounts, a rollcall server, and a native observer."""
-
-    TIMES = DEFAULT_TIMES
+    """Django with three accounts, a rollcall server that asks it, and a native observer with the third account."""
 
     def setUp(self):
         self.port = free_port()
         self.site = f"http://127.0.0.1:{self.port}"
-        self.rollcall = self.server(*self.TIMES, "--admin-token", ADMIN_TOKEN)
-        self.lobby = self.observer(self.rollcall, joins=False)
+        self.rollcall = self.server(*DEFAULT_TIMES, "--api-key", API_KEY, "--auth-secret", AUTH_SECRET,
+                                    "--auth-url", f"{self.site}/presence/auth", "--auth-cookie", "sessionid",
+                                    "--origin", self.site)
         environment = {**FAST_PROJECT, "DATABASE": shutil.copy(database(), self.folder()),
-                       "ROLLCALL_URL": self.presence_url(), "ROLLCALL_NODES": self.rollcall.http,
-                       "ROLLCALL_ADMIN_TOKEN": ADMIN_TOKEN}
+                       "ROLLCALL_URL": self.rollcall.http, "ROLLCALL_API_KEY": API_KEY}
         self.django = self.program(*MANAGE, "runserver", "--noreload", f"127.0.0.1:{self.port}", env=environment)
         wait_until(lambda: f"Django: {self.django.text()}", lambda: accepts(self.port))
+        _, observer = self.signed_in("observer")
+        self.lobby = self.observer(self.rollcall, joins=False, headers=observer.headers())
 
-    def presence_url(self):
-        return self.rollcall.http
+    def signed_in(self, user):
+        visitor = Visitor(self.site)
+        return visitor.sign_in(user), visitor
+
+    @contextlib.contextmanager
+    def opened(self, visitor, **query):
+        """The connection that presence.js opens for the page."""
+        url = f"{self.rollcall.websocket}/v1/connect?{urllib.parse.urlencode({'room': 'lobby', **query})}"
+        with connect(url, subprotocols=["presence.v1"], additional_headers=visitor.headers()) as socket:
+            yield socket
 
     def open_page(self, user):
         return self.node("django-page.mjs", self.site, user, PASSWORD)
 
     def shows(self, page, **people):
+        people = {**people, "observer": "offline"}
         page.expect(f"{people}", lambda line: json.loads(line) == people)
 
-
-class Leases(Site):
-    """The heartbeat that reports a sign-in keeps the user online for a lease, whose end these tests wait for."""
-    TIMES = [*SHORT_LEASE, "--grace", "2s"]
-
-    def test_a_user_who_signs_in_is_online(self):
-        alice, bob = Visitor(self.site), Visitor(self.site)
-        self.assertEqual(alice.get("/")[0], "/login?next=/", "visitors see the sign-in form")
-        page = alice.sign_in("alice")
-        self.lobby.sees("alice")
-        self.assertEqual(presence_of(page), {"url": self.rollcall.http, "user": "alice"})
-        with opened(page), opened(bob.sign_in("bob")):
+    def test_a_user_with_a_session_can_connect_and_is_online(self):
+        visitor = Visitor(self.site)
+        self.assertEqual(visitor.get("/")[0], "/login?next=/", "visitors see the sign-in form")
+        (_, alice), (_, bob) = self.signed_in("alice"), self.signed_in("bob")
+        with self.opened(alice), self.opened(bob):
             self.lobby.sees("alice", "bob")
         self.lobby.sees_none_of("alice", "bob")
 
@@ -146,14 +118,11 @@ class Leases(Site):
         self.shows(alice, alice="online", bob="offline")
         self.assertEqual([line for line in alice.lines + bob.lines if "error" in line], [])
 
-
-class TwoHosts(Site):
-    """Pages connect to rollcall at its own address."""
-
-    def test_signing_in_and_out_works_without_rollcall(self):
+    def test_signing_out_works_without_rollcall(self):
+        page, alice = self.signed_in("alice")
+        self.lobby.close()
         self.rollcall.stop()
-        alice = Visitor(self.site)
-        alice.sign_out(alice.sign_in("alice"))
+        alice.sign_out(page)
         self.django.expect("a warning", lambda line: "rollcall did not answer /v1/users/alice/kick" in line)
 
     def test_after_signing_out_another_browser_of_the_user_reconnects(self):
@@ -180,55 +149,58 @@ class TwoHosts(Site):
         self.lobby.sees_none_of("alice")
 
     def test_a_user_who_signs_out_is_offline_at_once(self):
-        alice, bob = Visitor(self.site), Visitor(self.site)
-        page = alice.sign_in("alice")
-        with opened(page) as socket, opened(bob.sign_in("bob")):
+        (page, alice), (_, bob) = self.signed_in("alice"), self.signed_in("bob")
+        with self.opened(alice) as socket, self.opened(bob):
             self.lobby.sees("alice", "bob")
             alice.sign_out(page)
             self.lobby.sees_none_of("alice")
             self.assertEqual(self.lobby.leave_reasons("alice"), ["kicked"])
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(ConnectionClosed):
                 while True:
                     socket.recv(timeout=DEADLINE)
             self.assertEqual(socket.close_code, 1008)
             self.lobby.sees("bob")
         self.assertEqual(alice.get("/")[0], "/login?next=/")
 
+    def test_users_can_connect_only_as_themselves_and_only_from_pages_of_the_site(self):
+        _, alice = self.signed_in("alice")
+        with self.opened(alice, user="alice"):
+            self.lobby.sees("alice")
+        own = alice.headers()
 
-class OneHost(Site):
-    """nginx in front of both, which asks Django whether a browser may connect as a user."""
-
-    def presence_url(self):
-        self.front = free_port()
-        return f"http://127.0.0.1:{self.front}"
-
-    def setUp(self):
-        super().setUp()
-        folder = self.folder()
-        (documented,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "django.md").read_text(), re.DOTALL)
-        file = folder / "nginx.conf"
-        ports = {"rollcall": self.rollcall.port, "django": self.port, "port": self.front}
-        file.write_text(NGINX.format(folder=folder, documented=documented, **ports))
-        nginx = self.program("/usr/sbin/nginx", "-p", folder, "-e", "stderr", "-c", file, "-g", "daemon off;")
-        wait_until(lambda: f"nginx: {nginx.text()}", lambda: accepts(self.front))
-        self.site = f"http://127.0.0.1:{self.front}"
-
-    def test_users_can_connect_only_as_themselves(self):
-        alice = Visitor(self.site)
-        presence = presence_of(alice.sign_in("alice"))
-        self.assertEqual(presence["url"], self.site)
-        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in alice.cookies)
-
-        def status(query, **headers):
-            """The HTTP status of a handshake. 101 means that it succeeded."""
-            url = f"{self.site.replace('http', 'ws', 1)}/v1/connect?{query}"
+        def refusal(headers, **query):
+            """The close code of a refused identity, or the HTTP status of a refused handshake."""
+            url = f"{self.rollcall.websocket}/v1/connect?{urllib.parse.urlencode(query)}"
             try:
-                with connect(url, additional_headers=headers) as socket:
-                    return socket.response.status_code
+                with connect(url, additional_headers=headers) as socket, contextlib.suppress(ConnectionClosed):
+                    return socket.recv(timeout=DEADLINE)
+                return socket.close_code
             except InvalidStatus as refused:
                 return refused.response.status_code
-        self.assertEqual(status("user=alice&room=lobby", Cookie=cookies), 101)
-        for query in ["user=bob", "user=bob&user=alice", "user=alice&user=bob", "room=lobby", "user=", ""]:
-            self.assertEqual(status(query, Cookie=cookies), 403, query)
-        self.assertEqual(status("user=alice"), 403)
-        self.assertEqual(status("user="), 403)
+        self.assertEqual(refusal(own, user="bob"), 1008)
+        self.assertEqual(refusal({"Origin": self.site}, user="alice"), 1008)
+        self.assertEqual(refusal({**own, "Cookie": "sessionid=guessed"}, user="alice"), 1008)
+        self.assertEqual(refusal({"Cookie": own["Cookie"]}, user="alice"), 1008)
+        self.assertEqual(refusal({**own, "Origin": "http://127.0.0.1:1"}, user="alice"), 403)
+
+    def test_rollcall_asks_again_about_the_session_and_only_rollcall_is_answered(self):
+        page, alice = self.signed_in("alice")
+        session = next(cookie.value for cookie in alice.cookies if cookie.name == "sessionid")
+
+        def ask(question, secret=AUTH_SECRET, cookie=""):
+            headers = {"Authorization": f"Bearer {secret}", "Cookie": cookie}
+            request = urllib.request.Request(f"{self.site}/presence/auth", json.dumps(question).encode(), headers)
+            try:
+                with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as refused:
+                with refused:
+                    return refused.code
+        recheck = {"recheck": True, "user": "alice", "session": session}
+        self.assertEqual(ask(recheck), (200, {"user": "alice", "session": session}))
+        self.assertEqual(ask({"claimed_user": "bob"}, cookie=f"sessionid={session}")[1]["user"], "alice")
+        self.assertEqual(ask({**recheck, "session": "guessed"}), 403)
+        self.assertEqual(ask({"recheck": True, "user": "alice"}, cookie=f"sessionid={session}"), 403)
+        self.assertEqual(ask(recheck, secret="guessed"), 404)
+        alice.sign_out(page)
+        self.assertEqual(ask(recheck), 403)

@@ -3,17 +3,20 @@
 WebSockets pass, are distributed, and survive the stop of a node. Without Redis the nodes do not know each other, so the
 members of each node show which clients are connected to it.
 """
-import contextlib, re, subprocess, urllib.error
-from harness import Case, DEADLINE, DEFAULT_TIMES, ROOT, USAGE, accepts, free_port, get_json, wait_until
+import contextlib, json, re, signal, socket, ssl, subprocess, time, urllib.error, urllib.request
+from harness import (BASE_FLAGS, BINARY, Case, DEADLINE, DEFAULT_TIMES, ROOT, USAGE, accepts, connect, free_port, get_json,
+                     wait_until)
+from websockets.exceptions import ConnectionClosedError
 
 CLIENTS = 6
 
 
-def adapted(name, port, nodes):
-    """The documented configuration with the addresses of these nodes."""
+def adapted(name, nodes):
+    """The documented configuration with the addresses of these nodes, which may be fewer than it names."""
     text = (ROOT / "docs" / name).read_text()
     names = re.findall(r"node\d:8000", text)
-    text = re.sub(rf"^ *server .*{names[-1]}.*\n", "", text, flags=re.MULTILINE)
+    for name in names[len(nodes):]:
+        text = re.sub(rf"^ *server .*{name}.*\n", "", text, flags=re.MULTILINE)
     for documented, node in zip(names, nodes, strict=False):
         text = text.replace(documented, f"127.0.0.1:{node.port}")
     assert not re.search(r"node\d:8000", text), text
@@ -21,9 +24,9 @@ def adapted(name, port, nodes):
 
 
 class Proxies(Case):
-    def nginx(self, nodes):
+    def nginx(self, nodes, change=lambda text: text):
         port, folder = free_port(), self.folder()
-        text = adapted("nginx.conf", port, nodes)
+        text = change(adapted("nginx.conf", nodes))
         self.assertIn("listen 80;", text)
         # Folders that an ordinary user can write to.
         own = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
@@ -35,14 +38,14 @@ class Proxies(Case):
         self.assertEqual(checked.returncode, 0, checked.stderr)
         return port, self.program(*command, "-g", "daemon off;")
 
-    def haproxy(self, nodes):
+    def haproxy(self, nodes, change=lambda text: text, name="haproxy.cfg", bind="bind :80\n"):
         port, folder = free_port(), self.folder()
-        text = adapted("haproxy.cfg", port, nodes)
-        self.assertIn("bind :80\n", text)
+        text = change(adapted(name, nodes))
+        self.assertIn(bind, text)
         file = folder / "haproxy.cfg"
         # A node that gets no CPU for seconds must not count as down. One that is down refuses connections.
         text = text.replace("defaults\n", "defaults\n    timeout check 60s\n", 1)
-        file.write_text(text.replace("bind :80\n", f"bind 127.0.0.1:{port}\n"))
+        file.write_text(text.replace(bind, f"bind 127.0.0.1:{port}\n"))
         checked = subprocess.run(["/usr/sbin/haproxy", "-c", "-f", file], capture_output=True, text=True)
         self.assertEqual((checked.returncode, "WARNING" in checked.stderr), (0, False), checked.stderr)
         return port, self.program("/usr/sbin/haproxy", "-db", "-f", file)
@@ -99,6 +102,43 @@ class Proxies(Case):
     def test_haproxy(self):
         self.check(self.haproxy)
 
+    def test_the_plain_check_of_haproxy_finds_nodes_ready_and_notices_a_stop_before_they_refuse_clients(self):
+        def plain(text):
+            without = re.sub(r"^ *http-check .*\n", "", text, flags=re.MULTILINE)
+            self.assertIn("option httpchk\n", without)
+            return without
+        nodes = [self.server(*DEFAULT_TIMES, "--drain-delay", "120s") for _ in range(2)]
+        port, proxy = self.haproxy(nodes, plain)
+        wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
+        # Two failed checks, one second apart, would take a node out of service.
+        time.sleep(4)
+        self.assertNotIn("DOWN", proxy.text())
+        stopping, staying = nodes
+        stopping.program.child.send_signal(signal.SIGTERM)
+        proxy.expect("the node", lambda line: "rollcall/node1 is DOWN" in line)
+        self.assertTrue(accepts(stopping.port), "it still accepts the clients that the proxy sends meanwhile")
+        for _ in range(5):
+            self.assertEqual(get_json(f"http://127.0.0.1:{port}/readyz"), {"status": "ok"})
+        # Nobody waits for the delay.
+        for node in nodes:
+            node.program.child.kill()
+
+    def test_below_a_path_prefix_that_nginx_removes(self):
+        def prefixed(text):
+            text = text.replace("location / {", "location /presence/ {")
+            return text.replace("proxy_pass http://rollcall;", "proxy_pass http://rollcall/;")
+        node = self.server(*DEFAULT_TIMES)
+        port, proxy = self.nginx([node, node], prefixed)
+        wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
+        url = f"http://127.0.0.1:{port}/presence"
+        with contextlib.closing(self.observer(None, "alice", websocket=url.replace("http", "ws"))) as alice:
+            alice.sees("alice")
+            self.assertEqual(get_json(f"{url}/v1/rooms/lobby/count")["count"], 1)
+        # A redirect stays below the prefix.
+        self.assertEqual(get_json(f"{url}/livez/"), {"status": "ok"})
+        with urllib.request.urlopen(f"{url}/presence.js", timeout=DEADLINE) as script:
+            self.assertIn("javascript", script.headers["content-type"])
+
     def test_a_rolling_restart_is_invisible_to_observers(self):
         redis = self.redis()
         # Clients reconnect after one to five seconds. The lease is more than twice as long.
@@ -124,8 +164,69 @@ class Proxies(Case):
             self.assertEqual([user for user in users if observer.leave_reasons(user)], [])
             observer.close()
 
+    def check_proxy_protocol(self, is_encrypted, version):
+        folder, node = self.folder(), type("Node", (), {"port": free_port()})
+        flags = ["--proxy-protocol", "--trust-proxy", "127.0.0.1", "--connections-per-address", "2"]
+        if is_encrypted:
+            certificate, key = folder / "certificate", folder / "key"
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                            "-nodes", "-days", "30", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate],
+                           check=True, capture_output=True)
+            flags += ["--tls-cert", certificate, "--tls-key", key]
+        listen = ["--listen", f"127.0.0.1:{node.port}"]
+        server = self.program(BINARY, *listen, *BASE_FLAGS, *DEFAULT_TIMES, *flags)
+        server.expect("the address", lambda line: f"://127.0.0.1:{node.port}" in line)
+
+        def changed(text):
+            self.assertIn(" send-proxy-v2 check check-send-proxy check-ssl verify none ", text)
+            text = text.replace(" send-proxy-v2 ", f" {version} ")
+            return text if is_encrypted else text.replace(" check-ssl verify none ", " ")
+        port, proxy = self.haproxy([node, node], changed, "haproxy-tcp.cfg", "bind :443\n")
+        context = ssl._create_unverified_context() if is_encrypted else None
+        secure = "s" if is_encrypted else ""
+        url = f"http{secure}://127.0.0.1:{port}"
+
+        def get(path):
+            with urllib.request.urlopen(f"{url}{path}", timeout=DEADLINE, context=context) as answer:
+                return json.load(answer)
+        wait_until(lambda: f"the proxy accepting connections: {proxy.text()}", lambda: accepts(port))
+        self.assertEqual(get("/readyz"), {"status": "ok"})
+        # Two failed health checks, one second apart, would take the node out of service.
+        time.sleep(4)
+        self.assertNotIn("DOWN", proxy.text())
+
+        # Clients have the addresses that they have for the proxy, and the limits of these.
+        def enter(source, user):
+            sock = socket.create_connection(("127.0.0.1", port), DEADLINE, (source, 0))
+            url = f"ws{secure}://127.0.0.1:{port}/v1/connect?user={user}"
+            client = self.enterContext(connect(url, sock=sock, ssl=context))
+            try:
+                return json.loads(client.recv(DEADLINE))["type"]
+            except ConnectionClosedError as error:
+                return error.rcvd.code
+        for source in ["127.0.0.1", "127.0.0.5", "127.0.0.6"]:
+            entered = [enter(source, f"{source}-{number}") for number in range(3)]
+            self.assertEqual(entered, ["welcome", "welcome", 1013], source)
+
+        # Nobody reaches the node without a header, except for its own health command, which sends one.
+        with socket.create_connection(("127.0.0.1", node.port), DEADLINE) as direct:
+            direct.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                self.assertEqual(direct.recv(1024), b"")
+        health = subprocess.run([str(word) for word in [BINARY, *listen, *flags, "health"]], capture_output=True)
+        self.assertEqual(health.returncode, 0, health.stderr)
+
+    def test_haproxy_with_proxy_headers_in_front_of_tls(self):
+        self.check_proxy_protocol(True, "send-proxy-v2")
+
+    def test_haproxy_with_proxy_headers_of_each_version(self):
+        for version in ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn"]:
+            with self.subTest(version):
+                self.check_proxy_protocol(False, version)
+
     def test_timeouts_are_longer_than_the_ping_interval(self):
         ping = int(re.search(r"--ping-interval.*?\[default: (\d+)s\]", USAGE, re.DOTALL).group(1))
-        for name, setting in [("nginx.conf", "proxy_read_timeout"), ("haproxy.cfg", "timeout tunnel")]:
+        for name, setting in [("nginx.conf", "proxy_read_timeout"), ("haproxy.cfg", "timeout tunnel"),
+                              ("haproxy-tcp.cfg", "timeout client"), ("haproxy-tcp.cfg", "timeout server")]:
             text = (ROOT / "docs" / name).read_text()
             self.assertGreaterEqual(int(re.search(rf"{setting}\s+(\d+)s", text).group(1)), 2 * ping, name)

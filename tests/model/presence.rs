@@ -226,7 +226,7 @@ impl World {
             }
             Step::RestHeartbeat { user } => {
                 let was_member = self.is_member(user, 0);
-                self.registry.rest_heartbeat(&user_name(user), ROOMS[0], now).unwrap();
+                self.registry.rest_heartbeat(&user_name(user), ROOMS[0], None, None, now).unwrap();
                 self.rest.insert(user, now.tick);
                 self.write_state(user, 0, None, was_member);
             }
@@ -282,7 +282,7 @@ impl World {
                 assert_eq!(mirror.seq, Some(seq));
             }
             for user in 0..USERS {
-                let status = self.registry.status(&user_name(user));
+                let status = self.registry.status(&user_name(user), "", usize::MAX);
                 let here = status.is_some_and(|status| status.rooms.iter().any(|room| **room == **name));
                 assert_eq!(here, self.is_member(user, room));
             }

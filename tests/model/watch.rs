@@ -56,6 +56,8 @@ struct Member {
 struct User {
     /// In the order of joins; members without sessions leave with the tick.
     member_of: Vec<Member>,
+    /// As of the last tick.
+    online: bool,
     online_since: u64,
     offline_since: Option<u64>,
     watchers: [u32; WORKERS],
@@ -114,11 +116,11 @@ impl World {
                 rooms.into_iter().for_each(|room| self.users[user].count_out(room));
             }
             Step::Watch { worker, user } => {
-                self.registry.watchlist.watch(worker, [&*name(user)].into_iter());
+                self.registry.watchlist.watch(worker, [&*name(user)].into_iter(), false);
                 self.users[user].watchers[worker] += 1;
             }
             Step::Unwatch { worker, user } if self.users[user].watchers[worker] > 0 => {
-                self.registry.watchlist.unwatch(worker, [Arc::from(name(user))].iter());
+                self.registry.watchlist.unwatch(worker, [Arc::from(name(user))].iter(), false);
                 let watchers = &mut self.users[user].watchers;
                 watchers[worker] -= 1;
                 if watchers[worker] == 0 {
@@ -196,12 +198,12 @@ impl User {
     }
 
     fn settle(&mut self, unix_ms: u64) {
-        // A user who joined and left within the tick was never online.
-        let was_online = self.last_status.as_ref().is_some_and(|status| status["online"] == true);
         self.member_of.retain(|member| member.sessions > 0);
-        if was_online && self.member_of.is_empty() {
+        // A user who joined and left within the tick was never online.
+        let was_online = std::mem::replace(&mut self.online, !self.member_of.is_empty());
+        if was_online && !self.online {
             self.offline_since = Some(unix_ms);
-            self.watched_since_offline = true;
+            self.watched_since_offline = self.last_status.as_ref().is_some_and(|status| status["online"] == true);
         }
     }
 

@@ -2,10 +2,12 @@
 //! modules know a protocol or a library, lengths, and the text of documents. Quick: it reads files and runs nothing.
 
 mod exceptions;
+mod guarantees;
 mod imports;
 mod layers;
 mod lengths;
 mod libraries;
+mod logs;
 mod protocols;
 mod scanner;
 mod sources;

@@ -1,4 +1,4 @@
-//! Documents have short lines, and no text refers to documents that are not in the project.
+//! Documents have short lines, no text refers to documents that are not in the project, and merges are complete.
 
 use super::exceptions::{self, Violation};
 use super::sources::{self, File};
@@ -6,8 +6,22 @@ use super::sources::{self, File};
 const MAX_COLUMNS: usize = 120;
 
 /// Where people read.
-const TEXTS: [&str; 9] =
-    ["src", "tests", "loadtest", "benches", "scripts", "docs", "README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
+const TEXTS: [&str; 11] = [
+    "src",
+    "tests",
+    "loadtest",
+    "benches",
+    "scripts",
+    "docs",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+];
+
+/// Lists all documents, in reading order.
+const INDEX: &str = "docs/README.md";
 
 /// Each refers to a document that is not in the project.
 const FORBIDDEN: [&str; 4] = ["the seed", "the sketch", "DESIGN", "PROTOCOLS section"];
@@ -28,6 +42,24 @@ fn comments_are_wrapped() {
 #[test]
 fn texts_refer_to_no_document_outside_the_project() {
     exceptions::check("old words");
+}
+
+#[test]
+fn no_text_has_the_markers_of_a_merge_conflict() {
+    for file in texts() {
+        let marker = file.text.lines().find(|line| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> "));
+        assert!(marker.is_none(), "{}: {marker:?}", file.path);
+    }
+}
+
+#[test]
+fn the_index_lists_every_document() {
+    let index = std::fs::read_to_string(INDEX).expect("the index of the documents");
+    for file in sources::files(&["docs"]) {
+        let name = file.path.strip_prefix("docs/").filter(|name| name.ends_with(".md") && !name.contains('/'));
+        let is_listed = |name: &str| name == "README.md" || index.contains(&format!("]({name})"));
+        assert!(name.is_none_or(is_listed), "{INDEX} does not list {}", file.path);
+    }
 }
 
 fn texts() -> impl Iterator<Item = File> {

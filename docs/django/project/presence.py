@@ -1,20 +1,14 @@
-"""Tells rollcall about sign-ins and sign-outs. They work, and do not wait long, if rollcall does not answer."""
+"""Tells rollcall about sign-outs. They work, and do not wait long, if rollcall does not answer."""
 import logging
 import urllib.request
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from django.conf import settings
-from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.contrib.auth.signals import user_logged_out
 from django.dispatch import receiver
 
 log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 1
-
-
-@receiver(user_logged_in)
-def signed_in(sender, user, **_):
-    """The user is online at once. The page that follows opens a connection and keeps the user online."""
-    post(settings.ROLLCALL_NODES[:1], "/heartbeat", {"user_id": user.get_username()})
 
 
 @receiver(user_logged_out)
@@ -24,13 +18,13 @@ def signed_out(sender, request, user, **_):
         # The kick makes other windows of this browser reload. Django ends the session only after this signal, which is
         # too late: they would find it and come back online.
         request.session.flush()
-        post(settings.ROLLCALL_NODES, f"/v1/users/{quote(user.get_username(), safe='')}/kick")
+        post(f"/v1/users/{quote(user.get_username(), safe='')}/kick")
 
 
-def post(nodes, path, fields=()):
-    headers = {"Authorization": f"Bearer {settings.ROLLCALL_ADMIN_TOKEN}"}
-    for node in nodes:
-        request = urllib.request.Request(node + path, urlencode(fields).encode(), headers, method="POST")
+def post(path):
+    headers = {"Authorization": f"Bearer {settings.ROLLCALL_API_KEY}"}
+    for node in settings.ROLLCALL_NODES:
+        request = urllib.request.Request(node + path, headers=headers, method="POST")
         try:
             urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS).close()
         except OSError as error:

@@ -41,5 +41,6 @@ LOGOUT_REDIRECT_URL = "login"
 # The address of rollcall for browsers, and the addresses of its nodes for this application.
 ROLLCALL_URL = os.environ.get("ROLLCALL_URL", "http://localhost:8000")
 ROLLCALL_NODES = os.environ.get("ROLLCALL_NODES", ROLLCALL_URL).split(",")
-# The --admin-token of rollcall.
-ROLLCALL_ADMIN_TOKEN = os.environ.get("ROLLCALL_ADMIN_TOKEN", "")
+# The --auth-secret of rollcall, and its --api-key.
+ROLLCALL_AUTH_SECRET = os.environ["ROLLCALL_AUTH_SECRET"]
+ROLLCALL_API_KEY = os.environ.get("ROLLCALL_API_KEY", "")

@@ -2,11 +2,11 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from .views import home, may_connect
+from .views import home, presence_auth
 
 urlpatterns = [
     path("", home, name="home"),
     path("login", LoginView.as_view(), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
-    path("may-connect", may_connect),
+    path("presence/auth", presence_auth),
 ]

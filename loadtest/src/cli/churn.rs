@@ -116,6 +116,9 @@ impl ChurnArgs {
         if protocol == Protocol::Floor {
             return Err(UsageError("--protocol floor has no presence: observers would receive nothing".to_owned()));
         }
+        if protocol == Protocol::Pusher {
+            return Err(UsageError("--protocol pusher has a scenario of its own: loadtest pusher".to_owned()));
+        }
         self.server.check_rooms(self.rooms)?;
         for (option, count) in [("--observers", self.observers), ("--members", self.members)] {
             if self.rooms > count {

@@ -39,6 +39,12 @@ pub(crate) struct ServerArgs {
     /// Process ids of the server, to read its CPU time and memory from /proc [default: what it reports at /v1/stats]
     #[arg(long, value_delimiter = ',')]
     pub(crate) pid: Vec<u32>,
+    /// Signs a token for each client (HS256), as the secret of the server's --jwt-secret; native only
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) jwt_secret: Option<String>,
+    /// Key for the server's HTTP API, as given to its --read-key or --api-key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) read_key: Option<String>,
     /// Do not compare results with the server's own counters and lists; needed if the server has other clients
     #[arg(long)]
     pub(crate) no_verify: bool,
@@ -52,7 +58,7 @@ pub(crate) struct ClientArgs {
     /// Number of clients, each with one connection and one user
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Number of rooms, assigned to users round-robin; a single room is called "lobby" (native only)
+    /// Number of rooms, assigned to users round-robin; a single room is called "lobby" (native and pusher)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rooms: u32,
     /// What each client observes in its room (native only); "none" keeps the cost of fan-out out of the figures
@@ -85,11 +91,12 @@ pub(crate) struct OutputArgs {
 }
 
 impl ServerArgs {
-    /// Only the native protocol has rooms.
+    /// Only these protocols have rooms.
     pub(crate) fn check_rooms(&self, rooms: u32) -> Result<(), UsageError> {
-        if self.protocol != Protocol::Native && rooms > 1 {
+        if !matches!(self.protocol, Protocol::Native | Protocol::Pusher) && rooms > 1 {
             let name = self.protocol.name();
-            return Err(UsageError(format!("--rooms {rooms} needs --protocol native: {name} has no rooms")));
+            let rule = "needs --protocol native or pusher";
+            return Err(UsageError(format!("--rooms {rooms} {rule}: {name} has no rooms")));
         }
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! The command line as typed. `check` compares options with each other before anything is opened; `limits` and `target`
 //! check what depends on the machine (limit of file descriptors, addresses).
 
+mod adversary;
 mod churn;
 mod clients;
+mod pusher;
+mod renew;
 mod series;
 mod soak;
 mod usage;
@@ -12,8 +15,11 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+pub(crate) use adversary::AdversaryArgs;
 pub(crate) use churn::{ChurnArgs, MIN_STAY, RoomsArgs};
 pub(crate) use clients::{ClientArgs, OutputArgs, RunArgs, ServerArgs};
+pub(crate) use pusher::{PusherArgs, Reload};
+pub(crate) use renew::RenewArgs;
 pub(crate) use series::{CompareArgs, MergeArgs, OptionValues, SeriesArgs, ServerSpec, SweepArgs};
 pub(crate) use soak::SoakArgs;
 pub(crate) use usage::UsageError;
@@ -52,9 +58,25 @@ const STORM_EXAMPLE: &str = "\
 Example:
   loadtest storm --connections 10000 --rounds 5 --pid $(pidof rollcall)";
 
+const RENEW_EXAMPLE: &str = "\
+Example:
+  loadtest renew --jwt-secret $SECRET --read-key $KEY --connections 5000 --pid $(pidof rollcall)";
+
+const PUSHER_EXAMPLES: &str = "\
+Examples:
+  rollcall --pusher-app 1:loadtest:loadtest-secret
+  loadtest pusher --members 1000 --rooms 10 --rate 50 --pid $(pidof rollcall)
+  loadtest pusher --members 2000 --rooms 20 --rate 0 --reloads 3 --pid $(pidof rollcall)";
+
 const SOAK_EXAMPLE: &str = "\
 Example:
   loadtest soak --duration 8h --pid $(pidof rollcall) --json soak.json --report soak";
+
+const ADVERSARY_EXAMPLES: &str = "\
+Examples:
+  loadtest adversary --list
+  loadtest adversary --pid $(pidof rollcall) --json adversary.json
+  loadtest adversary resync new-names --url ws://127.0.0.1:8000 --duration 5s";
 
 const SWEEP_EXAMPLE: &str = "\
 Example:
@@ -100,9 +122,20 @@ pub(crate) enum Scenario {
     /// connection
     #[command(after_help = STORM_EXAMPLE)]
     Storm(StormArgs),
+    /// The tokens of N connections end at once and are renewed on the connections: CPU time per renewal, changes that
+    /// observers see although nobody comes or goes
+    #[command(after_help = RENEW_EXAMPLE)]
+    Renew(RenewArgs),
+    /// Members of presence channels of the Pusher protocol come, go and reload: CPU time, and member events that are
+    /// missing, duplicate or wrong
+    #[command(after_help = PUSHER_EXAMPLES)]
+    Pusher(PusherArgs),
     /// A mixed load for a long time: memory over time, users that are wrongly shown or missing
     #[command(after_help = SOAK_EXAMPLE)]
     Soak(SoakArgs),
+    /// Attack a server next to honest clients: what each attack costs the server, and whether honest clients notice
+    #[command(after_help = ADVERSARY_EXAMPLES)]
+    Adversary(AdversaryArgs),
     /// Run a scenario with a list of sizes: cost by size
     #[command(after_help = SWEEP_EXAMPLE)]
     Sweep(SweepArgs),
@@ -117,7 +150,7 @@ pub(crate) enum Scenario {
 impl Scenario {
     /// Whether it produces one run with one report.
     pub(crate) fn is_single_run(&self) -> bool {
-        !matches!(self, Self::Floor(_) | Self::Sweep(_) | Self::Compare(_) | Self::Merge(_))
+        !matches!(self, Self::Floor(_) | Self::Adversary(_) | Self::Sweep(_) | Self::Compare(_) | Self::Merge(_))
     }
 
     /// Where the report goes; `None` for the floor.
@@ -129,7 +162,10 @@ impl Scenario {
             Self::Churn(args) => Some(&args.run.output),
             Self::Rooms(args) => Some(&args.run.output),
             Self::Storm(args) => Some(&args.output),
+            Self::Renew(args) => Some(&args.output),
+            Self::Pusher(args) => Some(&args.output),
             Self::Soak(args) => Some(&args.output),
+            Self::Adversary(args) => Some(&args.output),
             Self::Sweep(args) => Some(&args.series.output),
             Self::Compare(args) => Some(&args.series.output),
             Self::Merge(args) => Some(&args.output),
@@ -205,6 +241,9 @@ pub(crate) struct StormArgs {
 impl HeartbeatArgs {
     /// Checks options against each other.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
+        if self.clients.server.protocol == Protocol::Pusher {
+            return Err(UsageError("--protocol pusher has no heartbeats here. Use idle, storm or pusher".to_owned()));
+        }
         if self.clients.server.protocol == Protocol::OnlineStatus {
             return Err(UsageError(
                 "--protocol online-status has no heartbeats: the server pings. Use idle or churn".to_owned(),

@@ -36,7 +36,10 @@ impl Mirrors {
             Protocol::OnlineStatus | Protocol::Chat => {
                 Self::Events(events::Events::new(protocol, observers, initial_members))
             }
-            Protocol::Native | Protocol::Floor => Self::Diffs(diffs::Diffs::new(protocol, observers)),
+            // Pusher has its own mirror, `scenarios::pusher`.
+            Protocol::Native | Protocol::Pusher | Protocol::Floor => {
+                Self::Diffs(diffs::Diffs::new(protocol, observers))
+            }
         }
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Acks {
     started: Instant,
     /// Round trips of heartbeats planned earlier are counted and not recorded.
     window_start_ns: u64,
+    /// Heartbeats that ask for an ack.
+    asked: u64,
     answered: u64,
     /// Acks without a heartbeat that waits for one.
     unexpected: u64,
@@ -28,6 +30,7 @@ impl Acks {
             unanswered: vec![VecDeque::new(); size],
             started,
             window_start_ns: nanos(warm_up),
+            asked: 0,
             answered: 0,
             unexpected: 0,
             round_trip: Latency::new(),
@@ -35,6 +38,7 @@ impl Acks {
     }
 
     pub(crate) fn sent(&mut self, index: usize, planned_ns: u64) {
+        self.asked += 1;
         self.unanswered[index].push_back(planned_ns);
     }
 
@@ -55,15 +59,24 @@ impl Acks {
         self.answered
     }
 
-    /// It is a problem if the number of acks is not the number of heartbeats.
-    pub(crate) fn describe(&self, heartbeats: u64, report: &mut Report) {
-        let Self { answered, unexpected, .. } = self;
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// It is a problem if the number of acks is not the number of heartbeats that asked for one. A server that answers
+    /// none may have no acks; if only a sample was asked, that is not an error.
+    pub(crate) fn describe(&self, is_sample: bool, report: &mut Report) {
+        let Self { asked, answered, unexpected, .. } = self;
+        if is_sample && *answered == 0 {
+            report.notes.push("the server does not answer heartbeats that ask for an ack: no round trips".to_owned());
+            return;
+        }
         report.figure("acks", *answered as f64, "received, including the warm-up");
         report.latency("ack_round_trip", self.round_trip.summary());
-        if *answered != heartbeats || *unexpected > 0 {
+        if answered != asked || *unexpected > 0 {
             report
                 .problems
-                .push(format!("{heartbeats} heartbeats got {answered} acks, and {unexpected} acks were unexpected"));
+                .push(format!("{asked} heartbeats got {answered} acks, and {unexpected} acks were unexpected"));
         }
     }
 }
@@ -100,15 +113,18 @@ mod tests {
         let mut acks = Acks::new(1, started, WARM_UP);
         acks.sent(0, 0);
         let mut report = Report::new("heartbeat");
-        acks.describe(1, &mut report);
+        acks.describe(false, &mut report);
         assert!(!report.is_valid(), "one is missing");
+        let mut report = Report::new("heartbeat");
+        acks.describe(true, &mut report);
+        assert!(report.is_valid() && report.notes.len() == 1, "a server without acks was asked for a sample");
         acks.received(0, started);
         let mut report = Report::new("heartbeat");
-        acks.describe(1, &mut report);
+        acks.describe(false, &mut report);
         assert!(report.is_valid());
         acks.received(0, started);
         let mut report = Report::new("heartbeat");
-        acks.describe(1, &mut report);
+        acks.describe(false, &mut report);
         assert!(!report.is_valid(), "one too many");
     }
 }

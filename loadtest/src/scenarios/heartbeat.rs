@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::latency::Latency;
 use crate::procfs::NANOS_PER_MICRO;
 use crate::progress::Progress;
-use crate::protocol::{ClientProtocol, message_kind};
+use crate::protocol::{ClientProtocol, Protocol, message_kind};
 use crate::report::Report;
 use crate::scenarios::acks::Acks;
 use crate::scenarios::server_checks::{self, HeartbeatCount};
@@ -28,6 +28,9 @@ const LATE_AFTER: Duration = Duration::from_millis(1);
 const SENDS_PER_TURN: u64 = 64;
 /// The limit of the backlog, as a share of the window's heartbeats; more than a few milliseconds of them.
 const MAX_BACKLOG_SHARE: f64 = 0.01;
+/// The number of heartbeats per second that ask for an ack without `--ack`: enough for percentiles, too few to change
+/// the cost.
+const SAMPLED_ACKS_PER_S: u64 = 20;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// If no ack arrives for this long, none will.
 const QUIET_FOR: Duration = Duration::from_secs(5);
@@ -58,6 +61,10 @@ struct Sender {
     /// memory.
     order: Vec<usize>,
     frame: Vec<u8>,
+    /// Of the heartbeats that ask for an ack.
+    asking_frame: Vec<u8>,
+    /// The number of heartbeats per ack, if any heartbeat asks for one.
+    ask_every: Option<u64>,
     started: Instant,
     /// The number of the next heartbeat.
     next: u64,
@@ -79,8 +86,8 @@ pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report>
     server_checks::check_rooms(&args.clients, "before the load", &mut clients, &mut client, &mut report)?;
     let counted = HeartbeatCount::start(&args.clients, &clients.target, &mut report);
 
-    let mut sender = Sender::new(args, &clients);
-    if clients.protocol.answers(args.ack) {
+    let mut sender = Sender::new(args, &clients, counted.is_known());
+    if sender.ask_every.is_some() {
         client.acks = Some(Acks::new(clients.size, sender.started, args.run.warm_up));
     }
     let (warm_up, window) = drive(args, &mut sender, &mut clients, &mut client, interrupt)?;
@@ -91,9 +98,9 @@ pub(crate) fn run(args: &HeartbeatArgs, interrupt: &Interrupt) -> Result<Report>
     sender.describe(args, &warm_up, &window, &mut report);
     describe_backlog(backlog, sender.counts.sent, &mut report);
 
-    client.wait_for_acks(sent, &mut clients)?;
+    client.wait_for_acks(&mut clients)?;
     if let Some(acks) = &client.acks {
-        acks.describe(sent, &mut report);
+        acks.describe(!clients.protocol.answers(args.ack), &mut report);
     }
     counted.check(sent, &mut clients, &mut client, &mut report)?;
     server_checks::check_rooms(&args.clients, "after the load", &mut clients, &mut client, &mut report)?;
@@ -153,7 +160,7 @@ fn send_until(
 }
 
 impl Sender {
-    fn new(args: &HeartbeatArgs, clients: &Clients) -> Self {
+    fn new(args: &HeartbeatArgs, clients: &Clients, may_sample: bool) -> Self {
         let mut order: Vec<usize> = (0..clients.size).collect();
         fastrand::Rng::with_seed(args.clients.server.seed).shuffle(&mut order);
         let started = Instant::now();
@@ -161,6 +168,13 @@ impl Sender {
             schedule: Schedule::new(args.rate, nanos(args.burst_interval)),
             order,
             frame: clients.protocol.heartbeat(args.ack),
+            asking_frame: clients.protocol.heartbeat(true),
+            ask_every: match clients.protocol.answers(args.ack) {
+                true => Some(1),
+                // A server that counts is one of this protocol: others may not understand the question.
+                false => (may_sample && args.clients.server.protocol == Protocol::Native)
+                    .then(|| (args.rate / SAMPLED_ACKS_PER_S).max(1)),
+            },
             started,
             next: 0,
             counts: HeartbeatCounts::new(),
@@ -175,14 +189,16 @@ impl Sender {
             let index = self.order[(self.next % self.order.len() as u64) as usize];
             self.next += 1;
             let delay_ns = nanos(self.started.elapsed()).saturating_sub(planned_ns);
-            if clients.engine.try_send(index, &self.frame) != SendOutcome::Sent {
+            let asks = self.ask_every.is_some_and(|every| (self.next - 1).is_multiple_of(every));
+            let frame = if asks { &self.asking_frame } else { &self.frame };
+            if clients.engine.try_send(index, frame) != SendOutcome::Sent {
                 self.counts.blocked += 1;
                 continue;
             }
             self.counts.sent += 1;
             self.counts.late += u64::from(delay_ns > nanos(LATE_AFTER));
             self.counts.send_delay.record_ns(delay_ns);
-            if let Some(acks) = &mut client.acks {
+            if let Some(acks) = client.acks.as_mut().filter(|_| asks) {
                 acks.sent(index, planned_ns);
             }
         }
@@ -212,7 +228,7 @@ impl Sender {
             let meaning = "all threads, user and kernel";
             report.figure("server_cpu_per_heartbeat_us", per_heartbeat_us(server.ran_ns), meaning);
         }
-        report.figure("generator_cpu_per_heartbeat_us", per_heartbeat_us(window.own.ran_ns), "");
+        report.figure("generator_cpu_per_heartbeat_us", per_heartbeat_us(window.own.ran_ns), "of this process");
         report.latency("send_delay", self.counts.send_delay.summary());
     }
 }
@@ -235,11 +251,11 @@ impl HeartbeatCounts {
 
 impl AckClient {
     /// Waits for the remaining acks as long as some arrive.
-    fn wait_for_acks(&mut self, sent: u64, clients: &mut Clients) -> Result<()> {
+    fn wait_for_acks(&mut self, clients: &mut Clients) -> Result<()> {
         let mut last = 0;
         let mut changed = Instant::now();
-        while let Some(answered) = self.acks.as_ref().map(Acks::answered) {
-            if answered >= sent || changed.elapsed() > QUIET_FOR || clients.engine.live() == 0 {
+        while let Some((answered, asked)) = self.acks.as_ref().map(|acks| (acks.answered(), acks.asked())) {
+            if answered >= asked || changed.elapsed() > QUIET_FOR || clients.engine.live() == 0 {
                 break;
             }
             if answered != last {

@@ -40,9 +40,9 @@ impl MemorySamples {
             return;
         };
         report.figure("server_rss_start_bytes", first[1], "user space, not backed by files");
-        report.figure("server_rss_end_bytes", last[1], "");
+        report.figure("server_rss_end_bytes", last[1], "at the end");
         let most = self.points.iter().map(|point| point[1]).fold(0.0, f64::max);
-        report.figure("server_rss_max_bytes", most, "");
+        report.figure("server_rss_max_bytes", most, "the largest sample");
         // Caches and tables fill up in the first half; a leak continues in the second half.
         let later = &self.points[self.points.len() / 2..];
         if later.len() >= MIN_POINTS {

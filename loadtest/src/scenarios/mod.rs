@@ -1,11 +1,15 @@
 //! One module per scenario: what it does, which figures it reports, and which checks must pass for them to be valid.
 
 mod acks;
+pub(crate) mod adversary;
 pub(crate) mod churn;
+mod churn_plan;
 pub(crate) mod heartbeat;
 pub(crate) mod idle;
 mod keepalive;
 mod memory_samples;
+pub(crate) mod pusher;
+pub(crate) mod renew;
 mod server_checks;
 pub(crate) mod storm;
 mod window;
@@ -24,8 +28,14 @@ pub(crate) fn run(scenario: &Scenario, interrupt: &Interrupt) -> Result<Report> 
         Scenario::Churn(args) => churn::run("churn", args, interrupt),
         Scenario::Rooms(args) => churn::run("rooms", &args.churn(), interrupt),
         Scenario::Storm(args) => storm::run(args, interrupt),
+        Scenario::Renew(args) => renew::run(args, interrupt),
+        Scenario::Pusher(args) => pusher::run(args, interrupt),
         Scenario::Soak(args) => churn::soak(args, interrupt),
-        Scenario::Floor(_) | Scenario::Sweep(_) | Scenario::Compare(_) | Scenario::Merge(_) => {
+        Scenario::Floor(_)
+        | Scenario::Adversary(_)
+        | Scenario::Sweep(_)
+        | Scenario::Compare(_)
+        | Scenario::Merge(_) => {
             bail!("this command is not a single run")
         }
     }

@@ -42,6 +42,11 @@ impl HeartbeatCount {
         Self { before: before.ok() }
     }
 
+    /// Whether the server has a counter.
+    pub(crate) fn is_known(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// How many of `sent` heartbeats the server has not processed at this moment.
     pub(crate) fn backlog(&self, sent: u64, target: &Target) -> Option<u64> {
         let counted = read_counter(target).ok()?.checked_sub(self.before?)?;
@@ -130,7 +135,8 @@ fn read_counter(target: &Target) -> Result<u64> {
     number_at(target, "/v1/stats", "heartbeats")
 }
 
-fn number_at(target: &Target, path: &str, field: &str) -> Result<u64> {
+/// A number of a JSON document of the server.
+pub(super) fn number_at(target: &Target, path: &str, field: &str) -> Result<u64> {
     let value = get_json(target, path)?;
     value.get(field).and_then(Value::as_u64).with_context(|| format!("GET {path} has no number {field:?}"))
 }

@@ -240,8 +240,8 @@ fn describe(times: &[Duration], totals: &StormTotals, clients: &Clients, window:
     let reconnects = (clients.size * times.len()) as f64;
     report.figure("rounds", times.len() as f64, "in each, all connections were reset and all clients rejoined");
     report.figure("all_rejoined_s", median, "from the reset until all had rejoined; median of the rounds");
-    report.figure("all_rejoined_min_s", seconds[0], "");
-    report.figure("all_rejoined_max_s", seconds[seconds.len() - 1], "");
+    report.figure("all_rejoined_min_s", seconds[0], "the fastest round");
+    report.figure("all_rejoined_max_s", seconds[seconds.len() - 1], "the slowest round");
     report.figure("handshakes_per_s", clients.size as f64 / median, "in the median round");
     report.figure("failed_attempts", totals.failures.count as f64, "refused or broken before the join, and repeated");
     let per_reconnect_us = |cpu_ns: u64| cpu_ns as f64 / NANOS_PER_MICRO / reconnects;
@@ -249,7 +249,7 @@ fn describe(times: &[Duration], totals: &StormTotals, clients: &Clients, window:
         let meaning = "for its loss, handshake and join; includes the cost of idle connections in the pauses";
         report.figure("server_cpu_per_connection_us", per_reconnect_us(server.ran_ns), meaning);
     }
-    report.figure("generator_cpu_per_connection_us", per_reconnect_us(window.own.ran_ns), "");
+    report.figure("generator_cpu_per_connection_us", per_reconnect_us(window.own.ran_ns), "of this process");
     report.latency("connect_to_joined", totals.connect_to_joined.summary());
     report.latency("reset_to_joined", totals.reset_to_joined.summary());
     if totals.failures.count > 0 {

@@ -8,6 +8,7 @@ mod floor;
 mod native;
 mod proxy;
 mod real_server;
+mod renew;
 mod series;
 mod soak;
 mod storm;

@@ -34,6 +34,17 @@ fn a_correct_server_passes_the_checks() {
 }
 
 #[test]
+fn the_verdict_comes_first_and_round_trips_of_some_acks_are_measured_unasked() {
+    let (url, _) = start(StubFault::None);
+    let finished = heartbeat(&url, &[]).expect(0, "ack_round_trip");
+    let first = finished.stdout.lines().next().unwrap_or_default();
+    assert!(first.starts_with("heartbeat: window") && first.ends_with("VALID, all checks passed"), "{first}");
+    let (url, _) = start(StubFault::LosesOneHeartbeat);
+    let finished = heartbeat(&url, &[]).expect(2, "INVALID: the server counted");
+    assert!(finished.stdout.lines().next().is_some_and(|first| first.contains("INVALID")), "{}", finished.stdout);
+}
+
+#[test]
 fn a_lost_heartbeat_is_found() {
     let (url, _) = start(StubFault::LosesOneHeartbeat);
     heartbeat(&url, &[]).expect(2, "INVALID: the server counted");

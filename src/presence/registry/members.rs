@@ -1,18 +1,20 @@
 //! Joins, leaves, states and messages of sessions, and the membership that all sessions and nodes of a user share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use dashmap::Entry;
+use foldhash::fast::RandomState;
 
 use super::Registry;
-use crate::inline_vec::InlineVec;
 use crate::presence::change::{HoldChange, LiveState};
 use crate::presence::holders::Holders;
-use crate::presence::membership::{Membership, User};
+use crate::presence::membership::Membership;
+use crate::presence::memberships::{Memberships, User};
+use crate::presence::message::Publisher;
 use crate::presence::room::Reported;
 use crate::presence::session::{Joined, SessionRooms};
-use crate::presence::{Now, Reason, Room, RoomMessage, Session, State};
+use crate::presence::{ApplicationMessage, Form, Info, Now, Reason, Room, RoomMessage, Session, State};
 
 impl Registry {
     /// Makes the session's user a member of `room`, or replaces its state there if a state is given.
@@ -20,7 +22,8 @@ impl Registry {
         let state = state.map(|state| state.stamped(now.unix_ms));
         let mut rooms = self.lock_counted(session, now);
         if let Some(joined) = rooms.joined.iter_mut().find(|joined| joined.room.is_named(room)) {
-            if state.is_some() {
+            if let Some(state) = state {
+                let state = Some(state.over(joined.state.as_ref()));
                 joined.state.clone_from(&state);
                 self.set_live_state(session.user(), &joined.room, state, now);
             }
@@ -38,9 +41,25 @@ impl Registry {
         let state = state.map(|state| state.stamped(now.unix_ms)).or_else(cleared);
         let mut rooms = self.lock_counted(session, now);
         let Some(joined) = rooms.joined.iter_mut().find(|joined| joined.room.is_named(room)) else { return false };
+        let info = joined.state.as_ref().and_then(State::info).cloned();
+        let state = match info {
+            Some(info) => Some(state.unwrap_or_else(|| State::written("", now.unix_ms)).with_info(Some(info))),
+            None => state,
+        };
         joined.state.clone_from(&state);
         self.set_live_state(session.user(), &joined.room, state, now);
         true
+    }
+
+    /// Replaces the info of the session's user in all rooms of the session. Returns the number of these rooms.
+    pub fn set_info(&self, session: &Arc<Session>, info: &Info, now: Now) -> usize {
+        let mut rooms = self.lock_counted(session, now);
+        for joined in &mut rooms.joined {
+            let state = Some(State::of_info(info.clone()).over(joined.state.as_ref()));
+            joined.state.clone_from(&state);
+            self.set_live_state(session.user(), &joined.room, state, now);
+        }
+        rooms.joined.len()
     }
 
     /// Takes the session out of one room. False if it had not joined it.
@@ -59,18 +78,57 @@ impl Registry {
     pub fn publish(&self, session: &Arc<Session>, room: &str, data: Box<str>, now: Now) -> bool {
         let rooms = self.lock_counted(session, now);
         let Some(joined) = rooms.joined.iter().find(|joined| joined.room.is_named(room)) else { return false };
-        let message = RoomMessage { user: Some(Arc::clone(session.user())), data, is_local: true };
+        let message = RoomMessage::local(Some(Arc::clone(session.user())), data);
         let (reported, accepted) = joined.room.publish(message);
         self.queue(&joined.room, reported);
         accepted
     }
 
-    /// Publishes a message of the application, which is not a member, to the observers of a room. False if the room has
-    /// too many bytes of messages in this tick.
+    /// Publishes plain data of the application, which is not a member, to the observers of a room. False if the
+    /// application has published too many bytes there, or in all, in this tick.
     pub fn publish_as_application(&self, room: &str, data: &str) -> bool {
+        self.publish_all_as_application(vec![ApplicationMessage {
+            room: room.to_owned(),
+            data: data.into(),
+            form: Form::Plain,
+            excluded: None,
+        }])
+    }
+
+    /// Publishes messages of the application: all of them, or none if one would exceed a limit of this tick. Where
+    /// others publish to the last bytes of a room at the same moment, it may be some of them; then the result is false
+    /// as well.
+    pub fn publish_all_as_application(&self, messages: Vec<ApplicationMessage>) -> bool {
+        let mut rooms = HashMap::<&str, usize, RandomState>::default();
+        messages.iter().for_each(|message| *rooms.entry(&message.room).or_default() += message.bytes());
+        let fits = |room: &str, bytes| self.room(room).is_none_or(|room| room.has_space(Publisher::Application, bytes));
+        let all_bytes: usize = messages.iter().map(|message| message.room.len() + message.data.len()).sum();
+        if !rooms.iter().all(|(room, bytes)| fits(room, *bytes))
+            || !self.application_messages.reserve(messages.len(), all_bytes)
+        {
+            return false;
+        }
+        // Each of them, even if another one does not fit any more.
+        messages.into_iter().fold(true, |accepted, ApplicationMessage { room, data, form, excluded }| {
+            let message = RoomMessage::local(None, data).in_form(form).except(excluded);
+            self.publish_to(&room, &message) && accepted
+        })
+    }
+
+    /// Publishes a message of a client, which observes the room, to the other observers. It is delivered only if the
+    /// user is a member by then; without a user, it is delivered in any case. False if the room has too many bytes of
+    /// messages of clients in this tick.
+    pub fn publish_as_observer(&self, room: &Arc<Room>, message: RoomMessage) -> bool {
+        // An observed room is not closed.
+        let (reported, accepted) = room.publish(message.of_client());
+        self.queue(room, reported);
+        accepted
+    }
+
+    fn publish_to(&self, room: &str, message: &RoomMessage) -> bool {
         loop {
             let room = self.room_or_new(room);
-            let (reported, accepted) = room.publish(RoomMessage { user: None, data: data.into(), is_local: true });
+            let (reported, accepted) = room.publish(message.clone());
             if reported != Reported::Closed {
                 self.queue(&room, reported);
                 return accepted;
@@ -81,8 +139,10 @@ impl Registry {
     /// Counts a session in. Returns the room: a new one if the room that the session knew is closed.
     pub(super) fn count_in(&self, user: &Arc<str>, room: &str, state: Option<&State>, now: Now) -> Arc<Room> {
         self.upsert_membership(user, room, now.unix_ms, |_, membership| {
+            let former = membership.state.as_ref().filter(|_| membership.sessions > 0);
             if membership.sessions == 0 || state.is_some() {
-                membership.state = state.cloned().map(|state| membership.newer_than_remote(state, now));
+                let state = state.cloned().map(|state| state.over(former));
+                membership.state = state.map(|state| membership.newer_than_remote(state, now));
                 membership.changed_here = true;
             }
             membership.sessions += 1;
@@ -124,14 +184,14 @@ impl Registry {
                 if reported != Reported::Closed {
                     let (mut since_unix_ms, mut membership) = (since_unix_ms, Membership::empty(room));
                     change(&mut since_unix_ms, &mut membership);
-                    entry.insert(User { since_unix_ms, memberships: InlineVec::One(membership) });
-                    self.online.fetch_add(1, Ordering::Relaxed);
+                    entry.insert(User { since_unix_ms, memberships: Memberships::one(membership) });
+                    self.count_online(user, 1);
                 }
                 return reported;
             }
         };
         let User { since_unix_ms, memberships } = entry.value_mut();
-        if let Some(membership) = memberships.iter_mut().find(|membership| Arc::ptr_eq(&membership.room, room)) {
+        if let Some(membership) = memberships.get_mut(room) {
             let has_changed = change(since_unix_ms, membership);
             return if has_changed { membership.report(user) } else { Reported::AlreadyQueued };
         }
@@ -164,6 +224,11 @@ impl Registry {
     pub(super) fn set_live_state(&self, user: &Arc<str>, room: &Arc<Room>, state: Option<State>, now: Now) {
         self.update_membership(user, room, |membership| {
             // With a store, the time of the state matters too: the latest state of all nodes is shown.
+            let state = match (state, &membership.state) {
+                (Some(state), former) => Some(state.over(former.as_ref())),
+                // The info of another session of the user stays.
+                (None, former) => former.as_ref().and_then(State::info).cloned().map(State::of_info),
+            };
             let changed = membership.state != state || self.has_store;
             membership.state = state.map(|state| membership.newer_than_remote(state, now));
             changed
@@ -188,23 +253,21 @@ impl Registry {
         let offline = || (LiveState::Offline(Reason::Left), None);
         let Entry::Occupied(mut entry) = self.users.entry(Arc::clone(user)) else { return offline() };
         let memberships = &mut entry.get_mut().memberships;
-        let Some(at) = memberships.iter().position(|membership| Arc::ptr_eq(&membership.room, room)) else {
-            return offline();
-        };
-        memberships[at].pending = false;
-        let hold_change = if self.has_store { memberships[at].take_hold_change() } else { None };
-        self.note_holders(user, &memberships[at]);
-        if memberships[at].is_online() {
-            return (LiveState::Online(memberships[at].latest_state()), hold_change);
+        let Some(membership) = memberships.get_mut(room) else { return offline() };
+        membership.pending = false;
+        let hold_change = if self.has_store { membership.take_hold_change() } else { None };
+        self.note_holders(user, membership);
+        if membership.is_online() {
+            return (LiveState::Online(membership.latest_state()), hold_change);
         }
-        let reason = memberships[at].reason;
-        memberships.remove(at);
+        let reason = membership.reason;
+        memberships.remove(room);
         if let Some(holders) = &self.holders {
             holders.note_end(room.id(), user, matches!(hold_change, Some(HoldChange::Released(_))));
         }
         if memberships.is_empty() {
             entry.remove();
-            self.online.fetch_sub(1, Ordering::Relaxed);
+            self.count_online(user, -1);
         }
         (LiveState::Offline(reason), hold_change)
     }
@@ -222,7 +285,7 @@ impl Registry {
     pub fn reports_join(&self, room: &Room, user: &str) -> bool {
         let Some(holders) = &self.holders else { return true };
         let Some(user) = self.users.get(user) else { return false };
-        let membership = user.memberships.iter().find(|membership| membership.room.id() == room.id());
+        let membership = user.memberships.get(room);
         membership.is_some_and(|membership| holders.reports_join(membership.known_to_store, membership.other_holders()))
     }
 
@@ -239,7 +302,14 @@ impl Registry {
 
     /// Whether sessions of this node hold the user in the room.
     pub(super) fn is_held_here(&self, user: &str, room: &str) -> bool {
+        let Some(room) = self.room(room) else { return false };
         let Some(user) = self.users.get(user) else { return false };
-        user.memberships.iter().any(|membership| membership.room.is_named(room) && membership.sessions > 0)
+        user.memberships.get(&room).is_some_and(|membership| membership.sessions > 0)
+    }
+
+    /// The number of rooms of a user, those included that the user has left since the last tick.
+    #[must_use]
+    pub fn rooms_of(&self, user: &str) -> usize {
+        self.users.get(user).map_or(0, |user| user.memberships.len())
     }
 }

@@ -1,24 +1,29 @@
 //! The live state: which sessions and other nodes hold which users in which rooms, sharded by user.
 
 mod members;
+mod room_limit;
 mod sessions;
 mod status;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
+use super::first_joins::FirstJoins;
 use super::grace::GraceSessions;
+use super::histories::Histories;
 use super::holders::Holders;
 use super::lease_wheel::LeaseWheel;
-use super::membership::User;
+use super::memberships::User;
 use super::remote_observers::RemoteObservers;
 use super::rest_sessions::RestSessions;
 use super::room::Reported;
-use super::{Audience, AudienceSet, Room, RoomChange, Tick, Watchlist, sharded};
+use super::room_quota::RoomQuota;
+use super::{ApplicationMessages, Audience, AudienceSet, Room, RoomChange, State, Tick, Watchlist, is_hidden, sharded};
+use crate::quota::Quota;
 
 pub use status::UserRooms;
 
@@ -48,13 +53,24 @@ pub struct Registry {
     /// Rooms that the next tick settles, each once.
     dirty: Mutex<Vec<Arc<Room>>>,
     pub(super) lease_wheel: LeaseWheel,
-    /// Entries in `users`; `DashMap::len` would lock every shard.
-    pub(super) online: AtomicUsize,
+    /// Entries in `users` that are not hidden.
+    online: AtomicIsize,
+    /// Entries in `rooms` that are not hidden.
+    open: AtomicIsize,
     next_room: AtomicU64,
+    room_quota: RoomQuota,
+    /// States that clients of this node set.
+    states: Arc<Quota>,
+    /// The length of the histories of all rooms.
+    histories: Arc<Histories>,
     /// Sessions whose connection is lost.
     pub(super) grace: GraceSessions,
     /// Users that connections watch by user id.
     pub watchlist: Watchlist,
+    /// When the first join since the last tick was commanded.
+    pub first_joins: FirstJoins,
+    /// Messages of the application to users, for the next tick.
+    pub application_messages: ApplicationMessages,
     /// If sinks listen: which nodes hold what this node holds, so that one of them reports each change.
     pub(super) holders: Option<Holders>,
 }
@@ -81,10 +97,16 @@ impl Registry {
             rest_sessions: RestSessions::new(),
             dirty: Mutex::default(),
             lease_wheel: LeaseWheel::new(settings.ttl),
-            online: AtomicUsize::new(0),
+            online: AtomicIsize::new(0),
+            open: AtomicIsize::new(0),
             next_room: AtomicU64::new(1),
+            room_quota: RoomQuota::new(u64::MAX),
+            states: Arc::new(Quota::in_all(u64::MAX)),
+            histories: Arc::default(),
             grace: GraceSessions::new(),
             watchlist: Watchlist::new(settings.workers),
+            first_joins: FirstJoins::new(settings.workers),
+            application_messages: ApplicationMessages::default(),
             holders: None,
         }
     }
@@ -95,10 +117,36 @@ impl Registry {
         Self { has_store: true, ..Self::new(settings) }
     }
 
+    /// Has it count rooms, and bytes of states, against these limits.
+    #[must_use]
+    pub fn with_limits(self, rooms: u64, state_bytes: u64) -> Self {
+        let states = Arc::new(Quota::in_all(state_bytes / State::UNIT_BYTES));
+        Self { room_quota: RoomQuota::new(rooms), states, ..self }
+    }
+
+    /// What clients of this node hold of states, in units.
+    #[must_use]
+    pub fn states(&self) -> &Arc<Quota> {
+        &self.states
+    }
+
     /// Has it remember which nodes hold what this node holds.
     #[must_use]
     pub fn with_holders(self) -> Self {
         Self { holders: Some(Holders::new(self.settings.incarnation)), ..self }
+    }
+
+    /// Has it remember the rooms of applications whose observers on other nodes change.
+    #[must_use]
+    pub fn with_observer_changes(mut self) -> Self {
+        self.remote_observers.track_changes();
+        self
+    }
+
+    /// Identifies this run of the node.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.settings.incarnation
     }
 
     /// Whether it collects [`RoomChange::hold_changes`] for a store.
@@ -141,6 +189,11 @@ impl Registry {
         self.queue(room, reported);
     }
 
+    /// Gives up the diffs that rooms keep for clients that resume.
+    pub fn give_up_histories(&self) {
+        self.histories.give_up(0);
+    }
+
     /// Takes the rooms to settle: those with a change, a message or a request since the last call.
     pub fn take_dirty(&self) -> Vec<Arc<Room>> {
         std::mem::take(&mut *self.dirty.lock())
@@ -153,7 +206,10 @@ impl Registry {
 
     /// Removes the room if it has neither members nor observers.
     pub fn close_if_unused(&self, room: &Room) {
-        self.rooms.remove_if(room.name(), |_, known| known.id() == room.id() && known.try_close());
+        if self.rooms.remove_if(room.name(), |_, known| known.id() == room.id() && known.try_close()).is_some() {
+            self.room_quota.removed(room);
+            count(&self.open, room.name(), -1);
+        }
     }
 
     /// The room with this name, if it exists.
@@ -168,16 +224,21 @@ impl Registry {
         self.rooms.iter().map(|room| Arc::clone(&room)).collect()
     }
 
-    /// The number of users who are in at least one room.
+    /// The number of users who are in at least one room, without hidden users.
     #[must_use]
     pub fn users_online(&self) -> usize {
-        self.online.load(Ordering::Relaxed)
+        self.online.load(Ordering::Relaxed).unsigned_abs()
     }
 
-    /// The number of rooms with a member or an observer.
+    /// The number of rooms with a member or an observer, without hidden rooms.
     #[must_use]
     pub fn rooms_open(&self) -> usize {
-        self.rooms.len()
+        self.open.load(Ordering::Relaxed).unsigned_abs()
+    }
+
+    /// A user has come online, or gone offline.
+    fn count_online(&self, user: &str, change: isize) {
+        count(&self.online, user, change);
     }
 
     /// The user id as the registry stores it already, or a new copy.
@@ -193,8 +254,10 @@ impl Registry {
         let name: Arc<str> = Arc::from(name);
         let room = self.rooms.entry(Arc::clone(&name)).or_insert_with(|| {
             let id = self.next_room.fetch_add(1, Ordering::Relaxed);
+            self.room_quota.created();
+            count(&self.open, &name, 1);
             let epoch = format!("{:x}-{id:x}", self.settings.incarnation).into_boxed_str();
-            Arc::new(Room::new(id, name, epoch, self.settings.workers))
+            Arc::new(Room::new(id, name, epoch, self.settings.workers, Arc::clone(&self.histories)))
         });
         Arc::clone(&room)
     }
@@ -204,5 +267,12 @@ impl Registry {
         if reported == Reported::Queue {
             self.dirty.lock().push(Arc::clone(room));
         }
+    }
+}
+
+/// Adds to the number of users or rooms, unless this one is hidden.
+fn count(number: &AtomicIsize, name: &str, change: isize) {
+    if !is_hidden(name) {
+        number.fetch_add(change, Ordering::Relaxed);
     }
 }

@@ -7,15 +7,17 @@ use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use super::Registry;
-use crate::presence::rest_sessions::{MAX_REST_SESSIONS, RestSessionsFull};
+use crate::presence::kick::Kick;
+use crate::presence::rest_sessions::{RestOrigin, RestRefused};
 use crate::presence::session::SessionRooms;
-use crate::presence::{Now, Reason, Session, Tick};
+use crate::presence::{Credential, Info, Now, Reason, Session, State, Tick};
 
 impl Registry {
     /// Starts a session that has joined no room yet. Its lease starts now.
     pub fn open_session(&self, user: &str, now: Now) -> Arc<Session> {
         let lease_end = now.tick + self.settings.ttl;
         let session = Arc::new(Session::new(self.shared_name(user), lease_end));
+        session.begin(now.unix_ms);
         self.lease_wheel.insert(lease_end, &session);
         session
     }
@@ -44,7 +46,12 @@ impl Registry {
     /// Keeps the session after its connection is lost: it ends with its lease, and `grace` ticks from now at the
     /// latest.
     pub fn detach_session(&self, session: &Arc<Session>, grace: Tick, now: Now) {
-        self.grace.add(session);
+        self.detach_session_of(session, None, grace, now);
+    }
+
+    /// The same for a session that ends when this credential is revoked.
+    pub fn detach_session_of(&self, session: &Arc<Session>, credential: Option<Credential>, grace: Tick, now: Now) {
+        self.grace.add(session, credential);
         if grace < self.settings.ttl {
             session.shorten(now.tick + grace);
             self.lease_wheel.insert(now.tick + grace, session);
@@ -107,37 +114,67 @@ impl Registry {
         self.lease_wheel.insert(now.tick + self.settings.ttl, session);
     }
 
-    /// Ends the sessions of a user that are in their grace period.
-    pub fn end_grace_sessions(&self, user: &str, reason: Reason) {
-        self.grace.take(user).for_each(|session| self.end_session(&session, reason));
+    /// Ends the kicked sessions that no connection has: those in their grace period, and the one of REST heartbeats,
+    /// which belongs to no login.
+    pub fn end_kicked_sessions(&self, kick: &Kick, now: Now) {
+        let ends = |_: &str, session: &Session, _: Option<&Credential>| kick.ends(session, now.unix_ms);
+        let user = Some(&*kick.user);
+        let lost = self.grace.take_if(user, ends);
+        let rest = if kick.login.is_none() { self.rest_sessions.take_if(user, ends) } else { Vec::new() };
+        lost.into_iter().chain(rest).for_each(|session| self.end_session(&session, kick.reason));
     }
 }
 
 impl Registry {
-    /// Handles a REST heartbeat: keeps `user` online in `room` for one lease. True if it started a new session.
+    /// Handles a REST heartbeat: keeps `user` online in `room` for one lease. True if it started a new session, which
+    /// shows this info. Its user counts for the address it came from; `None` is not limited.
     ///
     /// # Errors
-    /// If the limit of users who are online through REST heartbeats is reached.
-    pub fn rest_heartbeat(&self, user: &str, room: &str, now: Now) -> Result<bool, RestSessionsFull> {
+    /// If a limit of users who are online through REST heartbeats is reached.
+    pub fn rest_heartbeat(
+        &self,
+        user: &str,
+        room: &str,
+        origin: Option<RestOrigin>,
+        info: Option<&Info>,
+        now: Now,
+    ) -> Result<bool, RestRefused> {
         let known = self.rest_sessions.get(user);
         if known.is_some_and(|session| session.lease_end().is_some() && session.renew(now.tick + self.settings.ttl)) {
             return Ok(false);
         }
-        if self.rest_sessions.is_full() {
-            return Err(RestSessionsFull { limit: MAX_REST_SESSIONS });
-        }
+        self.rest_sessions.admit(origin)?;
         let session = self.open_session(user, now);
-        self.join(&session, room, None, now);
-        if let Some(other) = self.rest_sessions.insert(session) {
+        let info = info.filter(|info| !info.as_str().is_empty());
+        self.join(&session, room, info.cloned().map(State::of_info), now);
+        if let Some(other) = self.rest_sessions.insert(session, origin) {
             // Two requests started a session at the same time. Only the one in the map can be found again.
             self.end_session(&other, Reason::Left);
         }
         Ok(true)
     }
 
-    /// Ends the session of a user's REST heartbeats.
-    pub fn end_rest_session(&self, user: &str, reason: Reason) {
-        if let Some(session) = self.rest_sessions.take(user) {
+    /// Sets the info of a user's REST session. False if the session shows it already, or one that was issued later.
+    pub fn set_rest_info(&self, user: &str, info: &Info, now: Now) -> bool {
+        let Some(session) = self.rest_sessions.get(user) else { return false };
+        let is_new = {
+            let rooms = session.rooms.lock();
+            let known = rooms.joined.first().and_then(|joined| joined.state.as_ref()?.info());
+            known.map_or(!info.as_str().is_empty(), |known| known.age_key() < info.age_key() && known != info)
+        };
+        is_new && self.set_info(&session, info, now) > 0
+    }
+
+    /// Remembers the credential of a user's REST heartbeats.
+    pub fn note_rest_credential(&self, user: &str, credential: Credential) {
+        self.rest_sessions.note_credential(user, credential);
+    }
+
+    /// Ends the sessions that no connection has whose user and credential this holds for: those of one user, or of all.
+    pub fn end_revoked(&self, user: Option<&str>, holds: impl Fn(&str, &Credential) -> bool, reason: Reason) {
+        let ends = |user: &str, _: &Session, known: Option<&Credential>| known.is_some_and(|known| holds(user, known));
+        let lost = self.grace.take_if(user, ends);
+        for session in lost.into_iter().chain(self.rest_sessions.take_if(user, ends)) {
             self.end_session(&session, reason);
         }
     }
@@ -147,6 +184,10 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::presence::Settings;
+
+    fn kick(user: &str, login: Option<u64>, requested_unix_ms: Option<u64>) -> Kick {
+        Kick { user: user.into(), login, reason: Reason::Left, requested_unix_ms }
+    }
 
     const TTL: u64 = 5;
 
@@ -167,17 +208,33 @@ mod tests {
         let registry = registry();
         let lost = |user: &str| grace_session(&registry, user);
         let (_first, _second, _other) = (lost("bob"), lost("bob"), lost("carol"));
-        registry.rest_heartbeat("bob", "lobby", Now::default()).unwrap();
-        registry.end_grace_sessions("bob", Reason::Left);
-        assert!(registry.status("bob").is_some(), "online through REST heartbeats");
-        registry.end_rest_session("bob", Reason::Left);
-        assert!(registry.status("bob").is_none());
-        assert!(registry.status("carol").is_some());
-        registry.end_grace_sessions("nobody", Reason::Left);
-        registry.end_rest_session("nobody", Reason::Left);
+        registry.rest_heartbeat("bob", "lobby", None, None, Now::default()).unwrap();
+        registry.end_kicked_sessions(&kick("bob", Some(7), None), Now::default());
+        assert!(registry.status("bob", "", 0).is_some(), "online through REST heartbeats");
+        registry.end_kicked_sessions(&kick("bob", None, None), Now::default());
+        assert!(registry.status("bob", "", 0).is_none());
+        assert!(registry.status("carol", "", 0).is_some());
+        registry.end_kicked_sessions(&kick("nobody", None, None), Now::default());
         // The next heartbeat starts a new session.
-        assert_eq!(registry.rest_heartbeat("bob", "lobby", Now::default()), Ok(true));
-        assert!(registry.status("bob").is_some());
+        assert_eq!(registry.rest_heartbeat("bob", "lobby", None, None, Now::default()), Ok(true));
+        assert!(registry.status("bob", "", 0).is_some());
+    }
+
+    #[test]
+    fn a_kick_that_arrives_late_ends_what_began_before_it() {
+        let registry = registry();
+        let now = |second: u64| Now { tick: 1, unix_ms: 1_700_000_000_000 + second * 1000 };
+        for (room, second) in [("before", 1), ("after", 3)] {
+            let session = registry.open_session("bob", now(second));
+            registry.join(&session, room, None, now(second));
+            registry.detach_session(&session, TTL, now(second));
+        }
+        registry.rest_heartbeat("bob", "rest", None, None, now(3)).unwrap();
+        registry.end_kicked_sessions(&kick("bob", None, Some(now(2).unix_ms)), now(4));
+        let held = |room| registry.is_held_here("bob", room);
+        assert_eq!(["before", "after", "rest"].map(held), [false, true, true]);
+        registry.end_kicked_sessions(&kick("bob", None, Some(now(3).unix_ms)), now(4));
+        assert_eq!(["before", "after", "rest"].map(held), [false; 3]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The protocol of chat clients: `GET /ws`.
 //!
 //! ```text
-//! C  {"type":"join","payload":{"user":U}}      must come first and in time, or the connection is closed with 1008
+//! C  {"type":"join","payload":{"user":U}}      must come first and in time, or the connection is closed with 1008;
+//!                                              with a credential, U is the user of the credential
 //! C  {"type":"msg","payload":{"text":X}}       the limit is 4,096 bytes; blank text and other fields are ignored
 //! C  {"type":"ping"}
 //!
@@ -17,40 +18,52 @@
 //! client receives the history first. There is no lease: as in [`super::online_status`], the user is online as long as
 //! the connection is open.
 
+mod events;
 mod history;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
+use simd_json::prelude::{ValueAsScalar, ValueIntoString};
 
-use super::{AtClose, Client, Command, Identity, Missed, OnClose, Presence, Protocol, Refused, Rules, Upgrade};
+use super::{
+    AtClose, Client, CloseCodes, Command, Identity, Missed, OnClose, Presence, Protocol, Refused, Rules, Upgrade,
+};
 use crate::broadcast::encoder::{Encoder, Pacing};
 use crate::broadcast::{RoomUpdate, Snapshot};
 use crate::json::{self, Reader, Value, put_string};
 use crate::memory_budget::MemoryBudget;
 use crate::os::unix_ms;
-use crate::presence::{Audience, IdError, LOBBY, Reason, check_id};
+use crate::presence::{Audience, Diff, Form, IdError, LOBBY, Reason, Room, RoomMessage, check_id};
+use crate::store::KeptMessage;
 use crate::websocket::close;
 use crate::websocket::decoder::Limits;
 use crate::websocket::frame::append_text_frame;
-use history::{History, Messages, put_ts};
+use history::{History, Messages, put_ts, text_in};
 
 /// Observers of joins, messages and leaves.
 pub const CHAT: Audience = Protocol::Chat.audience(0);
 
 pub(super) static RULES: Rules = Rules {
+    name: "chat",
     presence: Presence::Connection,
     missed: Missed::Queue,
+    events: Some(events::FORMAT),
     identity: Identity::FirstMessage { deadline: |config| config.limits.header_timeout, reason: MISSING_JOIN },
     on_close: OnClose { clean: LEAVE, lost: LEAVE, drained: AtClose::Stay },
+    close_codes: CloseCodes::STANDARD,
     limits: Limits::PRESENCE,
     subprotocol: None,
     audiences: 1,
+    counting: None,
     status: None,
+    user_message: None,
     health: None,
+    renewed: None,
     upgrade: |handshake| (handshake.path == "/ws").then(|| Ok(Upgrade::new(Protocol::Chat, None))),
     greet: |_, _| {}, // The client sends the first message.
     receive: |client, reader, text| decode(reader, text, |request| receive(client, request)),
     receive_binary: None,
+    too_big: None,
+    alarm: None,
     encoders: |config| vec![Box::new(Chat::new(config.chat.history))],
 };
 
@@ -64,11 +77,15 @@ pub const MISSING_JOIN: &str = "missing join/user";
 pub const ALREADY_JOINED: &str = "already joined";
 /// The error for a text of more than [`MAX_TEXT_BYTES`].
 pub const TEXT_TOO_LONG: &str = "text too long, at most 4096 bytes";
+/// The error if the join names another user than the client's credential does.
+pub const OTHER_USER: &str = "user is not the one of your credential";
+/// The error if the client's credential does not allow `publish` in the lobby.
+pub const NO_PUBLISHING: &str = "your credential does not allow `publish` in `lobby`";
 /// The error if the client sends too many messages, or all clients together too many bytes.
 pub const SLOW_DOWN: &str = "slow down";
 
 fn receive(client: &mut Client<'_>, request: Result<Request<'_>, &'static str>) {
-    if !client.is_identified() {
+    if !client.has_rooms() {
         return join(client, if let Ok(Request::Join(user)) = request { user } else { "" });
     }
     let done = request.and_then(|request| match request {
@@ -76,6 +93,7 @@ fn receive(client: &mut Client<'_>, request: Result<Request<'_>, &'static str>) 
         Request::Publish(data) => {
             client.execute(Command::Publish { room: LOBBY, data }).map_err(|refused| match refused {
                 Refused::RateLimited => SLOW_DOWN,
+                Refused::Forbidden(_) => NO_PUBLISHING,
                 _ => MISSING_JOIN,
             })
         }
@@ -93,9 +111,16 @@ fn receive(client: &mut Client<'_>, request: Result<Request<'_>, &'static str>) 
 /// Handles the first message. It must name a valid user, or the connection is closed.
 fn join(client: &mut Client<'_>, user: &str) {
     let error = match check_id(user) {
-        Ok(user) => {
-            client.identify(user);
-            let _ = client.execute(Command::join_lobby(CHAT));
+        Ok(user) if let Err(reason) = client.check_user(&user) => {
+            refuse(client, reason);
+            return client.close(close::TRY_AGAIN, reason);
+        }
+        Ok(user) if client.identify(&user).is_none() => {
+            refuse(client, OTHER_USER);
+            return client.close(close::POLICY, OTHER_USER);
+        }
+        Ok(_) => {
+            client.join_lobby_or_close(CHAT);
             return;
         }
         Err(IdError::Empty) => MISSING_JOIN.to_owned(),
@@ -132,10 +157,11 @@ pub fn decode<R>(reader: &mut Reader, text: &[u8], act: impl FnOnce(Result<Reque
 }
 
 fn request<'a>(message: &Value<'_, 'a>) -> Result<Request<'a>, &'static str> {
-    let field = |name: &str| message.get("payload").filter(Value::is_object).and_then(|payload| payload.get(name));
-    match message.get("type").and_then(ValueIntoString::into_string) {
+    let payload = json::field(message, "payload");
+    let field = |name: &str| payload.as_ref().and_then(|payload| json::field(payload, name));
+    match json::field(message, "type").and_then(ValueIntoString::into_string) {
         Some("join") => Ok(Request::Join(field("user").and_then(ValueIntoString::into_string).unwrap_or_default())),
-        Some("msg") => match field("text").filter(|text| !text.is_null()) {
+        Some("msg") => match field("text") {
             Some(text) => publish(&text),
             None => Ok(Request::Blank),
         },
@@ -175,7 +201,9 @@ pub fn put_error(buffer: &mut BytesMut, message: &str) {
 #[derive(Debug)]
 struct Chat {
     history: History,
-    /// Whether a chat client has connected since the start. Before that nothing is recorded.
+    /// Whether `history` may contain messages.
+    keeps_history: bool,
+    /// Whether a chat client has connected since the start. Before that only messages are recorded.
     has_begun: bool,
     /// The messages of the last recorded tick. They are added to the history in the next one.
     latest: Messages,
@@ -184,8 +212,9 @@ struct Chat {
 
 impl Chat {
     fn new(history: usize) -> Self {
+        let keeps_history = history > 0;
         let (history, latest) = (History::new(history), Messages::default());
-        Self { history, has_begun: false, latest, reader: Reader::default() }
+        Self { history, keeps_history, has_begun: false, latest, reader: Reader::default() }
     }
 }
 
@@ -199,20 +228,48 @@ impl Encoder for Chat {
     }
 
     fn records(&self, update: RoomUpdate<'_>) -> bool {
-        self.has_begun && update.room.is_named(LOBBY)
+        let has_entries = self.has_begun || self.keeps_history && !update.messages.is_empty();
+        has_entries && update.room.is_named(LOBBY)
+    }
+
+    fn keeps(&mut self, room: &Room, message: &RoomMessage) -> bool {
+        self.keeps_history
+            && room.is_named(LOBBY)
+            && message.form == Form::Plain
+            && message.user.is_some()
+            && text_in(&mut self.reader, &message.data).is_some()
+    }
+
+    fn restore(&mut self, messages: &[KeptMessage]) {
+        for message in messages.iter().filter(|message| *message.room == *LOBBY && self.keeps_history) {
+            let text = text_in(&mut self.reader, &message.data);
+            // What arrived with the latest tick is added later.
+            if let Some((user, text)) = message.user.as_ref().zip(text)
+                && !self.latest.contains(&message.stamp)
+            {
+                self.history.restore(message.stamp, user, &text);
+            }
+        }
+    }
+
+    fn limit_times(&mut self, latest_unix_ms: u64) {
+        self.history.set_latest(latest_unix_ms);
     }
 
     fn changes(&mut self, update: RoomUpdate<'_>) -> Option<Bytes> {
-        self.has_begun = true;
+        self.has_begun |= update.in_use.contains(CHAT);
         self.history.add(&self.latest);
-        self.latest = Messages::encode(&mut self.reader, &update.change.diff, update.messages, update.now.unix_ms);
+        let nobody_came = Diff::default();
+        let diff = if self.has_begun { &update.change.diff } else { &nobody_came };
+        self.latest = Messages::encode(&mut self.reader, diff, update.messages, update.now.unix_ms);
+        self.history.remove(&self.latest);
         Some(self.latest.frames.clone()).filter(|frames| !frames.is_empty())
     }
 
     fn snapshot(&mut self, _: RoomUpdate<'_>, unread: &MemoryBudget) -> Snapshot {
         let history = self.history.frames(|frames| unread.count(frames));
         let pages = [history, self.latest.frames.clone()].into_iter().filter(|page| !page.is_empty());
-        Snapshot { pages: pages.collect(), spans: None }
+        Snapshot { pages: pages.collect(), ..Snapshot::default() }
     }
 }
 

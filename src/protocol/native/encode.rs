@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::ErrorReply;
 use crate::json::{put_list, put_member, put_number, put_string};
-use crate::presence::{Diff, Reason, Room, RoomMessage, State, UserStatus};
-use crate::websocket::frame::{append_text_frame, text_frame};
+use crate::presence::{Diff, Info, Reason, Room, RoomMessage, State, UserStatus, is_internal};
+use crate::websocket::frame::{append_text_frame, kept_text_frame, text_frame, trimmed};
 
 /// Members per page of a snapshot: at some 40 bytes per member, a page is about as long as a socket buffer accepts at
 /// once.
@@ -16,8 +16,8 @@ pub const PAGE_MEMBERS: usize = 1000;
 /// The content of the first frame of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Welcome<'a> {
-    /// The user of the connection.
-    pub user: &'a str,
+    /// The user of the connection; visitors have none.
+    pub user: Option<&'a str>,
     /// The name of the connection, for logs and support.
     pub connection: &'a str,
     /// The id of the node.
@@ -28,22 +28,42 @@ pub struct Welcome<'a> {
     pub heartbeat_ms: u64,
     /// The interval at which changes are sent.
     pub tick_ms: u64,
+    /// The time until the client's credential expires, if it does.
+    pub expires_in_ms: Option<u64>,
 }
 
 /// Appends the welcome.
 pub fn put_welcome(buffer: &mut BytesMut, welcome: &Welcome<'_>) {
     append_text_frame(buffer, |buffer| {
-        buffer.put_slice(br#"{"type":"welcome","protocol":"presence.v1","user":"#);
-        put_string(buffer, welcome.user);
+        buffer.put_slice(br#"{"type":"welcome","protocol":"presence.v1""#);
+        if let Some(user) = welcome.user {
+            buffer.put_slice(br#","user":"#);
+            put_string(buffer, user);
+        }
         buffer.put_slice(br#","connection":"#);
         put_string(buffer, welcome.connection);
         buffer.put_slice(br#","node":"#);
         put_string(buffer, welcome.node);
+        if let Some(expires_in_ms) = welcome.expires_in_ms {
+            buffer.put_slice(br#","expires_in_ms":"#);
+            put_number(buffer, expires_in_ms);
+        }
         put_numbers(
             buffer,
             &[("ttl_ms", welcome.ttl_ms), ("heartbeat_ms", welcome.heartbeat_ms), ("tick_ms", welcome.tick_ms)],
         );
     });
+}
+
+/// Appends the result of a renewal: the time until the new token expires, or why it is refused.
+pub fn put_renewed(buffer: &mut BytesMut, renewed: Result<u64, &str>) {
+    match renewed {
+        Ok(expires_in_ms) => append_text_frame(buffer, |buffer| {
+            buffer.put_slice(br#"{"type":"authenticated""#);
+            put_numbers(buffer, &[("expires_in_ms", expires_in_ms)]);
+        }),
+        Err(message) => put_error(buffer, &ErrorReply::new("bad_token", message.to_owned()).about("auth", "")),
+    }
 }
 
 /// Appends whether the node is connected to the other nodes, and if not, since when.
@@ -76,6 +96,10 @@ pub fn put_error(buffer: &mut BytesMut, error: &ErrorReply) {
             buffer.put_slice(br#","type_sent":"#);
             put_string(buffer, type_sent);
         }
+        if let Some(room) = &error.room {
+            buffer.put_slice(br#","room":"#);
+            put_string(buffer, room);
+        }
         buffer.put_u8(b'}');
     });
 }
@@ -83,7 +107,7 @@ pub fn put_error(buffer: &mut BytesMut, error: &ErrorReply) {
 /// The changes of a room in one tick.
 #[must_use]
 pub fn encode_diff(room: &Room, seq: u64, count: usize, diff: &Diff) -> Bytes {
-    text_frame(|buffer| {
+    kept_text_frame(|buffer| {
         put_room_head(buffer, "diff", room);
         put_seq_and_count(buffer, seq, count);
         put_members_field(buffer, ",\"joined\":", &diff.joined);
@@ -123,12 +147,27 @@ pub fn encode_messages<'a>(room: &Room, messages: impl Iterator<Item = &'a RoomM
             put_numbers(buffer, &[("ts", unix_ms)]);
         });
     }
-    buffer.freeze()
+    trimmed(buffer)
 }
 
-/// The status of one user, without a frame: it is copied into the frames of all watchers of the user.
+/// A message of the application to the user of a connection.
+#[must_use]
+pub fn encode_user_message(data: &str, unix_ms: u64) -> Bytes {
+    kept_text_frame(|buffer| {
+        buffer.reserve(data.len() + 64);
+        buffer.put_slice(br#"{"type":"message","data":"#);
+        buffer.put_slice(data.as_bytes());
+        put_numbers(buffer, &[("ts", unix_ms)]);
+    })
+}
+
+/// The status of one user, without a frame: it is copied into the frames of all watchers of the user. Empty for users
+/// that clients cannot name.
 #[must_use]
 pub fn encode_user_status(user: &str, status: &UserStatus) -> Bytes {
+    if is_internal(user) {
+        return Bytes::new();
+    }
     let mut buffer = BytesMut::with_capacity(64 + user.len());
     buffer.put_slice(br#"{"user":"#);
     put_string(&mut buffer, user);
@@ -137,12 +176,12 @@ pub fn encode_user_status(user: &str, status: &UserStatus) -> Bytes {
         buffer.put_slice(br#","since":"#);
         put_number(&mut buffer, since);
     }
-    if let Some(state) = &status.state {
+    if let Some(state) = status.state.as_ref().and_then(State::json) {
         buffer.put_slice(br#","state":"#);
-        buffer.put_slice(state.as_str().as_bytes());
+        buffer.put_slice(state.as_bytes());
     }
     buffer.put_u8(b'}');
-    buffer.freeze()
+    trimmed(buffer)
 }
 
 /// The `status` frame around users that [`encode_user_status`] encoded.
@@ -173,7 +212,7 @@ pub fn encode_snapshot(room: &Room) -> Vec<Bytes> {
                     buffer.put_slice(b",\"members\":[");
                     let members: Vec<_> = roster.members_after(after.as_deref()).take(PAGE_MEMBERS).collect();
                     put_list(buffer, &members, |buffer, (user, state)| {
-                        put_member(buffer, user, state.map(State::as_str));
+                        put_member_with(buffer, user, *state);
                     });
                     after = members.last().map(|(user, _)| Arc::clone(user));
                 });
@@ -196,9 +235,14 @@ fn put_members_field(buffer: &mut BytesMut, field: &str, members: &[(Arc<str>, O
     if !members.is_empty() {
         buffer.put_slice(field.as_bytes());
         buffer.put_u8(b'[');
-        put_list(buffer, members, |buffer, (user, state)| put_member(buffer, user, state.as_ref().map(State::as_str)));
+        put_list(buffer, members, |buffer, (user, state)| put_member_with(buffer, user, state.as_ref()));
         buffer.put_u8(b']');
     }
+}
+
+fn put_member_with(buffer: &mut BytesMut, user: &str, state: Option<&State>) {
+    let info = state.and_then(State::info).map(Info::as_str);
+    put_member(buffer, user, state.and_then(State::json), info);
 }
 
 fn put_room_head(buffer: &mut BytesMut, kind: &str, room: &Room) {

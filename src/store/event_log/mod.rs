@@ -22,9 +22,10 @@ use anyhow::Context as _;
 use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 
-use super::sink::{CounterValue, MemberChange, MemberEvent, Sink};
-use crate::metrics::counters;
-use crate::os::open_to_append;
+use super::sink::{Event, MemberChange, MemberEvent, Scope, Sink};
+use crate::log_limit::warn_limited;
+use crate::metrics::{Metric, counters};
+use crate::os::{check_append, open_to_append};
 use writer::Writer;
 
 /// Bytes that events may take while they wait, and as much again while they are written: some 100,000 events without
@@ -90,6 +91,15 @@ struct Queue {
 }
 
 impl Target {
+    /// Finds out whether it could be opened, and opens nothing: a program that reads a FIFO would see its end.
+    ///
+    /// # Errors
+    /// If it could not.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let Self::File(path) = self else { return Ok(()) };
+        check_append(path).with_context(|| format!("--event-log {} cannot be opened", self.shown()))
+    }
+
     fn open(&self) -> io::Result<Output> {
         Ok(match self {
             // A descriptor of its own: no buffer and no lock of the standard library between the thread and the pipe.
@@ -131,15 +141,30 @@ impl EventLog {
     }
 }
 
+/// The joins and leaves that this node reports.
+fn logged(events: &[Event]) -> impl Iterator<Item = &MemberEvent> + Clone {
+    events.iter().filter_map(|event| match event {
+        Event::Member(event) if event.is_reported && !matches!(event.change, MemberChange::Updated { .. }) => {
+            Some(event)
+        }
+        _ => None,
+    })
+}
+
 impl Sink for EventLog {
-    fn record(&self, events: &[MemberEvent]) {
+    fn scope(&self) -> Scope {
+        Scope::Reported
+    }
+
+    fn record(&self, events: &[Event]) {
+        let mut events = logged(events);
         let mut queue = self.shared.queue.lock();
-        for (position, event) in events.iter().enumerate() {
+        while let Some(event) = events.next() {
             let bytes = queued_bytes(event);
             if queue.bytes + bytes > self.max_queued_bytes {
-                self.shared.counters.event_log_dropped.add((events.len() - position) as u64);
+                self.shared.counters.event_log_dropped.add(1 + events.count() as u64);
                 if !std::mem::replace(&mut queue.overflowed, true) {
-                    warn!(
+                    warn_limited!(
                         "the queue of the event log is full; events are dropped until its lines are read or written faster"
                     );
                 }
@@ -160,17 +185,18 @@ impl Sink for EventLog {
         self.is_file
     }
 
-    fn counters(&self) -> Vec<CounterValue> {
+    fn counters(&self) -> Vec<Metric> {
         EventLogTotals::of(&self.shared.counters).fields().collect()
     }
 
-    fn close(&self) {
+    fn close(&self, within: Duration) {
         self.end();
-        let deadline = Instant::now() + CLOSE_WITHIN;
+        let within = within.min(CLOSE_WITHIN);
+        let deadline = Instant::now() + within;
         let mut queue = self.shared.queue.lock();
         while !queue.ended {
             if self.shared.changed.wait_until(&mut queue, deadline).timed_out() {
-                warn!(within = ?CLOSE_WITHIN, "the event log is incomplete: its last lines could not be written in time");
+                warn!(?within, "the event log is incomplete: its last lines could not be written in time");
                 return;
             }
         }
@@ -185,10 +211,10 @@ impl Drop for EventLog {
 
 /// Memory that an event takes while it waits. Names and states count in full, although the registry may share them.
 fn queued_bytes(event: &MemberEvent) -> usize {
-    let state = match &event.change {
-        MemberChange::Joined(Some(state)) => state.as_str().len(),
-        MemberChange::Joined(None) | MemberChange::Left(_) => 0,
-    };
+    let (MemberChange::Joined(state)
+    | MemberChange::Updated { now: state, .. }
+    | MemberChange::Left { before: state, .. }) = &event.change;
+    let state = state.as_ref().map_or(0, |state| state.as_str().len());
     size_of::<MemberEvent>() + event.room.len() + event.user.len() + state
 }
 
@@ -199,9 +225,14 @@ mod tests {
     use super::*;
     use crate::presence::Reason;
 
-    fn event(number: u64) -> MemberEvent {
-        let change = MemberChange::Left(Reason::Closed);
-        MemberEvent { at_unix_ms: number, room: "lobby".into(), user: "alice".into(), change }
+    fn member(number: u64) -> MemberEvent {
+        let change = MemberChange::Left { reason: Reason::Closed, before: None };
+        let (room, user) = ("lobby".into(), "alice".into());
+        MemberEvent { at_unix_ms: number, since_unix_ms: 0, room, user, change, is_reported: true }
+    }
+
+    fn event(number: u64) -> Event {
+        Event::Member(member(number))
     }
 
     fn totals(log: &EventLog) -> (u64, u64) {
@@ -212,7 +243,7 @@ mod tests {
     #[test]
     fn events_beyond_the_queue_are_dropped_and_counted_while_nothing_reads() {
         let (mut reader, output) = io::pipe().unwrap();
-        let limit = 100 * queued_bytes(&event(0));
+        let limit = 100 * queued_bytes(&member(0));
         let log = EventLog::start(Target::Stdout, Box::new(output), "n1", limit).unwrap();
         let mut recorded = 0;
         while totals(&log).1 == 0 {
@@ -225,7 +256,7 @@ mod tests {
             reader.read_to_string(&mut text).unwrap();
             text
         });
-        log.close();
+        log.close(CLOSE_WITHIN);
         let (written, dropped) = totals(&log);
         assert_eq!(written + dropped, recorded);
         assert_eq!(reading.join().unwrap().lines().count() as u64, written);
@@ -237,7 +268,7 @@ mod tests {
         let log = EventLog::start(Target::Stdout, Box::new(output), "n1", MAX_QUEUED_BYTES).unwrap();
         // More than any pipe takes.
         log.record(&vec![event(0); 100_000]);
-        log.close();
+        log.close(CLOSE_WITHIN);
         assert!(!log.shared.queue.lock().ended);
     }
 }

@@ -12,6 +12,7 @@ use tracing::{error, info};
 
 use super::{MemberChange, MemberEvent, Output, Shared, Target};
 use crate::json::{put_number, put_string};
+use crate::presence::State;
 
 /// Lines are collected up to this size for one write.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -148,23 +149,25 @@ fn line_end(bytes: &[u8], position: usize) -> usize {
 }
 
 fn put_line(buffer: &mut BytesMut, event: &MemberEvent, node: &str) {
-    let MemberEvent { at_unix_ms, room, user, change } = event;
+    let MemberEvent { at_unix_ms, room, user, change, .. } = event;
     buffer.put_slice(br#"{"at":"#);
     put_number(buffer, *at_unix_ms);
     buffer.put_slice(match change {
         MemberChange::Joined(_) => br#","type":"join","room":"#,
-        MemberChange::Left(_) => br#","type":"leave","room":"#,
+        MemberChange::Updated { .. } => br#","type":"state","room":"#,
+        MemberChange::Left { .. } => br#","type":"leave","room":"#,
     });
     put_string(buffer, room);
     buffer.put_slice(br#","user":"#);
     put_string(buffer, user);
     match change {
-        MemberChange::Joined(None) => {}
-        MemberChange::Joined(Some(state)) => {
-            buffer.put_slice(br#","state":"#);
-            buffer.put_slice(state.as_str().as_bytes());
+        MemberChange::Joined(shown) | MemberChange::Updated { now: shown, .. } => {
+            if let Some(state) = shown.as_ref().and_then(State::json) {
+                buffer.put_slice(br#","state":"#);
+                buffer.put_slice(state.as_bytes());
+            }
         }
-        MemberChange::Left(reason) => {
+        MemberChange::Left { reason, .. } => {
             buffer.put_slice(br#","reason":"#);
             put_string(buffer, reason.as_str());
         }
@@ -203,7 +206,8 @@ mod tests {
     }
 
     fn event(user: &str, change: MemberChange) -> MemberEvent {
-        MemberEvent { at_unix_ms: 5, room: "a \"room\"".into(), user: user.into(), change }
+        let (room, user) = ("a \"room\"".into(), user.into());
+        MemberEvent { at_unix_ms: 5, since_unix_ms: 0, room, user, change, is_reported: true }
     }
 
     #[test]
@@ -223,7 +227,7 @@ mod tests {
             "{\"at\":5,\"type\":\"join\",\"room\":\"a \\\"room\\\"\",\"user\":\"alice\",\"node\":\"n1\"}\n",
         );
         check(
-            MemberChange::Left(Reason::NodeLost),
+            MemberChange::Left { reason: Reason::NodeLost, before: None },
             "{\"at\":5,\"type\":\"leave\",\"room\":\"a \\\"room\\\"\",\"user\":\"alice\",\"reason\":\"node_lost\",\"node\":\"n1\"}\n",
         );
     }

@@ -24,7 +24,7 @@ pub enum RedisCommand {
     },
     /// `UNLINK key`.
     Unlink(String),
-    /// `PEXPIRE key ttl`.
+    /// `PEXPIRE key ttl`, answered by [`RedisReply::Missing`] if the key does not exist.
     Expire {
         /// The key.
         key: String,
@@ -58,12 +58,66 @@ pub enum RedisCommand {
     },
     /// `HMGET key @ #`: the metadata of an incarnation's hash, answered by [`RedisReply::Texts`].
     HashMetadata(String),
+    /// `PTTL key`, answered by [`RedisReply::Number`]: negative if the key does not exist or does not expire.
+    TimeToLive(String),
     /// `HSCAN key cursor COUNT …`, answered by [`RedisReply::Page`].
     HashScan {
         /// The key.
         key: String,
         /// 0 for the first page.
         cursor: u64,
+    },
+    /// `ZADD key score member …`.
+    SortedSetAdd {
+        /// The key.
+        key: String,
+        /// Scores and members, at least one.
+        members: Vec<(u64, String)>,
+    },
+    /// `ZREMRANGEBYRANK key 0 …`: all members but the last ones are removed.
+    SortedSetTrim {
+        /// The key.
+        key: String,
+        /// The number of members that stay.
+        keep: usize,
+    },
+    /// `ZREVRANGEBYSCORE key score -inf LIMIT 0 last`: the last members up to a score, the last one first, answered by
+    /// [`RedisReply::Texts`].
+    SortedSetLast {
+        /// The key.
+        key: String,
+        /// Their number.
+        last: usize,
+        /// The highest score.
+        score: u64,
+    },
+    /// `ZRANGE key … -1 WITHSCORES`: the members with the highest scores, answered by [`RedisReply::Scores`].
+    SortedSetScores {
+        /// The key.
+        key: String,
+        /// Their number.
+        last: usize,
+    },
+    /// `ZREM key member …`.
+    SortedSetRemove {
+        /// The key.
+        key: String,
+        /// At least one member.
+        members: Vec<String>,
+    },
+    /// `ZREMRANGEBYSCORE key -inf score`.
+    SortedSetRemoveBelow {
+        /// The key.
+        key: String,
+        /// The highest score that is removed.
+        score: u64,
+    },
+    /// `ZREMRANGEBYSCORE key (score +inf`.
+    SortedSetRemoveAbove {
+        /// The key.
+        key: String,
+        /// The highest score that stays.
+        score: u64,
     },
     /// `SADD key member`.
     SetAdd {
@@ -81,6 +135,8 @@ pub enum RedisCommand {
     },
     /// `SMEMBERS key`, answered by [`RedisReply::Texts`].
     SetMembers(String),
+    /// `TIME`, answered by [`RedisReply::Number`]: milliseconds since the Unix epoch.
+    Time,
     /// `PUBLISH channel message`, or `SPUBLISH` on a cluster.
     Publish {
         /// The channel.
@@ -95,16 +151,22 @@ pub enum RedisCommand {
 pub enum RedisReply {
     /// The command succeeded; its reply does not matter.
     Done,
+    /// The key does not exist.
+    Missing,
     /// The new value of a number.
     Number(i64),
     /// Texts, in the order of the request.
     Texts(Vec<Option<String>>),
+    /// Members with their scores.
+    Scores(Vec<(String, u64)>),
     /// One page of a hash.
     Page {
         /// The cursor of the next page; 0 after the last one.
         cursor: u64,
         /// Fields and values.
         fields: Vec<(String, String)>,
+        /// It comes from the server to which the slot is moving. Cursors of one server mean nothing to the other.
+        moved: bool,
     },
     /// The key holds a value of another type.
     WrongType,
@@ -113,6 +175,12 @@ pub enum RedisReply {
 }
 
 impl RedisReply {
+    /// Whether the user of the connection lacks the permission for the command.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Error(message) if message.contains("NOPERM"))
+    }
+
     /// Describes the error of a reply that is not the expected one.
     #[must_use]
     pub fn error_text(&self) -> String {

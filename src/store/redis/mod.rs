@@ -7,10 +7,14 @@
 
 pub mod command;
 pub mod connection;
+mod delivery_leases;
 pub mod event;
+pub mod field;
+mod identity;
 pub mod node_leases;
 pub mod partition;
 pub mod remote_view;
+pub mod revoked;
 pub mod schema;
 mod tasks;
 
@@ -22,12 +26,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{Store, StoreEvent, Unavailable};
+use super::{
+    ComparedClocks, Deliveries, KeptMessage, LastMessages, RevocationsIn, Store, StoreClock, StoreEvent, Unavailable,
+};
 use crate::metrics::{StoreCounters, StoreTotals};
 use crate::os::unix_ms;
 use crate::presence::Registry;
 use crate::presence::kick::Kick;
-use connection::RedisServers;
+use crate::revocations::Revocations;
+use connection::{RedisServers, TlsPem};
+pub use identity::IdentityRules;
 use schema::Schema;
 use tasks::Tasks;
 
@@ -46,6 +54,8 @@ pub struct RedisOptions {
     pub urls: Vec<String>,
     /// Whether it is a cluster although there is only one URL.
     pub cluster: bool,
+    /// Certificates for TLS.
+    pub tls: TlsPem,
     /// The first word of every key.
     pub prefix: String,
     /// The number of partitions that users are spread over.
@@ -58,6 +68,16 @@ pub struct RedisOptions {
     pub ttl: Duration,
     /// The time between two ticks.
     pub tick: Duration,
+    /// Where the identity of clients comes from.
+    pub identity: IdentityRules,
+    /// The revocations to share, if this node checks credentials.
+    pub revocations: Option<Arc<Revocations>>,
+    /// The rooms whose messages have a history.
+    pub kept_rooms: Vec<Arc<str>>,
+    /// The limit of messages in a history.
+    pub max_kept: usize,
+    /// The leases of webhooks, if this node has any to deliver.
+    pub deliveries: Option<Arc<Deliveries>>,
 }
 
 /// Leaves out the URLs, which may contain passwords.
@@ -85,13 +105,25 @@ struct StoreQueue {
     wake: Notify,
     /// Kicks of other nodes. Written by the thread, taken by the ticker.
     kicks: Mutex<Vec<Kick>>,
+    /// Messages that belong to histories. Written by the thread, taken by the ticker.
+    kept: Mutex<Vec<KeptMessage>>,
+    /// Shared with other nodes.
+    last_messages: Arc<LastMessages>,
+    /// Revocations of this node have to be written.
+    has_revoked: AtomicBool,
     is_closing: AtomicBool,
     /// 0 while everything works.
     degraded_since_unix_ms: AtomicU64,
+    /// Written by the thread, read by the ticker.
+    compared_clocks: Mutex<Option<ComparedClocks>>,
     counters: StoreCounters,
 }
 
 impl StoreQueue {
+    fn clock(&self) -> StoreClock {
+        self.compared_clocks.lock().as_ref().map(ComparedClocks::clock).unwrap_or_default()
+    }
+
     /// Makes the thread write what is left and end.
     fn close(&self) {
         self.is_closing.store(true, Ordering::Relaxed);
@@ -106,15 +138,18 @@ impl RedisStore {
     /// If Redis cannot be used (unless it is optional), the node id is in use, or the other nodes are incompatible.
     pub async fn open(options: RedisOptions, registry: Arc<Registry>, incarnation: u64) -> Result<Self, Unavailable> {
         let is_optional = options.optional;
-        let servers = RedisServers::new(&options.urls, options.cluster).map_err(Unavailable)?;
+        let servers = RedisServers::new(&options.urls, options.cluster, &options.tls).map_err(Unavailable)?;
         let schema = Schema {
             prefix: options.prefix.clone(),
             partitions: options.partitions,
+            database: servers.database(),
             incarnation: format!("{}.{incarnation:x}", options.node),
             node: options.node.clone(),
             ttl: options.ttl,
+            identity: options.identity.clone(),
         };
-        let queue = Arc::<StoreQueue>::default();
+        let last_messages = Arc::new(LastMessages::shared(options.partitions));
+        let queue = Arc::new(StoreQueue { last_messages, ..StoreQueue::default() });
         let (report, opened) = oneshot::channel();
         let queue_of_thread = Arc::clone(&queue);
         let run = move || {
@@ -158,8 +193,29 @@ impl Store for RedisStore {
         std::mem::take(&mut *self.queue.kicks.lock())
     }
 
+    fn take_kept(&self) -> Vec<KeptMessage> {
+        std::mem::take(&mut *self.queue.kept.lock())
+    }
+
+    fn last_messages(&self) -> &Arc<LastMessages> {
+        &self.queue.last_messages
+    }
+
+    fn revocations(&self) -> RevocationsIn {
+        RevocationsIn::Redis
+    }
+
+    fn revoked(&self) {
+        self.queue.has_revoked.store(true, Ordering::Release);
+        self.queue.wake.notify_one();
+    }
+
     fn degraded_since(&self) -> Option<u64> {
         Some(self.queue.degraded_since_unix_ms.load(Ordering::Relaxed)).filter(|since| *since > 0)
+    }
+
+    fn clock(&self) -> StoreClock {
+        self.queue.clock()
     }
 
     fn totals(&self) -> Option<StoreTotals> {

@@ -57,7 +57,8 @@ header {
 .name { min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .tag { padding: 0 7px; border-radius: 99px; background: var(--live-soft); color: var(--live); font-size: 12px; font-weight: 600; }
 .more { padding: 6px 0; color: var(--text-soft); font-size: 13px; }
-.box:not([data-phase="online"]) .roster { opacity: 0.5; }
+.box:not([data-phase="online"]) .roster { color: var(--text-soft); filter: grayscale(1); }
+.box:not([data-phase="online"]) .roster .avatar { opacity: 0.5; }
 
 .avatar {
   flex: none;
@@ -85,7 +86,7 @@ header {
 .mine .message-head .name { color: var(--live); }
 
 .input-line { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 8px; padding: 10px 12px; border-top: 1px solid var(--border); }
-.body > .input-line:first-child { border-top: 0; }
+.input-line.single { grid-template-columns: auto; justify-content: start; }
 
 input, button {
   min-height: 40px;

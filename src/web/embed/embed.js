@@ -2,7 +2,8 @@
  * A list of the users in a room, with an optional chat, for pages of other sites:
  *   <script type="module" src="https://HOST/embed.js" data-room="support" data-user="alice" data-chat></script>
  * It is inserted after this element, in a shadow root, so that the styles of the page and of the list do not mix. It
- * connects to the host of the script. docs/embed.md documents the attributes and `mount`.
+ * connects to the host of the script. Visitors without a name only observe the room, until they join. docs/embed.md
+ * documents the attributes and `mount`.
  */
 
 import { avatarOf, element, nameOf, setText } from "/dom.js";
@@ -11,7 +12,7 @@ import { nameProblem, storeName, storedName, tidyName } from "/names.js";
 import { connect } from "/presence.js";
 import { PlainRoster } from "/roster.js";
 
-const HOST = new URL(import.meta.url).origin;
+const SERVER = new URL("v1/connect", import.meta.url);
 const MAX_MESSAGES = 200;
 /** The server accepts 4 KiB of JSON, in which a character can take six bytes. */
 const MAX_TEXT_LENGTH = 600;
@@ -55,8 +56,9 @@ class Embed {
   #state = element("span", "state");
   #count = element("span", "count", "–");
   #list = element("ol", "roster");
-  #log = element("ol", "log");
-  #body = element("div", "body");
+  #roster = new PlainRoster(this.#list);
+  #log = element("div", "log");
+  #entry = element("div", "entry");
   #box;
 
   constructor(node, options) {
@@ -67,10 +69,47 @@ class Embed {
     const room = element("bdi", "room", options.room);
     const head = element("header", "", element("span", "dot"), this.#count, " here", room, this.#state);
     this.#state.role = "status";
-    this.#box = withLabel(element("section", "box", head, this.#body), `Users in ${options.room}`);
+    this.#list.tabIndex = 0;
+    withLabel(this.#list, "Present");
+    this.#log.role = "log";
+    this.#log.tabIndex = 0;
+    withLabel(this.#log, "Messages");
+    const parts = [head, this.#list, ...(options.chat ? [this.#log] : []), this.#entry];
+    this.#box = withLabel(element("section", "box", ...parts), `Users in ${options.room}`);
     root.append(this.#box);
-    if (options.user) this.enter(options.user);
-    else this.#askName();
+    if (options.user || options.token) this.#join(options.user);
+    else this.#observe();
+  }
+
+  /** Shows the room to a visitor who has no name yet. */
+  #observe() {
+    const presence = this.#connect(`visitor-${Math.random().toString(36).slice(2, 10)}`);
+    this.#room = presence.observe(this.#options.room);
+    this.#show();
+    presence.on("phase", () => {
+      const isRefused = presence === this.#presence && presence.connection.phase === "refused";
+      if (isRefused && presence.welcome === null) this.#observeUnnamed();
+    });
+    const join = element("button", "join", "Join");
+    join.type = "button";
+    join.addEventListener("click", () => this.#askName());
+    this.#entry.replaceChildren(element("div", "input-line single", join));
+  }
+
+  /** Where users need a credential, a visitor without one has no name and cannot join (`--anonymous`). */
+  #observeUnnamed() {
+    this.#presence.close();
+    const presence = this.#connect();
+    this.#room = presence.observe(this.#options.room);
+    // Visitors may be allowed to see the number only.
+    let detail = "members";
+    this.#room.on("error", ({ code }) => {
+      if (code !== "forbidden" || detail === "count") return;
+      detail = "count";
+      presence.observe(this.#options.room, { detail });
+    });
+    this.#show();
+    this.#entry.replaceChildren();
   }
 
   #askName() {
@@ -83,42 +122,50 @@ class Embed {
         const problem = nameProblem(name);
         if (problem) return problem;
         storeName(name);
-        this.enter(name);
+        this.#presence.close();
+        this.#join(name);
+        this.#entry.querySelector("input")?.focus();
         return "";
       },
     });
     input.value = storedName();
-    this.#body.replaceChildren(form);
+    this.#entry.replaceChildren(form);
+    input.focus();
   }
 
-  enter(user) {
+  #join(user) {
+    this.#room = this.#connect(user || undefined).join(this.#options.room);
+    this.#show();
+    this.#entry.replaceChildren(...(this.#options.chat ? [this.#composer()] : []));
+  }
+
+  #connect(user) {
     this.#presence = connect(this.#options.url, { user, token: this.#options.token });
-    this.#room = this.#presence.join(this.#options.room);
-    const roster = new PlainRoster(this.#list);
-    this.#list.tabIndex = 0;
-    withLabel(this.#list, "Present");
-    this.#room.on("change", () => {
-      roster.show([...this.#room.members.keys()], user);
-      setText(this.#count, this.#room.members.size.toLocaleString());
-    });
-    this.#presence.on("phase", () => this.#showState());
-    this.#showState();
-    this.#body.replaceChildren(this.#list, ...(this.#options.chat ? this.#chat(user) : []));
+    return this.#presence;
   }
 
-  #chat(user) {
-    this.#log.role = "log";
-    this.#log.tabIndex = 0;
-    withLabel(this.#log, "Messages");
+  /** Shows the room of the present connection. */
+  #show() {
+    const presence = this.#presence;
+    const room = this.#room;
+    room.on("change", () => this.#roster.show([...room.members.keys()], presence.user));
+    room.on("count", (count) => setText(this.#count, count.toLocaleString()));
+    room.on("message", (message) => this.#addMessage(message, message.user === presence.user));
+    for (const event of ["phase", "degraded"]) {
+      presence.on(event, () => presence === this.#presence && this.#showState());
+    }
+    this.#showState();
+  }
+
+  #composer() {
     const { form, problem } = inputForm({
       label: "Write a message",
       action: "Send",
       maxLength: MAX_TEXT_LENGTH,
       submit: (text) => (this.#room.send({ text }) ? "" : "Not connected. Try again in a moment."),
     });
-    this.#presence.on("error", ({ message }) => setText(problem, `Not sent: ${message}`));
-    this.#room.on("message", (message) => this.#addMessage(message, message.user === user));
-    return [this.#log, form];
+    this.#room.on("error", ({ message }) => setText(problem, `Not sent: ${message}`));
+    return form;
   }
 
   #addMessage({ user, data, ts }, mine) {
@@ -129,15 +176,16 @@ class Embed {
     const time = element("time", "", timeFormat.format(new Date(ts)));
     const head = element("p", "message-head", nameOf(mine ? "You" : user), time);
     const className = `message${mine ? " mine" : ""}`;
-    this.#log.append(element("li", className, avatarOf(user), head, element("p", "message-text", text)));
+    this.#log.append(element("div", className, avatarOf(user), head, element("p", "message-text", text)));
     while (this.#log.childElementCount > MAX_MESSAGES) this.#log.firstElementChild.remove();
     if (atEnd || mine) this.#log.scrollTop = this.#log.scrollHeight;
   }
 
   #showState() {
     const { phase, cause } = this.#presence.connection;
-    const refused = `refused: ${cause?.reason}`;
-    const texts = { connecting: "connecting…", waiting: "reconnecting…", refused, closed: "closed" };
+    const refused = cause?.kind === "expired" ? "the token has expired" : cause?.reason === "removed" ? "you were removed" : `refused: ${cause?.reason}`;
+    const online = this.#presence.degraded ? "may be incomplete" : "";
+    const texts = { online, connecting: "connecting…", waiting: "reconnecting…", refused, closed: "closed" };
     this.#box.dataset.phase = phase;
     setText(this.#state, texts[phase] ?? "");
   }
@@ -148,14 +196,22 @@ class Embed {
   }
 }
 
+/** Fetches a token from the application, which knows the user by a cookie of the site: `{"token": "…"}`. */
+async function fetchToken(url) {
+  const response = await fetch(url, { credentials: "same-origin", cache: "no-store" });
+  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+  return (await response.json()).token;
+}
+
 /** Shows the list in `node`. All options are optional. */
-export function mount(node, { room = "lobby", user = "", chat = false, theme, url = HOST, token } = {}) {
+export function mount(node, { room = "lobby", user = "", chat = false, theme, url = SERVER, token } = {}) {
   return new Embed(node, { room, user, chat, theme, url, token });
 }
 
 for (const script of document.querySelectorAll("script[src]")) {
   if (script.src !== import.meta.url) continue;
-  const { room, user, chat, theme, token } = script.dataset;
+  const { room, user, chat, theme, tokenUrl } = script.dataset;
+  const token = tokenUrl === undefined ? script.dataset.token : () => fetchToken(tokenUrl);
   const place = document.createElement("div");
   if (document.body.contains(script)) script.after(place);
   else document.body.append(place);

@@ -43,7 +43,7 @@ export class Chart {
   #pointer = null;
 
   /** `format` returns the text of a value. The axis always includes `minEnd`. */
-  constructor({ title, format, hint, minEnd = 1 }) {
+  constructor({ title, format, hint, wholeCluster = false, minEnd = 1 }) {
     this.#title = title;
     this.#format = format;
     this.#minEnd = minEnd;
@@ -51,9 +51,10 @@ export class Chart {
     const plot = element("div", "chart-plot", this.#svg, this.#top, this.#readout);
     plot.addEventListener("pointermove", (event) => this.#movePointer(event.offsetX / plot.clientWidth));
     plot.addEventListener("pointerleave", () => this.#movePointer(null));
+    const scope = element("p", "chart-scope", wholeCluster ? "all nodes" : "this node");
     const help = element("details", "chart-help", element("summary", "", "What if it grows?"), element("p", "", hint));
     help.firstChild.append(element("span", "visually-hidden", ` (${title})`));
-    this.node = element("article", "chart", element("h3", "", title), this.#value, plot, this.#range, help);
+    this.node = element("article", "chart", element("h3", "", title), scope, this.#value, plot, this.#range, help);
   }
 
   /** Adds a value, or null for a gap. `time` is in seconds, from any origin. */

@@ -5,7 +5,7 @@
 
 import { avatarOf, element, nameOf } from "/dom.js";
 import { askName } from "/name-dialog.js";
-import { el, hideNotice, showConnection, showConnectionProblem } from "/page.js";
+import { el, hideNotice, people, PRESENCE, showConnection, showConnectionProblem, showDegraded } from "/page.js";
 import { connect } from "/presence.js";
 import { ReconnectingSocket } from "/reconnecting-socket.js";
 import { PlainRoster } from "/roster.js";
@@ -15,6 +15,8 @@ const ROOM = "lobby";
 const MAX_LINES = 500;
 /** The limit of the server. */
 const MAX_TEXT_BYTES = 4096;
+/** More joins and leaves in a row than this are shown as one line. */
+const MAX_EVENTS_IN_A_ROW = 4;
 /** Messages of one user within this time are shown under one name. */
 const SAME_GROUP_S = 120;
 /** The history arrives within this time after the join. Screen readers do not read it. */
@@ -50,14 +52,42 @@ function messageLine({ user, text, ts }) {
   const head = element("p", "message-head", nameOf(mine ? "You" : user), timeOf(ts));
   const last = el.log.lastElementChild;
   const continued = last?.dataset.user === user && ts - Number(last.dataset.ts) < SAME_GROUP_S;
-  const line = element("li", `message${mine ? " mine" : ""}${continued ? " continued" : ""}`,
+  const line = element("div", `message${mine ? " mine" : ""}${continued ? " continued" : ""}`,
     avatarOf(user), head, element("p", "message-text", text));
   line.dataset.user = user;
   return line;
 }
 
 function eventLine({ user, ts }, what) {
-  return element("li", "event", element("bdi", "", user), ` ${what} · `, timeOf(ts));
+  return element("div", "event", element("bdi", "", user), ` ${what} · `, timeOf(ts));
+}
+
+/** The joins and leaves since the last message: `{ user, type, ts }`, in their order. */
+let events = [];
+/** Their lines; a single one if there are many. */
+let eventLines = [];
+
+/** Adds the line of a join or leave, or replaces the lines of all joins and leaves since the last message by one. */
+function addEvent(type, payload) {
+  if (eventLines.at(-1) !== el.log.lastElementChild) [events, eventLines] = [[], []];
+  events.push({ type, user: payload.user });
+  let line = LINES[type](payload);
+  line.dataset.ts = payload.ts;
+  if (events.length > MAX_EVENTS_IN_A_ROW) {
+    line = summaryLine(payload.ts);
+    line.dataset.ts = eventLines[0].dataset.ts;
+    eventLines.splice(0).forEach((old) => old.remove());
+  }
+  eventLines.push(line);
+  el.log.append(line);
+}
+
+/** "57 people joined, 1 person left" */
+function summaryLine(ts) {
+  const count = (type) => new Set(events.filter((event) => event.type === type).map(({ user }) => user)).size;
+  const parts = [["join", "joined"], ["leave", "left"]].filter(([type]) => count(type) > 0);
+  const text = parts.map(([type, what]) => `${people(count(type))} ${what}`).join(", ");
+  return element("div", "event summary", `${text} · `, timeOf(ts));
 }
 
 const LINES = {
@@ -70,9 +100,13 @@ function addLine(type, payload) {
   if (historyFollows) removeLinesFrom(payload.ts);
   historyFollows = false;
   const atEnd = isAtEnd();
-  const line = LINES[type](payload);
-  line.dataset.ts = payload.ts;
-  el.log.append(line);
+  if (type === "msg") {
+    const line = messageLine(payload);
+    line.dataset.ts = payload.ts;
+    el.log.append(line);
+  } else {
+    addEvent(type, payload);
+  }
   while (el.log.childElementCount > MAX_LINES) el.log.firstElementChild.remove();
   el["log-empty"].hidden = true;
   const mine = type === "msg" && payload.user === me;
@@ -147,9 +181,11 @@ function enter(name) {
   presence?.close();
   me = name;
   el.log.replaceChildren();
-  presence = connect(undefined, { user: name });
+  presence = connect(PRESENCE, { user: name });
   const room = presence.join(ROOM);
   const mine = presence;
+  showDegraded({ degraded: false });
+  presence.on("degraded", (health) => mine === presence && showDegraded(health));
   presence.on("phase", (status) => {
     if (mine !== presence || status.phase !== "refused") return;
     showConnectionProblem(status.cause, () => mine === presence && mine.connection === status);
@@ -159,7 +195,7 @@ function enter(name) {
     roster.show([...room.members.keys()], name);
     el.count.textContent = room.members.size.toLocaleString();
   });
-  chat = new ReconnectingSocket("/ws", {
+  chat = new ReconnectingSocket("ws", {
     greeting: { type: "join", payload: { user: name } },
     probe: { type: "ping" },
     onMessage: receive,

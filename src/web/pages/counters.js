@@ -4,7 +4,10 @@ export const formatWhole = (value) => Math.round(value).toLocaleString();
 export const formatShort = (value) =>
   value < 10 ? value.toLocaleString(undefined, { maximumFractionDigits: 1 }) : formatWhole(value);
 
-/** A chart has a `value` of one sample, or a `difference` between two samples. */
+/**
+ * A chart has a `value` of one sample, or a `difference` between two samples. It is about this node, unless it says
+ * `wholeCluster`.
+ */
 const perSecond = (name) => (now, before, seconds) => (now[name] - before[name]) / seconds;
 
 export const CHARTS = [
@@ -12,6 +15,7 @@ export const CHARTS = [
     title: "Users online",
     minEnd: 5,
     format: formatWhole,
+    wholeCluster: true,
     value: (stats) => stats.users,
     hint:
       "Memory and the list for each newcomer grow with the users; the cost of a heartbeat does not. A sudden step " +
@@ -108,16 +112,109 @@ export const STORE_CHARTS = [
   },
 ];
 
-/** Counters that should stay at zero, and what it means if they do not. */
+function perMinuteOf(count, _, minutes) {
+  return count / minutes;
+}
+
+const percentOf = (count, whole) => (whole > 0 ? (count / whole) * 100 : 0);
+
+/**
+ * Counters that should stay low: `rate` is computed from the increase of the counter, the increase of all counters, and
+ * the time in minutes. If it is above `limit`, the hint says what that means.
+ */
 export const PROBLEM_COUNTERS = {
-  ticks_missed: "The server is too busy for its tick interval, so changes are sent late. Add cores or workers.",
-  deliveries_skipped:
-    "Clients did not read in time and get a new snapshot later. Their network is slow, or their page is blocked.",
-  connections_too_slow: "Connections were dropped because their clients did not read at all.",
-  connections_timed_out:
-    "Connections were silent for a whole ttl. Networks broke silently, or clients send no heartbeats.",
-  connections_refused: "There were more connections than --max-connections allows. Raise it, or add a node.",
-  messages_refused: "Messages were answered with an error. A client has a bug, or expects another version.",
-  protocol_violations: "A client does not speak WebSocket correctly, or a proxy damages frames.",
-  accept_errors: "The process is out of file descriptors or memory. Raise its limits.",
+  ticks_missed: {
+    rate: (count, all) => percentOf(count, all.ticks + count),
+    limit: 1,
+    unit: "% of ticks",
+    hint: "The server is too busy for its tick interval, so changes are sent late. Add cores or workers.",
+  },
+  deliveries_skipped: {
+    rate: (count, all) => percentOf(count, all.deliveries + count),
+    limit: 1,
+    unit: "% of deliveries",
+    hint: "Clients did not read in time and get a new snapshot later. Their network is slow, or their page is blocked.",
+  },
+  connections_too_slow: {
+    rate: perMinuteOf,
+    limit: 1,
+    hint: "Connections were dropped because their clients did not read at all.",
+  },
+  connections_timed_out: {
+    rate: perMinuteOf,
+    limit: 10,
+    hint: "Connections were silent for a whole ttl. Networks broke silently, or clients send no heartbeats.",
+  },
+  connections_refused: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint: "There were more connections than --max-connections allows. Raise it, or add a node.",
+  },
+  pauses: {
+    rate: perMinuteOf,
+    limit: 60,
+    hint: "The server slowed clients that exceeded a work budget. A client has a bug, or is an attacker.",
+  },
+  turns_waited: {
+    rate: perMinuteOf,
+    limit: 600,
+    hint: "Clients changed more than a tick can carry, so they took turns. A few clients may have caused most of it.",
+  },
+  connections_over_limit: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint: "Connections were closed because their clients kept exceeding a work budget.",
+  },
+  tls_handshakes_failed: {
+    rate: perMinuteOf,
+    limit: 10,
+    hint: "TLS handshakes failed. Clients do not trust the certificate, or it has expired; scanners cause a few as well.",
+  },
+  connections_over_quota: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint:
+      "Connections were refused because a user or an address has as many as it may: --connections-per-user, " +
+      "--connections-per-address. A proxy that is not in --trust-proxy counts as one address.",
+  },
+  sockets_over_quota: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint: "An address has too many connections that complete no request: a flood, or a proxy that is not in --trust-proxy.",
+  },
+  arrivals_refused: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint: "An address opens connections too fast: a flood, or a proxy that is not in --trust-proxy.",
+  },
+  rooms_refused: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint: "Rooms were not opened: there are as many as --max-rooms allows, or nearly, and a client has its share.",
+  },
+  states_refused: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint: "States were not set: they take as much memory as --max-state allows, or nearly, and a client has its share.",
+  },
+  rest_users_refused: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint: "Too many users are online through REST heartbeats, of one address or of all together.",
+  },
+  messages_refused: {
+    rate: perMinuteOf,
+    limit: 10,
+    hint: "Messages were answered with an error. A client has a bug, or expects another version.",
+  },
+  protocol_violations: {
+    rate: perMinuteOf,
+    limit: 1,
+    hint: "A client does not speak WebSocket correctly, or a proxy damages frames.",
+  },
+  accept_errors: {
+    rate: perMinuteOf,
+    limit: 0,
+    hint: "The process is out of file descriptors or memory. Raise its limits.",
+  },
 };

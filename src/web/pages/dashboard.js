@@ -9,6 +9,12 @@ import { announce, el, hideNotice, showConnection, showNotice } from "/page.js";
 const POLL_INTERVAL_MS = 1_000;
 const MAX_REQUESTS_PER_POLL = 5;
 const POLL_TIMEOUT_MS = 4_000;
+/** What happens in the first seconds of a server says nothing about its load. */
+const STARTUP_MS = 10_000;
+/** Rates over a shorter time say little. */
+const MIN_RATE_S = 10;
+/** The batches show in the headline if this many heartbeats became one command. */
+const MIN_BATCH = 2;
 /** After this time without a sample, the line of a chart is interrupted. */
 const GAP_S = 5;
 
@@ -16,9 +22,11 @@ const GAP_S = 5;
 const charts = new Map();
 /** Counter → cells of its row in the table of problems. */
 const rows = new Map();
-/** The samples of the time shown, each `{ time, stats }`. */
+/** The samples of the time shown, each `{ time, at, stats }`. */
 let samples = [];
 let timer = 0;
+/** What the server requires to show its counters, if it was typed. Only here: it is not stored, and never in a URL. */
+let key = "";
 
 function addCharts(node, definitions) {
   for (const definition of definitions) {
@@ -33,8 +41,10 @@ async function poll() {
   const node = samples.at(-1)?.stats.node;
   let stats;
   for (let requests = 0; requests < MAX_REQUESTS_PER_POLL; requests += 1) {
-    const response = await fetch("/v1/stats", { cache: "no-store", signal });
-    if (!response.ok) throw new Error(`/v1/stats answers ${response.status}`);
+    const headers = key ? { authorization: `Bearer ${key}` } : {};
+    const response = await fetch("v1/stats", { cache: "no-store", redirect: "error", headers, signal });
+    if ([401, 403].includes(response.status)) return null;
+    if (!response.ok) throw new Error(`v1/stats answers ${response.status}`);
     stats = await response.json();
     if (!node || stats.node === node) break;
   }
@@ -55,7 +65,7 @@ function show(stats) {
     const point = value ? value(stats) : continued && difference(stats, last.stats, seconds);
     if (point !== false) chart.add(time, Number.isFinite(point) ? point : null);
   }
-  samples.push({ time, stats });
+  samples.push({ time, at: new Date(), stats });
   while (samples[0].time < time - MAX_SPAN_S) samples.shift();
   showFacts(stats);
   showStore(stats, usesRedis);
@@ -65,8 +75,12 @@ function show(stats) {
 function showFacts(stats) {
   const hours = stats.uptime_ms / 3_600_000;
   const uptime = hours < 1 ? `${Math.floor(stats.uptime_ms / 60_000)} min` : `${hours.toFixed(hours < 48 ? 1 : 0)} h`;
-  const rooms = `${formatWhole(stats.rooms)} ${stats.rooms === 1 ? "room" : "rooms"}`;
-  const facts = [stats.node, `up ${uptime}`, rooms, `longest tick ${formatShort(stats.tick_us_max / 1000)} ms`];
+  const isCluster = stats.redis_commands !== undefined;
+  document.body.dataset.cluster = String(isCluster);
+  const rooms = `${formatWhole(stats.rooms)} ${stats.rooms === 1 ? "room" : "rooms"}${isCluster ? " on all nodes" : ""}`;
+  const node = isCluster ? `this node: ${stats.node}` : stats.node;
+  const facts = [node, `up ${uptime}`, rooms, `longest tick ${formatShort(stats.tick_us_max / 1000)} ms`];
+  if (stats.connections_over_budget > 0) facts.push(`${formatWhole(stats.connections_over_budget)} over a work budget`);
   el.facts.replaceChildren(...facts.map((fact) => element("span", "", fact)));
 }
 
@@ -76,41 +90,70 @@ function showStore(stats, usesRedis) {
       "became how many Redis commands.");
     return;
   }
-  el["redis-summary"].hidden = false;
+  // At low load each user and join needs its own commands, and nothing is there to put together.
+  el["redis-summary"].hidden = stats.heartbeats < MIN_BATCH * stats.redis_commands;
   const commands = `${formatWhole(stats.redis_commands)} commands in ${formatWhole(stats.redis_flushes)} round trips`;
   setText(el["redis-summary"], `${formatWhole(stats.heartbeats)} heartbeats → ${commands}`);
   setText(el["store-text"], stats.degraded_since
     ? `Redis has not answered since ${new Date(stats.degraded_since).toLocaleTimeString()}. Users of other nodes stay ` +
       "as they were; changes are written when Redis is back."
-    : "Without the local cache and its batches, each heartbeat would be one command.");
+    : "Commands of this node. Without the local cache and its batches, each heartbeat would be one command.");
   el["redis-summary"].dataset.degraded = String(Boolean(stats.degraded_since));
 }
 
 function showProblems(stats) {
-  for (const [name, hint] of Object.entries(PROBLEM_COUNTERS)) {
+  const first = samples.find((sample) => sample.stats.uptime_ms >= STARTUP_MS);
+  const seconds = first ? (stats.uptime_ms - first.stats.uptime_ms) / 1000 : 0;
+  const since = seconds > 0 ? `Since ${first.at.toLocaleTimeString()}` : "Count";
+  setText(el.since, since);
+  for (const [name, problem] of Object.entries(PROBLEM_COUNTERS)) {
     if (stats[name] === undefined) continue;
-    if (!rows.has(name)) rows.set(name, addProblemRow(name, hint));
-    const increase = stats[name] - samples[0].stats[name];
-    const { total, recent } = rows.get(name);
-    setText(total, formatWhole(stats[name]));
-    setText(recent, increase > 0 ? `+${formatWhole(increase)}` : "0");
-    recent.className = increase > 0 ? "increased" : "";
+    if (!rows.has(name)) rows.set(name, addProblemRow(name, problem));
+    rows.get(name).count.dataset.label = since;
+    showProblem(problem, rows.get(name), name, seconds, first && increases(stats, first.stats));
   }
 }
 
-function addProblemRow(name, hint) {
-  const cells = { total: element("td", ""), recent: element("td", "") };
+/** By how much each counter has grown. */
+function increases(now, before) {
+  return Object.fromEntries(Object.keys(now).map((name) => [name, now[name] - (before[name] ?? 0)]));
+}
+
+function showProblem({ rate, limit, unit }, cells, name, seconds, all) {
+  const count = all?.[name] ?? 0;
+  setText(cells.count, seconds > 0 ? formatWhole(count) : "–");
+  const value = seconds >= MIN_RATE_S ? rate(count, all, seconds / 60) : null;
+  setText(cells.rate, value === null ? "–" : `${formatShort(value)}${unitOf(unit)}`);
+  cells.row.className = value > limit ? "above" : "";
+}
+
+const unitOf = (unit) => (unit ? ` ${unit}` : " per minute");
+
+function addProblemRow(name, { limit, unit, hint }) {
+  const cell = (label, text, className = "") => {
+    const node = element("td", className, text);
+    // Shown in front of the cell in narrow windows, where the table has no columns.
+    node.dataset.label = label;
+    return node;
+  };
+  const count = cell("Count", "–");
+  const rate = cell("Rate", "–");
   const heading = element("th", "", element("code", "", name));
   heading.scope = "row";
-  el.problems.append(element("tr", "", heading, cells.total, cells.recent, element("td", "problem-hint", hint)));
-  return cells;
+  const row = element("tr", "", heading, count, rate, cell("Limit", `${limit}${unitOf(unit)}`),
+    cell("If above", hint, "problem-hint"));
+  el.problems.append(row);
+  return { count, rate, row };
 }
 
 async function update() {
   clearTimeout(timer);
   if (document.hidden) return;
   try {
-    show(await poll());
+    const stats = await poll();
+    if (stats === null) return askForKey();
+    el["key-form"].hidden = true;
+    show(stats);
     hideNotice(() => el.headline.focus());
     showConnection({ phase: "online" });
     setText(el["connection-text"], "Live");
@@ -124,6 +167,27 @@ async function update() {
   clearTimeout(timer);
   timer = setTimeout(update, POLL_INTERVAL_MS);
 }
+
+/* --------------------------------------------------------------------------------------------------------------- key */
+
+/** Others on the network could read a key that is sent without TLS. Browsers call TLS and loopback secure. */
+function askForKey() {
+  const hint = key ? "The server does not accept this key." : "It stays in the memory of this page.";
+  key = "";
+  el["key-form"].hidden = false;
+  el.key.disabled = !isSecureContext;
+  setText(el["key-hint"], isSecureContext ? hint : "Open this page with https://, or on the machine of the server.");
+  showConnection({ phase: "idle" });
+  setText(el["connection-text"], "Needs a key");
+}
+
+el["key-form"].addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!isSecureContext) return;
+  key = el.key.value.trim();
+  el.key.value = "";
+  if (key) update();
+});
 
 /* ------------------------------------------------------------------------------------------------------- demo users */
 

@@ -3,9 +3,11 @@
  * state, leave and join again.
  */
 
+import { PRESENCE } from "/page.js";
 import { connect } from "/presence.js";
 
-const ROOM = "lobby";
+/** A room of their own: nobody else is in it unless they look at the demo. */
+export const DEMO_ROOM = "demo";
 const DURATION_MS = 60_000;
 const ARRIVE_WITHIN_MS = 5_000;
 /** Between two actions of a user. */
@@ -38,8 +40,8 @@ class DemoUser {
   }
 
   #join() {
-    this.#presence = connect(undefined, { user: `${this.#name} (demo)` });
-    this.#room = this.#presence.join(ROOM, { state: { mood: pick(MOODS) } });
+    this.#presence = connect(PRESENCE, { user: `${this.#name} (demo)` });
+    this.#room = this.#presence.join(DEMO_ROOM, { state: { mood: pick(MOODS) } });
   }
 
   #leave() {

@@ -1,14 +1,14 @@
 /**
  * The page `/login`: sign in with a name, see the status of all accounts, sign out. Accounts belong to the application;
  * the server has a sign-in of its own only with `--dev-login`. Without it, the page explains this.
- *   GET /login/session → {"user":"alice"} or {"user":null}, with "enabled":false without `--dev-login`
+ *   POST /login/session → {"user":"alice"} or {"user":null}, with "enabled":false without `--dev-login`
  *   GET /login/users → {"users":["alice",…]}
  *   POST /login {"user":"alice"}    POST /logout
  */
 
 import { avatarOf, element, nameOf, paintAvatar, setText } from "/dom.js";
 import { compareNames, nameProblem, tidyName } from "/names.js";
-import { announce, el, hideNotice, showConnection, showNotice, showConnectionProblem } from "/page.js";
+import { announce, el, hideNotice, showConnection, PRESENCE, showNotice, showConnectionProblem, showDegraded } from "/page.js";
 import { connect } from "/presence.js";
 
 const ROOM = "lobby";
@@ -39,7 +39,7 @@ async function call(method, path, body) {
 
 /** Requests the known users, and watches those that are new. */
 async function refreshUsers() {
-  const { users } = await call("GET", "/login/users");
+  const { users } = await call("GET", "login/users");
   const known = users.slice(0, MAX_WATCHED).sort(compareNames);
   const gone = [...accounts.keys()].filter((name) => !known.includes(name));
   if (gone.length === 0 && known.length === accounts.size && watch) return;
@@ -95,11 +95,14 @@ function enter(user) {
   presence?.close();
   watch = null;
   me = user;
-  presence = connect(undefined, { user: user ?? `login-page-${Math.random().toString(36).slice(2, 10)}` });
+  presence = connect(PRESENCE, { user: user ?? `login-page-${Math.random().toString(36).slice(2, 10)}` });
   const mine = presence;
   const lobby = user === null ? presence.observe(ROOM) : presence.join(ROOM);
-  lobby.on("join", () => mine === presence && refreshSoon());
+  // After a reconnect, a user may be in the new list whom the server did not know yet when it was asked.
+  lobby.on("change", ({ joined, reset }) => (reset || joined.length > 0) && mine === presence && refreshSoon());
   presence.on("phase", (status) => mine === presence && showPhase(status));
+  showDegraded({ degraded: false });
+  presence.on("degraded", (health) => mine === presence && showDegraded(health));
   showPhase(presence.connection);
   el["sign-in-box"].hidden = user !== null;
   el["signed-in"].hidden = user === null;
@@ -128,7 +131,7 @@ async function signIn(event) {
   event.preventDefault();
   const name = tidyName(el.user.value);
   let problem = nameProblem(name);
-  if (!problem) problem = await call("POST", "/login", { user: name }).then(() => "", (error) => error.message);
+  if (!problem) problem = await call("POST", "login", { user: name }).then(() => "", (error) => error.message);
   setText(el["user-error"], problem);
   el.user.setAttribute("aria-invalid", String(problem !== ""));
   if (problem) {
@@ -142,7 +145,7 @@ async function signIn(event) {
 async function signOut() {
   // Close the connection first: the server refuses it after the logout, which would be shown as a problem.
   presence.close();
-  await call("POST", "/logout");
+  await call("POST", "logout");
   enter(null);
   el.user.focus();
 }
@@ -159,7 +162,7 @@ function explainAccounts() {
 
 /** Requests the session of this browser and shows the page for it. */
 async function loadSession() {
-  const { user, enabled } = await call("GET", "/login/session");
+  const { user, enabled } = await call("POST", "login/session");
   const refused = presence?.connection.phase === "refused" && presence.connection;
   if (enabled === false) explainAccounts();
   else if (user !== me) enter(user);

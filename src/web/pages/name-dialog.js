@@ -63,6 +63,8 @@ function submit(event, use) {
     return;
   }
   storeName(name);
-  if (location.search) history.replaceState(null, "", location.pathname);
+  const query = new URLSearchParams(location.search);
+  query.delete("user");
+  history.replaceState(null, "", `${location.pathname}${query.toString() && `?${query}`}`);
   if (name !== present) use(name);
 }

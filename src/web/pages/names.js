@@ -1,6 +1,6 @@
 /** User names: comparing, checking, colours, initials and storage. Shared by the pages and embed.js. */
 
-/** The server accepts user ids of 1 to 128 bytes of UTF-8 without control characters. */
+/** The server accepts user ids of 1 to 128 bytes of UTF-8 without control characters and invisible ones. */
 const MAX_NAME_BYTES = 128;
 const NAME_KEY = "rollcall.name";
 const HUES = 12;
@@ -39,6 +39,8 @@ function firstGrapheme(word) {
 export function nameProblem(name) {
   if (name === "") return "Enter a name.";
   if (/\p{Cc}|\p{Cs}/u.test(name)) return "A name cannot contain control characters.";
+  // Joiners and tags are part of emoji and of scripts; the server knows where they belong.
+  if (/(?![\u200c\u200d\u{e0020}-\u{e007f}])\p{Cf}/u.test(name)) return "A name cannot contain invisible characters.";
   const bytes = new TextEncoder().encode(name).length;
   return bytes > MAX_NAME_BYTES ? `The name is ${bytes} bytes; the limit is ${MAX_NAME_BYTES}.` : "";
 }

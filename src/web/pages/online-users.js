@@ -6,10 +6,11 @@
 import { avatarOf, element, nameOf } from "/dom.js";
 import { askName } from "/name-dialog.js";
 import { compareNames, hashOf, hueClass } from "/names.js";
-import { announce, el, hideNotice, people, showConnection, showConnectionProblem, showNotice } from "/page.js";
+import { announce, el, hideNotice, people, PRESENCE, showConnection, showConnectionProblem, showDegraded, showNotice } from "/page.js";
 import { connect } from "/presence.js";
 
-const ROOM = "lobby";
+/** `?room=NAME` shows another room, for example that of the demo users. */
+const ROOM = new URLSearchParams(location.search).get("room") || "lobby";
 /** Rows in the document. The filter finds the others. */
 const MAX_ROWS = 300;
 /** The filter is shown for lists of at least this length. */
@@ -188,9 +189,8 @@ class Roster {
 
 /* ----------------------------------------------------------------------------------------------------- the activity */
 
+/** All others "left": nobody has to know whether a browser closed the connection or was silent until the lease ended. */
 const LEFT_WORDS = {
-  closed: "closed the page",
-  timeout: "timed out",
   node_lost: "lost with the node",
   kicked: "was removed",
 };
@@ -246,7 +246,7 @@ function showStatus(status) {
     hideNotice(focusHeadline);
     document.body.dataset.stale = "false";
     el.stale.textContent = "";
-    el["count-label"].textContent = "online right now";
+    showLabel();
     announceCount("Connected. ");
   }
   if (status.phase === "waiting" || status.phase === "refused") {
@@ -260,9 +260,15 @@ function showStatus(status) {
 function markStale() {
   document.body.dataset.stale = "true";
   if (!lobby.ready || el.stale.textContent) return;
-  el["count-label"].textContent = "online when last seen";
+  showLabel();
   const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   el.stale.textContent = `as of ${time}`;
+}
+
+function showLabel() {
+  const isStale = document.body.dataset.stale === "true";
+  const label = presence.degraded ? "online" : "online right now";
+  el["count-label"].textContent = isStale ? "online when last seen" : label;
 }
 
 /** Technical details of the connection. */
@@ -292,16 +298,21 @@ let lobby = null;
 /** Leaves under the present name, if there is one, and joins under `name`. */
 function enter(name) {
   presence?.close();
-  presence = connect(undefined, { user: name });
+  presence = connect(PRESENCE, { user: name });
   lobby = presence.join(ROOM);
   const mine = presence;
   // Events of the previous connection are ignored.
   const current = (handler) => (event) => mine === presence && handler(event);
   presence.on("phase", current(showStatus));
+  presence.on("degraded", current((health) => {
+    showDegraded(health);
+    showLabel();
+  }));
   presence.on("error", current(({ message }) => showNotice("The server refused a message", message)));
   lobby.on("change", current(showChange));
 
   hideNotice(focusHeadline);
+  showDegraded({ degraded: false });
   board.clear();
   activity.clear();
   roster.reset([], name);
@@ -353,4 +364,6 @@ setInterval(() => {
   activity.tick();
 }, 500);
 
+el["room-name"].textContent = ROOM;
+if (ROOM !== "lobby") el["other-tab"].search = `?room=${encodeURIComponent(ROOM)}&user=`;
 askName({ enter, focus: focusHeadline });

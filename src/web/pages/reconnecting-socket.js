@@ -2,7 +2,7 @@
  * A WebSocket that reconnects by itself, for protocols other than `presence.v1`. page.js shows its `status`:
  * { phase: "idle" | "connecting" | "online" | "waiting" | "refused" | "closed", attempt?, retryAt?, cause? }.
  *
- *   const socket = new ReconnectingSocket("/ws", { greeting: { type: "join", … }, onMessage, onStatus });
+ *   const socket = new ReconnectingSocket("ws", { greeting: { type: "join", … }, onMessage, onStatus });
  *   socket.connect(); socket.send({ type: "msg", … }); socket.close();
  */
 
@@ -13,6 +13,8 @@ const BACKOFF_CAP_MS = 30_000;
 const STABLE_AFTER_MS = 10_000;
 /** After close code 1012 all clients of that server reconnect. */
 const RESTART_SPREAD_MS = 5_000;
+/** A page in the back/forward cache reconnects when it is shown again. Until it is frozen, its timers still run. */
+const HIDDEN_DELAY_MS = 1e9;
 /** After close code 1013 the server is full: wait between one and three times this long. */
 const BUSY_DELAY_MS = 10_000;
 const OPEN_TIMEOUT_MS = 10_000;
@@ -46,7 +48,7 @@ export class ReconnectingSocket {
    * called with each message, `onStatus` with each status.
    */
   constructor(path, { greeting, probe, onMessage, onStatus }) {
-    this.#url = `${location.origin.replace(/^http/, "ws")}${path}`;
+    this.#url = new URL(path, location.href).href.replace(/^http/, "ws");
     this.#greeting = greeting;
     this.#probe = probe;
     this.#onMessage = onMessage;
@@ -93,9 +95,14 @@ export class ReconnectingSocket {
   #listenToNetwork() {
     const listening = new AbortController();
     const online = () => {
-      if (this.status.phase === "waiting") this.#retryIn(Math.random() * BACK_ONLINE_SPREAD_MS, this.status.cause);
+      const { phase, cause } = this.status;
+      if (phase === "waiting" && cause.kind !== "hidden") this.#retryIn(Math.random() * BACK_ONLINE_SPREAD_MS, cause);
     };
     addEventListener("online", online, { signal: listening.signal });
+    // `resume` does not bubble.
+    for (const type of ["visibilitychange", "pagehide", "pageshow", "resume"]) {
+      addEventListener(type, (event) => this.#check(event), { signal: listening.signal, capture: true });
+    }
     return listening;
   }
 
@@ -106,18 +113,30 @@ export class ReconnectingSocket {
     this.#setStatus({ phase: "online" });
   }
 
+  /** The timers of a page that was hidden, frozen or in the cache of the browser are late. */
+  #check({ type, persisted }) {
+    const { phase, retryAt } = this.status;
+    // In the back/forward cache, Chromium would keep the socket open, and the user online.
+    if (persisted && type === "pagehide") {
+      if (phase !== "refused") this.#giveUp("hidden");
+    } else if (phase === "waiting" && (persisted || retryAt <= Date.now())) this.connect();
+    else if (phase === "online" && this.#probe) this.#sendProbe();
+  }
+
   /** A connection can break without either side being told, so a silent one is probed. */
   #restartProbeTimer() {
     clearTimeout(this.#timer);
     if (!this.#probe) return;
-    this.#after(SILENT_MS, () => {
-      this.send(this.#probe);
-      this.#after(PROBE_TIMEOUT_MS, () => this.#giveUp("silent"));
-    });
+    this.#after(SILENT_MS, () => this.#sendProbe());
+  }
+
+  #sendProbe() {
+    this.send(this.#probe);
+    this.#after(PROBE_TIMEOUT_MS, () => this.#giveUp("silent"));
   }
 
   #giveUp(kind) {
-    this.#detach().close(CLOSE_GIVEN_UP);
+    this.#detach()?.close(CLOSE_GIVEN_UP);
     this.#lost({ kind });
   }
 
@@ -136,6 +155,7 @@ export class ReconnectingSocket {
   }
 
   #delay(kind) {
+    if (kind === "hidden") return HIDDEN_DELAY_MS;
     if (kind === "busy") return BUSY_DELAY_MS * (1 + 2 * Math.random());
     const backoff = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** this.#attempt);
     return Math.random() * (kind === "restarting" ? RESTART_SPREAD_MS : backoff);

@@ -5,7 +5,7 @@
 
 import { avatarOf, element, nameOf, setText } from "/dom.js";
 import { nameProblem } from "/names.js";
-import { announce, el, hideNotice, people, showConnection, showConnectionProblem } from "/page.js";
+import { announce, el, hideNotice, people, PRESENCE, showConnection, showConnectionProblem, showDegraded } from "/page.js";
 import { connect } from "/presence.js";
 import { ReconnectingSocket } from "/reconnecting-socket.js";
 import { PlainRoster } from "/roster.js";
@@ -50,7 +50,7 @@ function log(user, kind, text) {
     setText(el.pause, `Resume (${notShown.toLocaleString()})`);
     return;
   }
-  const line = element("li", `log-line type-${kind}`, element("time", "", timeFormat.format(new Date())),
+  const line = element("div", `log-line type-${kind}`, element("time", "", timeFormat.format(new Date())),
     element("bdi", "log-user", user), element("code", "log-text", text));
   el.log.prepend(line);
   while (el.log.childElementCount > MAX_LOG_LINES) el.log.lastElementChild.remove();
@@ -82,7 +82,7 @@ class User {
     button.addEventListener("click", () => this.leave());
     this.node = element("li", "connection", avatarOf(id), nameOf(id),
       element("span", "connection-facts", this.#state, this.#count), button);
-    this.#socket = new ReconnectingSocket(`/ws-online-status?userId=${encodeURIComponent(id)}`, {
+    this.#socket = new ReconnectingSocket(`ws-online-status?userId=${encodeURIComponent(id)}`, {
       onMessage: (message) => this.#receive(message),
       onStatus: (status) => this.#statusChanged(status),
     });
@@ -200,9 +200,10 @@ setInterval(() => {
 }, 500);
 
 const roster = new PlainRoster(el.roster);
-const observer = connect(undefined, { user: `status-page-${Math.random().toString(36).slice(2, 10)}` });
+const observer = connect(PRESENCE, { user: `status-page-${Math.random().toString(36).slice(2, 10)}` });
 // Without a connection the list is dimmed, since it may be outdated.
 observer.on("phase", ({ phase }) => (document.body.dataset.stale = String(phase !== "online")));
+observer.on("degraded", showDegraded);
 const lobby = observer.observe(ROOM);
 lobby.on("change", () => {
   roster.show([...lobby.members.keys()], "");

@@ -17,6 +17,9 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Bytes of payload per message, all fragments together.
     pub message_bytes: usize,
+    /// Whether a text message beyond a limit is dropped while it arrives, without keeping it; if not, it is a
+    /// violation.
+    pub drops_too_big: bool,
 }
 
 /// Up to this length, text is checked for ASCII before it is checked for UTF-8.
@@ -24,10 +27,10 @@ const SHORT_TEXT_BYTES: usize = 64;
 
 impl Limits {
     /// For presence protocols, whose clients send short messages.
-    pub const PRESENCE: Self = Self { frame_bytes: 16 * 1024, message_bytes: 16 * 1024 };
+    pub const PRESENCE: Self = Self { frame_bytes: 16 * 1024, message_bytes: 16 * 1024, drops_too_big: false };
     /// For conformance suites, which send up to 16 MiB.
     #[cfg(feature = "echo")]
-    pub const ECHO: Self = Self { frame_bytes: 16 << 20, message_bytes: 16 << 20 };
+    pub const ECHO: Self = Self { frame_bytes: 16 << 20, message_bytes: 16 << 20, drops_too_big: false };
 }
 
 /// A complete message or control frame of a client.
@@ -37,6 +40,8 @@ pub enum Message<'a> {
     Text(&'a [u8]),
     /// A binary message.
     Binary(&'a [u8]),
+    /// A text message beyond the limits, which is dropped. Passed on when it is recognized, which is before it ends.
+    TooBig,
     /// A ping. The pong repeats its payload.
     Ping(&'a [u8]),
     /// A pong.
@@ -54,9 +59,27 @@ pub struct Violation {
     pub reason: &'static str,
 }
 
+/// A message that is not complete.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// Whether it has begun since [`Unfinished::take_is_new`] was called for the last time.
+    is_new: bool,
+    part: Part,
+}
+
+/// What is kept of an incomplete message.
+#[derive(Debug)]
+enum Part {
+    /// Its fragments so far.
+    Kept(Fragments),
+    /// Nothing, because it is too big: bytes of the present frame that have not arrived, and whether that is the last
+    /// frame of the message.
+    Dropped { missing: u64, is_last: bool },
+}
+
 /// The fragments of an incomplete message.
 #[derive(Debug)]
-pub struct Fragments {
+struct Fragments {
     is_text: bool,
     data: Vec<u8>,
     /// Bytes at the start of `data` that are complete UTF-8 characters.
@@ -69,35 +92,61 @@ struct Header {
     mask: [u8; 4],
     /// Bytes before the payload.
     size: usize,
-    payload_size: usize,
+    payload_size: u64,
 }
 
 /// Decodes the complete frames at the start of `bytes` and passes their messages to `handle`, until it breaks or no
 /// complete frame is left. Returns the number of decoded bytes; the caller keeps the rest and passes it again with more
-/// bytes.
+/// bytes. What arrives of a message that is dropped counts as decoded.
 pub fn decode_frames(
     bytes: &mut [u8],
-    fragments: &mut Option<Fragments>,
+    unfinished: &mut Option<Unfinished>,
     limits: &Limits,
     mut handle: impl FnMut(Message<'_>) -> ControlFlow<()>,
 ) -> Result<usize, Violation> {
-    let mut done = 0;
+    let mut done = if unfinished.is_some() { skip(bytes.len(), unfinished) } else { 0 };
     while let Some(header) = parse_header(&bytes[done..], limits)? {
         let start = done + header.size;
-        let Some(payload) = bytes.get_mut(start..start + header.payload_size) else { break };
-        done = start + header.payload_size;
+        if header.payload_size > limits.frame_bytes as u64 {
+            let flow = drop_message(&header, unfinished, &mut handle)?;
+            done = start + skip(bytes.len() - start, unfinished);
+            if flow.is_break() {
+                break;
+            }
+            continue;
+        }
+        let payload_size = header.payload_size as usize;
+        let Some(payload) = bytes.get_mut(start..start + payload_size) else { break };
+        done = start + payload_size;
         let mut frame = Frame::new(header.fin, header.opcode, Some(header.mask), Payload::BorrowedMut(payload));
         frame.unmask();
-        if decode_frame(&frame, fragments, limits, &mut handle)?.is_break() {
+        if decode_frame(&frame, unfinished, limits, &mut handle)?.is_break() {
             break;
         }
     }
     Ok(done)
 }
 
+/// The length of the next message, as far as the header of its next frame tells; `None` if no header has arrived, for
+/// control frames, and for a message that is dropped.
+#[must_use]
+pub fn next_message_bytes(bytes: &[u8], unfinished: Option<&Unfinished>) -> Option<usize> {
+    const CONTROL: u8 = 0x08;
+    let known = unfinished.map_or(Some(0), Unfinished::message_bytes)?;
+    if bytes.first()? & CONTROL != 0 {
+        return None;
+    }
+    let length = match *bytes.get(1)? & 0x7f {
+        126 => usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
+        127 => usize::MAX,
+        short => usize::from(short),
+    };
+    Some(known.saturating_add(length))
+}
+
 fn decode_frame(
     frame: &Frame<'_>,
-    fragments: &mut Option<Fragments>,
+    unfinished: &mut Option<Unfinished>,
     limits: &Limits,
     handle: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Violation> {
@@ -106,16 +155,8 @@ fn decode_frame(
         OpCode::Ping => Ok(handle(Message::Ping(payload))),
         OpCode::Pong => Ok(handle(Message::Pong)),
         OpCode::Close => Ok(handle(Message::Close(close_code(payload)?))),
-        OpCode::Continuation => {
-            let message = fragments.as_mut().ok_or(protocol("a continuation without a message before it"))?;
-            message.append(payload, frame.fin, limits)?;
-            if !frame.fin {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let Some(message) = fragments.take() else { return Ok(ControlFlow::Continue(())) };
-            Ok(handle(if message.is_text { Message::Text(&message.data) } else { Message::Binary(&message.data) }))
-        }
-        OpCode::Text | OpCode::Binary if fragments.is_some() => Err(protocol("a new message inside a fragmented one")),
+        OpCode::Continuation => continue_message(frame, unfinished, limits, handle),
+        OpCode::Text | OpCode::Binary if unfinished.is_some() => Err(NESTED),
         OpCode::Text if frame.fin => match is_utf8(payload) {
             true => Ok(handle(Message::Text(payload))),
             false => Err(INVALID_UTF8),
@@ -123,18 +164,103 @@ fn decode_frame(
         OpCode::Binary if frame.fin => Ok(handle(Message::Binary(payload))),
         OpCode::Text | OpCode::Binary => {
             let mut message = Fragments { is_text: frame.opcode == OpCode::Text, data: Vec::new(), valid: 0 };
-            message.append(payload, false, limits)?;
-            *fragments = Some(message);
+            message.append(payload, false)?;
+            *unfinished = Some(Unfinished { is_new: true, part: Part::Kept(message) });
             Ok(ControlFlow::Continue(()))
         }
     }
 }
 
-impl Fragments {
-    fn append(&mut self, payload: &[u8], is_last: bool, limits: &Limits) -> Result<(), Violation> {
-        if self.data.len() + payload.len() > limits.message_bytes {
+#[inline(never)] // Few messages have fragments, and all others pay for a longer function.
+fn continue_message(
+    frame: &Frame<'_>,
+    unfinished: &mut Option<Unfinished>,
+    limits: &Limits,
+    handle: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, Violation> {
+    let Unfinished { is_new, part } = unfinished.take().ok_or(ORPHAN)?;
+    let dropped = Unfinished { is_new, part: Part::Dropped { missing: 0, is_last: false } };
+    let Part::Kept(mut message) = part else {
+        *unfinished = (!frame.fin).then_some(dropped);
+        return Ok(ControlFlow::Continue(()));
+    };
+    if message.data.len() + frame.payload.len() > limits.message_bytes {
+        if !(limits.drops_too_big && message.is_text) {
             return Err(TOO_BIG);
         }
+        *unfinished = (!frame.fin).then_some(dropped);
+        return Ok(handle(Message::TooBig));
+    }
+    message.append(&frame.payload, frame.fin)?;
+    if frame.fin {
+        return Ok(handle(if message.is_text { Message::Text(&message.data) } else { Message::Binary(&message.data) }));
+    }
+    *unfinished = Some(Unfinished { is_new, part: Part::Kept(message) });
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Begins to drop the payload of a frame that is too big.
+#[cold]
+fn drop_message(
+    header: &Header,
+    unfinished: &mut Option<Unfinished>,
+    handle: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, Violation> {
+    let part = Part::Dropped { missing: header.payload_size, is_last: header.fin };
+    let is_known = match (&mut *unfinished, header.opcode) {
+        (None, OpCode::Text) => {
+            *unfinished = Some(Unfinished { is_new: true, part });
+            false
+        }
+        (None, _) => return Err(ORPHAN),
+        (Some(_), OpCode::Text) => return Err(NESTED),
+        (Some(message), _) => match std::mem::replace(&mut message.part, part) {
+            Part::Kept(kept) if !kept.is_text => return Err(TOO_BIG),
+            Part::Kept(_) => false,
+            Part::Dropped { .. } => true,
+        },
+    };
+    Ok(if is_known { ControlFlow::Continue(()) } else { handle(Message::TooBig) })
+}
+
+/// How many of these bytes belong to a frame that is dropped.
+#[cold]
+fn skip(arrived: usize, unfinished: &mut Option<Unfinished>) -> usize {
+    let Some(Unfinished { part: Part::Dropped { missing, is_last }, .. }) = unfinished else { return 0 };
+    let skipped = (*missing).min(arrived as u64);
+    *missing -= skipped;
+    if *missing == 0 && *is_last {
+        *unfinished = None;
+    }
+    skipped as usize
+}
+
+impl Unfinished {
+    /// Whether it is another message than at the last call.
+    pub fn take_is_new(&mut self) -> bool {
+        std::mem::take(&mut self.is_new)
+    }
+
+    /// The length of its fragments so far; `None` if it is dropped.
+    fn message_bytes(&self) -> Option<usize> {
+        match &self.part {
+            Part::Kept(fragments) => Some(fragments.data.len()),
+            Part::Dropped { .. } => None,
+        }
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match &self.part {
+            Part::Kept(fragments) => fragments.data.capacity(),
+            Part::Dropped { .. } => 0,
+        }
+    }
+}
+
+impl Fragments {
+    fn append(&mut self, payload: &[u8], is_last: bool) -> Result<(), Violation> {
         self.data.extend_from_slice(payload);
         if !self.is_text {
             return Ok(());
@@ -151,6 +277,8 @@ impl Fragments {
 
 const INVALID_UTF8: Violation = Violation { code: close::INVALID, reason: "text must be UTF-8" };
 const TOO_BIG: Violation = Violation { code: close::TOO_BIG, reason: "the message is too big" };
+const ORPHAN: Violation = protocol("a continuation without a message before it");
+const NESTED: Violation = protocol("a new message inside a fragmented one");
 
 const fn protocol(reason: &'static str) -> Violation {
     Violation { code: close::PROTOCOL, reason }
@@ -158,6 +286,7 @@ const fn protocol(reason: &'static str) -> Violation {
 
 /// Parses the header of a frame (RFC 6455, 5.2); `None` if it is incomplete. Violations in the bytes that have arrived
 /// are returned even then.
+#[inline(always)] // As a call, it costs a tenth of a heartbeat more (`scripts/instructions`).
 fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Option<Header>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     if first & 0x70 != 0 {
@@ -191,13 +320,13 @@ fn parse_header(bytes: &[u8], limits: &Limits) -> Result<Option<Header>, Violati
     if payload_size >> 63 != 0 {
         return Err(protocol("the highest bit of a length must be 0"));
     }
-    if payload_size > limits.frame_bytes as u64 {
+    if payload_size > limits.frame_bytes as u64 && !(limits.drops_too_big && opcode != OpCode::Binary) {
         return Err(TOO_BIG);
     }
     let mask_at = 2 + length_bytes;
     let Some(mask) = bytes.get(mask_at..mask_at + 4) else { return Ok(None) };
     let mask = [mask[0], mask[1], mask[2], mask[3]];
-    Ok(Some(Header { fin, opcode, mask, size: mask_at + 4, payload_size: payload_size as usize }))
+    Ok(Some(Header { fin, opcode, mask, size: mask_at + 4, payload_size }))
 }
 
 /// Most messages are heartbeats, which are short and ASCII: for these the check for ASCII is faster.

@@ -3,7 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { frame_bytes: 300, message_bytes: 500 };
+const LIMITS: Limits = Limits { frame_bytes: 300, message_bytes: 500, drops_too_big: false };
+const DROPPING: Limits = Limits { drops_too_big: true, ..LIMITS };
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
 /// A masked frame with the shortest header.
@@ -23,14 +24,14 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Decodes a stream that arrives in pieces that end at `cuts`. Returns the messages as text, and the number of bytes
 /// left or the close code.
-fn decode(stream: &[u8], cuts: &[usize]) -> (Vec<String>, Result<usize, u16>) {
-    let (mut messages, mut fragments, mut rest, mut from) = (Vec::new(), None, Vec::new(), 0);
+fn decode(stream: &[u8], cuts: &[usize], limits: &Limits) -> (Vec<String>, Result<usize, u16>) {
+    let (mut messages, mut unfinished, mut rest, mut from) = (Vec::new(), None, Vec::new(), 0);
     let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).chain([stream.len()]).collect();
     ends.sort_unstable();
     for end in ends {
         rest.extend_from_slice(&stream[from..end]);
         from = end;
-        let result = decode_frames(&mut rest, &mut fragments, &LIMITS, |message| {
+        let result = decode_frames(&mut rest, &mut unfinished, limits, |message| {
             messages.push(format!("{message:?}"));
             ControlFlow::Continue(())
         });
@@ -43,7 +44,11 @@ fn decode(stream: &[u8], cuts: &[usize]) -> (Vec<String>, Result<usize, u16>) {
 }
 
 fn check(stream: &[u8], expected: Result<&[Message<'_>], u16>) {
-    let (messages, end) = decode(stream, &[]);
+    check_with(&LIMITS, stream, expected);
+}
+
+fn check_with(limits: &Limits, stream: &[u8], expected: Result<&[Message<'_>], u16>) {
+    let (messages, end) = decode(stream, &[], limits);
     match expected {
         Ok(expected) => {
             assert_eq!(messages, expected.iter().map(|message| format!("{message:?}")).collect::<Vec<_>>());
@@ -52,7 +57,7 @@ fn check(stream: &[u8], expected: Result<&[Message<'_>], u16>) {
         Err(code) => assert_eq!(end, Err(code), "{stream:x?}"),
     }
     let everywhere: Vec<usize> = (0..stream.len()).collect();
-    assert_eq!(decode(stream, &everywhere), (messages, end), "one byte at a time");
+    assert_eq!(decode(stream, &everywhere, limits), (messages, end), "one byte at a time");
 }
 
 #[test]
@@ -114,6 +119,33 @@ fn each_violation_has_its_close_code() {
 }
 
 #[test]
+fn a_message_that_is_too_big_is_dropped_and_the_next_one_is_decoded() {
+    let (big, next) = (vec![b'x'; 301], frame(0x81, b"next"));
+    let ping = frame(0x89, b"");
+    let check = |stream: &[&[u8]], expected: Result<&[Message<'_>], u16>| {
+        check_with(&DROPPING, &stream.concat(), expected);
+    };
+    let (dropped, pinged, text) = (Message::TooBig, Message::Ping(b""), Message::Text(b"next"));
+    check(&[&frame(0x81, &big), &next], Ok(&[dropped, text]));
+    // Even text that is not UTF-8: nothing looks at it.
+    check(&[&frame(0x81, &[0xff; 1000]), &frame(0x81, &big), &next], Ok(&[dropped, dropped, text]));
+    check(&[&frame(0x01, &big), &ping, &frame(0x00, &big), &frame(0x80, b"x"), &next], Ok(&[dropped, pinged, text]));
+    check(&[&frame(0x01, b"a"), &frame(0x00, &big), &frame(0x80, b""), &next], Ok(&[dropped, text]));
+    check(
+        &[&frame(0x01, &big[..300]), &frame(0x00, &big[..201]), &ping, &frame(0x80, &big), &next],
+        Ok(&[dropped, pinged, text]),
+    );
+    check(&[&frame(0x01, &big[..300]), &frame(0x80, &big[..201]), &next], Ok(&[dropped, text]));
+    // The rules of fragments apply to what is dropped, and binary messages are not worth it.
+    check(&[&frame(0x01, &big), &frame(0x81, b"a")], Err(close::PROTOCOL));
+    check(&[&frame(0x01, &big), &frame(0x81, &big)], Err(close::PROTOCOL));
+    check(&[&frame(0x80, &big)], Err(close::PROTOCOL));
+    check(&[&frame(0x82, &big)], Err(close::TOO_BIG));
+    check(&[&frame(0x02, b"a"), &frame(0x80, &big)], Err(close::TOO_BIG));
+    check(&[&frame(0x02, &big[..300]), &frame(0x80, &big[..201])], Err(close::TOO_BIG));
+}
+
+#[test]
 fn decoding_stops_where_the_handler_breaks() {
     let mut stream = [frame(0x81, b"a"), frame(0x81, b"b")].concat();
     let done = decode_frames(&mut stream, &mut None, &LIMITS, |_| ControlFlow::Break(())).unwrap();
@@ -123,11 +155,13 @@ fn decoding_stops_where_the_handler_breaks() {
 proptest! {
     #[test]
     fn a_stream_decodes_the_same_wherever_it_is_cut(
-        frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..200)), 1..6),
+        frames in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..400)), 1..6),
         cuts in prop::collection::vec(any::<usize>(), 0..8),
     ) {
         let stream: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload)).collect();
-        prop_assert_eq!(decode(&stream, &cuts), decode(&stream, &[]));
+        for limits in [LIMITS, DROPPING] {
+            prop_assert_eq!(decode(&stream, &cuts, &limits), decode(&stream, &[], &limits));
+        }
     }
 
     #[test]
@@ -135,6 +169,8 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..400),
         cuts in prop::collection::vec(any::<usize>(), 0..4),
     ) {
-        prop_assert_eq!(decode(&bytes, &cuts), decode(&bytes, &[]));
+        for limits in [LIMITS, DROPPING] {
+            prop_assert_eq!(decode(&bytes, &cuts, &limits), decode(&bytes, &[], &limits));
+        }
     }
 }

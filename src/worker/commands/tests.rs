@@ -2,10 +2,14 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
 
 use super::*;
 use crate::config::Config;
 use crate::connection::ConnectionId;
+use crate::fanout::Requested;
 use crate::node::Node;
 use crate::presence::kick::Kick;
 use crate::presence::{Reason, Registry, Settings};
@@ -17,11 +21,11 @@ const TTL: u64 = 10;
 const MEMBERS: Audience = Protocol::ALL[0].audience(0);
 
 /// Calls `test` with an open connection that has no user. Its client stays connected as long as the test runs.
-fn with_connection(test: impl FnOnce(&mut Worker, &mut Connection)) {
+pub(in crate::worker) fn with_connection(test: impl FnOnce(&mut Worker, &mut Connection)) {
     let config = Config::from_args(["rollcall", "--workers", "1"]).unwrap();
     let settings = Settings { ttl: TTL, workers: 1, incarnation: 1 };
     let (registry, sinks) = (Arc::new(Registry::new(settings)), Arc::<Sinks>::default());
-    let node = Node::new(config, "node".to_owned(), registry, Box::new(MemoryStore), sinks);
+    let node = Node::new(config, "node".to_owned(), registry, Box::<MemoryStore>::default(), sinks);
     let mut worker = Worker::new(0, Arc::new(node));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -38,7 +42,7 @@ fn join(room: &str) -> Command<'_> {
 }
 
 fn rooms(worker: &Worker, user: &str) -> Vec<String> {
-    let status = worker.node.registry.status(user);
+    let status = worker.node.registry.status(user, "", usize::MAX);
     status.map_or_else(Vec::new, |status| status.rooms.iter().map(ToString::to_string).collect())
 }
 
@@ -61,6 +65,21 @@ fn one_connection_acts_for_several_users() {
         assert_eq!(host.execute(ann, Command::Leave { room: "blue" }), Ok(()));
         assert_eq!(rooms(host.worker, "bob"), Vec::<String>::new());
         assert_eq!(host.execute(bob, Command::Leave { room: "blue" }), Err(Refused::NotJoined));
+    });
+}
+
+#[test]
+fn a_user_who_could_not_join_anything_is_taken_away_again() {
+    with_connection(|worker, connection| {
+        let mut host = Commands::new(worker, connection);
+        let (ann, bob) = (host.identify("ann").unwrap(), host.identify("bob").unwrap());
+        host.execute(bob, join("blue")).unwrap();
+        [ann, bob].into_iter().for_each(|session| host.forget(session));
+        assert_eq!(host.connection.sessions().count(), 2, "the last one has joined a room");
+        host.execute(bob, Command::Leave { room: "blue" }).unwrap();
+        [bob, bob, ann].into_iter().for_each(|session| host.forget(session));
+        assert_eq!(host.connection.sessions().count(), 0);
+        assert_eq!(host.identify("carol"), Some(ann), "as the first user");
     });
 }
 
@@ -114,7 +133,7 @@ fn a_kick_ends_the_session_of_the_kicked_user_at_once_and_leaves_the_others_thei
             let session = host.identify(user).unwrap();
             host.execute(session, join(room)).unwrap();
         }
-        let kick = Kick { user: "ann".into(), login: None, reason: Reason::Kicked };
+        let kick = Kick { user: "ann".into(), login: None, reason: Reason::Kicked, requested_unix_ms: None };
         worker.kick_connection(connection, &kick);
         assert_eq!((rooms(worker, "ann").len(), rooms(worker, "bob").len()), (0, 1));
         assert_eq!(connection.phase, Phase::Closing);
@@ -135,7 +154,7 @@ fn a_connection_without_a_user_observes_and_does_nothing_else() {
         );
         assert_eq!(host.execute(first, Command::Heartbeat), Ok(()));
         host.worker.sign_of_life(host.connection, now(1));
-        assert!(!host.is_identified() && host.worker.node.registry.users_online() == 0);
+        assert!(host.has_rooms() && host.worker.node.registry.users_online() == 0);
         assert_eq!(host.execute(first, Command::Unobserve { room: "red" }), Ok(()));
         assert_eq!(host.execute(first, Command::Unobserve { room: "red" }), Err(Refused::NotObserved));
     });
@@ -148,5 +167,53 @@ fn a_connection_has_a_maximum_number_of_users() {
         assert!((0..256).all(|number| host.identify(&format!("user-{number}")).is_some()));
         assert_eq!(host.identify("one too many"), None);
         assert_eq!(host.identify("user-255").map(SessionNumber::index), Some(255));
+    });
+}
+
+/// Executes a command forever, as fast as its pauses allow. Returns how many were executed before the connection was
+/// closed.
+fn execute_until_closed(
+    worker: &mut Worker,
+    connection: &mut Connection,
+    mut command: impl FnMut(usize) -> String,
+) -> usize {
+    let mut replies = BytesMut::new();
+    for number in 0..1_000_000 {
+        let room = command(number);
+        let session = SessionNumber::FIRST;
+        let _ = Commands::new(worker, connection).execute(session, Command::Leave { room: &room });
+        worker.end_if_over_limit(connection, &mut replies);
+        if connection.phase != Phase::Open {
+            return number;
+        }
+        while connection.is_paused {
+            let tick = worker.node.tick.fetch_add(1, Ordering::Relaxed) + 1;
+            for _ in worker.take_waiting(tick) {
+                connection.is_paused = !worker.may_resume(connection, tick);
+            }
+        }
+    }
+    usize::MAX
+}
+
+#[test]
+fn persistent_abuse_is_closed_and_not_before_minutes_have_passed() {
+    with_connection(|worker, connection| {
+        Commands::new(worker, connection).identify("mallory").unwrap();
+        execute_until_closed(worker, connection, |number| format!("room-{number}"));
+        let minutes = worker.node.now().tick / worker.times.second / 60;
+        assert!((2..5).contains(&minutes), "closed after {minutes} minutes");
+    });
+}
+
+#[test]
+fn a_huge_debt_is_closed_at_once() {
+    with_connection(|worker, connection| {
+        let requested = Requested { connection: connection.id, bytes: 20 << 20, room: None, is_repeat: false };
+        worker.charge_for_reply(connection, requested);
+        assert_eq!(connection.phase, Phase::Open);
+        worker.charge_for_reply(connection, requested);
+        assert_eq!(connection.phase, Phase::Closing, "40 MiB are more than the limit");
+        assert_eq!(worker.counters.connections_over_limit.get(), 1);
     });
 }

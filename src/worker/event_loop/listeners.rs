@@ -1,7 +1,7 @@
 //! The listening sockets of a worker.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
-use tracing::{debug, warn};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tracing::debug;
 
+use crate::log_limit::warn_limited;
 use crate::metrics::ThreadCounters;
 use crate::node::Node;
 
@@ -19,10 +20,32 @@ use crate::node::Node;
 /// connection.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// When this many sockets are left, each new one closes an HTTP connection that is idle.
+const SCARCE_SOCKETS: usize = 16;
+
+/// The listening sockets that a worker is given.
+#[derive(Debug, Default)]
+pub struct ListeningSockets {
+    /// Where everything is served.
+    pub public: Vec<TcpListener>,
+    /// Where only probes and counters are served.
+    pub internal: Vec<TcpListener>,
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: Option<IpAddr>,
+    /// Whether only probes and counters are served to it.
+    pub(super) is_internal: bool,
+}
+
 /// A listening socket of a worker.
 #[derive(Debug)]
 struct Listener {
     socket: TcpListener,
+    is_internal: bool,
     /// Whether connections may wait to be accepted.
     is_ready: bool,
 }
@@ -41,15 +64,19 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// The token of the first listener. No connection has it: its slot would be beyond any slab.
-    const FIRST_TOKEN: usize = usize::MAX - 16;
+    const FIRST_TOKEN: usize = usize::MAX - 24;
 
     /// Registers the sockets with the poll.
-    pub(super) fn new(sockets: Vec<TcpListener>, registry: &Registry) -> io::Result<Self> {
-        for (number, socket) in sockets.iter().enumerate() {
+    pub(super) fn new(sockets: ListeningSockets, registry: &Registry) -> io::Result<Self> {
+        let ListeningSockets { public, internal } = sockets;
+        let sockets = public.into_iter().map(|socket| (socket, false));
+        let sockets = sockets.chain(internal.into_iter().map(|socket| (socket, true)));
+        let listener = |(socket, is_internal)| Listener { socket, is_internal, is_ready: false };
+        let listeners: Vec<_> = sockets.map(listener).collect();
+        for (number, listener) in listeners.iter().enumerate() {
             let token = Token(Self::FIRST_TOKEN + number);
-            registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+            registry.register(&mut SourceFd(&listener.socket.as_raw_fd()), token, Interest::READABLE)?;
         }
-        let listeners = sockets.into_iter().map(|socket| Listener { socket, is_ready: false }).collect();
         Ok(Self { listeners, next: 0, paused_until: None, warned: false })
     }
 
@@ -83,18 +110,24 @@ impl Listeners {
     }
 
     /// Accepts a connection; `None` if none can be accepted now.
-    pub(super) fn accept(&mut self, node: &Node, counters: &ThreadCounters) -> Option<TcpStream> {
+    pub(super) fn accept(&mut self, node: &Node, counters: &ThreadCounters) -> Option<Accepted> {
         loop {
             let listener = self.next_ready()?;
             let sockets = node.sockets.load(Ordering::Relaxed);
-            if sockets >= node.config.limits.max_sockets() {
-                self.pause(|| warn!(sockets, "all sockets are in use; new clients wait"));
+            let max_sockets = node.config.limits.max_sockets();
+            if sockets + SCARCE_SOCKETS >= max_sockets || node.has_too_many_plain_sockets() {
+                node.idle_sockets.close_oldest();
+            }
+            if sockets >= max_sockets {
+                self.pause(|| warn_limited!(sockets, "all sockets are in use; new clients wait"));
                 continue;
             }
-            match accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok(stream) => {
+            let is_internal = listener.is_internal;
+            match acceptfrom_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((stream, peer)) => {
                     self.warned = false;
-                    return Some(stream.into());
+                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                    return Some(Accepted { stream: stream.into(), peer: peer.map(|peer| peer.ip()), is_internal });
                 }
                 Err(Errno::AGAIN) => listener.is_ready = false,
                 Err(error) if concerns_one_connection(error) => {
@@ -102,7 +135,7 @@ impl Listeners {
                 }
                 Err(error) => {
                     counters.accept_errors.add(1);
-                    self.pause(|| warn!(%error, "cannot accept connections for now"));
+                    self.pause(|| warn_limited!(%error, "cannot accept connections for now"));
                 }
             }
         }

@@ -10,10 +10,18 @@
 
 mod arrivals;
 mod awaiting_request;
-mod listeners;
+mod checks;
+mod handshakes;
+mod late_greetings;
+pub mod listeners;
+mod proxy_header;
+mod renewals;
+mod revocations;
+mod tick_times;
+mod tls;
+mod turns;
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +31,10 @@ use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 
 use self::awaiting_request::{AwaitingRequest, CHECK_INTERVAL};
-use self::listeners::{ACCEPT_PAUSE, Listeners};
+use self::handshakes::Handshakes;
+use self::late_greetings::LateGreetings;
+use self::listeners::{ACCEPT_PAUSE, Listeners, ListeningSockets};
+use self::tick_times::TickTimes;
 use super::http_side::Http;
 use super::mailbox::{Mail, Mailbox};
 use super::{Codec, Worker};
@@ -31,13 +42,11 @@ use crate::broadcast::Batch;
 use crate::connection::{ConnectionId, Connections, Input, Phase, find_connection};
 use crate::fanout::Deliveries;
 use crate::node::Node;
+use crate::os;
 use crate::presence::Tick;
-use crate::presence::kick::Kick;
 use crate::websocket::close;
+use crate::websocket::stream::READ_BYTES;
 
-/// The limit of bytes per read. A heartbeat has 15 bytes; the limit matters for clients that send a flood, which is
-/// read in parts so that it does not delay other clients much.
-const SCRATCH_BYTES: usize = 16 * 1024;
 /// The limit of sockets that one call of the poll reports.
 const EVENTS_PER_TURN: usize = 256;
 /// The token of the mailbox's waker. No connection has it: its slot would be beyond any slab.
@@ -59,6 +68,12 @@ pub struct EventLoop {
     next_serial: u32,
     /// The connections whose first request has not arrived.
     awaiting_request: AwaitingRequest,
+    /// TLS handshakes.
+    handshakes: Handshakes,
+    /// Connections that are greeted later.
+    late_greetings: LateGreetings,
+    /// Where the search for revoked credentials continues, if it is not done.
+    next_revoked_slot: Option<usize>,
     /// The read buffer, shared by all connections.
     scratch: Box<[u8]>,
     codec: Codec,
@@ -66,6 +81,8 @@ pub struct EventLoop {
     deliveries: Option<Deliveries>,
     /// The tick of the last batch that was executed.
     tick: Tick,
+    /// When it began, until it is done.
+    tick_times: Option<TickTimes>,
     drain: Option<Drain>,
     /// Whether the loop must end at once.
     is_stopped: bool,
@@ -87,9 +104,10 @@ impl EventLoop {
     ///
     /// # Errors
     /// If the system has no descriptor for the poll or does not accept a listener.
-    pub fn new(number: usize, node: Arc<Node>, sockets: Vec<TcpListener>, http: Box<dyn Http>) -> io::Result<Self> {
+    pub fn new(number: usize, node: Arc<Node>, sockets: ListeningSockets, http: Box<dyn Http>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let counters = Arc::clone(&node.metrics.workers[number]);
+        let workers = node.config.limits.workers;
         let mailbox = Arc::new(Mailbox::new(Waker::new(poll.registry(), MAILBOX)?, counters));
         Ok(Self {
             worker: Worker::new(number, node),
@@ -100,10 +118,14 @@ impl EventLoop {
             mailbox,
             next_serial: 0,
             awaiting_request: AwaitingRequest::default(),
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            handshakes: Handshakes::new(workers),
+            late_greetings: LateGreetings::default(),
+            next_revoked_slot: None,
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
             codec: Codec::default(),
             deliveries: None,
             tick: 0,
+            tick_times: None,
             drain: None,
             is_stopped: false,
         })
@@ -131,12 +153,17 @@ impl EventLoop {
             let was_draining = self.drain.is_some();
             // Connections that are listed in this turn have their turn in the next one.
             let listed = self.worker.ready.len().min(EVENTS_PER_TURN);
+            self.continue_handshakes();
             events.iter().for_each(|event| self.handle(event));
             for _ in 0..listed {
                 self.continue_with_next();
             }
+            self.give_turns();
+            self.send_renewals();
+            self.continue_revoking();
             self.accept();
             self.end_silent_sockets();
+            self.end_slow_handshakes();
             // The next batch may have come while the deliveries of the last one were written.
             let is_tick_done = self.deliver();
             if self.mailbox.is_notified() || is_tick_done {
@@ -153,13 +180,17 @@ impl EventLoop {
     /// How long the poll may wait; `None` until something happens.
     fn longest_wait(&mut self) -> Option<Duration> {
         let is_paused = self.listeners.is_paused();
-        if !self.worker.ready.is_empty() || self.deliveries.is_some() || self.listeners.is_ready() {
+        let is_busy = !self.worker.ready.is_empty()
+            || self.worker.has_turn()
+            || self.deliveries.is_some()
+            || self.next_revoked_slot.is_some();
+        if is_busy || self.listeners.is_ready() || self.handshakes.is_ready() {
             return Some(Duration::ZERO);
         }
         if is_paused {
             return Some(ACCEPT_PAUSE);
         }
-        (!self.awaiting_request.is_empty()).then_some(CHECK_INTERVAL)
+        (!self.awaiting_request.is_empty() || !self.handshakes.is_empty()).then_some(CHECK_INTERVAL)
     }
 
     /// Handles what the poll reports about a socket. The mailbox is looked at in every turn.
@@ -170,11 +201,15 @@ impl EventLoop {
         }
         let id = connection_id(token);
         let Some(connection) = find_connection(&mut self.connections, id) else { return };
-        if event.is_writable() && connection.is_blocked() {
-            self.worker.flush(connection);
+        if event.is_writable() {
+            self.worker.continue_writing(connection);
         }
         // The end of the stream may have arrived together with bytes, and is not reported again.
         let ends = event.is_read_closed() || event.is_error();
+        if ends && self.worker.is_pausing(connection) {
+            // Its earlier messages are no reason to keep it: nobody waits for the answers.
+            self.worker.abort(connection);
+        }
         if ends || event.is_readable() {
             connection.input = if ends { Input::End } else { Input::Bytes };
             self.read(id);
@@ -196,6 +231,8 @@ impl EventLoop {
     fn read(&mut self, id: ConnectionId) {
         let Some(connection) = find_connection(&mut self.connections, id) else { return };
         match connection.phase {
+            Phase::AwaitingProxyHeader => self.read_proxy_header(id),
+            Phase::AwaitingTls => self.look_at_first_byte(id),
             Phase::AwaitingRequest => self.read_request(id),
             _ => self.worker.read(connection, &mut self.scratch, &mut self.codec),
         }
@@ -205,8 +242,13 @@ impl EventLoop {
     fn remove_if_dead(&mut self, id: ConnectionId) {
         if find_connection(&mut self.connections, id).is_some_and(|connection| connection.phase == Phase::Dead) {
             let mut connection = self.connections.remove(id.index as usize);
+            connection.close_tls();
             if !connection.is_websocket {
                 self.awaiting_request.remove(id);
+                self.end_handshake(id);
+            }
+            if !self.late_greetings.is_empty() {
+                self.late_greetings.remove(&id.serial);
             }
             self.worker.disconnected(&mut connection);
         }
@@ -214,29 +256,44 @@ impl EventLoop {
 
     fn take_mail(&mut self) {
         // The next batch waits until the deliveries of the last one are written.
-        let Mail { batch, drain, stop, arrivals, .. } = self.mailbox.take(self.deliveries.is_none());
+        let Mail { batch, drain, stop, arrivals, renewed, .. } = self.mailbox.take(self.deliveries.is_none());
         self.is_stopped = stop;
         if drain && self.drain.is_none() {
             self.start_drain();
         }
         if let Some((batch, sent)) = batch {
-            let lag_us = sent.elapsed().as_micros() as u64;
-            self.worker.counters.loop_lag_us.add(lag_us);
-            self.worker.counters.loop_lag_us_max.raise(lag_us);
+            self.tick_times = Some(TickTimes::begin(&batch, sent, &self.worker.counters));
             self.execute(&batch);
         }
         arrivals.into_iter().for_each(|arrival| self.take_arrival(arrival));
+        renewed.into_iter().for_each(|(id, renewed)| self.take_renewed(id, renewed));
     }
 
     fn execute(&mut self, batch: &Batch) {
         let tick = batch.now.tick;
         self.tick = tick;
+        self.worker.turns.start_tick();
         self.check_connections(tick);
         if let Some(health) = batch.health {
             self.send_health(health.degraded_since_unix_ms);
         }
         self.kick(&batch.kicks);
-        self.deliveries = Some(self.worker.fanout.plan(batch, &mut self.connections));
+        self.revoke(&batch.revoked);
+        if batch.unread_excess.of_stalled > 0 {
+            self.worker.shed_unread(&mut self.connections, batch.unread_excess);
+        }
+        if batch.memory_excess > 0 {
+            self.give_up_requests(&self.awaiting_request.to_shed(batch.memory_excess));
+            self.worker.shed_memory(&mut self.connections, batch.memory_excess);
+        }
+        let (mut deliveries, requested) = self.worker.fanout.plan(batch, &mut self.connections);
+        if self.worker.address(batch, &self.connections, &mut deliveries) {
+            deliveries.group_by_connection();
+        }
+        self.deliveries = Some(deliveries);
+        self.worker.charge_for_replies(&mut self.connections, requested);
+        // Before others use up what may change in this tick.
+        self.give_turns();
     }
 
     /// Writes a slice of the deliveries. Returns whether it was the last one, with which the tick is done.
@@ -251,58 +308,33 @@ impl EventLoop {
     }
 
     fn finish_tick(&mut self) {
+        if let Some(times) = self.tick_times.take() {
+            times.finish(self.worker.node.started, &self.worker.counters);
+        }
         self.worker.node.ticks_done[self.worker.number].send_replace(self.tick);
         if self.tick.is_multiple_of(RETURN_MEMORY_EVERY_TICKS) {
             self.worker.ready.shrink_to(EVENTS_PER_TURN);
-            return_memory();
+            os::return_memory();
         }
         if let Some(Drain { wave_clients, .. }) = self.drain {
             let open = self.connections.iter_mut().filter(|(_, connection)| connection.phase == Phase::Open);
             for (_, connection) in open.take(wave_clients) {
-                self.worker.close(connection, close::RESTART, close::RESTART_REASON);
+                let code = connection.protocol.rules().close_codes.restart;
+                self.worker.close(connection, code, close::RESTART_REASON);
             }
         }
     }
 
-    /// Pings silent connections. Disconnects clients that stay silent, do not name their user, do not finish closing or
-    /// do not read.
-    fn check_connections(&mut self, now: Tick) {
-        let mut due = Vec::new();
-        self.worker.checks.take_due(now, &mut due);
-        for id in due {
-            let Some(connection) = find_connection(&mut self.connections, id) else { continue };
-            match self.worker.check(connection, now) {
-                Some(next) => self.worker.checks.insert(next, id),
-                None => self.worker.abort(connection),
-            }
-        }
-        if now.is_multiple_of(self.worker.times.second) {
-            for id in std::mem::take(&mut self.worker.slow) {
-                if let Some(connection) = find_connection(&mut self.connections, id) {
-                    self.worker.check_outbox(connection, now);
-                }
-            }
-        }
-    }
-
-    /// Sends the health of the node to all clients whose protocol has a message for it.
+    /// Sends the health of the node to all clients whose protocol has a message for it. Those that wait for their
+    /// greeting are told with it.
     fn send_health(&mut self, degraded_since_unix_ms: Option<u64>) {
         for (_, connection) in self.connections.iter_mut().filter(|(_, connection)| connection.phase == Phase::Open) {
-            if let Some(put_health) = connection.protocol.rules().health {
+            if let Some(put_health) = connection.protocol.rules().health
+                && !Self::awaits_greeting(&self.late_greetings, connection)
+            {
                 let mut frame = BytesMut::new();
                 put_health(&mut frame, degraded_since_unix_ms);
                 self.worker.reply(connection, &mut frame);
-            }
-        }
-    }
-
-    /// Executes kicks.
-    fn kick(&mut self, kicks: &[Kick]) {
-        for kick in kicks {
-            for slot in self.worker.start_kick(kick) {
-                if let Some(connection) = self.connections.get_mut(slot as usize) {
-                    self.worker.kick_connection(connection, kick);
-                }
             }
         }
     }
@@ -325,7 +357,9 @@ impl EventLoop {
         let Some(Drain { deadline, serves_http, .. }) = &mut self.drain else { return false };
         // Without connections that have not sent a request.
         let has_connections = |worker: &Worker| worker.counters.connections.get() > 0;
-        if has_connections(&self.worker) || self.deliveries.is_some() {
+        // The rest of requests that have begun may still arrive.
+        let is_reading = self.awaiting_request.has_heads() && self.tick < *deadline;
+        if has_connections(&self.worker) || self.deliveries.is_some() || is_reading {
             return false;
         }
         if std::mem::replace(serves_http, false) {
@@ -351,14 +385,4 @@ fn token(id: ConnectionId) -> Token {
 fn connection_id(token: Token) -> ConnectionId {
     let token = token.0 as u64;
     ConnectionId { index: token as u32, serial: (token >> 32) as u32 }
-}
-
-/// Makes the allocator return free memory after a storm of connections.
-///
-/// mimalloc returns pages to the system some time after they were freed, but it checks the time only when another page
-/// is freed: a server that is idle after a storm would keep the memory (measured: 10,000 connections at once leave some
-/// 1.5 MiB, 150 bytes per connection). A block of this size has its own page; freeing it makes the allocator check. The
-/// block is not written, so it costs two calls and no memory.
-fn return_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }

@@ -71,7 +71,7 @@ pub(crate) fn parse(line: &str) -> Value {
     match string(&event, "type").as_str() {
         "join" => assert_keys(&event, &["at", "type", "room", "user", "node"], &["state"]),
         "leave" => assert_keys(&event, &["at", "type", "room", "user", "reason", "node"], &[]),
-        other => panic!("{other} is no type of event: {line}"),
+        other => panic!("unknown event type {other}: {line}"),
     }
     assert!(number(&event, "at") > 1_700_000_000_000, "milliseconds since the Unix epoch: {line}");
     event

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::DEADLINE;
@@ -64,7 +64,10 @@ pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
 
 /// The bytes of a request; `content-length` is added if there is a body.
 pub(crate) fn request_text(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+    let mut text = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        text.push_str("host: localhost\r\n");
+    }
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -86,17 +89,33 @@ pub(crate) async fn request(
 ) -> Response {
     let answer = exchange(address, &request_text(method, path, headers, body)).await;
     let response = Response::parse(&answer);
-    if method != "HEAD" {
+    if method != "HEAD" && response.status != 304 {
         let length = response.header("content-length").and_then(|length| length.parse().ok());
         assert_eq!(length, Some(response.body.len()), "{response:?}");
     }
     response
 }
 
+/// A request from another address of this machine, such as 127.0.0.2.
+pub(crate) async fn request_from(from: &str, address: SocketAddr, bytes: &[u8]) -> Response {
+    Response::parse(&exchange_from(from, address, bytes).await)
+}
+
+/// As [`exchange`], from another address of this machine.
+pub(crate) async fn exchange_from(from: &str, address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::new(from.parse().expect("an address"), 0)).expect("all of 127.0.0.0/8 is this machine");
+    let stream = socket.connect(address).await.expect("the server accepts");
+    exchange_over(stream, bytes).await
+}
+
 /// Sends bytes and reads until the server closes the connection. The server may reset the connection before it has read
 /// everything; the result is what it sent before.
 pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).await.expect("the server accepts");
+    exchange_over(TcpStream::connect(address).await.expect("the server accepts"), bytes).await
+}
+
+async fn exchange_over(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
     let (mut reading, mut writing) = stream.split();
     let write = async {
         let _ = writing.write_all(bytes).await;

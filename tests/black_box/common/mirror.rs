@@ -37,7 +37,17 @@ pub(crate) struct Mirror {
 impl Mirror {
     /// Connects with `room` parameters and waits for the welcome.
     pub(crate) async fn connect(address: SocketAddr, user: &str, rooms: &[&str]) -> Self {
-        let socket = Socket::connect(address, &path(user, rooms)).await;
+        Self::connect_with(address, user, rooms, &[]).await
+    }
+
+    /// The same with further headers.
+    pub(crate) async fn connect_with(
+        address: SocketAddr,
+        user: &str,
+        rooms: &[&str],
+        headers: &[(&'static str, String)],
+    ) -> Self {
+        let socket = Socket::connect_with(address, &path(user, rooms), headers).await;
         Self::over(socket, user).await
     }
 
@@ -250,22 +260,20 @@ impl Mirror {
                 }
             }
             "message" => {
-                assert_keys(&message, &["type", "room", "user", "data", "ts"], &[]);
-                let (room, user) = (string(&message, "room"), string(&message, "user"));
                 number(&message, "ts");
-                assert!(self.observes(&room), "a message of a room that is not observed: {message}");
-                let known = &self.rooms[&room];
-                // Observers of the count do not know the members.
-                let counts_only = known.snapshots == 0;
-                assert!(counts_only || known.members.contains_key(&user), "{user} is not a member: {message}");
+                self.check_message(&message);
             }
             "heartbeat_ack" => {
                 assert_keys(&message, &["type", "ts"], &[]);
                 number(&message, "ts");
             }
+            "authenticated" => {
+                assert_keys(&message, &["type", "expires_in_ms"], &[]);
+                number(&message, "expires_in_ms");
+            }
             "health" => self.apply_health(&message),
             "error" => {
-                assert_keys(&message, &["type", "code", "message"], &["type_sent"]);
+                assert_keys(&message, &["type", "code", "message"], &["type_sent", "room"]);
                 assert!(CODES.contains(&string(&message, "code").as_str()), "{message}");
                 assert!(!string(&message, "message").is_empty(), "{message}");
             }
@@ -273,6 +281,23 @@ impl Mirror {
         }
         if self.logging {
             self.log.push(message);
+        }
+    }
+
+    /// A message of a member has a room and a user, one of the application to a room no user, and one of the
+    /// application to the user of this connection neither.
+    fn check_message(&self, message: &Value) {
+        let keys = ["type", "data", "ts"];
+        let Some(room) = message.get("room") else { return assert_keys(message, &keys, &[]) };
+        assert_keys(message, &keys, &["room", "user"]);
+        let room = room.as_str().expect("a name");
+        assert!(self.observes(room), "a message of a room that is not observed: {message}");
+        let known = &self.rooms[room];
+        // Observers of the count do not know the members.
+        if let Some(user) = message.get("user")
+            && known.snapshots > 0
+        {
+            assert!(known.members.contains_key(user.as_str().expect("a name")), "not a member: {message}");
         }
     }
 

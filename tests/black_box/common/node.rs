@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, sleep};
 
+use super::front_door::Credentials;
 use super::http::{self, Response};
 use super::process::{Process, command, run_to_exit};
 use super::redis::POLL;
@@ -36,6 +37,10 @@ const DEFAULTS: [[&str; 2]; 6] = [
 pub(crate) struct Node {
     pub(crate) id: String,
     pub(crate) address: SocketAddr,
+    /// `Authorization` with its API key, if it has one.
+    authorization: Option<String>,
+    /// What its clients prove who they are with.
+    credentials: Credentials,
     process: Process,
 }
 
@@ -68,6 +73,12 @@ pub(crate) async fn wait_until_known(device: &Mirror, nodes: &[&Node]) {
 /// Whether this output says that a node did not start because Redis was slow.
 pub(crate) fn is_timeout_error(output: &str) -> bool {
     output.contains("no reply within") || output.contains("was not ready within")
+}
+
+/// Whether a busy machine alone can cause this warning: Redis was too slow, or a node that started at the same moment
+/// had not written yet what it holds.
+fn a_busy_machine_causes(warning: &str) -> bool {
+    is_timeout_error(warning) || warning.contains("this node starts before it could read everything")
 }
 
 /// Whether it answers; a node may have printed its URL and be exiting.
@@ -111,7 +122,12 @@ impl Node {
             if let Some(address) = process.try_address()
                 && ready(address).await
             {
-                return Ok(Self { id: id.to_owned(), address, process });
+                let flag = flags.iter().position(|flag| *flag == "--api-key").map(|at| flags[at + 1]);
+                let variable = environment.iter().find(|(name, _)| *name == "ROLLCALL_API_KEY").map(|(_, key)| *key);
+                let key = flag.or(variable);
+                let authorization = key.map(|key| format!("Bearer {key}"));
+                let credentials = Credentials::default();
+                return Ok(Self { id: id.to_owned(), address, authorization, credentials, process });
             }
             if !process.running() {
                 return Err(process.final_output().join("\n"));
@@ -119,6 +135,11 @@ impl Node {
             assert!(Instant::now() < deadline, "{id} neither starts nor exits: {:#?}", process.output());
             sleep(POLL).await;
         }
+    }
+
+    /// From now on its clients prove who they are with these.
+    pub(crate) fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
     }
 
     /// SIGKILL.
@@ -143,6 +164,12 @@ impl Node {
         self.process.stderr()
     }
 
+    /// The warnings in the log so far, without those that a busy machine alone can cause.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let is_warning = |line: &String| line.contains("WARN") && !a_busy_machine_causes(line);
+        self.log().into_iter().filter(is_warning).collect()
+    }
+
     /// The output so far.
     pub(crate) fn output(&self) -> String {
         self.process.output().join("\n")
@@ -158,17 +185,21 @@ impl Node {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
-        http::request(self.address, "GET", path, &[], b"").await
+        let key: Vec<_> = self.authorization.iter().map(|key| ("authorization", &**key)).collect();
+        http::request(self.address, "GET", path, &key, b"").await
     }
 
     pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Response {
-        let headers = [("content-type", "application/json")];
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(self.authorization.iter().map(|key| ("authorization", &**key)));
         http::request(self.address, "POST", path, &headers, body.to_string().as_bytes()).await
     }
 
     /// A REST heartbeat that has to succeed.
     pub(crate) async fn rest_heartbeat(&self, user: &str) {
-        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let credentials = self.credentials.of(user);
+        let mut headers = vec![("content-type", "application/x-www-form-urlencoded")];
+        headers.extend(credentials.iter().map(|(name, value)| (*name, &**value)));
         let body = format!("user_id={}", encoded(user));
         let answer = http::request(self.address, "POST", "/heartbeat", &headers, body.as_bytes()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -206,14 +237,18 @@ impl Node {
 
     /// A native client that has joined `room` and received the snapshot.
     pub(crate) async fn connect_to(&self, user: &str, room: &str) -> Mirror {
-        let mut mirror = Mirror::connect(self.address, user, &[room]).await.with_heartbeats();
+        let mut mirror = self.mirror(user, &[room]).await;
         mirror.wait_until("the snapshot with the user", |mirror| mirror.has(room, user)).await;
         mirror
     }
 
     /// A native client without rooms.
     pub(crate) async fn connect(&self, user: &str) -> Mirror {
-        Mirror::connect(self.address, user, &[]).await.with_heartbeats()
+        self.mirror(user, &[]).await
+    }
+
+    async fn mirror(&self, user: &str, rooms: &[&str]) -> Mirror {
+        Mirror::connect_with(self.address, user, rooms, &self.credentials.of(user)).await.with_heartbeats()
     }
 
     /// An online-users client that has received its first list.

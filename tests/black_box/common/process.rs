@@ -26,6 +26,18 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// The binary, started by a shell that executes `before` first.
+pub(crate) fn command_after(before: &str, arguments: &[&str]) -> Command {
+    let program = command(arguments);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{before}; exec \"$0\" \"$@\"")).arg(program.get_program()).args(program.get_args());
+    for (name, _) in program.get_envs() {
+        shell.env_remove(name);
+    }
+    shell.stdin(Stdio::null());
+    shell
+}
+
 /// Runs a command that must exit by itself.
 pub(crate) fn run_to_exit(mut command: Command) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
@@ -141,6 +153,19 @@ impl Process {
         prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("a child can be limited")
     }
 
+    /// Waits until a line of its output contains this text, and returns the line.
+    pub(crate) fn wait_for_line(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(line) = self.output().into_iter().find(|line| line.contains(text)) {
+                return line;
+            }
+            let waiting = self.running() && Instant::now() < deadline;
+            assert!(waiting, "no line has {text:?}: {:#?}", self.output());
+            sleep(POLL);
+        }
+    }
+
     /// Waits until it exits.
     pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
         wait(&mut self.child, DEADLINE).unwrap_or_else(|| panic!("still running: {:#?}", self.output()))
@@ -164,9 +189,11 @@ impl Drop for Process {
     }
 }
 
-/// The address of `http://ADDRESS` in a line.
+/// The address in the line that says where clients connect.
 fn url_of(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("http://")?;
+    // Other lines have URLs of settings.
+    let (_, url) = line.split_once("open http").or_else(|| line.split_once("connect to http"))?;
+    let rest = url.trim_start_matches('s').strip_prefix("://")?;
     let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));
     rest[..end.unwrap_or(rest.len())].parse().ok()
 }

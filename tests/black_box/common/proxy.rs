@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,6 +41,8 @@ struct Control {
     mode: watch::Receiver<ProxyMode>,
     /// Whether events are dropped.
     dropping: Arc<AtomicBool>,
+    /// Seconds that are added to the time of Redis.
+    clock_shift: Arc<AtomicI64>,
     /// Connections so far, and how many of them, the oldest, receive no more events.
     opened: Arc<AtomicUsize>,
     silenced: Arc<AtomicUsize>,
@@ -60,6 +62,7 @@ impl Proxy {
         let control = Control {
             mode,
             dropping: Arc::default(),
+            clock_shift: Arc::default(),
             opened: Arc::default(),
             silenced: Arc::default(),
             dropped: Arc::default(),
@@ -90,6 +93,11 @@ impl Proxy {
     /// Drops messages to subscribers, and forwards all else.
     pub(crate) fn drop_events(&self, dropping: bool) {
         self.control.dropping.store(dropping, Ordering::SeqCst);
+    }
+
+    /// Adds this to the time that Redis tells: the clock of the node seems to be behind as much.
+    pub(crate) fn shift_clock(&self, seconds: i64) {
+        self.control.clock_shift.store(seconds, Ordering::SeqCst);
     }
 
     /// Existing subscriptions receive nothing more and seem healthy; new ones work.
@@ -194,6 +202,7 @@ async fn replies(
             return Ok(());
         }
         control.wait_until_allowed().await;
+        shift_times(&mut buffer, control.clock_shift.load(Ordering::SeqCst));
         if !subscribed.load(Ordering::SeqCst) {
             to.write_all(&std::mem::take(&mut buffer)).await?;
             continue;
@@ -207,6 +216,20 @@ async fn replies(
             } else {
                 to.write_all(&bytes).await?;
             }
+        }
+    }
+}
+
+/// Changes the replies to `TIME`: two texts, the first of which are seconds, of ten digits. No other reply is like
+/// that.
+fn shift_times(buffer: &mut [u8], seconds: i64) {
+    const HEAD: &[u8] = b"*2\r\n$10\r\n";
+    for at in 0..buffer.len().saturating_sub(HEAD.len() + 10) {
+        if seconds != 0 && buffer[at..].starts_with(HEAD) {
+            let digits = &mut buffer[at + HEAD.len()..][..10];
+            let time = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<i64>().ok());
+            let shifted = time.map(|time| format!("{:010}", time + seconds));
+            digits.copy_from_slice(shifted.expect("a time in seconds").as_bytes());
         }
     }
 }

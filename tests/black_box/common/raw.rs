@@ -1,10 +1,10 @@
-//! A client over a bare `TcpStream`: it sends any bytes, answers nothing by itself (no pong, no close), and reads
-//! frames with the strict decoder.
+//! A client over a bare `TcpStream`, or TLS over one: it sends any bytes, answers nothing by itself (no pong, no
+//! close), and reads frames with the strict decoder.
 
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
@@ -23,13 +23,36 @@ pub(crate) const UPGRADE: [(&str, &str); 4] =
 /// A small receive buffer: small compared with what the tests send, and large enough to catch up fast.
 const SMALL_BUFFER_BYTES: u32 = 16 * 1024;
 
-pub(crate) struct RawClient {
-    stream: TcpStream,
+/// What a client can speak over.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
+
+pub(crate) struct RawClient<S = TcpStream> {
+    stream: S,
     /// Bytes that were read and not decoded yet.
     buffer: Vec<u8>,
 }
 
+/// A client that belongs to no runtime.
+pub(crate) struct DetachedClient {
+    stream: std::net::TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl DetachedClient {
+    /// The client in the runtime of this thread.
+    pub(crate) fn attach(self) -> RawClient {
+        RawClient { stream: TcpStream::from_std(self.stream).expect("it is non-blocking"), buffer: self.buffer }
+    }
+}
+
 impl RawClient {
+    /// Takes it out of the runtime of this thread.
+    pub(crate) fn detach(self) -> DetachedClient {
+        DetachedClient { stream: self.stream.into_std().expect("the runtime releases it"), buffer: self.buffer }
+    }
+
     /// Upgrades; the server must accept.
     pub(crate) async fn open(address: SocketAddr, path: &str) -> Self {
         Self::open_with(address, path, &[], b"").await.0
@@ -51,29 +74,59 @@ impl RawClient {
         (client, response)
     }
 
+    /// Upgrades from another address of this machine, such as 127.0.0.2.
+    pub(crate) async fn open_from(from: &str, address: SocketAddr, path: &str) -> Self {
+        let mut client = Self::tcp_from(from, address).await;
+        client.upgrade(path).await;
+        client
+    }
+
+    /// Connects from another address of this machine, such as 127.0.0.2, and sends nothing.
+    pub(crate) async fn tcp_from(from: &str, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::new(from.parse().expect("an address"), 0)).expect("all of 127.0.0.0/8 is this machine");
+        let stream = socket.connect(address).await.expect("the server accepts");
+        Self { stream, buffer: Vec::new() }
+    }
+
     /// Connects and sends nothing.
     pub(crate) async fn tcp(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server accepts");
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        Self { stream, buffer: Vec::new() }
+        Self::over(stream)
     }
 
     /// Connects with a small receive buffer, so that the server soon notices when this client does not read.
     pub(crate) async fn with_small_buffer(address: SocketAddr) -> Self {
-        Self { stream: small_buffer_stream(address).await, buffer: Vec::new() }
+        Self::over(small_buffer_stream(address).await)
+    }
+}
+
+impl<S: Transport + 'static> RawClient<S> {
+    /// Speaks over a stream that is connected.
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream, buffer: Vec::new() }
     }
 
     /// Sends the upgrade request on this connection and reads the 101.
     pub(crate) async fn upgrade(&mut self, path: &str) {
-        self.send(&upgrade_request(path, &[])).await;
+        self.upgrade_with(path, &[]).await;
+    }
+
+    /// The same with further headers.
+    pub(crate) async fn upgrade_with(&mut self, path: &str, headers: &[(&str, &str)]) {
+        self.send(&upgrade_request(path, headers)).await;
         let response = self.head().await;
         assert_eq!(response.status, 101, "{response:?}");
     }
 
     /// Writes. A server that has closed already is not an error: what it sent can still be read.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        let written = timeout(DEADLINE, self.stream.write_all(bytes)).await;
-        let _ = written.expect("the server reads");
+        let written = timeout(DEADLINE, async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        });
+        let _ = written.await.expect("the server reads");
     }
 
     pub(crate) async fn send_frame(&mut self, frame: &Frame) {
@@ -109,6 +162,14 @@ impl RawClient {
             }
         }
         Some(self.head().await)
+    }
+
+    /// Reads and drops this many bytes: the body of an answer.
+    pub(crate) async fn skip(&mut self, bytes: usize) {
+        while self.buffer.len() < bytes {
+            assert!(self.read().await, "closed before the body was complete");
+        }
+        self.buffer.drain(..bytes);
     }
 
     /// The next frame; `None` if the connection has ended.
@@ -233,7 +294,10 @@ impl RawClient {
 
 /// The upgrade request of this client; `headers` replace the defaults of the same name.
 pub(crate) fn upgrade_request(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut text = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n");
+    let mut text = format!("GET {path} HTTP/1.1\r\n");
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        text.push_str("host: localhost\r\n");
+    }
     let replaced = |name: &str| headers.iter().any(|(other, _)| *other == name);
     for (name, value) in UPGRADE.iter().filter(|(name, _)| !replaced(name)).chain(headers) {
         text.push_str(&format!("{name}: {value}\r\n"));

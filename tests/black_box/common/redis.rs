@@ -67,9 +67,20 @@ impl Redis {
 
     /// Starts a server that accepts TLS on a second port.
     pub(crate) async fn with_tls(certificates: &Certificates, port: &str) -> Self {
-        let [certificate, key, authority] = ["redis.crt", "redis.key", "ca.crt"].map(|name| certificates.path(name));
+        Self::with_certificate(certificates, port, "redis", "no").await
+    }
+
+    /// The same with another certificate. `auth_clients` says whether clients need one as well.
+    pub(crate) async fn with_certificate(
+        certificates: &Certificates,
+        port: &str,
+        name: &str,
+        auth_clients: &str,
+    ) -> Self {
+        let [certificate, key] = ["crt", "key"].map(|end| certificates.path(&format!("{name}.{end}")));
+        let authority = certificates.path("ca.crt");
         let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
-        Self::with(&[&["--tls-port", port, "--tls-auth-clients", "no"], &files[..]].concat()).await
+        Self::with(&[&["--tls-port", port, "--tls-auth-clients", auth_clients], &files[..]].concat()).await
     }
 
     async fn launch(flags: &[&str], login: Option<[String; 2]>) -> Self {

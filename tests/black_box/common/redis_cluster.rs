@@ -68,6 +68,46 @@ impl RedisCluster {
         flags
     }
 
+    /// The master that had the slot of `key` at the start, and another one.
+    pub(crate) async fn master_and_next(&self, key: &str) -> (usize, usize) {
+        let master = self.master_of(key).await;
+        (master, (master + 1) % MASTERS)
+    }
+
+    /// Begins to move the slot of `key` from one master to another. Returns the slot.
+    pub(crate) async fn begin_to_move(&self, key: &str, from: usize, to: usize) -> String {
+        let slot = self.servers[from].command(&["CLUSTER", "KEYSLOT", key]).await.number().to_string();
+        let (from_id, to_id) = (self.id(from).await, self.id(to).await);
+        self.servers[to].command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        self.servers[from].command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+        slot
+    }
+
+    /// Moves up to this number of keys of a slot.
+    pub(crate) async fn move_keys(&self, from: usize, to: usize, slot: &str, count: usize) {
+        let keys = self.servers[from].command(&["CLUSTER", "GETKEYSINSLOT", slot, &count.to_string()]).await.texts();
+        let port = self.servers[to].port.to_string();
+        for key in keys {
+            self.servers[from].command(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]).await;
+        }
+    }
+
+    /// Moves the rest of a slot, and makes its new master known to all servers.
+    pub(crate) async fn finish_move(&self, from: usize, to: usize, slot: &str) {
+        // Between the two commands a node may write a key on the old master.
+        while !self.servers[from].command(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]).await.texts().is_empty() {
+            self.move_keys(from, to, slot, 100).await;
+        }
+        let id = self.id(to).await;
+        for server in [to, from].into_iter().chain((0..MASTERS).filter(|server| ![to, from].contains(server))) {
+            self.servers[server].command(&["CLUSTER", "SETSLOT", slot, "NODE", &id]).await;
+        }
+    }
+
+    async fn id(&self, server: usize) -> String {
+        self.servers[server].command(&["CLUSTER", "MYID"]).await.text().to_owned()
+    }
+
     /// Kills a master and waits until its replica has taken over its slots.
     pub(crate) async fn fail_over(&mut self, master: usize) {
         self.servers[master].kill();

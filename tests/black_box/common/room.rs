@@ -1,6 +1,7 @@
 //! A room as a client knows it. It uses the mirror of the crate `wire`, like the load generator, and asserts every rule
 //! of the native protocol about snapshots, diffs and counts.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use serde::Deserialize as _;
@@ -18,6 +19,8 @@ const REASONS: [&str; 5] = ["left", "closed", "timeout", "node_lost", "kicked"];
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Room {
     mirror: RoomMirror,
+    /// The infos of the members that have one.
+    pub(crate) infos: BTreeMap<String, Value>,
     /// Whether a complete snapshot or a first count has been received.
     pub(crate) attached: bool,
     /// Complete snapshots.
@@ -52,6 +55,10 @@ impl Room {
         if let (Some(last), Some((first, _))) = (previous, members.first_key_value()) {
             assert!(last < *first, "sorted over the pages: {last:?} before {first:?}");
         }
+        if page == 1 {
+            self.infos.clear();
+        }
+        self.apply_infos(message["members"].as_array().expect("members are a list"));
         self.last_listed = members.last_key_value().map(|(user, _)| user.clone());
         let snapshot = Snapshot::deserialize(message).expect("a snapshot");
         if self.mirror.apply_page(&snapshot).unwrap_or_else(|error| panic!("{error}: {message}")) {
@@ -74,8 +81,21 @@ impl Room {
             assert!(REASONS.contains(&reason.as_str()), "{entry}");
         }
         joined.iter().chain(updated).for_each(|entry| drop(member(entry)));
+        left.iter().for_each(|entry| drop(self.infos.remove(&string(entry, "user"))));
+        [joined, updated].into_iter().for_each(|entries| self.apply_infos(entries));
         let diff = Diff::deserialize(message).expect("a diff");
         self.mirror.apply_diff(&diff).unwrap_or_else(|error| panic!("{error}: {message}"));
+    }
+
+    /// Remembers the infos of these members. An update without one leaves it as it is, and null removes it.
+    fn apply_infos(&mut self, entries: &[Value]) {
+        for entry in entries {
+            match entry.get("info") {
+                None => {}
+                Some(Value::Null) => drop(self.infos.remove(&string(entry, "user"))),
+                Some(info) => drop(self.infos.insert(string(entry, "user"), info.clone())),
+            }
+        }
     }
 
     pub(crate) fn apply_count(&mut self, message: &Value) {
@@ -98,7 +118,7 @@ pub(crate) fn members_of(list: &Value) -> Members {
 }
 
 fn member(entry: &Value) -> (String, Option<Value>) {
-    assert_keys(entry, &["user"], &["state"]);
+    assert_keys(entry, &["user"], &["state", "info"]);
     if let Some(state) = entry.get("state") {
         assert!(state.is_object(), "a state is an object: {entry}");
     }

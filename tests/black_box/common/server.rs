@@ -25,9 +25,19 @@ const DEFAULTS: [[&str; 2]; 7] = [
     ["--drain", "60s"],
 ];
 
+/// A read key of servers in which users prove who they are.
+const STATS_KEY: &str = "a key to read counters";
+
 pub(crate) struct TestServer {
     address: SocketAddr,
     status_address: Option<SocketAddr>,
+    internal_address: Option<SocketAddr>,
+    /// Where it is asked for its counters.
+    stats_address: SocketAddr,
+    /// `Authorization` with its API key, if it has one.
+    authorization: Option<String>,
+    /// The same with a key for counters, if they need one.
+    stats_authorization: Option<String>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -35,19 +45,45 @@ pub(crate) struct TestServer {
 impl TestServer {
     /// Starts a server; `flags` win over the defaults.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_with(flags, |_| {})
+    }
+
+    /// Starts a server with settings that have no flag.
+    pub(crate) fn start_with(flags: &[&str], change: impl FnOnce(&mut Config)) -> Self {
         let mut arguments = vec!["rollcall"];
         arguments.extend(DEFAULTS.iter().filter(|[name, _]| !flags.contains(name)).flatten());
         arguments.extend(flags);
-        let config =
+        // Where users prove who they are, counters need a key.
+        let has_identity = flags.iter().any(|flag| flag.starts_with("--jw") || *flag == "--auth-url");
+        if has_identity {
+            arguments.extend(["--read-key", STATS_KEY]);
+        }
+        let mut config =
             Config::from_args(arguments.iter().copied()).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
+        change(&mut config);
         let server = Server::bind(config).expect("port 0 can always be bound");
         let (address, status_address) = (server.local_addr(), server.status_addr());
+        let internal_address = server.internal_addr();
+        // Clients of the other port have to send PROXY headers.
+        let stats_address = internal_address.filter(|_| flags.contains(&"--proxy-protocol")).unwrap_or(address);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async move {
             // A dropped sender stops the server too, so that a failed test leaves none behind.
             let _ = stopped.await;
         }));
-        Self { address, status_address, stop, task }
+        let key = flags.iter().position(|flag| *flag == "--api-key").map(|at| flags[at + 1]);
+        let authorization = key.map(|key| format!("Bearer {key}"));
+        let stats_authorization = has_identity.then(|| format!("Bearer {STATS_KEY}"));
+        Self {
+            address,
+            status_address,
+            internal_address,
+            stats_address,
+            authorization,
+            stats_authorization,
+            stop,
+            task,
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -57,6 +93,11 @@ impl TestServer {
     /// The address of `--status-port`.
     pub(crate) fn status_address(&self) -> SocketAddr {
         self.status_address.expect("started with --status-port")
+    }
+
+    /// The address of `--internal-listen`.
+    pub(crate) fn internal_address(&self) -> SocketAddr {
+        self.internal_address.expect("started with --internal-listen")
     }
 
     /// Stops the server and waits until `run()` returns, which must be without an error.
@@ -70,6 +111,20 @@ impl TestServer {
     pub(crate) fn begin_stop(self) -> JoinHandle<anyhow::Result<()>> {
         self.stop.send(()).expect("the server was still running");
         self.task
+    }
+
+    /// Runs this on a thread of its own. No tick passes meanwhile, because the server ticks on the thread of the test,
+    /// which waits here: no budget refills and no pause or lease ends, however slow the machine is. The clients of the
+    /// test stand still as well. Clients that `work` connects end with it, unless it detaches and returns them.
+    pub(crate) async fn without_ticks<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
+        // The server has started, and its threads with it.
+        self.ticks().await;
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(work())
+        };
+        let done = std::thread::scope(|scope| scope.spawn(run).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// A native client without rooms.
@@ -123,12 +178,27 @@ impl TestServer {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
-        http::request(self.address, "GET", path, &[], b"").await
+        let is_stats = matches!(path, "/v1/stats" | "/metrics");
+        let key = self.authorization.as_ref().or(self.stats_authorization.as_ref().filter(|_| is_stats));
+        let address = if is_stats { self.stats_address } else { self.address };
+        Self::get_from(address, path, key).await
+    }
+
+    /// With whatever key the server has.
+    async fn read(&self, path: &str) -> Response {
+        let key = self.authorization.as_ref().or(self.stats_authorization.as_ref());
+        Self::get_from(self.address, path, key).await
+    }
+
+    async fn get_from(address: SocketAddr, path: &str, key: Option<&String>) -> Response {
+        let key: Vec<_> = key.into_iter().map(|key| ("authorization", &**key)).collect();
+        http::request(address, "GET", path, &key, b"").await
     }
 
     pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Response {
         let body = body.to_string();
-        let headers = [("content-type", "application/json")];
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(self.authorization.iter().map(|key| ("authorization", &**key)));
         http::request(self.address, "POST", path, &headers, body.as_bytes()).await
     }
 
@@ -144,7 +214,7 @@ impl TestServer {
     }
 
     pub(crate) async fn count(&self, room: &str) -> u64 {
-        let answer = self.get(&format!("/v1/rooms/{}/count", encoded(room))).await;
+        let answer = self.read(&format!("/v1/rooms/{}/count", encoded(room))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["count"].as_u64().expect("a count is a number")
     }
@@ -175,7 +245,7 @@ impl TestServer {
         let mut after = String::new();
         loop {
             let path = format!("/v1/rooms/{}/members{after}", encoded(room));
-            let page = self.get(&path).await;
+            let page = self.read(&path).await;
             assert_eq!(page.status, 200, "{page:?}");
             let page = page.json();
             members.extend(members_of(&page["members"]));

@@ -39,18 +39,26 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) async fn connect(address: SocketAddr, path: &str) -> Self {
+        Self::connect_with(address, path, &[]).await
+    }
+
+    /// With further headers.
+    pub(crate) async fn connect_with(address: SocketAddr, path: &str, headers: &[(&'static str, String)]) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server accepts");
-        Self::over(stream, address, path).await
+        Self::over(stream, address, path, headers).await
     }
 
     /// With a small receive buffer, so that the server soon notices when this client does not read.
     pub(crate) async fn connect_with_small_buffer(address: SocketAddr, path: &str) -> Self {
-        Self::over(raw::small_buffer_stream(address).await, address, path).await
+        Self::over(raw::small_buffer_stream(address).await, address, path, &[]).await
     }
 
-    async fn over(stream: TcpStream, address: SocketAddr, path: &str) -> Self {
+    async fn over(stream: TcpStream, address: SocketAddr, path: &str, headers: &[(&'static str, String)]) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        let request = format!("ws://{address}{path}").into_client_request().expect("a good URL");
+        let mut request = format!("ws://{address}{path}").into_client_request().expect("a good URL");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a good value"));
+        }
         let handshake = tokio_tungstenite::client_async(request, stream);
         let (stream, _) = timeout(DEADLINE, handshake)
             .await

@@ -1,10 +1,17 @@
 //! Rules for a Redis Cluster only: partitions and slots, and masters that are replaced by replicas.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 
+use futures_util::future::join_all;
 use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
-use crate::common::{NODE_LOST_AFTER, RedisCluster, RoomObservers, SHORT_TTL_FLAG, Store};
+use crate::common::node::TICK;
+use crate::common::redis::POLL;
+use crate::common::{Mirror, NODE_LOST_AFTER, Node, RedisCluster, RoomObservers, SHORT_TTL_FLAG, Store, http};
 
 fn cluster(store: &mut Store) -> &mut RedisCluster {
     match store {
@@ -92,6 +99,142 @@ async fn no_user_leaves_when_a_replica_replaces_its_master() {
         names.retain(|name| !lost.contains(name));
         observers.wait_for_members_within(NODE_LOST_AFTER, &[&a, &b], &names).await;
     }
+}
+
+/// The slots of a partition and of the leases move from one master to another and back, one key after the other, while
+/// users come, go and change their states. No node is degraded at any moment, and no user leaves.
+#[tokio::test]
+async fn a_slot_that_moves_to_another_master_degrades_no_node() {
+    for key in ["presence:{0}:events", "presence:{nodes}:incarnations"] {
+        let mut store = Store::cluster().await;
+        let [a, b, c] = store.three_nodes(&MOVING_FLAGS).await;
+        let all = [&a, &b, &c];
+        let mut observers = RoomObservers::on(&all, "lobby").await;
+        for node in all {
+            node.wait_until_degraded(false).await;
+        }
+        let health = HealthWatch::of(&all);
+        let cluster = cluster(&mut store);
+        let (home, other) = cluster.master_and_next(key).await;
+        let moves = async {
+            let mut users = Vec::new();
+            for (from, to) in [(home, other), (other, home)] {
+                move_slot(cluster, (from, to), key, &all, &mut observers, &mut users).await;
+            }
+            let names: Vec<_> = users.iter().map(|user| user.user.clone()).collect();
+            observers.observe_for(NODE_LOST_AFTER).await;
+            observers.assert_stable(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        };
+        tokio::select! {
+            () = moves => {}
+            _ = join_all(all.map(come_and_go)) => unreachable!("users come and go until the moves are over"),
+        }
+        let mut answers = health.degraded();
+        for node in all {
+            let reports = observers.mirror(node).since(0, "health", "").into_iter().cloned().collect::<Vec<_>>();
+            let warnings = node.warnings();
+            if warnings.is_empty() && node.log().iter().any(|line| line.contains("WARN")) {
+                // A busy machine is another reason.
+                answers.retain(|(id, _)| *id != node.id);
+                continue;
+            }
+            let was_degraded = !(reports.is_empty() && warnings.is_empty());
+            assert!(!was_degraded, "{key}: clients of {} were told {reports:?}: {warnings:#?}", node.id);
+        }
+        assert!(answers.is_empty(), "{key}: {answers:?}");
+    }
+}
+
+const MOVING_FLAGS: [&str; 6] = ["--redis-partitions", "1", "--log", "debug", "--ttl", "8s"];
+
+/// Moves a slot. Users join on all nodes before, in between and afterwards; each is seen everywhere at once.
+async fn move_slot(
+    cluster: &RedisCluster,
+    (from, to): (usize, usize),
+    key: &str,
+    nodes: &[&Node],
+    observers: &mut RoomObservers,
+    users: &mut Vec<Mirror>,
+) {
+    let slot = cluster.begin_to_move(key, from, to).await;
+    let first = users.len();
+    for number in first..first + 12 {
+        cluster.move_keys(from, to, &slot, 1).await;
+        users.push(nodes[number % nodes.len()].connect_to(&format!("user-{number:02}"), "lobby").await);
+        wait_for(observers, nodes, users).await;
+    }
+    let state = json!({"slot": "moving", "to": to});
+    users[0].send(&json!({"type": "state", "room": "lobby", "state": state}));
+    observers.wait_for_state("user-00", &state).await;
+    // A node that starts now reads hashes that are on either side. It is degraded until it has.
+    let d = Node::with_flags("d", &cluster_flags(cluster, &MOVING_FLAGS)).await;
+    d.wait_until_degraded(false).await;
+    // The next tick shows what was read.
+    let ticks = d.stat("ticks").await + 2;
+    d.wait_until("two ticks", async || d.stat("ticks").await >= ticks).await;
+    let names: BTreeSet<_> = users.iter().map(|user| user.user.clone()).collect();
+    assert_eq!(d.members("lobby").await.into_keys().collect::<BTreeSet<_>>(), names);
+    d.terminate().await;
+    cluster.finish_move(from, to, &slot).await;
+    for number in first + 12..first + 15 {
+        users.push(nodes[number % nodes.len()].connect_to(&format!("user-{number:02}"), "lobby").await);
+        wait_for(observers, nodes, users).await;
+    }
+}
+
+async fn wait_for(observers: &mut RoomObservers, nodes: &[&Node], users: &[Mirror]) {
+    let names: Vec<_> = users.iter().map(|user| user.user.as_str()).collect();
+    observers.wait_for_members(nodes, &names).await;
+}
+
+/// Users of another room, one after the other, without end.
+async fn come_and_go(node: &Node) -> Infallible {
+    for number in 0_u64.. {
+        let guest = node.connect_to(&format!("guest-{}-{number}", node.id), "hall").await;
+        guest.send(&json!({"type": "state", "room": "hall", "state": {"number": number}}));
+        sleep(TICK).await;
+        guest.close(1000);
+    }
+    unreachable!("numbers do not end")
+}
+
+/// Asks nodes all the time whether they are degraded.
+struct HealthWatch {
+    degraded: Arc<Mutex<Vec<(String, String)>>>,
+    task: JoinHandle<()>,
+}
+
+impl HealthWatch {
+    fn of(nodes: &[&Node]) -> Self {
+        let addresses: Vec<_> = nodes.iter().map(|node| (node.id.clone(), node.address)).collect();
+        let degraded = Arc::<Mutex<Vec<(String, String)>>>::default();
+        let found = Arc::clone(&degraded);
+        let task = tokio::spawn(async move {
+            loop {
+                for (id, address) in &addresses {
+                    let answer = http::request(*address, "GET", "/readyz", &[], b"").await;
+                    if answer.status != 200 || answer.json()["status"] != "ok" {
+                        let answer = format!("{} {}", answer.status, answer.json());
+                        found.lock().unwrap().push((id.clone(), answer));
+                    }
+                }
+                sleep(POLL).await;
+            }
+        });
+        Self { degraded, task }
+    }
+
+    /// The answers that were not `ok`, with the nodes. An answer that does not come in time counts as well.
+    fn degraded(self) -> Vec<(String, String)> {
+        assert!(!self.task.is_finished(), "a node did not answer");
+        self.task.abort();
+        std::mem::take(&mut self.degraded.lock().unwrap())
+    }
+}
+
+fn cluster_flags<'a>(cluster: &RedisCluster, flags: &[&'a str]) -> Vec<&'a str> {
+    let own = cluster.flags().into_iter().map(|flag| &*flag.leak());
+    own.chain(flags.iter().copied()).collect()
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The keys that other services read in Redis, and how many commands they cost: one key per online user, which expires
 //! with the lease of the user, is refreshed twice per lease, and is deleted when the user leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -69,7 +69,14 @@ async fn a_key_has_the_rooms_of_a_user_and_expires_with_the_lease() {
     let value = redis.until(&["GET", &key("alice")], both).await;
     let value: Value = serde_json::from_str(value.text()).expect("JSON");
     assert_eq!(value["node"], "here", "{value}");
-    assert!(value.to_string().contains(r#"{"mood":"ü"}"#), "{value}");
+    let rooms: BTreeSet<_> = value["rooms"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(rooms, BTreeSet::from(["attic", "lobby"]), "{value}");
+    // The state is in the hash of the incarnation that uses the node's id.
+    let is_text = |reply: &Reply| matches!(reply, Reply::Text(_));
+    let incarnation = redis.until(&["GET", "presence:{nodes}:id:here"], is_text).await;
+    let hash = format!("presence:{{0}}:h:{}", incarnation.text());
+    let field = redis.until(&["HGET", &hash, "attic:alice"], is_text).await;
+    assert!(field.text().ends_with(r#"{"mood":"ü"}"#), "{field:?}");
     let remaining = redis.command(&["PTTL", &key("alice")]).await.number();
     assert!((1..=10_000).contains(&remaining), "the key expires in {remaining} ms");
 }

@@ -18,16 +18,25 @@ macro_rules! on_both {
     };
 }
 
+mod amplification;
 mod basics;
 mod chaos;
+mod chat_history;
 mod cluster;
 mod event_log;
+mod front_door;
 mod harness;
 mod health;
 mod keys;
 mod nodes;
 mod observers;
 mod outages;
+mod partial_failures;
 mod partition;
+mod permissions;
+mod revocation;
+mod sentinel;
 mod starting;
+mod tls;
 mod user_features;
+mod webhooks;

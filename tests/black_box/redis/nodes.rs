@@ -8,7 +8,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::node::start_refused;
 use crate::common::redis::POLL;
-use crate::common::{DEADLINE, Mirror, NODE_LOST_AFTER, Node, Redis, RoomObservers, SHORT_TTL, SHORT_TTL_FLAG, Store};
+use crate::common::{
+    DEADLINE, FrontDoor, Intruders, Mirror, NODE_LOST_AFTER, Node, Redis, RoomObservers, SHORT_TTL, SHORT_TTL_FLAG,
+    Store,
+};
 
 /// The exit code for a service that cannot be used: EX_UNAVAILABLE in sysexits.h.
 const UNAVAILABLE: i32 = 69;
@@ -16,7 +19,13 @@ const UNAVAILABLE: i32 = 69;
 on_both!(only_the_users_of_a_killed_node_leave, no_user_leaves_during_a_rolling_restart);
 
 async fn only_the_users_of_a_killed_node_leave(store: Store) {
-    let [a, b, c] = store.three_nodes(&SHORT_TTL_FLAG).await;
+    only_the_users_of_a_killed_node_leave_behind(FrontDoor::open(), store).await;
+}
+
+/// What decides about credentials dies before the node does.
+pub(super) async fn only_the_users_of_a_killed_node_leave_behind(mut door: FrontDoor, store: Store) {
+    let [a, b, c] = store.three_nodes(&door.flags(&SHORT_TTL_FLAG)).await.map(|node| door.before(node));
+    let mut intruders = Intruders::of(&door, &[&a, &b, &c]);
     let _alice = a.connect_to("alice", "lobby").await;
     let _bob = b.connect_to("bob", "lobby").await;
     // When c dies, dave connects to another node. Erin is connected to a too. Carol is connected only to c.
@@ -39,10 +48,12 @@ async fn only_the_users_of_a_killed_node_leave(store: Store) {
     }
     observers.allow_leaves(&["carol"]);
     observers.remove(&c);
+    door.die().await;
     c.kill();
     drop(dave);
     let _dave = b.connect_to("dave", "lobby").await;
     observers.wait_for_members_within(NODE_LOST_AFTER, &[&a, &b], &["alice", "bob", "dave", "erin"]).await;
+    intruders.check().await;
     observers.assert_left_once("carol", &["node_lost"]);
     observers.assert_stable(&["dave", "erin"]);
     // The other nodes delete the keys of the dead node.
@@ -76,9 +87,17 @@ async fn start_again(store: &Store, id: &str, flags: &[&str]) -> Node {
 }
 
 async fn no_user_leaves_during_a_rolling_restart(store: Store) {
+    no_user_leaves_during_a_rolling_restart_behind(FrontDoor::open(), store).await;
+}
+
+/// What decides about credentials is dead while a node stops and starts again.
+pub(super) async fn no_user_leaves_during_a_rolling_restart_behind(mut door: FrontDoor, store: Store) {
     // Users of a node that stops have this time to reconnect.
-    let (flags, ttl) = (["--ttl", "6s"], Duration::from_secs(6));
-    let mut nodes: Vec<_> = store.three_nodes(&flags).await.into();
+    let ttl = Duration::from_secs(6);
+    let own = door.flags(&["--ttl", "6s"]).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let flags: Vec<_> = own.iter().map(String::as_str).collect();
+    let mut nodes: Vec<_> = store.three_nodes(&flags).await.map(|node| door.before(node)).into();
+    let mut intruders = Intruders::of(&door, &nodes.iter().collect::<Vec<_>>());
     let users = ["u0", "u1", "u2", "u3", "u4", "u5"];
     let mut observers = RoomObservers::on(&nodes.iter().collect::<Vec<_>>(), "lobby").await;
     // Each user with the node and the connection.
@@ -93,6 +112,7 @@ async fn no_user_leaves_during_a_rolling_restart(store: Store) {
         let node = nodes.remove(at);
         let next = &nodes[0];
         observers.remove(&node);
+        door.die().await;
         let stopping = node.terminate();
         let moving = join_all(clients.into_iter().map(async |(user, home, mirror)| match home == id {
             true => (user, next.id.clone(), reconnect_elsewhere(user, mirror, next).await),
@@ -101,13 +121,18 @@ async fn no_user_leaves_during_a_rolling_restart(store: Store) {
         let (status, moved) = tokio::join!(stopping, moving);
         assert_eq!(status.code(), Some(0), "{id}");
         clients = moved;
-        let node = start_again(&store, id, &flags).await;
+        let node = door.before(start_again(&store, id, &flags).await);
+        door.assert_closed_without_keys(&node).await;
+        door.revive().await;
+        door.wait_until_admitted(&node).await;
         observers.add(&node).await;
         nodes.push(node);
+        intruders.turn_to(&nodes.iter().collect::<Vec<_>>());
         observers.wait_for_members(&nodes.iter().collect::<Vec<_>>(), &users).await;
     }
     // The leases of all former incarnations end, and no user leaves.
     observers.observe_for(ttl + NODE_LOST_AFTER - SHORT_TTL).await;
+    intruders.check().await;
     observers.wait_for_members(&nodes.iter().collect::<Vec<_>>(), &users).await;
     assert!(clients.iter_mut().all(|(_, _, mirror)| {
         mirror.apply_pending();

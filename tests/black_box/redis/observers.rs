@@ -145,7 +145,8 @@ async fn a_message_of_the_application_reaches_observers_on_other_nodes() {
     let hash = hash_of(&redis, "a").await;
     let seq = redis.command(&["HGET", &hash, "@"]).await;
     let (_, incarnation) = hash.split_once(":h:").expect("a hash");
-    let event = format!("{incarnation}\t{}\nmessage\thall:\t1\t{{\"text\":\"closing soon\"}}", seq.text());
+    let event =
+        format!("{incarnation}\t{}\nmessage\thall:\t1700000000000\t1\t{{\"text\":\"closing soon\"}}", seq.text());
     redis.command(&["PUBLISH", "presence:{0}:events", &event]).await;
     let message = observer.json_of_type("message").await;
     assert_eq!((&message["room"], &message["data"]), (&json!("hall"), &json!({"text": "closing soon"})));

@@ -8,66 +8,92 @@ use tokio::time::{Instant, sleep};
 use crate::common::redis::POLL;
 use crate::common::resp::Reply;
 use crate::common::{
-    DEADLINE, Mirror, NODE_LOST_AFTER, Node, Redis, RoomObservers, SHORT_TTL, SHORT_TTL_FLAG, TickDeadline,
+    DEADLINE, FrontDoor, Mirror, NODE_LOST_AFTER, Node, Redis, RoomObservers, SHORT_TTL, SHORT_TTL_FLAG, TickDeadline,
 };
 
 /// After an outage all nodes must agree within this time.
 const AGREEMENT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Two nodes with observers, one user on each node, and one user on both.
-struct Cluster {
-    redis: Redis,
-    nodes: [Node; 2],
-    observers: RoomObservers,
+pub(super) struct Cluster {
+    pub(super) redis: Redis,
+    pub(super) door: FrontDoor,
+    pub(super) nodes: [Node; 2],
+    pub(super) observers: RoomObservers,
     mirrors: Vec<Mirror>,
+    /// Carol and dave, if they have to connect before the application dies.
+    waiting: Vec<Mirror>,
 }
 
 impl Cluster {
     async fn start() -> Self {
-        Self::on(Redis::start().await).await
+        Self::behind(FrontDoor::open()).await
     }
 
-    async fn on(redis: Redis) -> Self {
-        let url = redis.url();
-        let (a, b) = tokio::join!(Node::start("a", &url, &SHORT_TTL_FLAG), Node::start("b", &url, &SHORT_TTL_FLAG));
+    pub(super) async fn behind(door: FrontDoor) -> Self {
+        let redis = Redis::start().await;
+        let (url, flags) = (redis.url(), door.flags(&SHORT_TTL_FLAG));
+        let (a, b) = tokio::join!(Node::start("a", &url, &flags), Node::start("b", &url, &flags));
+        let (a, b) = (door.before(a), door.before(b));
         let mut mirrors = Vec::new();
         for (node, user) in [(&a, "alice"), (&b, "bob"), (&a, "both"), (&b, "both")] {
             mirrors.push(node.connect_to(user, "lobby").await);
         }
+        let mut waiting = Vec::new();
+        if !door.admits_without_upstream() {
+            waiting.extend([a.connect("carol").await, b.connect("dave").await]);
+        }
         let observers = RoomObservers::on(&[&a, &b], "lobby").await;
-        let mut cluster = Self { redis, nodes: [a, b], observers, mirrors };
+        let mut cluster = Self { redis, door, nodes: [a, b], observers, mirrors, waiting };
         cluster.agree(&["alice", "bob", "both"]).await;
         cluster
     }
 
-    async fn agree(&mut self, users: &[&str]) {
+    pub(super) async fn agree(&mut self, users: &[&str]) {
         self.observers.wait_for_members_within(AGREEMENT_LIMIT, &self.nodes.each_ref(), users).await;
     }
 
     /// Checks that both nodes are degraded and that users join and leave on each node, while no other user leaves.
     /// Returns the members that are expected after the outage.
-    async fn join_and_leave_during_outage(&mut self) -> [&'static str; 4] {
+    pub(super) async fn join_and_leave_during_outage(&mut self) -> [&'static str; 4] {
         let [a, b] = &self.nodes;
         a.wait_until_degraded(true).await;
         b.wait_until_degraded(true).await;
         self.observers.allow_leaves(&["alice"]);
         self.mirrors[0].close(1000);
         a.wait_until("the local leave", async || !a.members("lobby").await.contains_key("alice")).await;
-        self.mirrors.push(a.connect_to("carol", "lobby").await);
-        self.mirrors.push(b.connect_to("dave", "lobby").await);
+        let mut waiting = std::mem::take(&mut self.waiting).into_iter();
+        for (node, user) in [(a, "carol"), (b, "dave")] {
+            let mut mirror = match waiting.next() {
+                Some(mirror) => mirror,
+                None => node.connect(user).await,
+            };
+            mirror.send(&json!({"type": "join", "room": "lobby"}));
+            mirror.wait_until("the snapshot with the user", |mirror| mirror.has("lobby", user)).await;
+            self.mirrors.push(mirror);
+        }
         self.mirrors[1].send(&json!({"type": "state", "room": "lobby", "state": {"during": "outage"}}));
         self.observers.observe_for(NODE_LOST_AFTER).await;
         for mirror in &mut self.mirrors[1..] {
             mirror.heartbeat().await;
+            if let Some(renewal) = self.door.renewal(&mirror.user) {
+                let mark = mirror.mark();
+                mirror.send(&renewal);
+                let is_renewed = |mirror: &Mirror| !mirror.since(mark, "authenticated", "").is_empty();
+                mirror.wait_until("the renewal", is_renewed).await;
+            }
         }
         ["bob", "both", "carol", "dave"]
     }
 
     /// Checks that all nodes agree after the outage and that joins and leaves work as before.
-    async fn check_recovery(&mut self, users: &[&str]) {
+    pub(super) async fn check_recovery(&mut self, users: &[&str]) {
         self.agree(users).await;
         for node in &self.nodes {
             node.wait_until_degraded(false).await;
+        }
+        if !self.door.admits_without_upstream() {
+            self.door.revive().await;
         }
         self.mirrors.push(self.nodes[1].connect_to("later", "lobby").await);
         let mut all: Vec<_> = users.iter().copied().chain(["later"]).collect();
@@ -84,7 +110,7 @@ impl Cluster {
     }
 
     /// Waits until Redis has these keys again, which takes half a lease at most.
-    async fn wait_for_rewritten_keys(&self, wanted: &[String]) {
+    pub(super) async fn wait_for_rewritten_keys(&self, wanted: &[String]) {
         let mut tick_deadline = TickDeadline::after(&self.nodes.each_ref(), SHORT_TTL / 2).await;
         loop {
             let (over, keys) = (tick_deadline.has_passed().await, self.redis.keys().await);

@@ -4,15 +4,18 @@
 use std::process::Output;
 use std::time::Instant;
 
-use crate::common::node::{is_timeout_error, start_refused};
+use tokio::task::spawn_blocking;
+
+use crate::common::node::{arguments, is_timeout_error, start_refused};
+use crate::common::process::{command, run_to_exit};
 use crate::common::proxy::ProxyMode;
 use crate::common::redis::free_port;
-use crate::common::tls::Certificates;
-use crate::common::{DEADLINE, Node, Proxy, Redis, RoomObservers};
+use crate::common::token::SECRET;
+use crate::common::{DEADLINE, Node, Proxy, Redis, RedisCluster, RoomObservers};
 
 /// Exit codes: EX_USAGE and EX_UNAVAILABLE in sysexits.h.
-const USAGE: i32 = 64;
-const UNAVAILABLE: i32 = 69;
+pub(super) const USAGE: i32 = 64;
+pub(super) const UNAVAILABLE: i32 = 69;
 const PASSWORD: &str = "hunter2secret";
 
 fn text(output: &Output) -> String {
@@ -20,7 +23,7 @@ fn text(output: &Output) -> String {
 }
 
 /// Expects this exit code and a message with these words, and no password.
-async fn check_refused(flags: &[&str], code: i32, words: &[&str]) {
+pub(super) async fn check_refused(flags: &[&str], code: i32, words: &[&str]) {
     let deadline = Instant::now() + DEADLINE;
     let (output, message) = loop {
         let output = start_refused("a", &[flags, &["--log", "trace"]].concat()).await;
@@ -49,6 +52,11 @@ async fn a_bad_command_line_exits_64() {
         ("redis://127.0.0.1:1/not-a-number", "redis"),
         ("redis://user:hunter2secret@127.0.0.1:port", "redis"),
         ("redis+unix://", "redis"),
+        ("redis://127.0.0.1:1?db=4", "redis://host/4"),
+        ("redis://127.0.0.1:1/?socket_timeout=2", "socket_timeout"),
+        ("redis://:hunter2secret@127.0.0.1:1,", "comma"),
+        ("rediss://127.0.0.1:1#insecure", "--redis-ca"),
+        ("redis+sentinel://127.0.0.1:1", "service"),
     ] {
         check_refused(&["--redis", url], USAGE, &[word]).await;
     }
@@ -120,35 +128,68 @@ async fn a_node_does_not_start_beside_nodes_of_another_format() {
     let redis = Redis::start().await;
     let flags = ["--redis", &redis.url()];
     write_lease(&redis, "old.1", r#"{"node":"old","lanes":1,"beat":7}"#).await;
-    check_refused(&flags, UNAVAILABLE, &["other nodes use format 1", "this node uses 2", "--redis-prefix"]).await;
-    write_lease(&redis, "old.1", r#"{"node":"old","format":3,"partitions":1,"heartbeats":7}"#).await;
-    check_refused(&flags, UNAVAILABLE, &["other nodes use format 3", "same version"]).await;
-    write_lease(&redis, "old.1", r#"{"node":"old","format":2,"partitions":5,"heartbeats":7}"#).await;
+    check_refused(&flags, UNAVAILABLE, &["other nodes use format 1", "this node uses 5", "--redis-prefix"]).await;
+    write_lease(&redis, "old.1", r#"{"node":"old","format":99,"partitions":1,"heartbeats":7}"#).await;
+    check_refused(&flags, UNAVAILABLE, &["other nodes use format 99", "same version"]).await;
+    write_lease(&redis, "old.1", r#"{"node":"old","format":5,"partitions":5,"heartbeats":7}"#).await;
     check_refused(&flags, UNAVAILABLE, &["--redis-partitions 5", "this node uses 1"]).await;
+    write_lease(&redis, "old.1", r#"{"node":"old","format":5,"partitions":1,"ttl_ms":20000,"heartbeats":7}"#).await;
+    check_refused(&flags, UNAVAILABLE, &["--ttl 20s", "this node uses 1m"]).await;
     redis.command(&["DEL", "presence:{nodes}:incarnation:old.1"]).await;
     let node = Node::start("a", &redis.url(), &[]).await;
     node.wait_until_degraded(false).await;
     let lease =
         redis.keys().await.into_iter().find(|key| key.contains(":incarnation:a.")).expect("the lease of the node");
     let lease = redis.command(&["GET", &lease]).await;
-    assert!(lease.text().starts_with(r#"{"node":"a","format":2,"#), "{lease:?}");
+    assert!(lease.text().starts_with(r#"{"node":"a","format":5,"partitions":1,"ttl_ms":60000,"#), "{lease:?}");
+}
+
+/// A node with tokens beside an open one would show users whose names nobody has verified.
+#[tokio::test]
+async fn a_node_does_not_start_beside_nodes_with_another_identity() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let of = |issuer| ["--redis", &url, "--jwt-secret", SECRET, "--jwt-issuer", issuer, "--jwt-audience", "rooms"];
+    let tokens = Node::with_flags("t", &of("https://a.example")).await;
+    check_refused(&["--redis", &url], UNAVAILABLE, &["identity mode", "tokens", "open"]).await;
+    check_refused(&of("https://b.example"), UNAVAILABLE, &["--jwt-issuer", "https://a.example", "https://b"]).await;
+    let lease = redis.keys().await.into_iter().find(|key| key.contains(":incarnation:t.")).expect("the node's lease");
+    let lease = redis.command(&["GET", &lease]).await;
+    let rules = r#""identity":"tokens","issuers":["https://a.example"],"audiences":["rooms"]}"#;
+    assert!(lease.text().ends_with(rules), "{lease:?}");
+    drop(Node::with_flags("u", &of("https://a.example")).await);
+    tokens.kill();
+    redis.command(&["FLUSHALL"]).await;
+    let _open = Node::start("o", &url, &[]).await;
+    check_refused(&of("https://a.example"), UNAVAILABLE, &["identity mode", "open", "tokens"]).await;
 }
 
 /// Nodes that start at the same moment cannot refuse each other at the start.
 #[tokio::test]
-async fn a_running_node_reports_a_node_of_another_format() {
-    let redis = Redis::start().await;
-    let node = Node::start("a", &redis.url(), &[]).await;
-    let alice = node.connect_to("alice", "lobby").await;
-    write_lease(&redis, "new.1", r#"{"node":"new","format":3,"partitions":1,"heartbeats":7}"#).await;
-    node.wait_until_degraded(true).await;
-    let errors = || node.log().iter().filter(|line| line.contains("ERROR") && line.contains("format 3")).count();
-    node.wait_until("the error in the log", async || errors() == 1).await;
-    assert!(node.members("lobby").await.contains_key("alice"));
-    redis.command(&["DEL", "presence:{nodes}:incarnation:new.1"]).await;
-    node.wait_until_degraded(false).await;
-    assert_eq!(errors(), 1, "the error must be logged once");
-    drop(alice);
+async fn running_nodes_report_a_node_with_other_settings_and_work_on() {
+    for (lease, reason) in [
+        (r#"{"node":"new","format":99,"partitions":1,"heartbeats":7}"#, "format 99"),
+        (r#"{"node":"new","format":5,"partitions":7,"ttl_ms":60000,"heartbeats":7}"#, "--redis-partitions 7"),
+        (r#"{"node":"new","format":5,"partitions":1,"ttl_ms":90000,"heartbeats":7}"#, "--ttl 1m 30s"),
+        (r#"{"node":"new","format":5,"partitions":1,"ttl_ms":60000,"heartbeats":7,"identity":"tokens"}"#, "identity"),
+    ] {
+        let redis = Redis::start().await;
+        let (url, flags) = (redis.url(), ["--log", "info"]);
+        let (node, other) = tokio::join!(Node::start("a", &url, &flags), Node::start("b", &url, &flags));
+        let alice = node.connect_to("alice", "lobby").await;
+        write_lease(&redis, "new.1", lease).await;
+        node.wait_until_degraded(true).await;
+        let errors = || node.log().iter().filter(|line| line.contains("ERROR") && line.contains(reason)).count();
+        node.wait_until("the error in the log", async || errors() == 1).await;
+        // Nodes with the same settings still see each other, also when they start and end.
+        let bob = other.connect_to("bob", "lobby").await;
+        let mut observers = RoomObservers::on(&[&node, &other], "lobby").await;
+        observers.wait_for_members(&[&node, &other], &["alice", "bob"]).await;
+        redis.command(&["DEL", "presence:{nodes}:incarnation:new.1"]).await;
+        node.wait_until_degraded(false).await;
+        assert_eq!(errors(), 1, "the error must be logged once");
+        drop((alice, bob));
+    }
 }
 
 #[tokio::test]
@@ -256,22 +297,6 @@ async fn redis_can_be_reached_through_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn redis_can_be_reached_through_tls_and_its_certificate_is_checked() {
-    let certificates = Certificates::make();
-    let port = free_port().to_string();
-    let redis = Redis::with_tls(&certificates, &port).await;
-    let url = format!("rediss://127.0.0.1:{port}");
-    check_refused(&["--redis", &url], UNAVAILABLE, &["cannot be used"]).await;
-    let authority = certificates.path("ca.crt");
-    let environment = [("SSL_CERT_FILE", authority.as_str())];
-    let a = Node::with_environment("a", &["--redis", &url], &environment).await;
-    let b = Node::start("b", &redis.url(), &[]).await;
-    let _alice = a.connect_to("alice", "lobby").await;
-    let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
-    observers.wait_for_members(&[&a, &b], &["alice"]).await;
-}
-
-#[tokio::test]
 async fn environment_variables_configure_redis() {
     let redis = Redis::start().await;
     let url = redis.url();
@@ -282,6 +307,27 @@ async fn environment_variables_configure_redis() {
     redis.until(&["EXISTS", "other:{nodes}:id:a"], |reply| reply.number() == 1).await;
     node.wait_until("the key of alice", async || redis.keys().await.iter().any(|key| key.ends_with("}:u:alice"))).await;
     assert!(redis.keys().await.iter().all(|key| key.starts_with("other:{")), "{:?}", redis.keys().await);
+}
+
+/// As compose files write lists. A comma separates nothing, so that it may be part of a password.
+#[tokio::test]
+async fn urls_in_a_variable_are_separated_by_spaces_or_line_breaks() {
+    let cluster = RedisCluster::start().await;
+    for separator in [" ", "\n", "  \n "] {
+        let urls = format!("{}\n", cluster.urls().join(separator));
+        let node = Node::with_environment("a", &[], &[("ROLLCALL_REDIS", &urls)]).await;
+        node.wait_until_degraded(false).await;
+        assert_eq!(node.terminate().await.code(), Some(0));
+    }
+    let urls = cluster.urls().join(",");
+    let mut command = command(&arguments("a", &[]));
+    command.env("ROLLCALL_REDIS", urls);
+    let output = spawn_blocking(move || run_to_exit(command)).await.expect("it ends by itself");
+    assert_eq!(output.status.code(), Some(USAGE));
+    assert!(text(&output).contains("spaces"), "{}", text(&output));
+    let redis = Redis::with_login("odd", "a,b", &[]).await;
+    let url = format!("redis://odd:a,b@{}", redis.address());
+    Node::with_environment("a", &[], &[("ROLLCALL_REDIS", &url)]).await.wait_until_degraded(false).await;
 }
 
 #[tokio::test]

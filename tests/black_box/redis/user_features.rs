@@ -10,12 +10,15 @@ use crate::common::{
     Mirror, NODE_LOST_AFTER, Node, RawClient, RoomObservers, SHORT_TTL_FLAG, Store, TickDeadline, raw,
 };
 
+/// What browsers send with the requests of a page of this server.
+const OWN_PAGE: (&str, &str) = ("origin", "http://localhost");
 const TOKEN: &str = "a token for tests only";
 const SESSION_KEY: &str = "one key for two nodes, 32 bytes or more";
 
 on_both!(
     watchers_see_users_of_all_nodes_go_online_and_offline,
     messages_reach_observers_on_other_nodes,
+    messages_of_the_application_reach_rooms_and_users_on_all_nodes,
     a_kick_closes_the_connections_of_a_user_on_every_node,
     a_logout_ends_only_that_login_on_every_node,
 );
@@ -158,8 +161,58 @@ async fn messages_reach_observers_on_other_nodes(store: Store) {
     }
 }
 
+async fn messages_of_the_application_reach_rooms_and_users_on_all_nodes(store: Store) {
+    let [a, b] = two_nodes(&store, &["--api-key", TOKEN]).await;
+    let bearer = format!("Bearer {TOKEN}");
+    let publish = async |node: &Node, path: &str, data: Value| {
+        let (headers, body) = ([("authorization", &*bearer)], json!({ "data": data }).to_string());
+        loop {
+            let answer = http::request(node.address, "POST", path, &headers, body.as_bytes()).await;
+            if answer.status == 202 {
+                return assert_eq!(answer.json(), json!({}));
+            }
+            // A user has a limit per tick, and a busy machine ticks late.
+            assert_eq!(answer.status, 429);
+            sleep(POLL).await;
+        }
+    };
+    let mut here = a.connect_to("alice", "lobby").await;
+    let mut there = b.connect_to("alice", "lobby").await;
+    let mut bob = b.connect_to("bob", "attic").await;
+    wait_until_known(&there, &[&a]).await;
+    wait_until_known(&here, &[&b]).await;
+    // Nobody observes or is online on the node that is asked.
+    publish(&a, "/v1/rooms/attic/messages", json!("to the attic")).await;
+    publish(&a, "/v1/users/bob/messages", json!("to bob")).await;
+    let long = "x".repeat(16_000);
+    for number in 0..30 {
+        let node = if number % 2 == 0 { &a } else { &b };
+        publish(node, "/v1/users/alice/messages", json!({"to": "user", "number": number, "long": long})).await;
+        publish(node, "/v1/rooms/lobby/messages", json!({"to": "room", "number": number, "long": long})).await;
+    }
+    let count = |mirror: &Mirror| mirror.since(0, "message", "").len();
+    for mirror in [&mut here, &mut there] {
+        mirror.wait_until("all messages", |mirror| count(mirror) >= 60).await;
+        mirror.barrier().await;
+        assert_eq!(count(mirror), 60, "each message once");
+        for to in ["user", "room"] {
+            for node in 0..2 {
+                let messages = mirror.since(0, "message", "").into_iter().filter(|message| message["data"]["to"] == to);
+                assert!(messages.clone().all(|message| message.get("room").is_some() == (to == "room")));
+                let numbers = messages.filter_map(|message| message["data"]["number"].as_u64());
+                let numbers: Vec<_> = numbers.filter(|number| number % 2 == node).collect();
+                assert!(numbers.len() == 15 && numbers.is_sorted(), "in order for each node: {numbers:?}");
+            }
+        }
+    }
+    bob.wait_until("both messages", |bob| count(bob) == 2).await;
+    let to_bob: Vec<_> = bob.since(0, "message", "").iter().map(|message| message["data"].clone()).collect();
+    assert!(to_bob.contains(&json!("to the attic")) && to_bob.contains(&json!("to bob")), "{to_bob:?}");
+    assert_eq!(a.stat("redis_messages_dropped").await + b.stat("redis_messages_dropped").await, 0);
+}
+
 async fn a_kick_closes_the_connections_of_a_user_on_every_node(store: Store) {
-    let [a, b] = two_nodes(&store, &["--admin-token", TOKEN, "--grace", "2s", "--ttl", "20s"]).await;
+    let [a, b] = two_nodes(&store, &["--api-key", TOKEN, "--grace", "2s", "--ttl", "20s"]).await;
     let mut observers = RoomObservers::on(&[&a, &b], "lobby").await;
     // The chat client waits for the join of its user, which is announced only if the user is not a member yet.
     let mut chat = b.chat("7").await;
@@ -193,7 +246,7 @@ async fn a_kick_closes_the_connections_of_a_user_on_every_node(store: Store) {
 
 /// Sends a request like a browser that has this cookie.
 async fn send(node: &Node, method: &str, path: &str, cookie: &str, body: &str) -> Response {
-    let headers = [("content-type", "application/json"), ("cookie", cookie)];
+    let headers = [("content-type", "application/json"), ("cookie", cookie), OWN_PAGE];
     http::request(node.address, method, path, &headers, body.as_bytes()).await
 }
 
@@ -206,7 +259,7 @@ async fn sign_in(node: &Node, user: &str) -> String {
 /// A native connection in the lobby, of the user who is signed in with this cookie.
 async fn connect(node: &Node, cookie: &str) -> RawClient {
     let path = "/v1/connect?room=lobby";
-    let (mut client, _) = RawClient::open_with(node.address, path, &[("cookie", cookie)], b"").await;
+    let (mut client, _) = RawClient::open_with(node.address, path, &[("cookie", cookie), OWN_PAGE], b"").await;
     client.json_of_type("snapshot").await;
     client
 }
@@ -227,9 +280,9 @@ async fn a_logout_ends_only_that_login_on_every_node(store: Store) {
     assert!(other.is_served().await, "the connection of another login was closed");
     // The logout made the cookie invalid on both nodes.
     for node in [&a, &b] {
-        raw::refused_upgrade(node.address, "/v1/connect", &[("cookie", &first)]).await.error(401);
-        assert_eq!(send(node, "GET", "/login/session", &first, "").await.json()["user"], Value::Null);
-        assert_eq!(send(node, "GET", "/login/session", &second, "").await.json()["user"], "alice");
+        raw::refused_upgrade(node.address, "/v1/connect", &[("cookie", &first), OWN_PAGE]).await.error(401);
+        assert_eq!(send(node, "POST", "/login/session", &first, "").await.json()["user"], Value::Null);
+        assert_eq!(send(node, "POST", "/login/session", &second, "").await.json()["user"], "alice");
     }
     observers.wait_for_members(&[&a, &b], &["alice"]).await;
     observers.assert_stable(&["alice"]);

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rollcall::store::redis::command::{RedisCommand, RedisReply};
 
+use super::EPOCH_MS;
+
 #[derive(Debug, Clone)]
 enum Value {
     Text(String),
     Hash(BTreeMap<String, String>),
     Set(BTreeSet<String>),
+    SortedSet(BTreeSet<(u64, String)>),
 }
 
 /// Keys with their expiry times, and messages that were published.
@@ -17,6 +20,7 @@ pub(crate) struct SimulatedRedis {
     keys: HashMap<String, (Value, Option<u64>)>,
     pub(crate) published: Vec<(String, String)>,
     pub(crate) now_ms: u64,
+    pub(crate) refuses_to_publish: bool,
 }
 
 impl SimulatedRedis {
@@ -53,12 +57,12 @@ impl SimulatedRedis {
                 RedisReply::Done
             }
             RedisCommand::Expire { key, ttl_ms } => {
-                if let Some((_, expiry)) = self.keys.get_mut(key) {
-                    *expiry = Some(now + ttl_ms);
-                }
+                let Some((_, expiry)) = self.keys.get_mut(key) else { return RedisReply::Missing };
+                *expiry = Some(now + ttl_ms);
                 RedisReply::Done
             }
             RedisCommand::MultiGet(keys) => RedisReply::Texts(keys.iter().map(|key| self.text(key)).collect()),
+            RedisCommand::Publish { .. } if self.refuses_to_publish => RedisReply::Error("NOPERM".to_owned()),
             RedisCommand::Publish { channel, message } => {
                 self.published.push((channel.clone(), message.clone()));
                 RedisReply::Done
@@ -80,12 +84,63 @@ impl SimulatedRedis {
             RedisCommand::HashMetadata(key) => {
                 self.with_hash(key, |hash| RedisReply::Texts(["@", "#"].map(|field| hash.get(field).cloned()).into()))
             }
+            RedisCommand::TimeToLive(key) => RedisReply::Number(match self.keys.get(key) {
+                Some((_, Some(expiry))) => (expiry - now) as i64,
+                Some((_, None)) => -1,
+                None => -2,
+            }),
             RedisCommand::HashScan { key, cursor } => self.with_hash(key, |hash| {
                 // Small pages, so that events arrive in between. The page of a field never changes, so a field that
                 // exists during the whole scan is found.
                 let page = |field: &str| field.bytes().map(u64::from).sum::<u64>() % 4;
                 let fields = hash.clone().into_iter().filter(|(field, _)| page(field) == *cursor).collect();
-                RedisReply::Page { cursor: (cursor + 1) % 4, fields }
+                RedisReply::Page { cursor: (cursor + 1) % 4, fields, moved: false }
+            }),
+            RedisCommand::SetAdd { .. }
+            | RedisCommand::SetRemove { .. }
+            | RedisCommand::SetMembers(_)
+            | RedisCommand::SortedSetAdd { .. }
+            | RedisCommand::SortedSetTrim { .. }
+            | RedisCommand::SortedSetLast { .. }
+            | RedisCommand::SortedSetScores { .. }
+            | RedisCommand::SortedSetRemove { .. }
+            | RedisCommand::SortedSetRemoveAbove { .. }
+            | RedisCommand::SortedSetRemoveBelow { .. } => self.execute_on_set(command),
+            RedisCommand::Time => RedisReply::Number((EPOCH_MS + now) as i64),
+        }
+    }
+
+    fn execute_on_set(&mut self, command: &RedisCommand) -> RedisReply {
+        match command {
+            RedisCommand::SortedSetAdd { key, members } => self.with_sorted_set(key, |set| {
+                set.extend(members.iter().cloned());
+                RedisReply::Done
+            }),
+            RedisCommand::SortedSetScores { key, last } => self.with_sorted_set(key, |set| {
+                let members = set.iter().skip(set.len().saturating_sub(*last));
+                RedisReply::Scores(members.map(|(score, member)| (member.clone(), *score)).collect())
+            }),
+            RedisCommand::SortedSetRemove { key, members } => self.with_sorted_set(key, |set| {
+                set.retain(|(_, member)| !members.contains(member));
+                RedisReply::Done
+            }),
+            RedisCommand::SortedSetRemoveBelow { key, score } => self.with_sorted_set(key, |set| {
+                set.retain(|(at, _)| at > score);
+                RedisReply::Done
+            }),
+            RedisCommand::SortedSetRemoveAbove { key, score } => self.with_sorted_set(key, |set| {
+                set.retain(|(at, _)| at <= score);
+                RedisReply::Done
+            }),
+            RedisCommand::SortedSetTrim { key, keep } => self.with_sorted_set(key, |set| {
+                while set.len() > *keep {
+                    set.pop_first();
+                }
+                RedisReply::Done
+            }),
+            RedisCommand::SortedSetLast { key, last, score } => self.with_sorted_set(key, |set| {
+                let members = set.iter().rev().filter(|(at, _)| at <= score).take(*last);
+                RedisReply::Texts(members.map(|(_, member)| Some(member.clone())).collect())
             }),
             RedisCommand::SetAdd { key, member } => self.with_set(key, |set| {
                 set.insert(member.clone());
@@ -98,6 +153,7 @@ impl SimulatedRedis {
             RedisCommand::SetMembers(key) => {
                 self.with_set(key, |set| RedisReply::Texts(set.iter().cloned().map(Some).collect()))
             }
+            _ => RedisReply::Done,
         }
     }
 
@@ -121,6 +177,20 @@ impl SimulatedRedis {
     fn with_set(&mut self, key: &str, act: impl FnOnce(&mut BTreeSet<String>) -> RedisReply) -> RedisReply {
         let (value, _) = self.keys.entry(key.to_owned()).or_insert((Value::Set(BTreeSet::new()), None));
         let Value::Set(set) = value else { return RedisReply::WrongType };
+        let reply = act(set);
+        if set.is_empty() {
+            self.keys.remove(key);
+        }
+        reply
+    }
+
+    fn with_sorted_set(
+        &mut self,
+        key: &str,
+        act: impl FnOnce(&mut BTreeSet<(u64, String)>) -> RedisReply,
+    ) -> RedisReply {
+        let (value, _) = self.keys.entry(key.to_owned()).or_insert((Value::SortedSet(BTreeSet::new()), None));
+        let Value::SortedSet(set) = value else { return RedisReply::WrongType };
         let reply = act(set);
         if set.is_empty() {
             self.keys.remove(key);

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::churn_plan::ChurnPlan;
 use super::churning_members::{ChurnCounts, ChurningMembers};
 use super::observers::{DeliveryCounts, Observers};
 use super::permanent_members::PermanentMembers;
@@ -14,6 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::latency::Latency;
 use crate::progress::Progress;
 use crate::protocol::{Observe, Role};
+use crate::scenarios::churn_plan::ChurnPlan;
 use crate::scenarios::keepalive::Keepalive;
 use crate::scenarios::memory_samples::MemorySamples;
 use crate::scenarios::window::{Mark, Window};

@@ -4,13 +4,13 @@
 //! of member i (modulo their number). So each member is present for `half` intervals of the plan and then absent for as
 //! long, give or take one interval.
 
-use super::churn_plan::Operation;
 use crate::cli::MIN_STAY;
 use crate::clients::Clients;
 use crate::connection::SendOutcome;
 use crate::engine::Close;
 use crate::mirror::JoinTimes;
 use crate::protocol::{ClientProtocol, Role};
+use crate::scenarios::churn_plan::Operation;
 use crate::schedule::nanos;
 
 /// Counts of operations, in total or in one phase.

@@ -82,7 +82,11 @@ impl ChurnRun {
 pub(crate) fn describe_deliveries(deliveries: &DeliveryCounts, window: &Window, report: &mut Report) {
     let DeliveryCounts { count, bytes, changes, observer_bytes } = *deliveries;
     report.figure("deliveries", count as f64, "presence messages received in the window");
-    report.figure("deliveries_per_s", count as f64 / window.length.as_secs_f64(), "");
+    report.figure(
+        "deliveries_per_s",
+        count as f64 / window.length.as_secs_f64(),
+        "changes and messages that observers received",
+    );
     let per = |total: f64, of: u64| if of == 0 { 0.0 } else { total / of as f64 };
     report.figure("bytes_per_delivery", per(bytes as f64, count), "payload");
     report.figure("changes_delivered", changes as f64, "joins and leaves, counted per observer of their room");
@@ -91,7 +95,7 @@ pub(crate) fn describe_deliveries(deliveries: &DeliveryCounts, window: &Window, 
     if let Some(server) = window.server {
         report.figure("server_cpu_per_delivery_us", cost_us(server.ran_ns), "all threads, user and kernel");
     }
-    report.figure("generator_cpu_per_delivery_us", cost_us(window.own.ran_ns), "");
+    report.figure("generator_cpu_per_delivery_us", cost_us(window.own.ran_ns), "of this process");
     if count == 0 {
         report.problems.push("observers received nothing in the window".to_owned());
     }

@@ -1,7 +1,6 @@
 //! `churn`, `rooms` and `soak`: members join and leave on a schedule while others observe. How soon do observers see a
 //! change, what does a delivery cost, and do all mirrors match the server at the end?
 
-mod churn_plan;
 mod churn_run;
 mod churning_members;
 mod describe;

@@ -5,8 +5,15 @@
 //! back: how much of it Redis executed is unknown, and all of it may be executed twice. If Redis is reachable and
 //! refuses all writes, this would remember every user who was ever in such a batch: beyond `MAX_BACKLOG`, the hash is
 //! rewritten instead, and nothing about former users has to be kept.
+//!
+//! If Redis refuses only to publish (permissions are wrong), everything else is written: other nodes notice the silence
+//! and read the hash.
 
 mod batch;
+mod history;
+mod kicks;
+mod last_messages;
+mod messages;
 mod observer_counts;
 mod user_keys;
 
@@ -18,16 +25,19 @@ use foldhash::fast::RandomState;
 use super::command::{RedisCommand, RedisReply};
 use super::event::EventWriter;
 use super::schema::{LastSeq, Metadata, Schema};
-use crate::presence::kick::{Kick, MAX_WAITING_KICKS};
-use crate::presence::{HoldChange, Reason, Registry, State, Tick};
-use crate::store::{RoomUser, StoreEvent};
+use crate::presence::kick::MAX_WAITING_KICKS;
+use crate::presence::{HoldChange, Keeping, Reason, Registry, State, Tick};
+use crate::store::{KeptMessage, LastMessages, RoomUser, StoreEvent};
+use history::Histories;
+use kicks::QueuedKick;
+use last_messages::MAX_RESENT_BYTES;
+use messages::{MessageQueue, QueuedMessage};
 use observer_counts::ObserverCounts;
 use user_keys::UserKeys;
 
 pub use batch::WriteBatch;
+pub use last_messages::{answers as last_answers, read as read_last};
 
-/// Room messages that wait to be published; more are dropped, since chat is of its moment.
-const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// On a new connection, this much may wait to be written in addition to what concerns present users and rooms. Of more,
 /// most concerns users who have left: rewriting the hash forgets them. As much as two batches.
 const MAX_BACKLOG: usize = 2000;
@@ -39,10 +49,16 @@ pub struct Partition {
     number: usize,
     /// Holds to write, by room and user.
     holds: HashMap<RoomUser, PendingHold, RandomState>,
-    /// Room messages to publish, in order.
-    messages: Vec<QueuedMessage>,
-    message_bytes: usize,
-    last_message_number: u64,
+    /// Messages to publish.
+    messages: MessageQueue,
+    /// Redis refused to publish. Messages wait until the event of a heartbeat is accepted.
+    publish_refused: bool,
+    histories: Histories,
+    last_messages: Arc<LastMessages>,
+    /// Last messages were not published, or Redis had an older one for a while: other nodes are told to read them.
+    has_unpublished: bool,
+    /// How many bytes of last messages may be written again before the next heartbeat.
+    resendable_bytes: usize,
     /// Kicks to publish.
     kicks: Vec<QueuedKick>,
     /// Kicks that were published. They are published again for the time of a lease: other nodes may have been
@@ -80,25 +96,6 @@ enum PendingHold {
     Released(Reason),
 }
 
-/// A message to a room.
-#[derive(Debug)]
-struct QueuedMessage {
-    /// Other nodes recognize by it a message that is published twice because the first reply was lost.
-    number: u64,
-    room: Arc<str>,
-    user: Option<Arc<str>>,
-    data: Box<str>,
-}
-
-/// A kick.
-#[derive(Debug, Clone)]
-struct QueuedKick {
-    requested: Tick,
-    /// Other nodes recognize by it a kick that is published again.
-    number: u64,
-    kick: Kick,
-}
-
 /// What is known about this node's hash in Redis.
 #[derive(Debug)]
 enum HashState {
@@ -117,6 +114,8 @@ pub enum WriteOutcome {
     Done,
     /// The hash is not as this node left it; it will be rewritten.
     HashLost,
+    /// Redis refused to publish the event; everything else is in Redis.
+    NotPublished(String),
     /// Redis refused a command.
     Refused(String),
 }
@@ -130,13 +129,16 @@ impl Partition {
             schema,
             number,
             holds: HashMap::default(),
-            messages: Vec::new(),
-            message_bytes: 0,
-            last_message_number: 0,
+            messages: MessageQueue::default(),
+            publish_refused: false,
+            histories: Histories::new(&[], 0),
+            last_messages: Arc::default(),
+            has_unpublished: false,
+            resendable_bytes: 0,
             kicks: Vec::new(),
             published_kicks: Vec::new(),
             last_kick_number: 0,
-            keys: UserKeys::new(ticks_per_ttl, seed),
+            keys: UserKeys::new(ticks_per_ttl, ticks_per_second, seed),
             observers: ObserverCounts::new(ticks_per_second),
             now: 0,
             ticks_per_ttl,
@@ -149,24 +151,38 @@ impl Partition {
         }
     }
 
+    /// It is this tick now.
+    pub fn advance(&mut self, now: Tick) {
+        self.now = self.now.max(now);
+    }
+
     /// Takes an event of this node.
     pub fn record(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::HoldChange(room_user, change) => {
-                self.keys.mark(&room_user.1);
+                let (room, user) = &room_user;
+                match change {
+                    // The key does not contain the state.
+                    HoldChange::Held { joined: false, .. } => {}
+                    HoldChange::Held { .. } | HoldChange::Released(_) => self.keys.mark_changed(user, room),
+                }
                 self.record_hold(room_user, change);
             }
-            StoreEvent::RoomMessage { room, user, data } => {
-                self.last_message_number += 1;
-                let number = self.last_message_number;
-                self.queue_messages(vec![QueuedMessage { number, room, user, data }]);
+            StoreEvent::RoomMessage(room, message) => {
+                if message.keeping == Keeping::History {
+                    let (user, data, stamp) = (message.user.clone(), (*message.data).into(), message.stamp);
+                    self.histories.add(&KeptMessage { room: Arc::clone(&room), user, data, stamp });
+                }
+                self.queue_message(QueuedMessage::ToRoom(room, message));
             }
+            StoreEvent::UserMessage(message) => self.queue_message(QueuedMessage::ToUser(message)),
             StoreEvent::Observers(room, change) => {
                 self.observers.record(room, change, !matches!(self.hash, HashState::Unknown));
             }
             StoreEvent::Kick(kick) if self.kicks.len() < MAX_WAITING_KICKS => {
                 self.last_kick_number += 1;
-                self.kicks.push(QueuedKick { requested: self.now, number: self.last_kick_number, kick });
+                let (requested, number) = (self.now, self.last_kick_number);
+                self.kicks.push(QueuedKick { requested, published: None, number, kick });
             }
             StoreEvent::Kick(_) => {}
         }
@@ -195,25 +211,19 @@ impl Partition {
         }
     }
 
-    /// Queues messages up to [`MAX_MESSAGE_BYTES`] and drops the others.
-    fn queue_messages(&mut self, messages: Vec<QueuedMessage>) {
-        for message in messages {
-            let bytes = message.data.len() + size_of::<QueuedMessage>();
-            if self.message_bytes + bytes <= MAX_MESSAGE_BYTES {
-                self.message_bytes += bytes;
-                self.messages.push(message);
-            }
-        }
-    }
-
     /// Deletes the hash of a dead incarnation in this partition.
     pub fn delete_incarnation(&mut self, incarnation: &str) {
         self.dead_hashes.push(self.schema.hash_key(self.number, incarnation));
     }
 
-    /// Writes the key of a user again: another node may have deleted it.
+    /// Writes or renews the key of a user: another node has released the user and may have deleted the key.
     pub fn renew_key(&mut self, user: &str) {
         self.keys.renew(user);
+    }
+
+    /// Writes the key of a user whom this node holds again: it may name a node that is dead.
+    pub fn rewrite_key(&mut self, user: &str) {
+        self.keys.rewrite(user);
     }
 
     /// Marks the keys that are due for renewal, and the numbers of observers that are due.
@@ -226,8 +236,15 @@ impl Partition {
     /// The number of things that wait to be written.
     #[must_use]
     pub fn pending(&self) -> usize {
-        let changes = self.holds.len() + self.observers.due() + self.messages.len() + self.kicks.len();
-        changes + self.keys.dirty() + self.dead_hashes.len()
+        let messages = self.messages.len() + usize::from(self.has_unpublished);
+        let last = self.pending_last_messages();
+        self.pending_changes() + last + if self.publish_refused { 0 } else { messages }
+    }
+
+    /// The same without messages and last messages.
+    fn pending_changes(&self) -> usize {
+        let changes = self.holds.len() + self.observers.due() + self.kicks.len();
+        changes + self.keys.dirty() + self.dead_hashes.len() + self.histories.missing()
     }
 
     /// Whether the hash includes everything that this node holds, as far as is known.
@@ -239,12 +256,16 @@ impl Partition {
     /// The connection is new.
     pub fn reconnected(&mut self) {
         self.hash = HashState::Unknown;
+        self.histories.reconnected();
+        self.repeat_kicks();
     }
 
     /// The commands of a heartbeat: every second, and first on a new connection. They read the metadata of the hash,
     /// renew it, and tell other nodes the number of the last event.
     #[must_use]
-    pub fn heartbeat(&mut self) -> Vec<RedisCommand> {
+    pub fn heartbeat(&mut self, now: Tick) -> Vec<RedisCommand> {
+        self.advance(now); // After a pause of this process, kicks are older than the last tick says.
+        self.resendable_bytes = MAX_RESENT_BYTES;
         let published = std::mem::take(&mut self.published_kicks);
         self.published_kicks = self.recent(published);
         let key = self.schema.hash_key(self.number, &self.schema.incarnation);
@@ -253,19 +274,30 @@ impl Partition {
             return vec![metadata];
         }
         let renew = RedisCommand::Expire { key, ttl_ms: self.schema.hash_ttl_ms() };
-        vec![metadata, renew, self.publish_kicks(&self.published_kicks)]
+        let kicks = self.take_due_kicks();
+        vec![metadata, renew, self.publish_kicks(&kicks)]
     }
 
-    /// Takes the first reply to a heartbeat. If the hash has lost something, it is rewritten.
-    pub fn verify(&mut self, metadata: Option<&RedisReply>, registry: &Registry) -> WriteOutcome {
-        match Metadata::parse(metadata) {
+    /// Takes the replies to a heartbeat. If the hash has lost something, it is rewritten.
+    pub fn verify(&mut self, replies: &[RedisReply], registry: &Registry) -> WriteOutcome {
+        match Metadata::parse(replies.first()) {
             Err(message) => WriteOutcome::Refused(message),
             Ok(Some(Metadata { last_seq: LastSeq::Complete(seq), revision }))
                 if revision == self.revision && self.is_possible(seq) && !self.has_backlog(registry) =>
             {
                 self.last_seq = seq;
                 self.hash = HashState::Complete;
-                WriteOutcome::Done
+                match &replies[1..] {
+                    [.., event] if event.is_denied() => self.not_published(event),
+                    others => match others.iter().find(|reply| matches!(reply, RedisReply::Error(_))) {
+                        Some(reply) => WriteOutcome::Refused(reply.error_text()),
+                        None => {
+                            // The first heartbeat of a connection publishes nothing.
+                            self.publish_refused &= others.is_empty();
+                            WriteOutcome::Done
+                        }
+                    },
+                }
             }
             Ok(_) => {
                 self.rewrite(registry);
@@ -287,7 +319,7 @@ impl Partition {
     /// Whether more waits on a new connection than `MAX_BACKLOG` and what concerns present users and rooms. Walks all
     /// users if much waits.
     fn has_backlog(&self, registry: &Registry) -> bool {
-        let pending = self.pending();
+        let pending = self.pending_changes();
         if !matches!(self.hash, HashState::Unknown) || pending <= MAX_BACKLOG {
             return false;
         }
@@ -296,30 +328,24 @@ impl Partition {
         pending > MAX_BACKLOG + 2 * present // A hold is written twice: to the hash and to the user's key.
     }
 
+    fn not_published(&mut self, refusal: &RedisReply) -> WriteOutcome {
+        self.publish_refused = true;
+        self.repeat_kicks();
+        WriteOutcome::NotPublished(refusal.error_text())
+    }
+
     /// Starts to rewrite the hash and all user keys. Pending changes are dropped: the registry includes them.
     fn rewrite(&mut self, registry: &Registry) {
         self.holds.clear();
         self.observers.clear();
         self.keys.forget_expired(registry);
+        self.histories.lost(false);
+        self.last_messages.lost(self.number);
         self.confirmed_seq = None;
         self.revision += 1;
         let is_here = |name: &str| self.schema.partition_of(name) == self.number;
         let (users, rooms) = (registry.locally_held_users(is_here), registry.locally_observed_rooms(is_here));
         self.hash = HashState::Rewriting { users, rooms, is_first_page: true };
-    }
-
-    /// The kicks of the last lease. Later, a kicked user may have come back.
-    fn recent(&self, mut kicks: Vec<QueuedKick>) -> Vec<QueuedKick> {
-        let oldest = self.now.saturating_sub(self.ticks_per_ttl);
-        kicks.retain(|queued| queued.requested >= oldest);
-        kicks
-    }
-
-    /// Publishes kicks without any other change.
-    fn publish_kicks(&self, kicks: &[QueuedKick]) -> RedisCommand {
-        let mut event = EventWriter::new(&self.schema.incarnation, self.seq);
-        kicks.iter().for_each(|queued| event.kick(queued.number, &queued.kick));
-        self.publish(event)
     }
 
     fn publish(&self, event: EventWriter) -> RedisCommand {

@@ -2,9 +2,10 @@
 //! arrive, and the events that arrive meanwhile are applied at the end.
 
 use super::super::event::EventMessage;
-use super::super::schema::{LastSeq, Metadata, parse_field, parse_hold, parse_number};
+use super::super::field::parse_field;
+use super::super::schema::{LastSeq, Metadata, parse_hold, parse_number};
 use super::{FollowUp, RemoteView};
-use crate::presence::{Reason, RemoteMember};
+use crate::presence::{Reason, RemoteMember, is_internal};
 
 /// The limit of events that wait while a hash is loaded. If there are more, all are dropped and the hash is loaded
 /// again.
@@ -19,6 +20,19 @@ pub(super) enum SyncState {
     Loading(HashLoad),
     /// Everything up to this event is known.
     Current { seq: u64, generation: u32 },
+}
+
+impl SyncState {
+    /// Takes an event into account. Returns the generation of its changes if nothing is missing before it.
+    pub(super) fn advance(&mut self, event: &EventMessage) -> Option<u32> {
+        match self {
+            Self::Current { seq, generation } if event.seq == *seq + u64::from(event.has_changes()) => {
+                *seq = event.seq;
+                Some(*generation)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The load of a hash.
@@ -55,17 +69,24 @@ pub enum LoadStep {
 }
 
 impl RemoteView {
-    /// Takes the metadata of a hash at the beginning of a load.
-    pub fn begin_load(&mut self, hash: &HashId, metadata: Option<Metadata>, now_ms: u64) -> LoadStep {
+    /// Takes the metadata of a hash at the beginning of a load, and how long ago the hash was renewed.
+    pub fn begin_load(
+        &mut self,
+        hash: &HashId,
+        metadata: Option<Metadata>,
+        age_ms: Option<u64>,
+        now_ms: u64,
+    ) -> LoadStep {
         let latest = self.required_seq(hash, metadata, now_ms);
+        let is_abandoned = self.is_abandoned(hash, age_ms, now_ms);
         let Some(sync) = self.sync_state(hash) else { return LoadStep::Stop };
         let SyncState::Loading(load) = sync else { return LoadStep::Stop };
         match metadata {
-            Some(Metadata { last_seq: LastSeq::Complete(seq), .. }) if load.known_seq == Some(seq) => {
+            Some(Metadata { last_seq: LastSeq::Complete(seq), .. }) if load.known_seq == Some(seq) && !is_abandoned => {
                 (load.seq, load.generation) = (seq, load.former_generation);
                 LoadStep::Stop
             }
-            Some(Metadata { last_seq: LastSeq::Complete(seq), revision }) if seq >= latest => {
+            Some(Metadata { last_seq: LastSeq::Complete(seq), revision }) if seq >= latest && !is_abandoned => {
                 (load.seq, load.revision, load.known_seq) = (seq, revision, None);
                 LoadStep::Scan
             }
@@ -106,11 +127,11 @@ impl RemoteView {
         let (id, generation) = (incarnation.id, load.generation);
         for (field, value) in fields {
             let Some((room, user)) = parse_field(field) else { continue };
-            if self.schema.partition_of(user.unwrap_or(&room)) != hash.partition {
+            if self.schema.partition_of(user.as_deref().unwrap_or(&room)) != hash.partition {
                 continue;
             }
-            if let Some(user) = user
-                && let Some((since, state)) = parse_hold(value, &mut self.json)
+            if let Some(user) = user.as_deref()
+                && let Some((since, state)) = parse_hold(value, is_internal(&room), &mut self.json)
             {
                 let member = RemoteMember { incarnation: id, generation, room: &room, user };
                 self.registry.hold_remote(member, state.as_ref(), since);
@@ -125,7 +146,7 @@ impl RemoteView {
     /// Takes the metadata of a hash after its last page. Events that arrived meanwhile are applied, and holds that were
     /// not found are released.
     pub fn finish_load(&mut self, hash: &HashId, metadata: Option<Metadata>) -> FollowUp {
-        let mut follow_up = FollowUp::default();
+        let mut follow_up = FollowUp { renew_keys: std::mem::take(&mut self.released), ..FollowUp::default() };
         let Some(incarnation) = self.incarnations.get_mut(&hash.incarnation) else { return follow_up };
         let (id, sync) = (incarnation.id, &mut incarnation.partitions[hash.partition].sync);
         let load = match std::mem::replace(sync, SyncState::Stale { generation: 0 }) {
@@ -145,8 +166,8 @@ impl RemoteView {
         }
         let (mut seq, mut has_gap) = (load.seq, load.overflowed);
         for event in load.events.iter().filter(|event| event.seq > load.seq) {
-            if event.seq == seq + 1 && !event.changes.is_empty() && !has_gap {
-                follow_up.renew_keys.extend(self.apply(id, generation, hash.partition, &event.changes));
+            if event.seq == seq + 1 && event.has_changes() && !has_gap {
+                follow_up.renew_keys.extend(self.apply((id, generation), hash.partition, &event.changes));
                 seq = event.seq;
             } else {
                 has_gap |= event.seq > seq;

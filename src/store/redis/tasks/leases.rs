@@ -2,15 +2,17 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tracing::{error, info};
 
-use super::super::command::RedisReply;
+use super::super::command::{RedisCommand, RedisReply};
 use super::super::connection::RedisConnection;
 use super::super::remote_view::LeaseCheck;
-use super::{FIRST_PAUSE, Tasks};
+use super::{FIRST_PAUSE, Tasks, follows_slot};
+use crate::os::unix_ms;
 use crate::store::Unavailable;
 
 /// How often the lease of an incarnation that uses this node's id is read before it counts as dead.
@@ -18,10 +20,14 @@ const ID_CHECKS: u32 = 10;
 
 impl Tasks {
     pub(super) async fn run_leases(self: Rc<Self>) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut moves) = (FIRST_PAUSE, 0);
         let mut has_id = false;
         loop {
             let Err(error) = self.serve_leases(&mut has_id, &mut pause).await;
+            if follows_slot(&error, self.leases_are_current.get(), &mut moves) {
+                self.back_off(FIRST_PAUSE).await;
+                continue;
+            }
             self.leases_are_current.set(false);
             self.remote_view.borrow_mut().disconnected();
             self.connection_failed(&error);
@@ -36,11 +42,24 @@ impl Tasks {
             self.claim_id(&mut connection).await?;
             *has_id = true;
         }
+        self.revoked.borrow_mut().reconnected();
         loop {
-            let commands = self.node_leases.borrow_mut().renew(&self.remote_view.borrow());
-            let replies = self.execute(&mut connection, &commands).await?;
+            self.share_revocations(&mut connection).await?;
+            let mut commands = self.node_leases.borrow_mut().renew(&self.remote_view.borrow());
+            commands.push(RedisCommand::Time);
+            let sent_unix_ms = unix_ms();
+            let mut replies = self.execute(&mut connection, &commands).await?;
+            self.compare_clocks(sent_unix_ms, replies.pop().as_ref());
             // Nodes that started at the same moment have not seen each other before.
-            self.check_mismatch(&replies)?;
+            let mismatch = self.node_leases.borrow().mismatch(replies.first());
+            self.is_mismatched.set(mismatch.is_some());
+            if let Some(mismatch) = mismatch {
+                let mismatch = self.refuse(mismatch);
+                if self.start_failed.get() {
+                    return Err(mismatch);
+                }
+                self.degrade(&mismatch);
+            }
             let now_ms = self.now_ms();
             let (check, has_new) =
                 self.node_leases.borrow_mut().handle_replies(replies, &mut self.remote_view.borrow_mut(), now_ms)?;
@@ -52,19 +71,47 @@ impl Tasks {
             }
             self.leases_are_current.set(true);
             *pause = FIRST_PAUSE;
+            if let Some(missing) = self.remote_view.borrow().missing(now_ms) {
+                self.degrade(&missing);
+            }
             self.update_health();
-            let has_silent = self.remote_view.borrow().has_silent_incarnation(self.now_ms());
-            let interval = if has_silent { self.tick } else { self.schema.heartbeat_interval() };
+            let expects_end = self.remote_view.borrow().expects_end_of_lease(self.now_ms());
+            let interval = if expects_end { self.tick } else { self.schema.heartbeat_interval() };
             // Leases are read at most once per tick, however often this task is woken.
             sleep(self.tick.min(interval)).await;
             let _ = timeout(interval.saturating_sub(self.tick), self.check_leases.notified()).await;
         }
     }
 
+    /// Takes the revocations of other nodes, and writes those that Redis lacks.
+    async fn share_revocations(&self, connection: &mut RedisConnection) -> Result<(), String> {
+        let look = self.revoked.borrow().look();
+        if look.is_empty() {
+            return Ok(());
+        }
+        let has_revoked = self.queue.has_revoked.swap(false, Ordering::AcqRel);
+        let replies = self.execute(connection, &look).await?;
+        if !self.revoked.borrow().must_read(&replies)? && !has_revoked {
+            return Ok(());
+        }
+        let now_s = unix_ms() / 1000;
+        let read = self.revoked.borrow().read(now_s);
+        let replies = self.execute(connection, &read).await?;
+        let writes = self.revoked.borrow_mut().merge(&replies, now_s)?;
+        let replies = match writes.commands.is_empty() {
+            true => Vec::new(),
+            false => self.execute(connection, &writes.commands).await?,
+        };
+        self.revoked.borrow().written(&writes, &replies)
+    }
+
     async fn apply_lease_check(&self, check: LeaseCheck, connection: &mut RedisConnection) -> Result<(), String> {
         check.loads.into_iter().for_each(|hash| self.enqueue_load(hash));
         for incarnation in &check.lost {
             info!(incarnation, "a node is gone; users whom no other node holds leave");
+        }
+        for user in &check.rewrite_keys {
+            self.partitions[self.schema.partition_of(user)].partition.borrow_mut().rewrite_key(user);
         }
         for incarnation in &check.dead {
             self.partitions.iter().for_each(|task| task.partition.borrow_mut().delete_incarnation(incarnation));

@@ -3,6 +3,8 @@
 //! Every task except the first serves one connection until it fails, waits a little and connects again. Batches in
 //! flight are then taken back; what other nodes hold stays as it was.
 
+mod clock;
+mod last_messages;
 mod leases;
 mod partitions;
 
@@ -18,10 +20,12 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::command::{RedisCommand, RedisReply};
-use super::connection::{NO_REPLY, RedisConnection, RedisServers};
+use super::connection::{NO_REPLY, RedisConnection, RedisServers, SLOT_MOVED};
+use super::delivery_leases::DeliveryLease;
 use super::node_leases::NodeLeases;
 use super::partition::{Partition, WriteBatch};
 use super::remote_view::{HashId, RemoteView};
+use super::revoked::RevokedList;
 use super::schema::Schema;
 use super::{RedisOptions, StoreQueue};
 use crate::deadline;
@@ -32,6 +36,8 @@ use crate::store::Unavailable;
 /// The pauses before reconnects. The first is short: most failures concern one connection only.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often a task looks for the new server of its slot before that counts as a failure: a second at least.
+const MAX_MOVES: u32 = 30;
 /// At startup, a Redis that is only slow is asked again for this time.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 /// The limit for writing what is left at the end.
@@ -46,11 +52,14 @@ pub(super) struct Tasks {
     schema: Arc<Schema>,
     servers: RedisServers,
     is_optional: bool,
+    /// The limit of messages of histories that wait for the ticker.
+    max_kept: usize,
     started: Instant,
     tick: Duration,
     partitions: Vec<PartitionTask>,
     remote_view: RefCell<RemoteView>,
     node_leases: RefCell<NodeLeases>,
+    revoked: RefCell<RevokedList>,
     /// Wakes the task of the leases.
     check_leases: Notify,
     /// This incarnation is in the set of incarnations. Partitions write only then, so that other nodes find and delete
@@ -58,6 +67,10 @@ pub(super) struct Tasks {
     is_listed: watch::Sender<bool>,
     /// The leases have been read over the present connection, and since a partition lost its connection.
     leases_are_current: Cell<bool>,
+    /// This node is incompatible with another living one.
+    is_mismatched: Cell<bool>,
+    /// The clock of this node differs from that of Redis, as logged last.
+    clock_differs: Cell<bool>,
     /// Why this node is incompatible with the others, as logged last.
     config_mismatch: RefCell<String>,
     /// Startup has failed; the error goes to the caller and need not be logged.
@@ -69,6 +82,8 @@ pub(super) struct Tasks {
 /// What belongs to the task of one partition.
 struct PartitionTask {
     partition: RefCell<Partition>,
+    /// The lease of its webhooks, if this node has any to deliver.
+    delivery: Option<RefCell<DeliveryLease>>,
     /// There is something to write.
     dirty: Notify,
     /// Batches without replies, oldest first.
@@ -76,20 +91,38 @@ struct PartitionTask {
     /// Hashes of other incarnations to load, each once. The first is being loaded.
     loads: RefCell<VecDeque<HashId>>,
     load_added: Notify,
+    /// There are rooms whose last messages are to be read.
+    has_questions: Notify,
+    /// The histories need not be read.
+    histories_are_read: Cell<bool>,
+    /// They are being read. If that fails, this stays until the next attempt has succeeded.
+    reads_histories: Cell<bool>,
     /// The connection works, and the hash is complete.
     is_up: Cell<bool>,
+    /// An event of this node has arrived over the present subscription, and none was refused since.
+    hears_itself: Cell<bool>,
 }
 
 impl PartitionTask {
-    fn new(partition: Partition) -> Self {
+    fn new(partition: Partition, delivery: Option<DeliveryLease>) -> Self {
         Self {
             partition: RefCell::new(partition),
+            delivery: delivery.map(RefCell::new),
             dirty: Notify::new(),
             in_flight: RefCell::default(),
             loads: RefCell::default(),
             load_added: Notify::new(),
+            has_questions: Notify::new(),
+            histories_are_read: Cell::new(false),
+            reads_histories: Cell::new(false),
             is_up: Cell::new(false),
+            hears_itself: Cell::new(false),
         }
+    }
+
+    /// Nothing has to be read.
+    fn is_current(&self) -> bool {
+        self.histories_are_read.get() && !self.reads_histories.get() && self.loads.borrow().is_empty()
     }
 
     fn is_writing(&self) -> bool {
@@ -109,19 +142,29 @@ impl Tasks {
     ) {
         let schema = Arc::new(schema);
         let ticks_per_ttl = options.ttl.as_nanos().div_ceil(options.tick.as_nanos()) as Tick;
-        let partition =
-            |number| PartitionTask::new(Partition::new(Arc::clone(&schema), number, ticks_per_ttl, random()));
+        let partition = |number| {
+            let partition = Partition::new(Arc::clone(&schema), number, ticks_per_ttl, random());
+            let delivery = options.deliveries.clone();
+            let delivery = delivery.map(|leases| DeliveryLease::new(Arc::clone(&schema), number, leases));
+            let partition = partition.with_histories(&options.kept_rooms, options.max_kept);
+            PartitionTask::new(partition.with_last_messages(Arc::clone(&queue.last_messages)), delivery)
+        };
+        let remote_view = RemoteView::new(Arc::clone(&schema), Arc::clone(&registry));
         let tasks = Rc::new(Self {
             partitions: (0..options.partitions).map(partition).collect(),
-            remote_view: RefCell::new(RemoteView::new(Arc::clone(&schema), Arc::clone(&registry))),
+            remote_view: RefCell::new(remote_view.with_last_messages(Arc::clone(&queue.last_messages))),
             node_leases: RefCell::new(NodeLeases::new(Arc::clone(&schema))),
+            revoked: RefCell::new(RevokedList::new(Arc::clone(&schema), options.revocations)),
             check_leases: Notify::new(),
             is_listed: watch::Sender::new(false),
             leases_are_current: Cell::new(false),
+            is_mismatched: Cell::new(false),
+            clock_differs: Cell::new(false),
             config_mismatch: RefCell::default(),
             start_failed: Cell::new(false),
             opened: RefCell::new(Some(opened)),
             is_optional: options.optional,
+            max_kept: options.max_kept * options.kept_rooms.len() * options.partitions,
             started: Instant::now(),
             tick: options.tick,
             queue,
@@ -137,6 +180,9 @@ impl Tasks {
             // Each tick wakes this task. If the engine postpones ticks, keys are renewed nevertheless.
             let _ = timeout(tasks.tick, tasks.queue.wake.notified()).await;
             tasks.dispatch_events();
+            if tasks.queue.has_revoked.load(Ordering::Acquire) {
+                tasks.check_leases.notify_one();
+            }
         }
         if deadline::timeout(CLOSE_WITHIN, tasks.write_rest()).await.is_err() {
             warn!("stopping before all changes were written to Redis; leases there end by themselves");
@@ -146,17 +192,26 @@ impl Tasks {
     /// Gives each partition its events and the current tick, and wakes the tasks that have something to write.
     fn dispatch_events(&self) {
         let events = std::mem::take(&mut *self.queue.events.lock());
+        let (now, mut pending) = (self.now(), 0);
+        // After a pause of this process, a kick is not as old as the last tick.
+        self.partitions.iter().for_each(|task| task.partition.borrow_mut().advance(now));
         for event in events {
             let partition = self.schema.partition_of(event.partition_key());
             self.partitions[partition].partition.borrow_mut().record(event);
         }
-        let (now, mut pending) = (self.now(), 0);
-        for task in &self.partitions {
+        let latest_unix_ms = self.queue.clock().latest_message_time(unix_ms());
+        for (number, task) in self.partitions.iter().enumerate() {
+            if task.partition.borrow_mut().limit_times(latest_unix_ms) {
+                self.read_histories_again(number);
+            }
             let mut partition = task.partition.borrow_mut();
             partition.mark_due(now);
             pending += partition.pending();
             if partition.pending() > 0 {
                 task.dirty.notify_one();
+            }
+            if self.queue.last_messages.has_questions(number) {
+                task.has_questions.notify_one();
             }
         }
         self.queue.counters.redis_pending.set(pending as u64);
@@ -169,6 +224,7 @@ impl Tasks {
             self.partitions.iter().for_each(|task| task.dirty.notify_one());
             sleep(Duration::from_millis(5)).await;
         }
+        self.hand_deliveries_over().await;
         if self.leases_are_current.get()
             && let Ok(mut connection) = self.servers.connect(&self.schema.id_key()).await
         {
@@ -178,13 +234,26 @@ impl Tasks {
         }
     }
 
+    /// Lets other nodes deliver the webhooks.
+    async fn hand_deliveries_over(&self) {
+        for (number, task) in self.partitions.iter().enumerate() {
+            let release = task.delivery.as_ref().and_then(|delivery| delivery.borrow().release());
+            let Some(release) = release.filter(|_| task.is_up.get()) else { continue };
+            if let Ok(mut connection) = self.servers.connect(&self.schema.deliveries_key(number)).await {
+                // If this fails, another node takes over when the lease expires.
+                let _ = connection.execute(&[release]).await;
+            }
+        }
+    }
+
     async fn execute(
         &self,
         connection: &mut RedisConnection,
         commands: &[RedisCommand],
     ) -> Result<Vec<RedisReply>, String> {
         self.count(commands, 0);
-        connection.execute(commands).await
+        let begun = Instant::now();
+        connection.execute(commands).await.inspect(|_| self.queue.counters.redis_round_trip.observe(begun.elapsed()))
     }
 
     fn count(&self, commands: &[RedisCommand], keys_written: u64) {
@@ -225,13 +294,17 @@ impl Tasks {
 
     /// Ends the degraded state if everything works again.
     fn update_health(&self) {
-        let is_up = self.partitions.iter().all(|task| task.is_up.get() && task.loads.borrow().is_empty());
-        if !(is_up && self.leases_are_current.get()) {
+        let works = |task: &PartitionTask| task.is_up.get() && task.hears_itself.get() && task.is_current();
+        if !(self.partitions.iter().all(works) && self.leases_are_current.get()) {
             return;
         }
-        // At startup one look at the others is enough: one broken node must not keep this one from starting.
+        let missing = self.is_mismatched.get() || !self.remote_view.borrow().is_current(self.now_ms());
+        if missing && self.opened.borrow().is_some() {
+            // One look at the others is enough to start: one broken node must not keep this one from starting.
+            self.degrade("this node starts before it could read everything that other nodes hold");
+        }
         self.report_opened(Ok(()));
-        if !self.remote_view.borrow().is_current() {
+        if missing {
             return;
         }
         let since = self.queue.degraded_since_unix_ms.swap(0, Ordering::Relaxed);
@@ -265,4 +338,15 @@ impl Tasks {
     fn now(&self) -> Tick {
         (self.started.elapsed().as_nanos() / self.tick.as_nanos()) as Tick
     }
+}
+
+/// Whether a task should connect again because its slot has moved to another server, which is not a failure. It takes a
+/// moment until all servers of a cluster know. `moves` counts these errors since the task was up.
+fn follows_slot(error: &str, was_up: bool, moves: &mut u32) -> bool {
+    if was_up {
+        *moves = 0;
+    }
+    let has_moved = error.starts_with(SLOT_MOVED) && (was_up || (1..MAX_MOVES).contains(moves));
+    *moves = if has_moved { *moves + 1 } else { 0 };
+    has_moved
 }

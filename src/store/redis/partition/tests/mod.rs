@@ -1,5 +1,6 @@
 //! What a partition writes, and how often.
 
+mod keys;
 mod outages;
 
 use std::time::Duration;
@@ -21,20 +22,31 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with_ttl(Duration::from_secs(10))
+    }
+
+    fn with_ttl(ttl: Duration) -> Self {
         let settings = Settings { ttl: 1_000_000, workers: 1, incarnation: 1 };
         let registry = Arc::new(Registry::with_store(settings));
-        let (node, incarnation, ttl) = ("n1".to_owned(), "n1.1".to_owned(), Duration::from_secs(10));
-        let schema = Arc::new(Schema { prefix: "p".to_owned(), partitions: 1, node, incarnation, ttl });
+        let (node, incarnation) = ("n1".to_owned(), "n1.1".to_owned());
+        let ttl_ticks = ttl.as_secs() * TTL_TICKS / 10;
+        let identity = crate::store::redis::IdentityRules::default();
+        let prefix = "p".to_owned();
+        let schema = Arc::new(Schema { prefix, partitions: 1, database: 0, node, incarnation, ttl, identity });
         let broadcaster = Broadcaster::new(Arc::clone(&registry), 1, Duration::from_millis(100), Encoders::default());
-        Self { registry, broadcaster, partition: Partition::new(schema, 0, TTL_TICKS, 7), tick: 0 }
+        Self { registry, broadcaster, partition: Partition::new(schema, 0, ttl_ticks, 7), tick: 0 }
     }
 
     /// A partition whose hash is written.
     fn connected() -> Self {
-        let mut bench = Self::new();
+        Self::new().connect()
+    }
+
+    fn connect(self) -> Self {
+        let mut bench = self;
         assert_eq!(bench.verify(&metadata(None, None)), WriteOutcome::HashLost);
-        let batch = bench.next_batch().unwrap();
-        assert_eq!(bench.partition.handle_replies(&batch, &[], &bench.registry), WriteOutcome::Done);
+        let mut batch = bench.next_batch().unwrap();
+        assert_eq!(bench.partition.handle_replies(&mut batch, &[], &bench.registry), WriteOutcome::Done);
         bench
     }
 
@@ -48,7 +60,7 @@ impl Bench {
     }
 
     fn verify(&mut self, reply: &RedisReply) -> WriteOutcome {
-        self.partition.verify(Some(reply), &self.registry)
+        self.partition.verify(std::slice::from_ref(reply), &self.registry)
     }
 
     fn next_batch(&mut self) -> Option<WriteBatch> {
@@ -59,7 +71,7 @@ impl Bench {
     fn flush(&mut self) -> Vec<RedisCommand> {
         let mut commands = Vec::new();
         while let Some(mut batch) = self.next_batch() {
-            assert_eq!(self.partition.handle_replies(&batch, &[], &self.registry), WriteOutcome::Done);
+            assert_eq!(self.partition.handle_replies(&mut batch, &[], &self.registry), WriteOutcome::Done);
             commands.append(&mut batch.commands);
         }
         commands
@@ -290,5 +302,5 @@ fn a_message_of_the_application_has_no_user() {
     let mut bench = Bench::connected();
     assert!(bench.registry.publish_as_application("lobby", "{\"text\":\"hello\"}"));
     bench.pass_tick();
-    assert_eq!(bench.flush_events(), ["message\tlobby:\t1\t{\"text\":\"hello\"}"]);
+    assert_eq!(bench.flush_events(), ["message\tlobby:\t100\t1\t{\"text\":\"hello\"}"]);
 }

@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 
+use super::super::messages::{MAX_APPLICATION_BYTES, MAX_CLIENT_BYTES};
 use super::*;
+use crate::presence::{MessageStamp, RoomMessage, UserMessage};
+use crate::store::LastMessage;
 
 #[test]
 fn pending_changes_are_bounded_by_present_and_former_users() {
@@ -34,10 +37,50 @@ fn messages_that_cannot_be_published_are_bounded() {
     let mut bench = Bench::new();
     let data: Box<str> = "x".repeat(10_000).into();
     for _ in 0..1000 {
-        let (room, user) = ("lobby".into(), Some("alice".into()));
-        bench.partition.record(StoreEvent::RoomMessage { room, user, data: data.clone() });
+        let message = RoomMessage::local(Some("alice".into()), data.clone());
+        bench.partition.record(StoreEvent::RoomMessage("lobby".into(), message));
     }
-    assert!(bench.partition.message_bytes <= MAX_MESSAGE_BYTES && bench.partition.messages.len() > 10);
+    let clients = bench.partition.messages.len();
+    assert!(bench.partition.messages.bytes()[0] <= MAX_CLIENT_BYTES && clients > 10);
+    // Clients take nothing from the application.
+    for _ in 0..300 {
+        bench.partition.record(StoreEvent::UserMessage(UserMessage::local("alice", &data)));
+        bench.partition.record(StoreEvent::RoomMessage("lobby".into(), RoomMessage::local(None, data.clone())));
+    }
+    assert!(bench.partition.messages.bytes()[1] <= MAX_APPLICATION_BYTES && bench.partition.messages.len() > 400);
+    let dropped = 1600 - bench.partition.messages.len() as u64;
+    assert_eq!([(); 2].map(|()| bench.partition.take_dropped_messages()), [dropped, 0]);
+}
+
+#[test]
+fn events_with_many_messages_are_split_and_stay_in_order() {
+    let mut bench = Bench::connected();
+    let data = "1".repeat(16_000);
+    for number in 0..100 {
+        let messages = &bench.registry.application_messages;
+        assert!(messages.add(UserMessage::local(&format!("user{number}"), &data)));
+    }
+    bench.pass_tick();
+    let mut first = bench.next_batch().unwrap();
+    let refused = vec![RedisReply::Error("READONLY".to_owned()); first.commands.len()];
+    bench.partition.handle_replies(&mut first, &refused, &bench.registry);
+    bench.partition.take_back(first, &bench.registry);
+    assert_eq!(bench.partition.messages.len(), 100);
+    let mut bench = bench.connect();
+    let commands = bench.flush();
+    let event_bytes = |command: &RedisCommand| match command {
+        RedisCommand::Publish { message, .. } => message.len(),
+        _ => 0,
+    };
+    let longest = commands.iter().map(event_bytes).max().unwrap();
+    assert!((200_000..300_000).contains(&longest), "{longest}");
+    let numbers = commands.iter().filter_map(|command| match command {
+        RedisCommand::Publish { message, .. } => Some(message),
+        _ => None,
+    });
+    let lines = numbers.flat_map(|message| message.lines().skip(1)).filter(|line| line.starts_with("to_user\t"));
+    let numbers: Vec<u64> = lines.map(|line| line.split('\t').nth(3).unwrap().parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=100).collect::<Vec<_>>());
 }
 
 #[test]
@@ -50,9 +93,9 @@ fn a_redis_that_refuses_writes_does_not_make_the_node_remember_users_forever() {
         // The hash has expired and cannot be written.
         bench.partition.reconnected();
         assert_eq!(bench.verify(&metadata(None, None)), WriteOutcome::HashLost);
-        let batch = bench.next_batch().unwrap();
+        let mut batch = bench.next_batch().unwrap();
         let refused = vec![RedisReply::Error("OOM".to_owned()); batch.commands.len()];
-        let outcome = bench.partition.handle_replies(&batch, &refused, &bench.registry);
+        let outcome = bench.partition.handle_replies(&mut batch, &refused, &bench.registry);
         assert!(matches!(outcome, WriteOutcome::Refused(_)));
         bench.partition.take_back(batch, &bench.registry);
         bench.registry.end_session(&guest, Reason::Closed);
@@ -69,9 +112,9 @@ fn check_refused_writes(mut come: impl FnMut(&Bench, &str), mut go: impl FnMut(&
         (0..50).for_each(|number| come(&bench, &format!("{round}-{number}")));
         bench.pass_tick();
         bench.verify(&metadata(Some("1"), Some("1")));
-        let batch = bench.next_batch().unwrap();
+        let mut batch = bench.next_batch().unwrap();
         let refused = vec![RedisReply::Error("OOM".to_owned()); batch.commands.len()];
-        let outcome = bench.partition.handle_replies(&batch, &refused, &bench.registry);
+        let outcome = bench.partition.handle_replies(&mut batch, &refused, &bench.registry);
         assert!(matches!(outcome, WriteOutcome::Refused(_)));
         bench.partition.take_back(batch, &bench.registry);
         go(&bench);
@@ -117,4 +160,48 @@ fn what_is_pending_of_present_users_does_not_rewrite_the_hash() {
     bench.pass_tick();
     assert!(bench.partition.pending() > 2 * MAX_BACKLOG);
     assert_eq!(bench.verify(&metadata(Some("1"), Some("1"))), WriteOutcome::Done);
+}
+
+#[test]
+fn lost_last_messages_are_written_again_between_heartbeats_a_limited_number_at_a_time() {
+    let last = Arc::new(LastMessages::shared(1));
+    let mut bench = Bench::new();
+    bench.partition = bench.partition.with_last_messages(Arc::clone(&last));
+    let mut bench = bench.connect();
+    let stamp = MessageStamp { unix_ms: 1, incarnation: 1, number: 1 };
+    let message = LastMessage { stamp, data: "x".repeat(MAX_RESENT_BYTES / 8).into() };
+    let names: Vec<Arc<str>> = (0..20).map(|number| format!("cache-{number}").into()).collect();
+    names.iter().for_each(|room| last.published(room, message.clone()));
+    let sets = |bench: &mut Bench| {
+        let commands = bench.flush();
+        let is_set =
+            |command: &&RedisCommand| matches!(command, RedisCommand::Set { .. } | RedisCommand::SetIfAbsent { .. });
+        commands.iter().filter(is_set).count()
+    };
+    assert_eq!(sets(&mut bench), 20, "what is new is not limited");
+    last.lost(0);
+    let mut written = Vec::new();
+    while last.lost_messages(0) > 0 {
+        let _ = bench.partition.heartbeat(bench.tick);
+        written.push(sets(&mut bench));
+    }
+    assert_eq!(written, [8, 8, 4]);
+}
+
+#[test]
+fn other_nodes_are_told_to_read_a_last_message_that_was_repaired() {
+    let last = Arc::new(LastMessages::shared(1));
+    let mut bench = Bench::new();
+    bench.partition = bench.partition.with_last_messages(Arc::clone(&last));
+    let mut bench = bench.connect();
+    let room: Arc<str> = "cache-a".into();
+    let message = |number| LastMessage { stamp: MessageStamp { unix_ms: 1, incarnation: 1, number }, data: "1".into() };
+    last.published(&room, message(2));
+    assert_eq!(bench.flush_events(), Vec::<String>::new());
+    last.listens(0);
+    let _ = last.find(&room);
+    let (number, rooms) = last.take_questions(0, 1);
+    last.answered(0, number, rooms.into_iter().map(|room| (room, Some((message(1), Duration::from_secs(1))))));
+    let _ = bench.partition.heartbeat(bench.tick);
+    assert_eq!(bench.flush_events(), ["history"]);
 }

@@ -1,0 +1,174 @@
+//! What the next node must repeat: the rooms and users that changed since the node that delivers last said that
+//! everything is delivered. Each node keeps this for all partitions, because each may have to take one over.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
+use super::queue::Subject;
+use crate::store::Event;
+
+/// The changes of one partition. Pure: the time is passed in.
+#[derive(Debug)]
+pub(super) struct Tracker {
+    /// The limit of rooms and users.
+    max_changed: usize,
+    /// Another node may learn of a change, or be late with it, for this time.
+    slack_ms: u64,
+    /// All rooms with members.
+    occupied: HashSet<Arc<str>, RandomState>,
+    /// When rooms changed last, in milliseconds since the Unix epoch.
+    rooms: HashMap<Arc<str>, u64, RandomState>,
+    /// The last events of users, and, if receivers cannot read rooms, of rooms and members.
+    events: HashMap<Subject, Event, RandomState>,
+    /// Whether receivers can read rooms again.
+    can_resync: bool,
+    /// When more changed than fits.
+    overflowed_at: Option<u64>,
+}
+
+/// What is to be repeated.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    Everything,
+    /// These rooms are read again, and these events are sent again.
+    Some(Vec<Arc<str>>, Vec<Event>),
+}
+
+impl Tracker {
+    pub(super) fn new(max_changed: usize, slack_ms: u64, can_resync: bool) -> Self {
+        let (occupied, rooms, events) = (HashSet::default(), HashMap::default(), HashMap::default());
+        Self { max_changed, slack_ms, occupied, rooms, events, can_resync, overflowed_at: None }
+    }
+
+    pub(super) fn record(&mut self, event: &Event) {
+        let at_unix_ms = at(event);
+        let (room, subject) = match event {
+            Event::Member(event) => {
+                (Some(&event.room), Subject::Member(Arc::clone(&event.room), Arc::clone(&event.user)))
+            }
+            Event::Room(event) => {
+                match event.is_occupied {
+                    true => drop(self.occupied.insert(Arc::clone(&event.room))),
+                    false => drop(self.occupied.remove(&event.room)),
+                }
+                (Some(&event.room), Subject::Room(Arc::clone(&event.room)))
+            }
+            Event::User(event) => (None, Subject::User(Arc::clone(&event.user))),
+            Event::Count(event) => (Some(&event.room), Subject::Count(Arc::clone(&event.room))),
+            Event::Notice(_) => return,
+        };
+        match room {
+            Some(room) if self.can_resync => drop(self.rooms.insert(Arc::clone(room), at_unix_ms)),
+            _ => drop(self.events.insert(subject, event.clone())),
+        }
+        if self.rooms.len() + self.events.len() > self.max_changed {
+            self.overflow(at_unix_ms);
+        }
+    }
+
+    /// More changed than fits.
+    pub(super) fn overflow(&mut self, at_unix_ms: u64) {
+        (self.rooms, self.events) = (HashMap::default(), HashMap::default());
+        self.overflowed_at = Some(at_unix_ms);
+    }
+
+    /// Everything before this time is delivered.
+    pub(super) fn forget(&mut self, delivered_unix_ms: u64) {
+        let until = delivered_unix_ms.saturating_sub(self.slack_ms);
+        self.rooms.retain(|_, at| *at >= until);
+        self.events.retain(|_, event| at(event) >= until);
+        self.overflowed_at.take_if(|at| *at < until);
+    }
+
+    /// What may not be delivered. If the last node has handed its work over, other rooms are known to be.
+    pub(super) fn repeat(&self, is_handed_over: bool) -> Repeat {
+        if self.overflowed_at.is_some() {
+            return Repeat::Everything;
+        }
+        let all = self.occupied.iter().filter(|room| !is_handed_over && !self.rooms.contains_key(*room));
+        let rooms = self.rooms.keys().chain(all).cloned().collect();
+        let mut events: Vec<_> = self.events.values().cloned().collect();
+        events.sort_by_key(|event| (at(event), rank(event)));
+        Repeat::Some(rooms, events)
+    }
+}
+
+/// When an event happened, in milliseconds since the Unix epoch.
+fn at(event: &Event) -> u64 {
+    match event {
+        Event::Member(event) => event.at_unix_ms,
+        Event::Room(event) => event.at_unix_ms,
+        Event::User(event) => event.at_unix_ms,
+        Event::Count(event) => event.at_unix_ms,
+        Event::Notice(_) => 0, // No other node repeats it.
+    }
+}
+
+/// The order of events of the same time.
+fn rank(event: &Event) -> u8 {
+    match event {
+        Event::Room(event) if event.is_occupied => 0,
+        Event::Member(_) => 1,
+        Event::Room(_) => 2,
+        Event::User(_) | Event::Count(_) | Event::Notice(_) => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{RoomEvent, UserEvent};
+
+    fn room(name: &str, at_unix_ms: u64, is_occupied: bool) -> Event {
+        Event::Room(RoomEvent { at_unix_ms, room: name.into(), is_occupied })
+    }
+
+    fn user(name: &str, at_unix_ms: u64) -> Event {
+        Event::User(UserEvent { at_unix_ms, since_unix_ms: 0, user: name.into(), is_online: true })
+    }
+
+    fn check(tracker: &Tracker, is_handed_over: bool, rooms: &[&str], users: &[&str]) {
+        let Repeat::Some(mut got, events) = tracker.repeat(is_handed_over) else { panic!("everything") };
+        got.sort_unstable();
+        assert_eq!(got.iter().map(|room| &**room).collect::<Vec<_>>(), rooms);
+        let got_users = events.iter().map(|event| match event {
+            Event::User(event) => &*event.user,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(got_users.collect::<Vec<_>>(), users);
+    }
+
+    #[test]
+    fn changes_are_kept_until_they_are_delivered_for_a_while() {
+        let mut tracker = Tracker::new(10, 100, true);
+        let events = [room("old", 1000, true), room("gone", 1050, false), room("new", 1200, true)];
+        events.iter().chain([&user("alice", 1060)]).for_each(|event| tracker.record(event));
+        check(&tracker, true, &["gone", "new", "old"], &["alice"]);
+        tracker.forget(1150);
+        check(&tracker, true, &["gone", "new"], &["alice"]);
+        tracker.forget(1170);
+        check(&tracker, true, &["new"], &[]);
+        check(&tracker, false, &["new", "old"], &[]);
+    }
+
+    #[test]
+    fn events_are_repeated_for_receivers_that_cannot_read() {
+        let mut tracker = Tracker::new(10, 100, false);
+        let events = [room("a", 1000, true), room("b", 1000, true), room("a", 1010, false)];
+        events.iter().for_each(|event| tracker.record(event));
+        let expected = Repeat::Some(Vec::new(), vec![room("b", 1000, true), room("a", 1010, false)]);
+        assert_eq!(tracker.repeat(true), expected);
+    }
+
+    #[test]
+    fn after_too_many_changes_everything_is_repeated_until_they_are_delivered() {
+        let mut tracker = Tracker::new(10, 100, true);
+        (0..11).for_each(|number| tracker.record(&room(&number.to_string(), 1000, true)));
+        tracker.record(&room("last", 1001, true));
+        assert_eq!(tracker.repeat(true), Repeat::Everything);
+        tracker.forget(1101);
+        check(&tracker, true, &["last"], &[]);
+    }
+}
