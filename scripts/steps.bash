@@ -16,6 +16,11 @@ run_step() {
     awk '{ print "── " $1 ": " $2 " in " $3 " s, " $4 " s of CPU time" }'
 }
 
+# Runs one step, prints its output, and keeps it for the report.
+run_logged() {
+  run_step "$1" 2>&1 | tee "target/steps/$1.log"
+}
+
 # Runs a group of steps in the background, one after the other. The output of each step is printed when it ends.
 start_group() {
   # In its own process group, so that an interrupt can end the whole group.
@@ -35,17 +40,28 @@ end_groups() {
 
 begin() {
   mkdir -p target/steps
+  rm -f target/steps/*.log
   : >"$results"
   trap 'end_groups; exit 130' INT TERM
 }
 
-# The table of all steps. Fails if one failed or is missing.
+# What the test runners of Rust, Python and Node printed about each failure, or else the end of the output.
+why() { # the name of a failed step
+  local log=target/steps/$1.log found
+  [[ -f $log ]] || return 0
+  found=$(awk '/^(FAIL|ERROR): |^---- .* ----$|^ *✖ |^error/ { left = 40 } left-- > 0' "$log")
+  printf '\n── why %s failed\n' "$1"
+  awk 'NR <= 120 { print substr($0, 1, 400) }' <<<"${found:-$(tail -n 60 "$log")}"
+}
+
+# The table of all steps, and why steps failed. Fails if one failed or is missing.
 report() { # the number of steps
-  local failed
+  local failed name
   failed=$(grep -c ' FAILED ' "$results" || true)
   awk 'BEGIN { printf "\n%-14s %-8s %8s %8s\n", "step", "result", "seconds", "CPU" }
        { printf "%-14s %-8s %8d %8d\n", $1, $2, $3, $4 }' "$results"
   (($(wc -l <"$results") == $1)) || { echo "steps are missing: $1 should have run" >&2; exit 1; }
+  for name in $(awk '$2 == "FAILED" { print $1 }' "$results"); do why "$name"; done
   echo "$(($1 - failed)) passed, $failed failed in $SECONDS s"
   ((failed == 0))
 }

@@ -2,15 +2,16 @@
 document allows or forbids to a running server and compares each answer with it.
 
 Variables: OPENAPI_EXAMPLES is the number of random cases per operation, OPENAPI_SECONDS makes each of the five runs
-continue for that time, and OPENAPI_SEED makes a run repeatable.
+continue for that time, and OPENAPI_SEED chooses other cases.
 """
-import os, random, re, subprocess, sys
+import os, re, subprocess, sys
 
 from harness import ENVIRONMENT, HERE, Case, get_json
 
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", 5))
 SECONDS = os.environ.get("OPENAPI_SECONDS")
-SEED = os.environ.get("OPENAPI_SEED", str(random.randrange(2**32)))
+# The same cases in each run of scripts/test. scripts/judges takes others each time.
+SEED = os.environ.get("OPENAPI_SEED", "1")
 API_KEY = "the-api-key-of-these-tests"
 JWT_SECRET, APP_SECRET = "the secret of the application in these tests", "the-secret-of-an-application"
 # No limits per address apply to 127.0.0.1.
