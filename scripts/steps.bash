@@ -1,5 +1,6 @@
 # Shared by scripts/test and scripts/judges: runs steps and reports the time of each. A step is a bash function of the
-# calling script. It runs in its own shell (SCRIPT --step NAME), in which set -e ends the step at its first error.
+# calling script. It runs in its own shell (SCRIPT --step NAME), in which set -e ends the step at its first error. The
+# calling script is in scripts/ and has changed to the folder above.
 
 results=target/steps/results
 groups=()
@@ -9,7 +10,7 @@ run_step() {
   local name=$1 status=0 started=$SECONDS cpu
   echo "── $name"
   exec 3>&1 4>&2
-  cpu=$( { TIMEFORMAT='%U %S'; time "$0" --step "$name" >&3 2>&4; } 2>&1 ) || status=$?
+  cpu=$( { TIMEFORMAT='%U %S'; time "scripts/${0##*/}" --step "$name" >&3 2>&4; } 2>&1 ) || status=$?
   exec 3>&- 4>&-
   awk -v name="$name" -v status="$status" -v wall=$((SECONDS - started)) \
     '{ printf "%s %s %d %.0f\n", name, status ? "FAILED" : "passed", wall, $1 + $2 }' <<<"$cpu" | tee -a "$results" |
