@@ -60,13 +60,17 @@ fn bind_all(addresses: &[SocketAddr], count: usize) -> Result<Vec<Vec<TcpListene
     missing.filter(|_| all.is_empty()).map_or(Ok(all), Err)
 }
 
+/// The first listener has the port for itself until it listens, so this fails if another process listens there:
+/// `SO_REUSEPORT` would let a second server of the same user share the port silently.
 fn bind_one(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    claim(address)?;
-    let first = listener(address)?;
+    let first = listen(socket(address)?, address)?;
+    SockRef::from(&first).set_reuse_port(true)?;
     let bound = first.local_addr()?;
     let mut listeners = vec![first];
     for _ in 1..count {
-        listeners.push(listener(bound)?);
+        let socket = socket(bound)?;
+        socket.set_reuse_port(true)?;
+        listeners.push(listen(socket, bound)?);
     }
     Ok(listeners)
 }
@@ -76,27 +80,18 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(ADDRESS_FAMILY_NOT_SUPPORTED)
 }
 
-/// Fails if another process listens there. `SO_REUSEPORT` would let a second server of the same user share the port
-/// silently.
-fn claim(address: SocketAddr) -> io::Result<()> {
-    if address.port() == 0 {
-        return Ok(());
-    }
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1)
-}
-
 /// The options are set here once: accepted sockets inherit them, which saves three calls per connection.
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     SockRef::from(&socket).set_tcp_notsent_lowat(NOT_SENT_LOW_WATER_BYTES)?;
     socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket, address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -149,6 +144,35 @@ mod tests {
         let address = listeners[0].local_addr().unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
         assert!(bind(&[address], 1, "--flag").is_err());
+    }
+
+    #[test]
+    fn all_listeners_of_a_port_are_given_connections() {
+        let listeners = bind_to(&["127.0.0.1:0"], 3).unwrap().remove(0);
+        let address = listeners[0].local_addr().unwrap();
+        let _clients: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        for listener in &listeners {
+            assert!(std::iter::from_fn(|| listener.accept().ok()).count() > 5);
+        }
+    }
+
+    #[test]
+    fn of_servers_that_start_at_the_same_moment_only_one_gets_the_port() {
+        for _ in 0..20 {
+            let taken = bind_to(&["127.0.0.1:0"], 1).unwrap().remove(0).remove(0);
+            let address = taken.local_addr().unwrap();
+            drop(taken);
+            let start = std::sync::Barrier::new(4);
+            let try_to_bind = || {
+                start.wait();
+                bind(&[address], 2, "--flag").ok()
+            };
+            let bound: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(try_to_bind)).collect();
+                threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(bound.len() <= 1, "{} servers share {address}", bound.len());
+        }
     }
 
     #[test]
