@@ -59,10 +59,19 @@ impl<'a> Commands<'a> {
         };
         node.registry.first_joins.note(self.worker.number, || node.started.elapsed().as_micros() as u64);
         let next_room_id = node.registry.next_room_id();
+        // A tick may come between joining and observing. Snapshots have all members, so clients that receive them join
+        // first. Events, also that of its own join, come only to a client that observes the room already.
+        let observes_first = self.connection.protocol.rules().events.is_some();
+        if let Some(audience) = audience.filter(|_| observes_first) {
+            self.worker.fanout.observe(self.connection, room, audience, None);
+        }
+        let joining = self.connection.session_at(member).ok_or(Refused::NoUser)?;
+        let node = &self.worker.node;
         let room = node.registry.join(joining, room, state, node.now());
         self.worker.note_new_room(self.connection, &room, next_room_id);
         self.worker.fanout.joined(self.connection, &room, member);
         match audience {
+            Some(_) if observes_first => {}
             Some(audience) => drop(self.worker.fanout.observe(self.connection, room.name(), audience, resume)),
             // The connection may have observed the room before.
             None => drop(self.worker.fanout.unobserve(self.connection, room.name())),

@@ -2,7 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::BytesMut;
 
@@ -216,4 +216,39 @@ fn a_huge_debt_is_closed_at_once() {
         assert_eq!(connection.phase, Phase::Closing, "40 MiB are more than the limit");
         assert_eq!(worker.counters.connections_over_limit.get(), 1);
     });
+}
+
+#[test]
+fn clients_of_events_observe_a_room_when_their_join_is_settled() {
+    for protocol in Protocol::ALL.into_iter().filter(|protocol| protocol.rules().events.is_some()) {
+        with_connection(|worker, connection| {
+            connection.open(*protocol, 0);
+            let (registry, audience) = (Arc::clone(&worker.node.registry), protocol.audience(0));
+            let is_done = AtomicBool::new(false);
+            let settle_all = || {
+                let mut joins = 0;
+                while !is_done.load(Ordering::Acquire) {
+                    for room in registry.take_dirty() {
+                        let change = registry.settle(&room);
+                        let is_observed = change.observed.iter().any(|audiences| audiences.contains(audience));
+                        assert!(change.diff.joined.is_empty() || is_observed, "{protocol:?}: a join that nobody sees");
+                        joins += change.diff.joined.len();
+                    }
+                }
+                joins
+            };
+            std::thread::scope(|scope| {
+                let settling = scope.spawn(settle_all);
+                let mut host = Commands::new(worker, connection);
+                let ann = host.identify("ann").unwrap();
+                for _ in 0..5000 {
+                    let join = Command::Join { room: "red", state: None, audience: Some(audience), resume: None };
+                    host.execute(ann, join).unwrap();
+                    host.execute(ann, Command::Leave { room: "red" }).unwrap();
+                }
+                is_done.store(true, Ordering::Release);
+                assert!(settling.join().unwrap() > 0);
+            });
+        });
+    }
 }
