@@ -64,11 +64,12 @@ impl Ticker {
         node.tick.store(now.tick, Ordering::Relaxed);
         node.unix_ms.store(now.unix_ms, Ordering::Relaxed);
         self.broadcaster.set_clock(node.store.clock(), now);
-        let (mut batches, counts) = self.broadcaster.tick(now);
+        // Before the tick: clients may have come before the first one, and receive what the store had at the start.
         let kept = node.store.take_kept();
         if !kept.is_empty() {
             self.broadcaster.restore(&kept, now);
         }
+        let (mut batches, counts) = self.broadcaster.tick(now);
         let health = self.health();
         let mut events = self.broadcaster.take_store_events();
         let kicks = take_kicks(&node, &mut events);
