@@ -15,14 +15,16 @@ BINARY = pathlib.Path(os.environ.get("ROLLCALL_BIN") or ROOT / "target/debug/rol
 # How long a test waits for anything, in seconds. Only failures take this long: an overloaded machine is slow, not red.
 DEADLINE = 120
 POLL_SECONDS = 0.02
-# For all servers: short ticks, and time for clients that get no CPU to send their request.
-BASE_FLAGS = ["--tick", "50ms", "--workers", "2", "--drain", "500ms", "--header-timeout", "2m"]
+# For all servers: short ticks, time for clients that get no CPU to send their request, and time for servers that get none
+# to close all clients when they stop, which otherwise takes a tick.
+BASE_FLAGS = ["--tick", "50ms", "--workers", "2", "--drain", "10s", "--header-timeout", "2m"]
 # The lease is long enough for seconds without CPU; users whose connection breaks leave soon.
 DEFAULT_TIMES = ["--ttl", "30s", "--grace", "2s"]
 # For tests that wait for a lease to end, still with room for seconds without CPU.
-SHORT_LEASE = ["--ttl", "12s"]
-# Below the ports that the system assigns to connections, so that no connection takes one while a server restarts.
-PORTS = range(20_000, 32_000)
+SHORT_LEASE = ["--ttl", "20s"]
+# Below the ports that the system assigns to connections, so that no connection takes one while a server restarts. Tests
+# in other languages and the measuring scripts use ports from 20000 on.
+PORTS = range(10_000, 20_000)
 # Without pings of the client: the server sends them.
 connect = functools.partial(connect_with_timeouts, open_timeout=DEADLINE, close_timeout=DEADLINE, ping_interval=None)
 # Without the settings of the person who runs the tests.
@@ -30,27 +32,49 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 USAGE = subprocess.run([BINARY, "--help"], capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
 
 
-def free_port():
-    while True:
-        port = random.choice(PORTS)
-        with contextlib.suppress(OSError), socket.socket() as probe:
+def reserve(port):
+    """Whether this process gets the port. Then no other test module does, although a server may take seconds until it
+    listens, and may be restarted: a name in the kernel, which only one process can have, stands for the port."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0port-{port}-of-rollcall-tests")
+        with socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
-            return port
+    except OSError:
+        name.close()
+        return False
+    # Open until this process ends.
+    name.detach()
+    return True
 
 
-def wait_until(what, holds):
+def free_port():
+    while not reserve(port := random.choice(PORTS)):
+        pass
+    return port
+
+
+def wait_until(what, holds, poll_seconds=POLL_SECONDS):
     """Returns the first true value of `holds()`. `what` is the expected condition, or a function that describes it."""
     deadline = time.monotonic() + DEADLINE
     while not (value := holds()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {DEADLINE} s: {what() if callable(what) else what}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
     return value
 
 
 def get_json(url, **options):
     with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=DEADLINE) as answer:
         return json.load(answer)
+
+
+def is_ready(http, path="/readyz"):
+    """Whether the server at this URL is ready. It is not while it gets no CPU for seconds, nor before it has opened its
+    ports for good, although these accept connections for a moment before."""
+    with contextlib.suppress(OSError):
+        return get_json(f"{http}{path}") == {"status": "ok"}
+    return False
 
 
 def accepts(port):
@@ -163,8 +187,9 @@ class Observer:
         with contextlib.suppress(ConnectionClosedError):
             for text in self.socket:
                 message = json.loads(text)
-                self._apply(message)
+                # In this order: tests wait for members, and then read the messages that led to them.
                 self.messages.append(message)
+                self._apply(message)
         self.close_code = self.socket.close_code
 
     def _apply(self, message):
@@ -230,8 +255,8 @@ class Case(unittest.TestCase):
         wait_until(lambda: f"Redis: {redis.text()}", lambda: accepts(port))
         return port
 
-    def folder(self):
-        folder = tempfile.TemporaryDirectory()
+    def folder(self, parent=None):
+        folder = tempfile.TemporaryDirectory(dir=parent)
         self.addCleanup(folder.cleanup)
         return pathlib.Path(folder.name)
 
