@@ -3,9 +3,11 @@ libraries for Python and for Node."""
 import base64, collections, http.server, itertools, json, threading, urllib.parse
 
 import pusher
-from harness import Case, free_port, wait_until
+from harness import Case, DEADLINE, free_port, wait_until
 
 APP = {"id": "1", "key": "key", "secret": "secret", "master": base64.b64encode(bytes(range(32))).decode()}
+# A tally is much work for both sides, and the clients do nothing else meanwhile.
+TALLY_SECONDS = 0.2
 APP_FLAGS = ["--pusher-app", f"{APP['id']}:{APP['key']}:{APP['secret']},client-messages"]
 
 
@@ -30,7 +32,7 @@ class PythonApplication:
 
     def __init__(self, port):
         options = {"app_id": APP["id"], "key": APP["key"], "host": "127.0.0.1", "port": port, "ssl": False,
-                   "encryption_master_key_base64": APP["master"]}
+                   "encryption_master_key_base64": APP["master"], "timeout": DEADLINE}
         self.library = pusher.Pusher(secret=APP["secret"], **options)
         self.wrong = pusher.Pusher(secret="wrong", **options)
         self.http = Site(self._handler())
@@ -157,7 +159,7 @@ class Clients:
             tally = self.tally(channel)
             last.update({name: [tally[name][word] for word in ("isConnected", "ids", "library")] for name in expected})
             return all(last[name] == [True, ids, {"count": len(ids), "ids": ids}] for name, ids in expected.items())
-        wait_until(lambda: f"{expected}; the clients see {last}", holds)
+        wait_until(lambda: f"{expected}; the clients see {last}", holds, TALLY_SECONDS)
 
     def tally(self, channel):
         """What each client counts and sees."""
@@ -231,9 +233,9 @@ class PusherCase(Case):
     # More options of the application.
     OPTIONS = []
 
-    def start(self, kind="python", grace="30s", flags=()):
+    def start(self, kind="python", ttl="30s", grace="30s", flags=()):
         flag, app = APP_FLAGS
-        self.rollcall = self.server(flag, ",".join([app, *self.OPTIONS]), "--ttl", "30s", "--grace", grace, *flags)
+        self.rollcall = self.server(flag, ",".join([app, *self.OPTIONS]), "--ttl", ttl, "--grace", grace, *flags)
         self.application = self.start_application(kind, self.rollcall.port)
         self.clients = Clients(self, self.application.site, self.rollcall.port)
 

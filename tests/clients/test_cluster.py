@@ -1,6 +1,6 @@
 """scripts/cluster: a Redis server and the nodes that share it."""
 import contextlib, os, re, shlex, signal, subprocess
-from harness import BINARY, Case, DEADLINE, ENVIRONMENT, ROOT, accepts, free_port, get_json, wait_until
+from harness import BINARY, Case, DEADLINE, ENVIRONMENT, ROOT, free_port, get_json, reserve, wait_until
 
 
 def is_running(process):
@@ -12,7 +12,9 @@ def is_running(process):
 
 class Cluster(Case):
     def start(self, *options):
-        self.cluster = self.program(ROOT / "scripts" / "cluster", "2", *options, "--", "--ttl", "2s", "--drain", "1s",
+        # Nodes and clients that get no CPU for seconds must not count as dead.
+        flags = ["--ttl", "15s", "--drain", "10s", "--header-timeout", "2m"]
+        self.cluster = self.program(ROOT / "scripts" / "cluster", "2", *options, "--", *flags,
                                     env={**ENVIRONMENT, "ROLLCALL_BIN": str(BINARY)})
         self.cluster.expect("how to stop it", lambda line: "stop with ctrl-C" in line)
         found = re.findall(r"^(\w+)  (\S.*?)  process (\d+)$", "\n".join(self.cluster.lines), re.MULTILINE)
@@ -69,9 +71,9 @@ class Cluster(Case):
         self.assert_exits(1)
 
     def test_ports_can_be_chosen_and_ports_in_use_are_named(self):
-        port, redis_port = free_port(), free_port()
-        while accepts(port + 1) or redis_port in (port, port + 1):
-            port, redis_port = free_port(), free_port()
+        while not reserve((port := free_port()) + 1):
+            pass
+        redis_port = free_port()
         self.start("--port", str(port), "--redis-port", str(redis_port))
         ports = {name: address.rsplit(":", 1)[-1] for name, address in self.addresses.items() if name != "redis"}
         self.assertEqual(ports, {"node1": str(port), "node2": str(port + 1)})

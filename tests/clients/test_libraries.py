@@ -41,7 +41,8 @@ class Libraries(Case):
         server.restart()
         observer = self.observer(server, "after")
         observer.sees("alice")
-        client.expect("a welcome", message_line(lambda message: message["type"] == "welcome"))
+        for kind in "welcome", "snapshot":
+            client.expect(f"a {kind}", message_line(lambda message: message["type"] == kind))
         self.observer(server, "later")
         client.expect("a diff with the user who joined later", names("joined", "later"))
         return observer
@@ -52,7 +53,7 @@ class Libraries(Case):
         self.assertEqual(observer.leave_reasons("alice"), [reason])
 
     def test_ws_answers_pings(self):
-        server = self.server("--ttl", "10s")
+        server = self.server("--ttl", "20s")
         client, observer = self.join(server, lambda: self.node("ws.mjs", server.websocket + ALICE))
         # The server pings after more than half of the lease, so two pings take longer than one lease.
         client.lines.clear()

@@ -4,7 +4,7 @@ import contextlib, json, random, threading, time
 
 import jwt
 from harness import connect, get_json, wait_until
-from pusher_side import APP, PusherCase
+from pusher_side import APP, TALLY_SECONDS, PusherCase
 from websockets.exceptions import ConnectionClosed
 
 SECRET, KEY = "the secret of the application in these tests", "the key of the application"
@@ -119,7 +119,8 @@ class PusherClient:
 
 class OneRoom(PusherCase):
     def setUp(self):
-        self.start(flags=["--jwt-secret", SECRET, "--api-key", KEY, "--pusher-rooms", APP["id"]])
+        # The user of the list sends one heartbeat, and must stay for the rest of the test.
+        self.start(ttl="10m", flags=["--jwt-secret", SECRET, "--api-key", KEY, "--pusher-rooms", APP["id"]])
 
     def answers(self):
         """What the server answers, by the native HTTP API and by that of Pusher."""
@@ -130,7 +131,8 @@ class OneRoom(PusherCase):
     def agree(self, clients, members):
         views = lambda: [(type(client).__name__, client.seen()) for client in clients]
         agreed = lambda: all(seen == members for seen in [*(seen for _, seen in views()), *self.answers()])
-        wait_until(lambda: f"{members} in all views; they are {views()}; the server has {self.answers()}", agreed)
+        wait_until(lambda: f"{members} in all views; they are {views()}; the server has {self.answers()}", agreed,
+                   TALLY_SECONDS)
 
     def test_all_protocols_see_the_same_members(self):
         starts = {"native": NativeClient, "presence": PresenceClient, "pusher": PusherClient, "chat": ChatClient,

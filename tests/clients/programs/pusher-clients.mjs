@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
-import { packages, report, require } from "./common.mjs";
+import { packages, report, require, TIMEOUT_MS } from "./common.mjs";
 
 const Pusher = require("pusher-js");
 // The package has a broken entry for `require`.
@@ -58,7 +58,9 @@ class Client {
     const headers = { "X-User": encodeURIComponent(JSON.stringify(user ?? {})) };
     const channelAuthorization = { endpoint: `${site}/pusher/auth`, transport: "ajax", headers };
     const userAuthentication = { endpoint: `${site}/pusher/user-auth`, transport: "ajax", headers };
-    const host = { cluster: "", wsHost: "127.0.0.1", wsPort: port, forceTLS: false, enabledTransports: ["ws"] };
+    const address = { cluster: "", wsHost: "127.0.0.1", wsPort: port, forceTLS: false, enabledTransports: ["ws"] };
+    // Otherwise the state of a client that gets no CPU is `unavailable` for a moment.
+    const host = { ...address, unavailableTimeout: TIMEOUT_MS };
     if (echo) {
       const ofEcho = { authEndpoint: `${site}/broadcasting/auth`, auth: { headers } };
       const ofUser = { userAuthentication: { endpoint: `${site}/broadcasting/user-auth`, headers } };
