@@ -10,8 +10,8 @@ import { openBrowser, report, TIMEOUT_MS } from "./common.mjs";
 const [site, user, password] = process.argv.slice(2);
 const browser = await openBrowser();
 const context = await browser.newContext();
+context.setDefaultTimeout(TIMEOUT_MS);
 const page = await context.newPage();
-page.setDefaultTimeout(TIMEOUT_MS);
 
 // The login form has `autofocus`, which Chromium reports as blocked if Playwright is faster.
 const isHarmless = (line) => line.text().startsWith("Autofocus processing was blocked");

@@ -11,8 +11,8 @@ import { openBrowser, report, TIMEOUT_MS } from "./common.mjs";
 const [site, user] = process.argv.slice(2);
 const browser = await openBrowser();
 const context = await browser.newContext({ ignoreHTTPSErrors: true });
+context.setDefaultTimeout(TIMEOUT_MS);
 const page = await context.newPage();
-page.setDefaultTimeout(TIMEOUT_MS);
 page.on("console", (line) => report(line.type() === "log" ? JSON.parse(line.text()) : { error: line.text() }));
 page.on("pageerror", (error) => report({ error: error.message }));
 await page.addInitScript(() => {
@@ -31,7 +31,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (command === "steal") {
     const attack = await context.newPage();
     await attack.goto(url);
-    await attack.waitForFunction(() => document.title !== "", undefined, { timeout: TIMEOUT_MS });
+    await attack.waitForFunction(() => document.title !== "");
     report({ stolen: await attack.title() });
   }
 }
