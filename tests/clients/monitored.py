@@ -7,7 +7,7 @@ from harness import (BASE_FLAGS, BINARY, Case, DEADLINE, DEFAULT_TIMES, POLL_SEC
                      wait_until)
 from pusher_side import Site
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import WebSocketException
 
 APP = "1:app-key:app-secret,client-messages"
 READ_KEY = "the key of the monitoring"
@@ -77,7 +77,7 @@ class Load:
 
     async def repeat(self, act, *arguments):
         # The server may be stopping.
-        ended = (ConnectionClosed, OSError, TimeoutError, InvalidStatus)
+        ended = (OSError, TimeoutError, WebSocketException)
         while not self.is_stopping:
             with contextlib.suppress(*ended):
                 await act(*arguments)
@@ -147,9 +147,10 @@ class Prometheus:
     def query(self, query):
         return self.api("query", query=query)["result"]
 
-    def alerts(self):
-        """The names of the alerts that fire."""
-        return {alert["labels"]["alertname"] for alert in self.api("alerts")["alerts"] if alert["state"] == "firing"}
+    def firing(self, name):
+        """The alerts of this name that fire."""
+        alerts = self.api("alerts")["alerts"]
+        return [alert for alert in alerts if (alert["labels"]["alertname"], alert["state"]) == (name, "firing")]
 
     def stop(self):
         return self.program.stop()

@@ -5,7 +5,7 @@ If a container engine runs, the image is built and run as well.
 import json, os, re, shutil, signal, subprocess, unittest
 
 import yaml
-from harness import BINARY, Case, DEADLINE, ENVIRONMENT, PACKAGES, ROOT, USAGE, accepts, free_port, get_json, wait_until
+from harness import BINARY, Case, DEADLINE, ENVIRONMENT, PACKAGES, ROOT, USAGE, accepts, free_port, is_ready, wait_until
 
 BUILD_SECONDS = 1800
 
@@ -153,8 +153,7 @@ class Docker(Case):
         command = [word.replace("/run/secrets", str(folder)).replace("0.0.0.0:9100", f"127.0.0.1:{internal}")
                    for word in service["command"]]
         self.program(BINARY, *command, env={**ENVIRONMENT, "ROLLCALL_LISTEN": f"127.0.0.1:{public}"})
-        wait_until("the server", lambda: accepts(internal))
-        self.assertEqual(get_json(f"http://127.0.0.1:{internal}/readyz"), {"status": "ok"})
+        wait_until("the server", lambda: is_ready(f"http://127.0.0.1:{internal}"))
 
         def status(path, *headers):
             words = [word for header in headers for word in ("-H", header)]
@@ -223,4 +222,4 @@ class Docker(Case):
         self.addCleanup(subprocess.run, ["docker", "stop", container], capture_output=True)
         state = ["docker", "inspect", "--format", "{{.State.Health.Status}}", container]
         wait_until("health", lambda: subprocess.run(state, capture_output=True, text=True).stdout.strip() == "healthy")
-        self.assertEqual(get_json(f"http://127.0.0.1:{port}/readyz"), {"status": "ok"})
+        wait_until("a ready server", lambda: is_ready(f"http://127.0.0.1:{port}"))

@@ -41,4 +41,7 @@ class Page(Case):
             command, expected = replace(command), number(replace(expected))
             program, *words = shlex.split(command)
             self.assertEqual(program, "redis-cli")
-            self.assertEqual(without_times(redis(*words)), without_times(expected), command)
+            # Nodes write behind.
+            answer = lambda: without_times(redis(*words))
+            wait_until(lambda: f"{command} answers {expected!r}; it answers {answer()!r}",
+                       lambda: answer() == without_times(expected))

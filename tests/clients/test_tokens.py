@@ -115,7 +115,7 @@ class Tokens(Case):
             if not shutil.which(program):
                 continue
             # Node finds the packages above the file.
-            folder = PACKAGES if language == "js" else self.folder()
+            folder = self.folder(PACKAGES if language == "js" else None)
             (folder / name).write_text(f"{example}\n{call}\n")
             done = subprocess.run([program, folder / name], capture_output=True, text=True, env=environment)
             self.assertEqual((done.returncode, done.stderr), (0, ""), language)
