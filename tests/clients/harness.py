@@ -166,10 +166,11 @@ class Server:
 
 
 class Observer:
-    """A native client that mirrors one room. It joins the room, or only observes it."""
+    """A native client that mirrors one room. It joins the room, or only observes it. If the server closes the connection
+    before it sends the room, that is an error."""
 
     def __init__(self, server, user="observer", room="lobby", joins=True, websocket=None, headers=None):
-        self.room, self.members, self.messages, self.close_code = room, None, [], None
+        self.room, self.members, self.messages, self.close_code, self.error = room, None, [], None, None
         query = urllib.parse.urlencode({"user": user})
         self.resources = contextlib.ExitStack()
         url = f"{websocket or server.websocket}/v1/connect?{query}"
@@ -178,18 +179,23 @@ class Observer:
         self.send({"type": "join" if joins else "observe", "room": room})
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        self.wait("a snapshot", lambda members: members is not None)
+        self.wait("a snapshot", lambda members: members is not None or self.close_code)
+        if self.members is None:
+            self.close()
+            raise self.error or AssertionError(f"closed with {self.close_code} before a snapshot")
 
     def send(self, message):
         self.socket.send(json.dumps(message))
 
     def _read(self):
-        with contextlib.suppress(ConnectionClosedError):
+        try:
             for text in self.socket:
                 message = json.loads(text)
                 # In this order: tests wait for members, and then read the messages that led to them.
                 self.messages.append(message)
                 self._apply(message)
+        except ConnectionClosedError as error:
+            self.error = error
         self.close_code = self.socket.close_code
 
     def _apply(self, message):

@@ -5,7 +5,7 @@ changes is kept in memory, and is gone when the tests end: they run in their own
 """
 import os, pathlib, re, shlex, subprocess, sys, tempfile
 
-from harness import DEADLINE, free_port, get_json
+from harness import DEADLINE, free_port, is_ready
 
 HERE = pathlib.Path(__file__).resolve().parent
 LOWER = os.environ.get("PACKAGES_ROOT", "/")
@@ -68,7 +68,7 @@ class Machine:
         return f"http://127.0.0.1:{self.port}"
 
     def is_ready(self):
-        return get_json(f"{self.http}/readyz")["status"] == "ok"
+        return is_ready(self.http)
 
     def stop(self):
         return self.program.stop()

@@ -2,7 +2,7 @@
 import pathlib, re, subprocess, sys, tomllib
 
 import kubernetes_validate, yaml
-from harness import BINARY, Case, DEADLINE, ENVIRONMENT, ROOT, accepts, free_port, get_json, wait_until
+from harness import BINARY, Case, DEADLINE, ENVIRONMENT, ROOT, free_port, is_ready, wait_until
 
 FOLDER = ROOT / "deploy/kubernetes"
 VERSIONS = ["1.37", "1.30"]
@@ -144,10 +144,10 @@ class Kubernetes(Case):
         (root / "rollcall.toml").write_text(text.replace(secrets, str(root)).replace('drain-delay = "10s"', 'drain-delay = "0s"'))
         (argument,) = container["args"]
         server = self.program(BINARY, argument.replace("/etc/rollcall", str(root)), env=ENVIRONMENT)
-        wait_until(lambda: f"a server: {server.text()}", lambda: accepts(numbers["internal"][1]))
+        wait_until(lambda: f"a server: {server.text()}", lambda: is_ready(f"http://127.0.0.1:{numbers['internal'][1]}"))
         for probe in "startupProbe", "livenessProbe", "readinessProbe":
             path, port = container[probe]["httpGet"]["path"], numbers[container[probe]["httpGet"]["port"]][1]
-            self.assertEqual(get_json(f"http://127.0.0.1:{port}{path}")["status"], "ok")
+            wait_until(f"{path} of {folder}", lambda: is_ready(f"http://127.0.0.1:{port}", path))
         annotations = of_kind("Deployment", found)["spec"]["template"]["metadata"]["annotations"]
         self.assertEqual(annotations["prometheus.io/port"], str(numbers["internal"][0]))
         self.assertEqual(server.stop(), 0)
