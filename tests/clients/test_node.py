@@ -1,7 +1,8 @@
 """The Node application of docs/node with the commands of the README: tokens of npm's jose, over TLS, in Chromium."""
 import base64, http.server, json, re, shlex, shutil, subprocess, threading, urllib.error, urllib.request
 
-from harness import BINARY, Case, DEADLINE, ENVIRONMENT, PACKAGES, ROOT, accepts, free_port, wait_until
+from harness import (BASE_FLAGS, BINARY, Case, DEADLINE, DEFAULT_TIMES, ENVIRONMENT, PACKAGES, ROOT, accepts, free_port,
+                     wait_until)
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.search(r"## First steps to production\n.*?```\n(.*?)```", README, re.DOTALL).group(1)
@@ -18,7 +19,7 @@ class NodeApplication(Case):
             subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True, timeout=DEADLINE)
         words = shlex.split(start, comments=True)
         self.assertEqual(words[:4], ["cargo", "run", "--release", "--"])
-        flags = [*words[4:], "--listen", f"127.0.0.1:{self.port}", "--tick", "50ms", "--grace", "2s"]
+        flags = [*words[4:], "--listen", f"127.0.0.1:{self.port}", *BASE_FLAGS, *DEFAULT_TIMES]
         self.rollcall = self.program(BINARY, *flags, cwd=folder)
         self.rollcall.expect("the address", lambda line: f"clients connect to https://127.0.0.1:{self.port}" in line)
         application = shutil.copytree(ROOT / "docs" / "node", folder / "node", ignore=shutil.ignore_patterns("node_modules"))
