@@ -339,15 +339,16 @@ mod tests {
     fn a_server_that_sends_byte_by_byte_is_given_up_at_the_deadline() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (waits, ended) = (Duration::from_millis(20), Duration::from_millis(300));
-        let server = std::thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
-            socket.write_all(b"HTTP/1.1 503 no\r\n").unwrap();
-            // Until the client has ended the connection.
-            std::iter::repeat_with(|| std::thread::sleep(waits)).take_while(|()| socket.write_all(b"x").is_ok()).count()
-        });
+        let (waits, ended) = (Duration::from_millis(20), Duration::from_secs(1));
         let parts = Parts { is_encrypted: false, host: address.to_string(), path: "/" };
         let socket = TcpStream::connect(address).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        accepted.write_all(b"HTTP/1.1 503 no\r\nx").unwrap();
+        let server = std::thread::spawn(move || {
+            // Until the client has ended the connection.
+            let drip = || std::thread::sleep(waits);
+            std::iter::repeat_with(drip).take_while(|()| accepted.write_all(b"x").is_ok()).count()
+        });
         let answer = exchange(socket, &parts, false, Instant::now() + ended).unwrap();
         assert!(answer.starts_with("HTTP/1.1 503 no\r\nx") && answer.len() < MAX_ERROR_BYTES, "{answer}");
         server.join().unwrap();

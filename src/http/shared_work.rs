@@ -4,10 +4,11 @@
 //! result serves the other requests.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A result that took less time is not reused: another one is cheap.
 const CHEAP: Duration = Duration::from_millis(20);
@@ -85,8 +86,14 @@ impl<T: Clone + Send + 'static> SharedWork<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
+    use std::task::Poll;
+
+    use tokio::task::yield_now;
+    use tokio::time::advance;
 
     use super::*;
 
@@ -102,35 +109,40 @@ mod tests {
         (count, end, work)
     }
 
-    #[tokio::test]
+    async fn is_pending<T>(mut request: Pin<&mut impl Future<Output = T>>) -> bool {
+        poll_fn(|context| Poll::Ready(request.as_mut().poll(context).is_pending())).await
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn work_survives_the_requests_that_asked_for_it_and_is_done_once() {
         let shared = SharedWork::default();
         let (count, end, work) = counted_work();
         for _ in 0..100 {
-            let given_up = tokio::time::timeout(Duration::from_millis(1), shared.get(work.clone())).await;
-            assert!(given_up.is_err());
+            assert!(is_pending(pin!(shared.get(work.clone()))).await);
         }
-        assert!(count.load(Ordering::Relaxed) <= 1, "one thread, not one per request");
+        while count.load(Ordering::Relaxed) == 0 {
+            yield_now().await;
+        }
         // A request that arrives during the work does not take its result, which may be older than the request, unless
         // the work took long: then it is reused.
-        let last = tokio::spawn({
-            let (shared, work) = (SharedWork { state: Arc::clone(&shared.state) }, work.clone());
-            async move { shared.get(work).await }
-        });
-        tokio::time::sleep(CHEAP).await;
+        advance(CHEAP).await;
+        let mut last = pin!(shared.get(work.clone()));
+        assert!(is_pending(last.as_mut()).await);
         end.send(()).unwrap();
-        assert_eq!(last.await.unwrap(), 1, "it took long");
+        assert_eq!(last.await, 1, "it took long");
         assert_eq!(shared.get(work).await, 1, "it is reused");
-        assert_eq!(count.load(Ordering::Relaxed), 1);
+        assert_eq!(count.load(Ordering::Relaxed), 1, "one thread, not one per request");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn cheap_work_is_done_again_for_requests_that_arrive_during_it() {
         let shared = SharedWork::default();
         let (count, end, work) = counted_work();
         drop(end);
         for number in 1..10 {
             assert_eq!(shared.get(work.clone()).await, number);
+            // On a clock that stands still, the result would not be older than the next request.
+            advance(Duration::from_millis(1)).await;
         }
         assert_eq!(count.load(Ordering::Relaxed), 9);
     }

@@ -256,6 +256,10 @@ mod tests {
             reader.read_to_string(&mut text).unwrap();
             text
         });
+        // What is queued is written, however long that takes.
+        while totals(&log).0 + totals(&log).1 < recorded {
+            std::thread::yield_now();
+        }
         log.close(CLOSE_WITHIN);
         let (written, dropped) = totals(&log);
         assert_eq!(written + dropped, recorded);
