@@ -3,9 +3,11 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
@@ -14,8 +16,26 @@ use super::DEADLINE;
 /// How often a condition on a child process is checked.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Children inherit signals that are ignored: `nohup` starts the tests with SIGHUP ignored, and shells without job
+/// control start programs in the background with SIGINT ignored. A signal with a handler is the default in a child.
+fn stop_ignoring_signals() {
+    static ONCE: Once = Once::new();
+    let install = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        let _context = runtime.enter();
+        let ignored = [SignalKind::hangup(), SignalKind::interrupt()].into_iter();
+        // The handler stays, and does nothing.
+        ignored
+            .filter(|kind| rollcall::os::ignores_signal(kind.as_raw_value()))
+            .for_each(|kind| drop(signal(kind).expect("a handler")));
+    };
+    // On a thread of its own: a test may run in a runtime, which must not drop another one.
+    ONCE.call_once(|| std::thread::spawn(install).join().expect("the handlers are installed"));
+}
+
 /// The binary without the `ROLLCALL_…` variables of the user who runs the tests.
 pub(crate) fn command(arguments: &[&str]) -> Command {
+    stop_ignoring_signals();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     command.args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
@@ -157,7 +177,9 @@ impl Process {
     pub(crate) fn wait_for_line(&mut self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            if let Some(line) = self.output().into_iter().find(|line| line.contains(text)) {
+            // Asked first: the last lines of a process that ends are read afterwards.
+            let output = if self.running() { self.output() } else { self.final_output() };
+            if let Some(line) = output.into_iter().find(|line| line.contains(text)) {
                 return line;
             }
             let waiting = self.running() && Instant::now() < deadline;
@@ -171,11 +193,12 @@ impl Process {
         wait(&mut self.child, DEADLINE).unwrap_or_else(|| panic!("still running: {:#?}", self.output()))
     }
 
-    /// Resident memory in bytes: VmRSS of Linux's procfs.
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    /// Heap and stacks in bytes: RssAnon of Linux's procfs. Pages of the binary do not count: they come with the first
+    /// use of some code, and go when the machine is short of memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("procfs has our child");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS is there");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon is there");
         let kilobytes = line.split_whitespace().nth(1).expect("a number follows");
         kilobytes.parse::<u64>().expect("in kB") * 1024
     }
