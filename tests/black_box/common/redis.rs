@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -24,12 +25,13 @@ const PORTS: u16 = 16_000;
 /// The number of ports to try: at least one of them is free.
 pub(crate) const ATTEMPTS: usize = 20;
 
-/// A port without a listener. Another process may still bind it first.
+/// A port without a listener, and another one for each call: nothing else of these tests takes the port of a server that
+/// is dead for a while. Another process may still bind it first.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let random = RandomState::new().hash_one(std::process::id()) as u16;
+    static FIRST: LazyLock<u16> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()) as u16 % PORTS);
     loop {
-        let offset = random.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let offset = (*FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
         let port = FIRST_PORT + offset;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
@@ -121,10 +123,11 @@ impl Redis {
         self.child = Some(child);
     }
 
-    /// Waits until the server answers. False if it has exited instead.
+    /// Waits until the server answers. False if it has exited instead. Another server may have the port.
     async fn ready(&mut self) -> bool {
         let deadline = Instant::now() + DEADLINE;
-        while !matches!(self.try_command(&["PING"]).await, Ok(Reply::Text(answer)) if answer == "PONG") {
+        let own = format!("process_id:{}\r\n", self.pid());
+        while !matches!(self.try_command(&["INFO", "server"]).await, Ok(Reply::Text(info)) if info.contains(&own)) {
             let child = self.child.as_mut().expect("it was started");
             if child.try_wait().expect("a child can be asked").is_some() {
                 return false;

@@ -49,6 +49,8 @@ pub(super) async fn only_the_users_of_a_killed_node_leave_behind(mut door: Front
     observers.allow_leaves(&["carol"]);
     observers.remove(&c);
     door.die().await;
+    // Its port is free for other tests from now on.
+    intruders.turn_to(&[&a, &b]);
     c.kill();
     drop(dave);
     let _dave = b.connect_to("dave", "lobby").await;
@@ -120,6 +122,7 @@ pub(super) async fn no_user_leaves_during_a_rolling_restart_behind(mut door: Fro
         }));
         let (status, moved) = tokio::join!(stopping, moving);
         assert_eq!(status.code(), Some(0), "{id}");
+        intruders.turn_to(&nodes.iter().collect::<Vec<_>>());
         clients = moved;
         let node = door.before(start_again(&store, id, &flags).await);
         door.assert_closed_without_keys(&node).await;

@@ -85,9 +85,10 @@ async fn another_node_takes_over_from_a_dead_one(store: Store) {
     let (other, gone) = ((at + 1) % 3, nodes[at].connect_to("short", "only here").await);
     let _late = nodes[other].connect_to("late", ROOM).await;
     nodes[at].wait_until("the late user", async || nodes[at].members(ROOM).await.contains_key("late")).await;
-    nodes.remove(at).kill();
-    drop((gone, clients.remove(&dying)));
+    let node = nodes.remove(at);
     read_from(&receiver, &nodes);
+    node.kill();
+    drop((gone, clients.remove(&dying)));
     receiver.set(|_| Plan::Take);
     receiver
         .wait_until("the leave of the dead node's user", |known| !known.online.contains(&format!("on {dying}")))
@@ -172,7 +173,10 @@ async fn run_random_schedule(seed: u64) {
                 0 => {
                     let url = proxies[at].url();
                     let flags = [&["--redis", &url][..], &flags].concat();
-                    nodes.remove(at).kill();
+                    let dying = nodes.remove(at);
+                    // Its port is free for other tests from now on.
+                    read_from(&receiver, &nodes);
+                    dying.kill();
                     clients.retain(|(_, node), _| *node != at);
                     nodes.insert(at, Node::with_flags(&format!("n{at} {round}").replace(' ', "-"), &flags).await);
                     read_from(&receiver, &nodes);
