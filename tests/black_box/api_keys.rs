@@ -220,9 +220,20 @@ async fn health_asks_the_internal_port_if_there_is_one() {
     let server = TestServer::start(&INTERNAL_FLAGS);
     let internal = server.internal_address().to_string();
     let asked = |flags: Vec<String>, variable: Option<String>| {
-        let mut health = command(&flags.iter().map(String::as_str).collect::<Vec<_>>());
-        health.envs(variable.map(|value| ("ROLLCALL_INTERNAL_LISTEN", value)));
-        tokio::task::spawn_blocking(move || run_to_exit(health).status.code())
+        let ask = move || {
+            let deadline = Instant::now() + DEADLINE;
+            loop {
+                let mut health = command(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+                health.envs(variable.as_ref().map(|value| ("ROLLCALL_INTERNAL_LISTEN", value)));
+                let output = run_to_exit(health);
+                // On a very busy machine the answer may take longer than the command waits.
+                let is_late = String::from_utf8_lossy(&output.stderr).contains("no answer");
+                if !is_late || Instant::now() >= deadline {
+                    return output.status.code();
+                }
+            }
+        };
+        tokio::task::spawn_blocking(ask)
     };
     let flags = |flags: &[&str]| flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
     let typed = asked(flags(&["--internal-listen", &internal, "--listen", "127.0.0.1:1", "health"]), None);
@@ -253,19 +264,18 @@ async fn wrong_keys_are_failed_authentications_of_their_address() {
             let headers = [("authorization", &*key), ("x-forwarded-for", address)];
             http::request(server.address(), method, path, &headers, b"").await.status
         };
-        // Ten at once, and one per second: a slow machine may allow one more before the key that fits.
-        let deadline = Instant::now() + DEADLINE;
-        let mut wrong = 0;
-        loop {
-            while status("203.0.113.1", "a guess at the key").await == 403 {
-                wrong += 1;
-            }
-            if status("203.0.113.1", API_KEY).await == 429 {
-                break;
-            }
-            assert!(Instant::now() < deadline, "a key that fits is accepted all the time: {path}");
-        }
-        assert!(wrong >= 10, "{wrong} {path}");
+        let wrong = server
+            .without_ticks(async || {
+                let mut wrong = 0;
+                while status("203.0.113.1", "a guess at the key").await == 403 {
+                    wrong += 1;
+                    assert!(wrong < 100, "a wrong key costs nothing: {path}");
+                }
+                assert_eq!(status("203.0.113.1", API_KEY).await, 429, "{path}");
+                wrong
+            })
+            .await;
+        assert_eq!(wrong, 11, "ten at once, and the one that exceeds them: {path}");
         assert_eq!(status("203.0.113.2", API_KEY).await, 200, "another address: {path}");
         let key = bearer(API_KEY);
         let metrics = http::request(server.address(), "GET", "/metrics", &[("authorization", &key)], b"").await;
