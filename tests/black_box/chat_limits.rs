@@ -156,16 +156,16 @@ async fn a_client_that_does_not_answer_a_ping_is_disconnected_at_the_next() {
 #[tokio::test]
 async fn a_client_that_does_not_join_in_time_is_closed_with_1008() {
     let server = TestServer::start(&["--header-timeout", "2s", "--ping-interval", "200ms"]);
+    let mut joined = EventClient::connect(server.address(), "/ws").await;
+    joined.send(&join("joined"));
     let started = Instant::now();
     let mut silent = RawClient::open(server.address(), "/ws").await;
     let mut alive = RawClient::open(server.address(), "/ws").await;
-    let mut late = EventClient::connect(server.address(), "/ws").await;
     // Frames without a message do not extend the time to join.
     for _ in 0..3 {
         sleep(Duration::from_millis(100)).await;
         alive.send_frame(&Frame::new(PING, *b"")).await;
     }
-    late.send(&join("late"));
     for client in [&mut silent, &mut alive] {
         let frame = loop {
             let frame = client.frame().await.expect("a close frame");
@@ -179,8 +179,8 @@ async fn a_client_that_does_not_join_in_time_is_closed_with_1008() {
     }
     // A client that joined is pinged as usual.
     sleep(Duration::from_millis(500)).await;
-    late.send(&chat_message("still here"));
-    late.wait_until("the message", |late| ends_with(late, "late: still here")).await;
+    joined.send(&chat_message("still here"));
+    joined.wait_until("the message", |joined| ends_with(joined, "joined: still here")).await;
     server.stop().await;
 }
 

@@ -52,7 +52,8 @@ async fn joins_and_leaves_are_logged_with_state_and_reason() {
     wait_for(&log, &["join lobby alice", "join a/b alice", "leave lobby alice left"]).await;
     alice.close(1000);
     wait_for(&log, &["join lobby alice", "join a/b alice", "leave lobby alice left", "leave a/b alice closed"]).await;
-    assert_eq!(server.stat("event_log_written").await, 4);
+    // An event is counted after it was written.
+    server.wait_for_stat("event_log_written", 4).await;
     assert_eq!(server.stat("event_log_dropped").await, 0);
     let metrics = String::from_utf8(server.get("/metrics").await.body.to_vec()).unwrap();
     assert!(metrics.contains("\nrollcall_event_log_written_total 4\n"), "{metrics}");
@@ -194,6 +195,7 @@ async fn a_file_that_cannot_be_reopened_or_written_does_not_stop_the_server() {
         rooms += 1;
     }
     let errors = |process: &Process| process.stderr().iter().filter(|line| line.contains("ERROR")).count();
+    process.wait_for_line("ERROR");
     assert_eq!(errors(&process), 1, "an outage is logged once: {:?}", process.stderr());
     std::fs::remove_file(log.path()).unwrap();
     process.signal("HUP");

@@ -105,11 +105,14 @@ async fn an_unknown_key_starts_a_fetch_but_not_more_than_one_in_ten_seconds() {
     assert_eq!(first, alice());
     let rotated = key_set(&[&new]);
     publisher.set(move |_| rotated.clone());
-    // Nobody can know yet whether the key is valid.
-    assert_eq!(result(&server, &new.token("alice", &json!({}))).await, Err(1013));
+    // Nobody can know yet whether the key is valid, for ten seconds.
+    let is_early = || began.elapsed().as_secs() < 10;
+    let newer = result(&server, &new.token("alice", &json!({}))).await;
+    assert!(newer == Err(1013) || !is_early(), "{newer:?}");
     for number in 0..20 {
         let token = old.token_with(Some(&format!("unknown-{number}")), "alice", &json!({}));
-        assert_eq!(result(&server, &token).await, Err(1013));
+        let unknown = result(&server, &token).await;
+        assert!(unknown == Err(1013) || unknown == Err(1008) && !is_early(), "{unknown:?}");
     }
     until(&server, &new.token("alice", &json!({})), Ok("alice"), Err(1013)).await;
     let most = 2 + began.elapsed().as_secs() as usize / 10;

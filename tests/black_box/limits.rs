@@ -221,6 +221,8 @@ async fn an_address_has_a_limit_of_sockets_that_have_not_completed_anything() {
     first.upgrade_with("/v1/connect?user=ann", &[]).await;
     assert!(first.is_served().await);
     assert_eq!(request_from("127.0.0.2", server.address(), &live).await.status, 200);
+    // The first, four silent ones, and that of this request: all others are gone.
+    server.wait_for_stat("sockets", 6).await;
     silent.push(RawClient::tcp_from("127.0.0.2", server.address()).await);
     server.wait_for_stat("sockets", 7).await;
     assert_eq!(request_from("127.0.0.2", server.address(), &live).await.status, 429);

@@ -153,14 +153,17 @@ async fn a_later_second_signal_stops_at_once() {
     process.address();
     process.signal("TERM");
     process.wait_for_line("not ready");
-    sleep(SAME_SIGNAL * 2).await;
-    process.signal("TERM");
+    // Until one comes late enough: on a busy machine the server begins to count late.
+    while process.running() {
+        sleep(SAME_SIGNAL * 2).await;
+        process.signal("TERM");
+    }
     assert_eq!(process.wait_for_exit().code(), Some(STOPPED_AT_ONCE), "{:?}", process.output());
 }
 
 #[tokio::test]
 async fn with_a_drain_delay_clients_are_accepted_while_readyz_answers_503() {
-    let mut process = Process::start(&["--tick", "20ms", "--drain-delay", "3s"]);
+    let mut process = Process::start(&["--tick", "20ms", "--drain-delay", "10s"]);
     let address = process.address();
     let mut early = Mirror::connect(address, "early", &["lobby"]).await;
     assert_eq!(status(address, "/readyz").await, 200);

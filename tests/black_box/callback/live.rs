@@ -11,6 +11,8 @@ use crate::common::{Does, RawClient, TestServer, Upstream};
 use crate::revocation::revoke;
 
 const KEY: &str = "a key of the application";
+/// Long enough to join two rooms on a busy machine.
+const MOMENT_MS: u64 = 5_000;
 
 /// An application whose sessions expire in a moment, and that answers this when it is asked again.
 fn expiring(again: impl Fn(&Seen) -> Does + Send + 'static) -> impl FnMut(&Seen) -> Does + Send + 'static {
@@ -21,7 +23,7 @@ fn expiring(again: impl Fn(&Seen) -> Does + Send + 'static) -> impl FnMut(&Seen)
 }
 
 fn in_a_moment() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set").as_millis() as u64 + 2000
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set").as_millis() as u64 + MOMENT_MS
 }
 
 fn caps(room: &str) -> Value {
@@ -72,7 +74,7 @@ async fn a_session_that_has_ended_is_closed_with_1008_and_the_reason() {
 async fn while_the_application_is_gone_a_session_stays_for_a_while_without_new_rooms() {
     let application = Upstream::start(expiring(|_| Does::json(500, &json!({})))).await;
     let url = application.url("/");
-    let flags = [&flags(&url)[..], &["--auth-stale", "4s"]].concat();
+    let flags = [&flags(&url)[..], &["--auth-stale", "8s"]].concat();
     let server = TestServer::start(&flags);
     let (mut alice, _) = welcomed(&server, "alice").await;
     alice.send_json(&json!({"type": "join", "room": "den"})).await;

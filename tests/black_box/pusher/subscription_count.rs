@@ -1,12 +1,13 @@
 //! How many connections are subscribed to a channel, for applications with the option `subscription-count`.
 
 use serde_json::json;
+use tokio::time::{Duration, Instant, sleep};
 
 use super::cache::event;
 use super::connecting::OTHER;
 use crate::common::pusher::{APP, App};
 use crate::common::pusher_api::Call;
-use crate::common::{Process, PusherClient, TestServer};
+use crate::common::{DEADLINE, Process, PusherClient, TestServer};
 
 pub(crate) const COUNTING_FLAGS: [&str; 3] =
     ["--open", "--pusher-app", "1:app-key:app-secret,client-messages,subscription-count"];
@@ -117,10 +118,16 @@ async fn the_option_can_be_turned_on_and_off_while_the_server_runs() {
     let mut process = Process::start(&["--open", "--tick", "10ms", "--pusher-app-file", path]);
     let address = process.address();
     let mut clients = Vec::new();
+    let reloads = |process: &Process| process.stderr().iter().filter(|line| line.contains("SIGHUP: reloading")).count();
     for (settings, expected) in [(off, None), (on, Some(2)), (on, Some(3)), (off, None), (on, Some(5))] {
         std::fs::write(&file, settings).expect("a file");
         process.signal("HUP");
-        process.wait_for_line("SIGHUP: reloading");
+        // It is logged after the file was read, once per round.
+        let deadline = Instant::now() + DEADLINE;
+        while reloads(&process) == clients.len() {
+            assert!(Instant::now() < deadline, "not reloaded: {:?}", process.output());
+            sleep(Duration::from_millis(5)).await;
+        }
         let mut client = PusherClient::connect(address, APP).await;
         client.join("news", None).await;
         clients.push(client);

@@ -26,11 +26,12 @@ fn user_in_partition(partition: u32) -> String {
     users.into_iter().find(is_there).expect("some user is in each partition")
 }
 
-/// How often nodes read leases, in the time of two heartbeats.
+/// How often nodes read leases, in the time of two heartbeats. A busy machine may look later.
 async fn lease_reads(redis: &Redis) -> u64 {
-    let before = redis.calls("mget").await;
+    let (before, started) = (redis.calls("mget").await, Instant::now());
     sleep(Duration::from_secs(2)).await;
-    redis.calls("mget").await - before
+    let reads = redis.calls("mget").await - before;
+    (reads as f64 * 2.0 / started.elapsed().as_secs_f64()) as u64
 }
 
 #[tokio::test]
@@ -136,10 +137,12 @@ async fn nodes_in_another_database_of_the_same_redis_do_not_exist_for_a_node() {
     let mut observers = RoomObservers::on(&[&b, &c], "lobby").await;
     observers.wait_for_members(&[&b, &c], &["bob"]).await;
     assert_eq!(a.members("lobby").await.into_keys().collect::<Vec<_>>(), ["alice"]);
-    let events = a.stat("redis_events").await;
+    let (events, started) = (a.stat("redis_events").await, Instant::now());
     let reads = lease_reads(&redis).await;
     assert!(reads <= 12, "three nodes read leases {reads} times in two seconds");
-    assert!(a.stat("redis_events").await - events <= 4, "messages of the other database arrive");
+    // Its own, one per second; the others would send two more.
+    let events = a.stat("redis_events").await - events;
+    assert!(events <= started.elapsed().as_secs() + 2, "messages of the other database arrive: {events}");
     for node in [&a, &b, &c] {
         node.wait_until_degraded(false).await;
     }

@@ -139,7 +139,7 @@ async fn an_answer_counts_by_its_status_whatever_its_body_does() {
 async fn an_endpoint_that_is_gone_is_paused() {
     let receiver = Receiver::start().await;
     receiver.set(|_| Plan::Refuse(status(410)));
-    let server = start(&receiver, &["--drain", "1s"]);
+    let server = start(&receiver, &[]);
     let _alice = server.connect_to("alice", "lobby").await;
     server.wait_for_stat("webhooks_paused", 1).await;
     let before = server.ticks().await;
