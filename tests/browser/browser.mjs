@@ -39,7 +39,8 @@ export class Browser {
 
   async stop() {
     await this.chromium.close();
-    rmSync(this.profile, { recursive: true, force: true });
+    // A process of the browser can still be writing when the first one has ended.
+    rmSync(this.profile, { recursive: true, force: true, maxRetries: 10 });
   }
 
   /** A user with separate cookies and storage, as in another browser. */
@@ -92,9 +93,19 @@ export async function waitForPhase(page, expected) {
   await page.locator(`body[data-phase="${expected}"]`).waitFor({ state: "attached" });
 }
 
-/** Waits until the page marks its content as not live. Phases can be too short for waitForPhase. */
+/**
+ * Waits until the page marks its content as not live. Phases can be too short for waitForPhase. Also this mark can be
+ * too short, unless the page cannot reconnect until it was seen.
+ */
 export async function waitForStale(page) {
   await page.locator('body[data-stale="true"]').waitFor({ state: "attached" });
+}
+
+/** Stops the clock of a page, which was installed before. From now on only the test moves it. */
+export async function pauseClock(page) {
+  const soon = () => page.clock.pauseAt(Date.now() + 1_000);
+  // The time must still be in the future when the command arrives. A command that is late stops the clock, too.
+  await soon().catch(soon);
 }
 
 /** The names on the page `/`, in its order. Rows that are animated out are not counted. */

@@ -53,12 +53,17 @@ describe("a server that requires a key", () => {
     await waitForPhase(page, "online");
     await eventually(page, valueOf, "0", "Users online");
     assert.equal(await field.isVisible(), false);
-    assert.deepEqual(keys.slice(0, 3), [undefined, "Bearer guessed", "Bearer sesame"]);
+    // The page asks again, with the same key, if the answer takes too long.
+    const different = keys.filter((key, at) => at === 0 || key !== keys[at - 1]);
+    assert.deepEqual(different, [undefined, "Bearer guessed", "Bearer sesame"]);
+    const withoutKey = () => keys.filter((key) => !key).length;
+    const before = withoutKey();
     const stored = () => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href, document.getElementById("key").value]);
     assert.doesNotMatch(await page.evaluate(stored), /sesame|guessed/);
     await page.reload();
     await field.waitFor();
-    assert.equal(keys.at(-1), undefined);
+    // The form is shown after an answer to a request without a key.
+    assert.ok(withoutKey() > before);
     fixture.assertNoProblems({ serverWasUnreachable: true });
   });
 
@@ -146,7 +151,7 @@ describe("the charts", () => {
     await fixture.startServer({ port });
     await waitForPhase(page, "online");
     await eventually(page, valueOf, "0", "Users online");
-    assert.ok(await page.locator("#notice").isHidden());
+    await page.locator("#notice").waitFor({ state: "hidden" });
     const values = await page.locator(".chart-value").allTextContents();
     assert.ok(values.every((value) => !value.startsWith("-")), `a rate is negative: ${values}`);
     fixture.assertNoProblems({ serverWasUnreachable: true });

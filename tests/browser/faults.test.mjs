@@ -6,7 +6,7 @@ import { connect as tcp, createServer } from "node:net";
 import { afterEach, describe, test } from "node:test";
 
 import { connect } from "../../src/web/client/presence.js";
-import { waitForPhase } from "./browser.mjs";
+import { pauseClock, waitForPhase } from "./browser.mjs";
 import { Fixture, HOSTILE, shows } from "./fixture.mjs";
 import { DEFAULT_TIMES, freePort, requirePackage, SHORT_LEASE } from "./server.mjs";
 
@@ -127,8 +127,7 @@ function testFaults(path, { path: pathOf, names, enter }) {
       const [alice, bob] = [await openAs("alice"), await openAs("bob", { stoppable: true })];
       await shows(alice.tab, names, ["alice", "bob"]);
       const before = await seq();
-      // The clock can only be paused at a time that is still in the future when the command arrives.
-      await bob.tab.clock.pauseAt(Date.now() + 10_000);
+      await pauseClock(bob.tab);
       // Headless browsers never hide a tab, so the event is simulated.
       await hide(bob.tab, true);
       await fixture.server.waitForLeaseToEnd();

@@ -29,28 +29,43 @@ const HEARTBEATS_AT_ONCE = 500;
 /** The lease is long enough for seconds without CPU; users who close a tab leave soon. */
 export const DEFAULT_TIMES = ["--ttl", "30s", "--grace", "2s", "--tick", "50ms"];
 /** For a reload or a reconnect that has to be finished within the grace period. */
-export const LONG_GRACE = ["--ttl", "15s", "--grace", "15s", "--tick", "50ms"];
+export const LONG_GRACE = ["--ttl", "30s", "--grace", "30s", "--tick", "50ms"];
 /** For tests that wait for a lease to end, still with room for seconds without CPU. */
-export const SHORT_LEASE = ["--ttl", "12s", "--grace", "2s", "--tick", "50ms", "--ping-interval", "5s"];
-/** Short intervals for heartbeats and reconnects, for tests that do not depend on a lease. */
-export const SHORT_TIMES = ["--ttl", "4s", "--grace", "2s", "--tick", "50ms"];
+export const SHORT_LEASE = ["--ttl", "20s", "--grace", "2s", "--tick", "50ms", "--ping-interval", "5s"];
+/**
+ * Short intervals for heartbeats and reconnects, for tests that do not depend on a lease. Clients probe a server that is
+ * silent for three intervals, and give it up if it has no CPU for four seconds.
+ */
+export const SHORT_TIMES = ["--ttl", "8s", "--grace", "2s", "--tick", "50ms"];
 /** Longer than any test: one REST heartbeat keeps a user online. */
 export const LONG_LEASE = ["--ttl", "1h", "--grace", "10s", "--tick", "50ms"];
 
 /** A browser that gets no CPU must not be refused for a slow request. */
 const HEADER_TIMEOUT = ["--header-timeout", "2m"];
 
-/** Below the ports that the system assigns to connections, so that no connection takes one while a server restarts. */
-const [FIRST_PORT, LAST_PORT] = [20_000, 32_000];
+/**
+ * Below the ports that the system assigns to connections, so that no connection takes one while a server restarts, and
+ * not those of tests/clients and scripts/measure.py.
+ */
+const [FIRST_PORT, LAST_PORT] = [22_000, 32_000];
 
+/** Returns a server that listens, or null if the port is taken. */
+async function listen(port, host) {
+  const server = createServer().listen(port, host).unref();
+  return once(server, "listening").then(() => server, () => null);
+}
+
+/**
+ * A port that no other call returns, also in test files that run at the same time: a server can take seconds until it
+ * listens, and can be restarted. The same port of another loopback address, which is taken until this process ends,
+ * reserves it.
+ */
 export async function freePort() {
   for (;;) {
     const port = FIRST_PORT + Math.floor(Math.random() * (LAST_PORT - FIRST_PORT));
-    const probe = createServer().listen(port, "127.0.0.1");
-    const free = await once(probe, "listening").then(() => true, () => false);
-    if (!free) continue;
-    probe.close();
-    await once(probe, "close");
+    const probe = (await listen(port, "127.0.0.2")) && (await listen(port, "127.0.0.1"));
+    if (!probe) continue;
+    await new Promise((closed) => probe.close(closed));
     return port;
   }
 }

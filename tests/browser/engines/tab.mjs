@@ -33,13 +33,19 @@ export class Tab {
   async click(selector) {
     const isVisible = (css) => Boolean(document.querySelector(css)?.checkVisibility());
     await until(`${selector} can be clicked`, () => this.evaluate(isVisible, selector));
-    const { x, y } = await this.evaluate((css) => {
+    const find = () => this.evaluate((css) => {
       const node = document.querySelector(css);
       node.scrollIntoView({ block: "center", behavior: "instant" });
       const { left, top, width, height } = node.getBoundingClientRect();
-      return { x: left + width / 2, y: top + height / 2 };
+      return [left + width / 2, top + height / 2];
     }, selector);
-    await this.clickAt(Math.round(x), Math.round(y));
+    // What is still being loaded above it can move it.
+    let place, before;
+    await until(`${selector} stands still`, async () => {
+      [place, before] = [await find(), place];
+      return String(place) === String(before);
+    });
+    await this.clickAt(Math.round(place[0]), Math.round(place[1]));
   }
 
   async type(text) {

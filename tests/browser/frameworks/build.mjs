@@ -49,7 +49,7 @@ export class Workshop {
   /** Installs the packed client, and copies the examples with the files that the tests add. */
   async prepare() {
     mkdirSync(this.client, { recursive: true });
-    const pack = ["pack", join(root, "src/web/client"), "--silent", "--pack-destination", this.folder];
+    const pack = ["pack", join(root, "src/web/client"), "--silent", "--offline", "--pack-destination", this.folder];
     const { stdout } = await run("npm", pack);
     this.tarball = join(this.folder, stdout.trim());
     await run("tar", ["-xzf", this.tarball, "--strip-components=1", "-C", this.client]);
