@@ -51,6 +51,9 @@ pub(crate) struct AdversaryArgs {
     /// An honest client that waits longer than this for a join, a message or a snapshot has lost a guarantee
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) max_wait: Duration,
+    /// The server must complete this share of its ticks, at least
+    #[arg(long, value_name = "SHARE", default_value_t = 0.8)]
+    pub(crate) min_ticks: f64,
     /// Fail if a steady ratio of an attack, after the burst that budgets allow, is higher than this [default: no limit]
     #[arg(long, value_name = "RATIO")]
     pub(crate) max_ratio: Option<f64>,

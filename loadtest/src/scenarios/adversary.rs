@@ -18,8 +18,6 @@ use crate::target::Target;
 const NOISE_BYTES: u64 = 1 << 20;
 /// How long honest clients wait at the end for what they have not yet received.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The server must complete this share of its ticks.
-const MIN_TICKS: f64 = 0.8;
 
 /// All attacks, for `--list`.
 pub(crate) fn list() -> String {
@@ -112,7 +110,7 @@ fn chosen(args: &AdversaryArgs) -> Result<Vec<&'static Kind>> {
 fn lost(outcome: &Outcome, args: &AdversaryArgs) -> Vec<String> {
     let mut lost: Vec<String> =
         outcome.broken.iter().map(|broken| format!("{} ({} times)", broken.what, broken.times)).collect();
-    if (outcome.ticks as f64) < outcome.expected_ticks * MIN_TICKS {
+    if (outcome.ticks as f64) < outcome.expected_ticks * args.min_ticks {
         lost.push(format!("{} of {:.0} ticks were completed", outcome.ticks, outcome.expected_ticks));
     }
     for (kind, waits) in &outcome.waits {

@@ -32,8 +32,8 @@ const MAX_BACKLOG_SHARE: f64 = 0.01;
 /// the cost.
 const SAMPLED_ACKS_PER_S: u64 = 20;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// If no ack arrives for this long, none will.
-const QUIET_FOR: Duration = Duration::from_secs(5);
+/// If no ack arrives for this long, none will. A server without CPU is silent for seconds.
+const QUIET_FOR: Duration = Duration::from_secs(30);
 /// How long the server may take to answer the close frames.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 

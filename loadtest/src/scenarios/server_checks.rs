@@ -15,7 +15,7 @@ use crate::report::Report;
 use crate::target::Target;
 
 /// The last messages may still be in sockets. A number that has not changed for this long is final.
-const QUIET_FOR: Duration = Duration::from_secs(5);
+const QUIET_FOR: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The limit of rooms that are checked; each takes a request.
 const ROOMS_CHECKED: usize = 64;
