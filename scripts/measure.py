@@ -18,8 +18,9 @@ REDIS_CORE = CORES[min(2, len(CORES) - 1)]
 SECOND_CORE = CORES[min(3, len(CORES) - 1)]
 # Timeouts that only failures reach.
 START_SECONDS, STOP_SECONDS, RUN_SECONDS, ANSWER_SECONDS = 120, 60, 600, 60
-# Below the ephemeral ports, so that no connection takes the port of a server while it restarts.
-PORTS = range(20_000, 32_000)
+# Below the ephemeral ports, so that no connection takes the port of a server while it restarts, and not those of
+# tests/clients and tests/browser, which may run at the same time.
+PORTS = range(20_000, 22_000)
 # Options of generators in quick runs, whose figures mean nothing: on a busy machine clients are slow, which is not a
 # failure.
 LONG_TIMEOUTS = ["--connect-timeout", "2m"]

@@ -92,17 +92,18 @@ class Redis:
 
 def wait_for_all(nodes, users):
     deadline = time.monotonic() + CONNECT_SECONDS
-    # The number of users who join and leave varies a little.
-    while min(measure.stats(port)["users"] for port in nodes) < users * 0.99:
+    # The number of users who join and leave varies, more so on a busy machine.
+    while min(measure.stats(port)["users"] for port in nodes) < users * 0.95:
         if time.monotonic() > deadline:
             raise measure.Failed(f"not all {users} users are known to both nodes: {[measure.stats(port)['users'] for port in nodes]}")
         time.sleep(0.2)
 
 
 def sample(nodes, seconds, enough=lambda _: True):
-    """Counters of both nodes, once per second, for this time and until `enough` accepts the samples."""
+    """Counters of both nodes, once per second, for this time and until `enough` accepts the samples. On a busy machine a
+    sample can take seconds; those that are late are taken at once, so that there is one per second."""
     began, samples = time.monotonic(), []
-    while (now := time.monotonic() - began) < seconds or not enough(samples):
+    while (now := time.monotonic() - began) < seconds or len(samples) * SAMPLE_SECONDS < seconds or not enough(samples):
         counted = [measure.stats(port) for port in nodes]
         samples.append({"at_s": round(now, 2), **{name: [one[name] for one in counted] for name in SAMPLED}})
         time.sleep(max(0, len(samples) * SAMPLE_SECONDS - (time.monotonic() - began)))
