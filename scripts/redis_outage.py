@@ -100,8 +100,8 @@ def wait_for_all(nodes, users):
 
 
 def sample(nodes, seconds, enough=lambda _: True):
-    """Counters of both nodes, once per second, for this time and until `enough` accepts the samples. On a busy machine a
-    sample can take seconds; those that are late are taken at once, so that there is one per second."""
+    """Counters of both nodes, once per second, for this time and until `enough` accepts the samples. On a busy machine
+    a sample can take seconds; those that are late are taken at once, so that there is one per second."""
     began, samples = time.monotonic(), []
     while (now := time.monotonic() - began) < seconds or len(samples) * SAMPLE_SECONDS < seconds or not enough(samples):
         counted = [measure.stats(port) for port in nodes]

@@ -36,8 +36,8 @@ function showsEvents(page, me, expected) {
 }
 
 /**
- * A page that is online, with a clock that the test moves; then the server hangs while the connection stays open. A page
- * with a running clock would reconnect, and say so, after ten seconds.
+ * A page that is online, with a clock that the test moves; then the server hangs while the connection stays open.
+ * With a running clock, the page would say something else after ten seconds.
  */
 async function pageOfHangingServer() {
   await fixture.startServer();
@@ -223,7 +223,8 @@ describe("problems", () => {
     const visitor = await fixture.newVisitor();
     const answers = [];
     visitor.context.on("page", (opened) => opened.on("websocket", (socket) => {
-      if (socket.url().endsWith("/ws")) socket.on("framereceived", ({ payload }) => answers.push(JSON.parse(payload).type));
+      const isChat = socket.url().endsWith("/ws");
+      if (isChat) socket.on("framereceived", ({ payload }) => answers.push(JSON.parse(payload).type));
     }));
     const page = await visitor.open(fixture.server, "", { path: "/chat?user=alice" });
     await page.locator("#text").fill("ä".repeat(2_049));

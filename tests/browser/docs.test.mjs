@@ -109,8 +109,9 @@ test("works below a prefix that a proxy removes, on a server without other pages
   const proxy = createServer((incoming, response) => {
     const { method, headers, url } = incoming;
     if (!url.startsWith("/below/")) return response.writeHead(418).end();
-    const onward = request({ port: fixture.server.port, host: "127.0.0.1", method, headers, path: url.slice("/below".length) },
-      (answer) => answer.pipe(response.writeHead(answer.statusCode, answer.headers)));
+    const path = url.slice("/below".length);
+    const onward = request({ port: fixture.server.port, host: "127.0.0.1", method, headers, path }, (answer) =>
+      answer.pipe(response.writeHead(answer.statusCode, answer.headers)));
     onward.on("error", () => response.destroy());
     return incoming.pipe(onward);
   });

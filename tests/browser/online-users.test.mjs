@@ -295,7 +295,8 @@ describe("layout", () => {
         assert.ok(await page.locator("#roster > .row").count() <= 300);
         await assertNoHorizontalScrolling(page);
         // This line is drawn with the next frame.
-        if (size === 5000) await eventually(page, () => /^and 4,700 more/.test(document.getElementById("more").textContent), true);
+        const more = () => document.getElementById("more").textContent.slice(0, 14);
+        if (size === 5000) await eventually(page, more, "and 4,700 more");
         await screenshot(page, `online-${size}-${screen}`);
       }
       fixture.assertNoProblems();

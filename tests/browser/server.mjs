@@ -33,8 +33,8 @@ export const LONG_GRACE = ["--ttl", "30s", "--grace", "30s", "--tick", "50ms"];
 /** For tests that wait for a lease to end, still with room for seconds without CPU. */
 export const SHORT_LEASE = ["--ttl", "20s", "--grace", "2s", "--tick", "50ms", "--ping-interval", "5s"];
 /**
- * Short intervals for heartbeats and reconnects, for tests that do not depend on a lease. Clients probe a server that is
- * silent for three intervals, and give it up if it has no CPU for four seconds.
+ * Short intervals for heartbeats and reconnects, for tests that do not depend on a lease. Clients probe a server that
+ * is silent for three intervals, and give it up if it has no CPU for four seconds.
  */
 export const SHORT_TIMES = ["--ttl", "8s", "--grace", "2s", "--tick", "50ms"];
 /** Longer than any test: one REST heartbeat keeps a user online. */

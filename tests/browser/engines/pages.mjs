@@ -53,7 +53,7 @@ const PAGES = {
     await eventually(tab, phaseOf, "online");
     await tab.click("#send-form button[type=submit]");
     // The page itself sends heartbeats.
-    const sent = () => [...document.querySelectorAll("#frames .frame-out .frame-text")].map((frame) => frame.textContent);
+    const sent = () => [...document.querySelectorAll(".frame-out .frame-text")].map((frame) => frame.textContent);
     await until("a frame is sent", async () => (await tab.evaluate(sent)).some((text) => text !== "heartbeat"));
     const received = () => [...document.querySelectorAll("#frames .frame-in")].map((frame) => frame.textContent);
     await until("a snapshot arrives", async () => /"snapshot"/.test(await tab.evaluate(received)));
