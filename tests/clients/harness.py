@@ -23,8 +23,8 @@ DEFAULT_TIMES = ["--ttl", "30s", "--grace", "2s"]
 # For tests that wait for a lease to end, still with room for seconds without CPU.
 SHORT_LEASE = ["--ttl", "20s"]
 # Below the ports that the system assigns to connections, so that no connection takes one while a server restarts. Tests
-# in other languages and the measuring scripts use ports from 20000 on.
-PORTS = range(10_000, 20_000)
+# in other languages and the measuring scripts use ports from 16000 on.
+PORTS = range(10_000, 16_000)
 # Without pings of the client: the server sends them.
 connect = functools.partial(connect_with_timeouts, open_timeout=DEADLINE, close_timeout=DEADLINE, ping_interval=None)
 # Without the settings of the person who runs the tests.

@@ -220,7 +220,7 @@ fn a_huge_debt_is_closed_at_once() {
 
 #[test]
 fn clients_of_events_observe_a_room_when_their_join_is_settled() {
-    for protocol in Protocol::ALL.into_iter().filter(|protocol| protocol.rules().events.is_some()) {
+    for protocol in Protocol::ALL.iter().filter(|protocol| protocol.rules().events.is_some()) {
         with_connection(|worker, connection| {
             connection.open(*protocol, 0);
             let (registry, audience) = (Arc::clone(&worker.node.registry), protocol.audience(0));

@@ -19,9 +19,9 @@ use super::tls::Certificates;
 /// How often a condition is checked.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
 /// Below the ports that the system gives to clients. Otherwise a client that reconnects to a stopped Redis could be
-/// given the port of that Redis.
-const FIRST_PORT: u16 = 12_000;
-const PORTS: u16 = 16_000;
+/// given the port of that Redis. Tests in other languages, which run at the same time, use others.
+const FIRST_PORT: u16 = 16_000;
+const PORTS: u16 = 4000;
 /// The number of ports to try: at least one of them is free.
 pub(crate) const ATTEMPTS: usize = 20;
 
