@@ -48,6 +48,29 @@ describe("signing in and out", () => {
     fixture.assertNoProblems();
   });
 
+  test("an answer that comes late does not replace a newer list", async () => {
+    await fixture.startServer(DEV_LOGIN);
+    const [page, alice, bob] = [await open(), await open(), await open()];
+    let requests = 0;
+    let release;
+    const released = new Promise((resolve) => { release = resolve; });
+    await page.route("**/login/users", async (route) => {
+      const response = await route.fetch();
+      if (++requests === 1) await released;
+      await route.fulfill({ response });
+    });
+    await signIn(alice, "alice");
+    await eventually(alice, badges, { alice: "online" });
+    while (requests === 0) await page.evaluate(() => fetch("livez").then(() => null));
+    await signIn(bob, "bob");
+    await allShow([page], { alice: "online", bob: "online" });
+    const late = page.waitForResponse("**/login/users");
+    release();
+    await (await late).finished();
+    await page.evaluate(() => fetch("livez").then(() => null));
+    assert.deepEqual(await page.evaluate(badges), { alice: "online", bob: "online" });
+  });
+
   test("a reload stays signed in and is invisible to others", async () => {
     await fixture.startServer(withLogin(LONG_GRACE));
     const [alice, observer] = [await open(), await open()];

@@ -25,6 +25,7 @@ let presence = null;
 let watch = null;
 /** Name → { row, badge }. */
 const accounts = new Map();
+let latestRequest = 0;
 let refreshTimer = 0;
 
 async function call(method, path, body) {
@@ -39,7 +40,10 @@ async function call(method, path, body) {
 
 /** Requests the known users, and watches those that are new. */
 async function refreshUsers() {
+  const request = ++latestRequest;
   const { users } = await call("GET", "login/users");
+  // The answer to a later request is newer.
+  if (request !== latestRequest) return;
   const known = users.slice(0, MAX_WATCHED).sort(compareNames);
   const gone = [...accounts.keys()].filter((name) => !known.includes(name));
   if (gone.length === 0 && known.length === accounts.size && watch) return;
