@@ -25,8 +25,8 @@ const PORTS: u16 = 4000;
 /// The number of ports to try: at least one of them is free.
 pub(crate) const ATTEMPTS: usize = 20;
 
-/// A port without a listener, and another one for each call: nothing else of these tests takes the port of a server that
-/// is dead for a while. Another process may still bind it first.
+/// A port without a listener, and another one for each call: nothing else of these tests takes the port of a server
+/// that is dead for a while. Another process may still bind it first.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     static FIRST: LazyLock<u16> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()) as u16 % PORTS);

@@ -92,7 +92,8 @@ impl Receiver {
         secret.clone_into(&mut self.application.secret.lock().expect("no panic"));
     }
 
-    /// Reads from these nodes, the first one that answers.
+    /// Reads from these nodes what all agree on that answer: on a busy machine, one may be behind the one that delivers
+    /// for longer than that one waits.
     pub(crate) fn read_from(&self, nodes: &[SocketAddr]) {
         *self.application.nodes.lock().expect("no panic") = nodes.to_vec();
     }
@@ -133,17 +134,23 @@ impl Receiver {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let rooms = tokio::task::spawn_blocking(move || read_all(node)).await.expect("no panic");
-            let rooms = rooms.expect("the node answers");
+            let Some(rooms) = rooms else {
+                assert!(Instant::now() < deadline, "{node} does not answer, or does not know the other nodes");
+                sleep(POLL).await;
+                continue;
+            };
             let online: BTreeSet<_> = rooms.values().flat_map(BTreeMap::keys).cloned().collect();
             let occupied: BTreeSet<_> = rooms.keys().cloned().collect();
             let (agree, shown) = self.known(|known| {
                 let agree = known.rooms == rooms && known.online == online && known.occupied == occupied;
-                (agree, format!("{:?} {:?} {:?}", known.rooms, known.occupied, known.online))
+                let latest = &known.events[known.events.len().saturating_sub(30)..];
+                let latest: Vec<_> = latest.iter().map(|event| (summary(event), &event["version"])).collect();
+                (agree, format!("{:?} {:?} {:?} after {latest:?}", known.rooms, known.occupied, known.online))
             });
             if agree {
                 return;
             }
-            assert!(Instant::now() < deadline, "the mirror is {shown:.3000} and the server has {rooms:.3000?}");
+            assert!(Instant::now() < deadline, "the mirror is {shown:.9000} and the server has {rooms:.3000?}");
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -214,13 +221,13 @@ impl Application {
         }
         match room {
             None => {
-                let Some(rooms) = nodes.iter().find_map(|node| read_all(*node)) else { return false };
+                let Some(rooms) = agreed(&nodes, read_all) else { return false };
                 known.occupied = rooms.keys().cloned().collect();
                 known.online = rooms.values().flat_map(BTreeMap::keys).cloned().collect();
                 known.rooms = rooms;
             }
             Some(room) => {
-                let Some(members) = nodes.iter().find_map(|node| read_room(*node, room)) else { return false };
+                let Some(members) = agreed(&nodes, |node| read_room(node, room)) else { return false };
                 known.rooms.remove(room);
                 known.occupied.remove(room);
                 if !members.is_empty() {
@@ -295,6 +302,13 @@ impl Known {
 pub(crate) fn summary(event: &Value) -> String {
     let words = ["type", "room", "user", "reason"].map(|name| event[name].as_str());
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// What all nodes answer that answer.
+fn agreed<T: PartialEq>(nodes: &[SocketAddr], read: impl Fn(SocketAddr) -> Option<T>) -> Option<T> {
+    let mut answers = nodes.iter().filter_map(|node| read(*node));
+    let first = answers.next()?;
+    answers.all(|other| other == first).then_some(first)
 }
 
 /// The members of all rooms. `None` if the node does not answer.
