@@ -219,10 +219,11 @@ async fn an_address_has_a_limit_of_sockets_that_have_not_completed_anything() {
                 return answer;
             }
             assert!(Instant::now() < deadline, "a socket too many is accepted");
+            sleep(POLL).await;
         }
     };
     let answer = refused().await;
-    assert!(answer.error(429).contains("--unauthenticated-per-address"));
+    assert!(answer.error(429).contains("--unauthenticated-per-address"), "{answer:?}");
     assert_eq!(answer.header("content-length"), Some(&*answer.body.len().to_string()));
     assert_eq!(request_from("127.0.0.3", server.address(), &live).await.status, 200);
     assert!(server.stat("sockets_over_quota").await >= 1);

@@ -92,8 +92,7 @@ impl Receiver {
         secret.clone_into(&mut self.application.secret.lock().expect("no panic"));
     }
 
-    /// Reads from these nodes what all agree on that answer: on a busy machine, one may be behind the one that delivers
-    /// for longer than that one waits.
+    /// Reads from these nodes, the first one that answers.
     pub(crate) fn read_from(&self, nodes: &[SocketAddr]) {
         *self.application.nodes.lock().expect("no panic") = nodes.to_vec();
     }
@@ -221,13 +220,13 @@ impl Application {
         }
         match room {
             None => {
-                let Some(rooms) = agreed(&nodes, read_all) else { return false };
+                let Some(rooms) = nodes.iter().find_map(|node| read_all(*node)) else { return false };
                 known.occupied = rooms.keys().cloned().collect();
                 known.online = rooms.values().flat_map(BTreeMap::keys).cloned().collect();
                 known.rooms = rooms;
             }
             Some(room) => {
-                let Some(members) = agreed(&nodes, |node| read_room(node, room)) else { return false };
+                let Some(members) = nodes.iter().find_map(|node| read_room(*node, room)) else { return false };
                 known.rooms.remove(room);
                 known.occupied.remove(room);
                 if !members.is_empty() {
@@ -302,13 +301,6 @@ impl Known {
 pub(crate) fn summary(event: &Value) -> String {
     let words = ["type", "room", "user", "reason"].map(|name| event[name].as_str());
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
-}
-
-/// What all nodes answer that answer.
-fn agreed<T: PartialEq>(nodes: &[SocketAddr], read: impl Fn(SocketAddr) -> Option<T>) -> Option<T> {
-    let mut answers = nodes.iter().filter_map(|node| read(*node));
-    let first = answers.next()?;
-    answers.all(|other| other == first).then_some(first)
 }
 
 /// The members of all rooms. `None` if the node does not answer.
