@@ -52,6 +52,8 @@ pub struct Deliveries {
     changed: Arc<Notify>,
     /// Everything is delivered, or given up: the leases can be handed over.
     is_over: AtomicBool,
+    /// This node may have missed changes of other nodes.
+    has_missed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +73,8 @@ impl Deliveries {
     #[must_use]
     pub fn new(partitions: usize, ttl: Duration) -> Self {
         let (partitions, changed) = ((0..partitions).map(|_| Mutex::default()).collect(), Arc::default());
-        Self { started: Instant::now(), ttl, partitions, changed, is_over: AtomicBool::new(false) }
+        let (is_over, has_missed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { started: Instant::now(), ttl, partitions, changed, is_over, has_missed }
     }
 
     /// The number of partitions.
@@ -160,6 +163,16 @@ impl Deliveries {
     /// The webhooks of this node have come this far.
     pub fn progressed(&self, partition: usize, own: Progress) {
         self.partitions[partition].lock().own = own;
+    }
+
+    /// This node does not receive all changes of other nodes, or did not until now.
+    pub fn missed_changes(&self) {
+        self.has_missed.store(true, Ordering::Release);
+    }
+
+    /// Whether [`missed_changes`](Self::missed_changes) was called since the last call.
+    pub fn take_missed(&self) -> bool {
+        self.has_missed.swap(false, Ordering::AcqRel)
     }
 
     /// Nothing more will be delivered.

@@ -42,8 +42,9 @@ const MAX_INBOX: usize = 200_000;
 const MAX_INBOX_NOTICES: usize = 16 * 1024 * 1024;
 /// How often gauges are written while nothing happens.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
-/// What other nodes, and the list of rooms, may need to show what this node knows.
-const SETTLE: Duration = Duration::from_secs(1);
+/// What other nodes, and the list of rooms, may need to show what this node knows. Nodes look at the leases of others
+/// once per second, and then read what has changed.
+const SETTLE: Duration = Duration::from_secs(2);
 
 counters! {
     /// What the webhooks of one endpoint count.

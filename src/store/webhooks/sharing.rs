@@ -75,6 +75,10 @@ impl Shared {
         let mut sharing = self.sharing.lock();
         let Some(Sharing { deliveries, partitions }) = sharing.as_mut() else { return };
         let count = partitions.len();
+        if deliveries.take_missed() {
+            let now = unix_ms();
+            partitions.iter_mut().for_each(|partition| partition.tracker.missed(now));
+        }
         for (number, partition) in partitions.iter_mut().enumerate() {
             let term = deliveries.term(number);
             if partition.term.is_some() && partition.term != term.map(|term| term.number) {
@@ -90,8 +94,10 @@ impl Shared {
                 }
                 Some(_) => {}
                 None => {
-                    let seen = deliveries.seen(number);
-                    seen.into_iter().for_each(|seen| partition.tracker.forget(seen.delivered_unix_ms));
+                    let Some(seen) = deliveries.seen(number) else { continue };
+                    partition.tracker.forget(seen.delivered_unix_ms);
+                    // A resync of everything has a version too, and makes receivers ignore lower ones of all nodes.
+                    self.stamps.see(seen.version, 0);
                 }
             }
         }

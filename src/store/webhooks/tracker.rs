@@ -1,5 +1,6 @@
 //! What the next node must repeat: the rooms and users that changed since the node that delivers last said that
-//! everything is delivered. Each node keeps this for all partitions, because each may have to take one over.
+//! everything is delivered, or all that are there if that node died. Each node keeps this for all partitions, because
+//! each may have to take one over.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::queue::Subject;
-use crate::store::Event;
+use crate::store::{Event, UserEvent};
 
 /// The changes of one partition. Pure: the time is passed in.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Tracker {
     slack_ms: u64,
     /// All rooms with members.
     occupied: HashSet<Arc<str>, RandomState>,
+    /// All users who are online, and since when.
+    online: HashMap<Arc<str>, u64, RandomState>,
     /// When rooms changed last, in milliseconds since the Unix epoch.
     rooms: HashMap<Arc<str>, u64, RandomState>,
     /// The last events of users, and, if receivers cannot read rooms, of rooms and members.
@@ -26,6 +29,8 @@ pub(super) struct Tracker {
     can_resync: bool,
     /// When more changed than fits.
     overflowed_at: Option<u64>,
+    /// When this node may have missed changes of other nodes.
+    missed_at: Option<u64>,
 }
 
 /// What is to be repeated.
@@ -38,8 +43,17 @@ pub(super) enum Repeat {
 
 impl Tracker {
     pub(super) fn new(max_changed: usize, slack_ms: u64, can_resync: bool) -> Self {
-        let (occupied, rooms, events) = (HashSet::default(), HashMap::default(), HashMap::default());
-        Self { max_changed, slack_ms, occupied, rooms, events, can_resync, overflowed_at: None }
+        Self {
+            max_changed,
+            slack_ms,
+            occupied: HashSet::default(),
+            online: HashMap::default(),
+            rooms: HashMap::default(),
+            events: HashMap::default(),
+            can_resync,
+            overflowed_at: None,
+            missed_at: None,
+        }
     }
 
     pub(super) fn record(&mut self, event: &Event) {
@@ -55,7 +69,13 @@ impl Tracker {
                 }
                 (Some(&event.room), Subject::Room(Arc::clone(&event.room)))
             }
-            Event::User(event) => (None, Subject::User(Arc::clone(&event.user))),
+            Event::User(event) => {
+                match event.is_online {
+                    true => drop(self.online.insert(Arc::clone(&event.user), event.since_unix_ms)),
+                    false => drop(self.online.remove(&event.user)),
+                }
+                (None, Subject::User(Arc::clone(&event.user)))
+            }
             Event::Count(event) => (Some(&event.room), Subject::Count(Arc::clone(&event.room))),
             Event::Notice(_) => return,
         };
@@ -74,24 +94,47 @@ impl Tracker {
         self.overflowed_at = Some(at_unix_ms);
     }
 
+    /// This node may have missed changes of other nodes until now.
+    pub(super) fn missed(&mut self, at_unix_ms: u64) {
+        self.missed_at = Some(at_unix_ms);
+    }
+
     /// Everything before this time is delivered.
     pub(super) fn forget(&mut self, delivered_unix_ms: u64) {
         let until = delivered_unix_ms.saturating_sub(self.slack_ms);
         self.rooms.retain(|_, at| *at >= until);
         self.events.retain(|_, event| at(event) >= until);
         self.overflowed_at.take_if(|at| *at < until);
+        self.missed_at.take_if(|at| *at < until);
     }
 
-    /// What may not be delivered. If the last node has handed its work over, other rooms are known to be.
+    /// What may not be delivered. If the last node has handed its work over, and this one has followed all changes,
+    /// other rooms and users are known to be. Otherwise the last node may have told what no other has seen: that of a
+    /// user, for example, who left and came back while it did not reach the others.
     pub(super) fn repeat(&self, is_handed_over: bool) -> Repeat {
         if self.overflowed_at.is_some() {
             return Repeat::Everything;
         }
-        let all = self.occupied.iter().filter(|room| !is_handed_over && !self.rooms.contains_key(*room));
+        let is_rest_known = is_handed_over && self.missed_at.is_none();
+        let all = self.occupied.iter().filter(|room| !is_rest_known && !self.rooms.contains_key(*room));
         let rooms = self.rooms.keys().chain(all).cloned().collect();
         let mut events: Vec<_> = self.events.values().cloned().collect();
+        if !is_rest_known {
+            events.extend(self.unchanged_users());
+        }
         events.sort_by_key(|event| (at(event), rank(event)));
         Repeat::Some(rooms, events)
+    }
+}
+
+impl Tracker {
+    /// Users who are online and have not changed lately.
+    fn unchanged_users(&self) -> impl Iterator<Item = Event> {
+        let users = self.online.iter().filter(|(user, _)| !self.events.contains_key(&Subject::User(Arc::clone(user))));
+        users.map(|(user, since)| {
+            let (user, at_unix_ms, since_unix_ms) = (Arc::clone(user), *since, *since);
+            Event::User(UserEvent { at_unix_ms, since_unix_ms, user, is_online: true })
+        })
     }
 }
 
@@ -119,14 +162,18 @@ fn rank(event: &Event) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{RoomEvent, UserEvent};
+    use crate::store::RoomEvent;
 
     fn room(name: &str, at_unix_ms: u64, is_occupied: bool) -> Event {
         Event::Room(RoomEvent { at_unix_ms, room: name.into(), is_occupied })
     }
 
+    fn online(name: &str, at_unix_ms: u64) -> UserEvent {
+        UserEvent { at_unix_ms, since_unix_ms: at_unix_ms, user: name.into(), is_online: true }
+    }
+
     fn user(name: &str, at_unix_ms: u64) -> Event {
-        Event::User(UserEvent { at_unix_ms, since_unix_ms: 0, user: name.into(), is_online: true })
+        Event::User(online(name, at_unix_ms))
     }
 
     fn check(tracker: &Tracker, is_handed_over: bool, rooms: &[&str], users: &[&str]) {
@@ -150,7 +197,21 @@ mod tests {
         check(&tracker, true, &["gone", "new"], &["alice"]);
         tracker.forget(1170);
         check(&tracker, true, &["new"], &[]);
-        check(&tracker, false, &["new", "old"], &[]);
+    }
+
+    #[test]
+    fn all_that_is_there_is_repeated_if_the_last_node_died_or_this_one_missed_changes() {
+        let mut tracker = Tracker::new(10, 100, true);
+        let gone = Event::User(UserEvent { is_online: false, ..online("gone", 1010) });
+        let events = [room("old", 1000, true), user("alice", 1000), user("gone", 1005), gone, user("bob", 1200)];
+        events.iter().for_each(|event| tracker.record(event));
+        tracker.forget(1250);
+        check(&tracker, true, &[], &["bob"]);
+        check(&tracker, false, &["old"], &["alice", "bob"]);
+        tracker.missed(1300);
+        check(&tracker, true, &["old"], &["alice", "bob"]);
+        tracker.forget(1401);
+        check(&tracker, true, &[], &[]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 
@@ -220,34 +220,35 @@ fn a_huge_debt_is_closed_at_once() {
 
 #[test]
 fn clients_of_events_observe_a_room_when_their_join_is_settled() {
+    const JOINS: usize = 1000;
     for protocol in Protocol::ALL.iter().filter(|protocol| protocol.rules().events.is_some()) {
         with_connection(|worker, connection| {
             connection.open(*protocol, 0);
             let (registry, audience) = (Arc::clone(&worker.node.registry), protocol.audience(0));
-            let is_done = AtomicBool::new(false);
+            // The other thread may get the CPU late.
+            let joins = AtomicUsize::new(0);
             let settle_all = || {
-                let mut joins = 0;
-                while !is_done.load(Ordering::Acquire) {
+                while joins.load(Ordering::Acquire) < JOINS {
                     for room in registry.take_dirty() {
                         let change = registry.settle(&room);
                         let is_observed = change.observed.iter().any(|audiences| audiences.contains(audience));
-                        assert!(change.diff.joined.is_empty() || is_observed, "{protocol:?}: a join that nobody sees");
-                        joins += change.diff.joined.len();
+                        let joined = change.diff.joined.len();
+                        // Ends the loops, also if the assertion fails.
+                        joins.fetch_add(if is_observed { joined } else { JOINS * joined }, Ordering::AcqRel);
+                        assert!(joined == 0 || is_observed, "{protocol:?}: a join that nobody sees");
                     }
                 }
-                joins
             };
             std::thread::scope(|scope| {
-                let settling = scope.spawn(settle_all);
+                scope.spawn(settle_all);
                 let mut host = Commands::new(worker, connection);
                 let ann = host.identify("ann").unwrap();
-                for _ in 0..5000 {
-                    let join = Command::Join { room: "red", state: None, audience: Some(audience), resume: None };
+                let rooms = (0..).map(|number| format!("room {number}"));
+                for room in rooms.take_while(|_| joins.load(Ordering::Acquire) < JOINS) {
+                    let join = Command::Join { room: &room, state: None, audience: Some(audience), resume: None };
                     host.execute(ann, join).unwrap();
-                    host.execute(ann, Command::Leave { room: "red" }).unwrap();
+                    host.execute(ann, Command::Leave { room: &room }).unwrap();
                 }
-                is_done.store(true, Ordering::Release);
-                assert!(settling.join().unwrap() > 0);
             });
         });
     }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::common::random::Random;
+use crate::common::resp::Reply;
 use crate::common::upstream::Seen;
 use crate::common::webhooks::{Plan, Receiver, summary};
 use crate::common::{Does, Mirror, Node, Proxy, ProxyMode, Redis, SHORT_TTL_FLAG, Store};
@@ -127,6 +128,48 @@ async fn a_node_that_stops_hands_over_what_waits(store: Store) {
             known.events.iter().any(|event| summary(event) == format!("resync {ROOM}"))
         })
         .await;
+}
+
+/// A node tells the application that a user is offline and cannot tell the other nodes. For them, the user is online
+/// all the time: the next node must correct what the application knows although nothing has changed.
+#[tokio::test]
+async fn what_only_a_dead_node_knew_is_corrected() {
+    // The lease, and 10 s.
+    const REMEMBERED_MS: u64 = 20_000;
+    let receiver = Receiver::start().await;
+    let redis = Redis::start().await;
+    let flags = receiver.flags();
+    let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    flags.extend(["--ttl", "10s", "--redis-partitions", "1"]);
+    let (mut proxies, mut nodes) = (Vec::new(), Vec::new());
+    for number in 0..3 {
+        proxies.push(Proxy::to(redis.address()).await);
+        nodes.push(Node::start(&format!("n{number}"), &proxies[number].url(), &flags).await);
+    }
+    read_from(&receiver, &nodes);
+    receiver.wait_until("the first resync", |known| !known.events.is_empty()).await;
+    let dying = delivering(&receiver);
+    let at = nodes.iter().position(|node| node.id == dying).expect("a node");
+    let client = nodes[at].connect_to("alice", ROOM).await;
+    receiver.wait_until("her join", |known| known.online.contains("alice")).await;
+    // Her join is old: no node would repeat it as a change of the last seconds.
+    let is_hers = |event: &&Value| event["type"] == "user_online" && event["user"] == "alice";
+    let joined = receiver.known(|known| known.events.iter().find(is_hers).and_then(|event| event["at"].as_u64()));
+    let enough = joined.expect("a time") + REMEMBERED_MS + 3000;
+    let delivered = |reply: &Reply| match reply {
+        Reply::Text(lease) => lease.split('\t').nth(1).and_then(|delivered| delivered.parse().ok()),
+        _ => None,
+    };
+    redis.until(&["GET", "presence:{0}:webhooks"], |reply| delivered(reply) > Some(enough)).await;
+    proxies[at].set(ProxyMode::Refuse);
+    client.close(1000);
+    receiver.wait_until("her leave", |known| !known.online.contains("alice")).await;
+    let node = nodes.remove(at);
+    read_from(&receiver, &nodes);
+    node.kill();
+    let _back = nodes[0].connect_to("alice", "another room").await;
+    receiver.wait_for_agreement(nodes[0].address).await;
+    receiver.known(|known| assert!(known.online.contains("alice") && known.rooms.contains_key("another room")));
 }
 
 /// Users come, change and go on three nodes while nodes die, Redis fails and the endpoint fails.

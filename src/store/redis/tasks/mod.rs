@@ -31,7 +31,7 @@ use super::{RedisOptions, StoreQueue};
 use crate::deadline;
 use crate::os::{random, unix_ms};
 use crate::presence::{Registry, Tick};
-use crate::store::Unavailable;
+use crate::store::{Deliveries, Unavailable};
 
 /// The pauses before reconnects. The first is short: most failures concern one connection only.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -57,6 +57,8 @@ pub(super) struct Tasks {
     started: Instant,
     tick: Duration,
     partitions: Vec<PartitionTask>,
+    /// The leases of webhooks, if this node has any to deliver.
+    deliveries: Option<Arc<Deliveries>>,
     remote_view: RefCell<RemoteView>,
     node_leases: RefCell<NodeLeases>,
     revoked: RefCell<RevokedList>,
@@ -152,6 +154,7 @@ impl Tasks {
         let remote_view = RemoteView::new(Arc::clone(&schema), Arc::clone(&registry));
         let tasks = Rc::new(Self {
             partitions: (0..options.partitions).map(partition).collect(),
+            deliveries: options.deliveries.clone(),
             remote_view: RefCell::new(remote_view.with_last_messages(Arc::clone(&queue.last_messages))),
             node_leases: RefCell::new(NodeLeases::new(Arc::clone(&schema))),
             revoked: RefCell::new(RevokedList::new(Arc::clone(&schema), options.revocations)),
@@ -286,6 +289,7 @@ impl Tasks {
         let since = &self.queue.degraded_since_unix_ms;
         if since.load(Ordering::Relaxed) == 0 {
             since.store(unix_ms(), Ordering::Relaxed);
+            self.deliveries.iter().for_each(|deliveries| deliveries.missed_changes());
             warn!("{message}; clients stay connected, members on other nodes are shown as last known");
         } else {
             debug!("{message}");
@@ -309,6 +313,7 @@ impl Tasks {
         }
         let since = self.queue.degraded_since_unix_ms.swap(0, Ordering::Relaxed);
         if since != 0 {
+            self.deliveries.iter().for_each(|deliveries| deliveries.missed_changes());
             let lasted = Duration::from_millis(unix_ms().saturating_sub(since));
             info!(degraded_for_ms = lasted.as_millis() as u64, "Redis works again; members on other nodes are current");
         }
