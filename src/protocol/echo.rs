@@ -12,6 +12,7 @@ pub(super) static RULES: Rules = Rules {
     name: "echo",
     presence: Presence::Connection,
     missed: Missed::Snapshot,
+    observes_first: false,
     events: None,
     identity: Identity::PerSubscription,
     on_close: OnClose { clean: LEAVE, lost: LEAVE, drained: LEAVE },

@@ -141,6 +141,9 @@ pub struct Rules {
     pub presence: Presence,
     /// What happens to changes that a slow client misses.
     pub missed: Missed,
+    /// Whether a client observes a room before it joins it, because it is told about its own join as an event. Other
+    /// clients join first, so that their first list has them.
+    pub observes_first: bool,
     /// The format of events, if slow clients must not miss any ([`Missed::Queue`]).
     pub events: Option<EventFormat>,
     /// When the user of a connection is known.

@@ -39,6 +39,7 @@ pub(super) static RULES: Rules = Rules {
     name: "online_status",
     presence: Presence::Connection,
     missed: Missed::Queue,
+    observes_first: false,
     events: Some(EventFormat { read: read_event, put: put_read_event }),
     // Refused with a close frame, because clients of this protocol expect the handshake to succeed.
     identity: Identity::AtUpgrade { missing: || Refusal::close(close::POLICY, "User ID required") },

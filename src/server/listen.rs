@@ -60,8 +60,8 @@ fn bind_all(addresses: &[SocketAddr], count: usize) -> Result<Vec<Vec<TcpListene
     missing.filter(|_| all.is_empty()).map_or(Ok(all), Err)
 }
 
-/// The first listener has the port for itself until it listens, so this fails if another process listens there:
-/// `SO_REUSEPORT` would let a second server of the same user share the port silently.
+/// The first listener binds and listens without `SO_REUSEPORT`, so this fails if another process listens there. With
+/// it, a second server of the same user would share the port silently.
 fn bind_one(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let first = listen(socket(address)?, address)?;
     SockRef::from(&first).set_reuse_port(true)?;

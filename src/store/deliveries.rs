@@ -10,8 +10,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::os::unix_ms;
+
 /// Monotonic time in milliseconds since the start.
 type Ms = u64;
+
+/// A node knows nothing of the changes before its start, and little of those of its first seconds.
+const FRESH: Duration = Duration::from_secs(3);
 
 /// The partition of a user or room: CRC-32 (IEEE, as in zlib) of the name, modulo the number of partitions.
 #[must_use]
@@ -40,19 +45,24 @@ pub struct Term {
     pub former: Option<(Progress, Ms)>,
     /// The last node has stopped and handed the partition over.
     pub is_handed_over: bool,
+    /// This node may not know all changes that were not delivered, because it has just started.
+    pub is_fresh: bool,
 }
 
 /// The leases of all partitions.
 #[derive(Debug)]
 pub struct Deliveries {
     started: Instant,
+    started_unix_ms: u64,
     ttl: Duration,
     partitions: Box<[Mutex<Lease>]>,
     /// A lease has begun or ended. Waited for by the thread of the webhooks.
     changed: Arc<Notify>,
     /// Everything is delivered, or given up: the leases can be handed over.
     is_over: AtomicBool,
-    /// This node may have missed changes of other nodes.
+    /// This node does not receive all changes of other nodes.
+    is_behind: AtomicBool,
+    /// It may have missed some since this was looked at.
     has_missed: AtomicBool,
 }
 
@@ -73,8 +83,9 @@ impl Deliveries {
     #[must_use]
     pub fn new(partitions: usize, ttl: Duration) -> Self {
         let (partitions, changed) = ((0..partitions).map(|_| Mutex::default()).collect(), Arc::default());
-        let (is_over, has_missed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { started: Instant::now(), ttl, partitions, changed, is_over, has_missed }
+        let (is_over, is_behind, has_missed) = Default::default();
+        let (started, started_unix_ms) = (Instant::now(), unix_ms());
+        Self { started, started_unix_ms, ttl, partitions, changed, is_over, is_behind, has_missed }
     }
 
     /// The number of partitions.
@@ -120,6 +131,7 @@ impl Deliveries {
         let now = self.now();
         if lease.valid_until.is_none_or(|until| until <= now) {
             let last = lease.term;
+            let is_fresh = self.is_fresh_beside(&lease);
             let seen = lease.seen.take();
             // If no other node was seen, this one was the last.
             let own = last.map(|_| (lease.own, 0));
@@ -127,10 +139,23 @@ impl Deliveries {
                 number: last.map_or(1, |last| last.number + 1),
                 former: seen.map(|(progress, at, _)| (progress, now.saturating_sub(at))).or(own),
                 is_handed_over: seen.is_some_and(|(_, _, is_handed_over)| is_handed_over),
+                is_fresh,
             });
             self.changed.notify_one();
         }
         lease.valid_until = Some(asked + self.ttl.as_millis() as Ms);
+    }
+
+    /// Whether changes may be undelivered that this node does not know, because it has just started. Other nodes should
+    /// deliver for the partition.
+    #[must_use]
+    pub fn is_fresh(&self, partition: usize) -> bool {
+        self.is_fresh_beside(&self.partitions[partition].lock())
+    }
+
+    fn is_fresh_beside(&self, lease: &Lease) -> bool {
+        let knows_since = self.started_unix_ms + FRESH.as_millis() as u64;
+        lease.term.is_none() && lease.seen.is_none_or(|(seen, ..)| seen.delivered_unix_ms < knows_since)
     }
 
     /// The time before a lease is asked for or renewed.
@@ -165,14 +190,15 @@ impl Deliveries {
         self.partitions[partition].lock().own = own;
     }
 
-    /// This node does not receive all changes of other nodes, or did not until now.
-    pub fn missed_changes(&self) {
+    /// From now on this node does not receive all changes of other nodes, or it has caught up.
+    pub fn set_behind(&self, is_behind: bool) {
+        self.is_behind.store(is_behind, Ordering::Release);
         self.has_missed.store(true, Ordering::Release);
     }
 
-    /// Whether [`missed_changes`](Self::missed_changes) was called since the last call.
+    /// Whether this node was behind at any time since the last call.
     pub fn take_missed(&self) -> bool {
-        self.has_missed.swap(false, Ordering::AcqRel)
+        self.has_missed.swap(self.is_behind.load(Ordering::Acquire), Ordering::AcqRel)
     }
 
     /// Nothing more will be delivered.
@@ -201,7 +227,7 @@ mod tests {
         assert_eq!((deliveries.term(0), deliveries.has(0)), (None, false));
         deliveries.acquired(0, deliveries.asked());
         let first = deliveries.term(0).unwrap();
-        assert_eq!((first.number, first.former, first.is_handed_over), (1, None, false));
+        assert_eq!((first.number, first.former, first.is_handed_over, first.is_fresh), (1, None, false, true));
         deliveries.acquired(0, deliveries.asked());
         assert_eq!(deliveries.term(0).unwrap().number, 1);
         let progress = Progress { delivered_unix_ms: 5, version: 7 };
@@ -214,6 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_fresh_until_what_happened_before_its_start_is_delivered() {
+        let deliveries = deliveries(60_000);
+        let say = |ms_after_start: u64| {
+            let delivered_unix_ms = deliveries.started_unix_ms + ms_after_start;
+            deliveries.saw(0, Progress { delivered_unix_ms, version: 1 }, false);
+        };
+        assert!(deliveries.is_fresh(0), "nobody has said anything");
+        say(0);
+        assert!(deliveries.is_fresh(0));
+        say(FRESH.as_millis() as u64);
+        assert!(!deliveries.is_fresh(0));
+        deliveries.acquired(0, deliveries.asked());
+        assert!(!deliveries.term(0).unwrap().is_fresh && !deliveries.is_fresh(0));
+    }
+
+    #[test]
     fn a_lease_that_was_not_renewed_in_time_is_over() {
         let deliveries = deliveries(0);
         deliveries.acquired(0, deliveries.asked());
@@ -223,6 +265,16 @@ mod tests {
         deliveries.acquired(0, deliveries.asked());
         let term = deliveries.partitions[0].lock().term.unwrap();
         assert_eq!((term.number, term.former), (2, Some((own, 0))), "no other node was seen");
+    }
+
+    #[test]
+    fn a_node_has_missed_changes_while_it_is_behind_and_once_after_that() {
+        let deliveries = deliveries(0);
+        assert!(!deliveries.take_missed());
+        deliveries.set_behind(true);
+        assert!(deliveries.take_missed() && deliveries.take_missed());
+        deliveries.set_behind(false);
+        assert!(deliveries.take_missed() && !deliveries.take_missed());
     }
 
     #[test]

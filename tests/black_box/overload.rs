@@ -66,7 +66,9 @@ async fn a_server_that_takes_more_memory_than_its_limit_sheds_clients_and_accept
 #[tokio::test]
 async fn a_server_that_completes_no_tick_is_not_ready() {
     let server = TestServer::start(&[]);
+    let deadline = Instant::now() + DEADLINE;
     while server.get("/readyz").await.status != 200 {
+        assert!(Instant::now() < deadline, "the server is never ready");
         sleep(POLL).await;
     }
     let address = server.address();

@@ -5,7 +5,7 @@ import { describe, test } from "node:test";
 
 import { screenshot, waitForPhase, waitForStale } from "./browser.mjs";
 import { assertNoHorizontalScrolling, assertOnlyText, DARK, eventually, Fixture, HOSTILE, PHONE } from "./fixture.mjs";
-import { DEFAULT_TIMES, LONG_GRACE, SHORT_TIMES } from "./server.mjs";
+import { DEFAULT_TIMES, LONG_GRACE, SHORT_TIMES, until } from "./server.mjs";
 
 const fixture = new Fixture();
 const withLogin = (times) => ({ args: [...times, "--dev-login"] });
@@ -61,7 +61,7 @@ describe("signing in and out", () => {
     });
     await signIn(alice, "alice");
     await eventually(alice, badges, { alice: "online" });
-    while (requests === 0) await page.evaluate(() => fetch("livez").then(() => null));
+    await until(() => requests > 0, "the first request");
     await signIn(bob, "bob");
     await allShow([page], { alice: "online", bob: "online" });
     const late = page.waitForResponse("**/login/users");

@@ -15,8 +15,8 @@ BINARY = pathlib.Path(os.environ.get("ROLLCALL_BIN") or ROOT / "target/debug/rol
 # How long a test waits for anything, in seconds. Only failures take this long: an overloaded machine is slow, not red.
 DEADLINE = 120
 POLL_SECONDS = 0.02
-# For all servers: short ticks, time for clients that get no CPU to send their request, and time for servers that get none
-# to close all clients when they stop, which otherwise takes a tick.
+# For all servers: short ticks. Clients without CPU have time to send their request, and servers without CPU to close
+# all clients when they stop, which otherwise takes a tick.
 BASE_FLAGS = ["--tick", "50ms", "--workers", "2", "--drain", "10s", "--header-timeout", "2m"]
 # The lease is long enough for seconds without CPU; users whose connection breaks leave soon.
 DEFAULT_TIMES = ["--ttl", "30s", "--grace", "2s"]
@@ -166,8 +166,8 @@ class Server:
 
 
 class Observer:
-    """A native client that mirrors one room. It joins the room, or only observes it. If the server closes the connection
-    before it sends the room, that is an error."""
+    """A native client that mirrors one room. It joins the room, or only observes it. It is an error if the server closes
+    the connection before it sends the room."""
 
     def __init__(self, server, user="observer", room="lobby", joins=True, websocket=None, headers=None):
         self.room, self.members, self.messages, self.close_code, self.error = room, None, [], None, None

@@ -1,5 +1,5 @@
 """The Django project of docs/django, with a real server that asks it who clients are, and pages in Chromium."""
-import contextlib, functools, http.cookiejar, json, pathlib, re, shutil, subprocess, sys, tempfile
+import contextlib, functools, http.cookiejar, json, pathlib, re, shutil, subprocess, sys, tempfile, time
 import unittest, urllib.error, urllib.parse, urllib.request
 from harness import Case, DEADLINE, DEFAULT_TIMES, ENVIRONMENT, HERE, ROOT
 from harness import accepts, connect, free_port, wait_until
@@ -17,8 +17,8 @@ FAST_PROJECT = {**PROJECT, "DJANGO_SETTINGS_MODULE": "django_settings", "PYTHONP
 def attempt(url, headers):
     """The connection once rollcall has welcomed it, or else the close code or the HTTP status of the refusal. rollcall
     waits two seconds for Django. On a busy machine that may be too short, and then clients are told to try again."""
-    code = TRY_AGAIN
-    while code == TRY_AGAIN:
+    code, deadline = TRY_AGAIN, time.monotonic() + DEADLINE
+    while code == TRY_AGAIN and time.monotonic() < deadline:
         try:
             socket = connect(url, subprotocols=["presence.v1"], additional_headers=headers)
         except InvalidStatus as refused:

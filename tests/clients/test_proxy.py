@@ -215,7 +215,8 @@ class Proxies(Case):
             with contextlib.suppress(ConnectionResetError):
                 self.assertEqual(direct.recv(1024), b"")
         # It gives up after three seconds, and the node may get no CPU for that time.
-        health = lambda: subprocess.run([str(word) for word in [BINARY, *listen, *flags, "health"]], capture_output=True)
+        command = [str(word) for word in [BINARY, *listen, *flags, "health"]]
+        health = lambda: subprocess.run(command, capture_output=True)
         wait_until(lambda: f"a healthy node: {health().stderr}", lambda: health().returncode == 0)
 
     def test_haproxy_with_proxy_headers_in_front_of_tls(self):

@@ -46,6 +46,7 @@ pub(super) static RULES: Rules = Rules {
     name: "chat",
     presence: Presence::Connection,
     missed: Missed::Queue,
+    observes_first: true,
     events: Some(events::FORMAT),
     identity: Identity::FirstMessage { deadline: |config| config.limits.header_timeout, reason: MISSING_JOIN },
     on_close: OnClose { clean: LEAVE, lost: LEAVE, drained: AtClose::Stay },

@@ -60,6 +60,7 @@ pub(super) static RULES: Rules = Rules {
     name: "native",
     presence: Presence::Lease { any_frame_renews: true },
     missed: Missed::Snapshot,
+    observes_first: false,
     events: None,
     identity: Identity::AtUpgrade { missing: || bad_request("user is missing: /v1/connect?user=NAME") },
     on_close: OnClose { clean: AtClose::Leave(Reason::Closed), lost: AtClose::Grace, drained: AtClose::Grace },

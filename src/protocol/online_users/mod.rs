@@ -36,6 +36,7 @@ pub(super) static RULES: Rules = Rules {
     name: "online_users",
     presence: Presence::Lease { any_frame_renews: false },
     missed: Missed::Snapshot,
+    observes_first: false,
     events: None,
     identity: Identity::AtUpgrade { missing: || bad_request("the user id is missing: /ws/USER") },
     on_close: OnClose { clean: AtClose::LeaseEnds, lost: AtClose::LeaseEnds, drained: AtClose::LeaseEnds },

@@ -85,6 +85,7 @@ pub(super) static RULES: Rules = Rules {
     name: "pusher",
     presence: Presence::Lease { any_frame_renews: true },
     missed: Missed::Wait { members: MEMBERS_NUMBER },
+    observes_first: false,
     events: None,
     identity: Identity::Signed,
     on_close: OnClose { clean: AtClose::Leave(Reason::Closed), lost: AtClose::Grace, drained: AtClose::Grace },

@@ -10,6 +10,10 @@ use super::command::{RedisCommand, RedisReply};
 use super::schema::Schema;
 use crate::store::deliveries::{Deliveries, Progress};
 
+/// A node that has just started takes a lease only if it has seen none this often: nodes that have followed the changes
+/// take it at their next heartbeat.
+const PATIENCE: u32 = 5;
+
 /// The lease of one partition.
 #[derive(Debug)]
 pub(super) struct DeliveryLease {
@@ -18,11 +22,13 @@ pub(super) struct DeliveryLease {
     deliveries: Arc<Deliveries>,
     /// When the commands in flight were made, and whether they renew the lease.
     asked: (u64, bool),
+    /// How often in a row nobody had the lease.
+    absent: u32,
 }
 
 impl DeliveryLease {
     pub(super) fn new(schema: Arc<Schema>, partition: usize, deliveries: Arc<Deliveries>) -> Self {
-        Self { schema, partition, deliveries, asked: (0, false) }
+        Self { schema, partition, deliveries, asked: (0, false), absent: 0 }
     }
 
     /// Renews the lease, or takes it if no node has it. A node that does not know the others since `degraded_since`
@@ -38,8 +44,10 @@ impl DeliveryLease {
         let delivered_unix_ms = own.delivered_unix_ms.min(degraded_since.unwrap_or(u64::MAX));
         let value = value(&self.schema.incarnation, Progress { delivered_unix_ms, ..own });
         let (read, ttl_ms) = (RedisCommand::MultiGet(vec![key.clone()]), self.schema.ttl_ms());
+        let must_wait = self.absent < PATIENCE && self.deliveries.is_fresh(self.partition);
         match is_renewal {
             true => vec![read, RedisCommand::Set { key, value, ttl_ms }],
+            false if must_wait => vec![read],
             false => vec![RedisCommand::SetIfAbsent { key, value, ttl_ms }, read],
         }
     }
@@ -58,6 +66,7 @@ impl DeliveryLease {
             _ => None,
         });
         let text = texts.and_then(|texts| texts.first()).and_then(Option::as_deref);
+        self.absent = if text.is_none() { self.absent.saturating_add(1) } else { 0 };
         match text.map(parse) {
             // Redis has lost the lease of this node, which is renewed just now.
             None if is_renewal => self.deliveries.acquired(self.partition, asked),
@@ -96,6 +105,9 @@ mod tests {
 
     use super::*;
 
+    /// A time long after the start of all nodes.
+    const LATER: u64 = 1 << 50;
+
     /// A node, and the Redis that all share. Keys expire when a test removes them.
     struct Node(DeliveryLease);
 
@@ -113,6 +125,16 @@ mod tests {
             let commands = self.0.renew(None);
             let replies: Vec<_> = commands.into_iter().map(|command| execute(keys, command)).collect();
             self.0.handle_replies(&replies).unwrap();
+        }
+
+        /// The lease is free: it takes it after some heartbeats.
+        fn begin(&mut self, keys: &mut Keys) {
+            for _ in 0..PATIENCE {
+                self.heartbeat(keys);
+                assert!(!self.delivers(), "nodes that know more come first");
+            }
+            self.heartbeat(keys);
+            assert!(self.delivers());
         }
 
         fn delivers(&self) -> bool {
@@ -140,19 +162,21 @@ mod tests {
     #[test]
     fn one_node_delivers_until_its_lease_ends() {
         let (mut a, mut b, mut keys) = (Node::new("a"), Node::new("b"), Keys::new());
+        a.begin(&mut keys);
         for _ in 0..3 {
             a.heartbeat(&mut keys);
             b.heartbeat(&mut keys);
             assert_eq!((a.delivers(), b.delivers()), (true, false));
         }
-        a.0.deliveries.progressed(0, Progress { delivered_unix_ms: 5, version: 7 });
+        let progress = Progress { delivered_unix_ms: LATER, version: 7 };
+        a.0.deliveries.progressed(0, progress);
         a.heartbeat(&mut keys);
         b.heartbeat(&mut keys);
         keys.clear(); // a dies.
         b.heartbeat(&mut keys);
         let term = b.0.deliveries.term(0).unwrap();
-        assert_eq!(term.former.unwrap().0, Progress { delivered_unix_ms: 5, version: 7 });
-        assert!(!term.is_handed_over);
+        assert_eq!(term.former.unwrap().0, progress);
+        assert!(!term.is_handed_over && !term.is_fresh);
         a.heartbeat(&mut keys);
         assert_eq!((a.delivers(), b.delivers()), (false, true), "a returns: it has the lease no longer");
     }
@@ -160,7 +184,8 @@ mod tests {
     #[test]
     fn a_node_that_stops_hands_over_and_one_whose_lease_is_lost_keeps_it() {
         let (mut a, mut b, mut keys) = (Node::new("a"), Node::new("b"), Keys::new());
-        a.heartbeat(&mut keys);
+        a.begin(&mut keys);
+        a.0.deliveries.progressed(0, Progress { delivered_unix_ms: LATER, version: 7 });
         keys.clear(); // Redis restarts.
         a.heartbeat(&mut keys);
         assert_eq!(a.0.deliveries.term(0).unwrap().number, 1);
@@ -174,9 +199,32 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_has_just_started_takes_a_lease_only_if_no_other_does() {
+        let (mut a, mut b, mut keys) = (Node::new("a"), Node::new("b"), Keys::new());
+        a.begin(&mut keys);
+        a.0.deliveries.progressed(0, Progress { delivered_unix_ms: LATER, version: 7 });
+        a.heartbeat(&mut keys);
+        b.heartbeat(&mut keys);
+        // a stops. Its successor begins, and sees how far a has come, but does not know what was not delivered.
+        a.0.deliveries.progressed(0, Progress { delivered_unix_ms: 1, version: 7 });
+        execute(&mut keys, a.0.release().unwrap());
+        let mut successor = Node::new("a2");
+        successor.heartbeat(&mut keys);
+        keys.clear();
+        successor.heartbeat(&mut keys);
+        b.heartbeat(&mut keys);
+        assert_eq!((successor.delivers(), b.delivers()), (false, true));
+        // Nobody else is there.
+        successor.heartbeat(&mut keys);
+        keys.clear();
+        successor.begin(&mut keys);
+        assert!(successor.0.deliveries.term(0).unwrap().is_fresh);
+    }
+
+    #[test]
     fn what_a_degraded_node_does_not_know_it_has_not_delivered() {
         let (mut a, mut b, mut keys) = (Node::new("a"), Node::new("b"), Keys::new());
-        a.heartbeat(&mut keys);
+        a.begin(&mut keys);
         a.0.deliveries.progressed(0, Progress { delivered_unix_ms: 50, version: 7 });
         for command in a.0.renew(Some(30)) {
             execute(&mut keys, command);

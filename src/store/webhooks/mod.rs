@@ -227,9 +227,7 @@ impl Webhooks {
             outlets: options.endpoints.iter().map(outlet).collect(),
             closing: watch::Sender::new(false),
             progress: Condvar::new(),
-            sharing: Mutex::new(
-                deliveries.map(|deliveries| Sharing::new(deliveries, 4 * options.max_queued, can_resync)),
-            ),
+            sharing: Mutex::new(deliveries.map(|deliveries| Sharing::new(deliveries, options.max_queued, can_resync))),
         });
         let sender = Sender::start("webhooks").context("the thread of the webhooks cannot start")?;
         for number in 0..shared.outlets.len() {

@@ -30,9 +30,9 @@ struct Partition {
 }
 
 impl Sharing {
-    pub(super) fn new(deliveries: Arc<Deliveries>, max_changed: usize, can_resync: bool) -> Self {
+    pub(super) fn new(deliveries: Arc<Deliveries>, max_queued: usize, can_resync: bool) -> Self {
         let slack_ms = (deliveries.ttl() + SLACK).as_millis() as u64;
-        let partition = |_| Partition { term: None, tracker: Tracker::new(max_changed, slack_ms, can_resync) };
+        let partition = |_| Partition { term: None, tracker: Tracker::new(max_queued, slack_ms, can_resync) };
         let partitions = (0..deliveries.partitions()).map(partition).collect();
         Self { deliveries, partitions }
     }
@@ -59,7 +59,7 @@ impl Shared {
         let Some(sharing) = sharing.as_mut() else { return events };
         if overflowed {
             let now = unix_ms();
-            sharing.partitions.iter_mut().for_each(|partition| partition.tracker.overflow(now));
+            sharing.partitions.iter_mut().for_each(|partition| partition.tracker.lost(now));
         }
         events.into_iter().filter(|event| sharing.record(event)).collect()
     }
@@ -76,8 +76,8 @@ impl Shared {
         let Some(Sharing { deliveries, partitions }) = sharing.as_mut() else { return };
         let count = partitions.len();
         if deliveries.take_missed() {
-            let now = unix_ms();
-            partitions.iter_mut().for_each(|partition| partition.tracker.missed(now));
+            let at_unix_ms = unix_ms();
+            partitions.iter_mut().for_each(|partition| partition.tracker.missed(at_unix_ms));
         }
         for (number, partition) in partitions.iter_mut().enumerate() {
             let term = deliveries.term(number);
@@ -90,13 +90,14 @@ impl Shared {
             match term {
                 Some(term) if partition.term.is_none() => {
                     partition.term = Some(term.number);
-                    self.begin(term, &partition.tracker.repeat(term.is_handed_over), now);
+                    self.begin(term, &partition.tracker.repeat(term.is_handed_over, term.is_fresh), now);
                 }
                 Some(_) => {}
                 None => {
                     let Some(seen) = deliveries.seen(number) else { continue };
                     partition.tracker.forget(seen.delivered_unix_ms);
                     // A resync of everything has a version too, and makes receivers ignore lower ones of all nodes.
+                    // This node follows within two heartbeats, and resyncs wait about as long.
                     self.stamps.see(seen.version, 0);
                 }
             }
@@ -111,8 +112,8 @@ impl Shared {
         for outlet in &self.outlets {
             let mut queue = outlet.queue.lock();
             queue.uncertain_until(now + UNCERTAIN.as_millis() as Ms);
-            match (term.former, repeat) {
-                (Some(_), Repeat::Some(rooms, events)) => {
+            match repeat {
+                Repeat::Some(rooms, events) if term.former.is_some() || !outlet.has_resync() => {
                     rooms.iter().for_each(|room| queue.resync_room(room, now));
                     events.iter().for_each(|event| queue.record(event, now));
                 }

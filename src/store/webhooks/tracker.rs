@@ -1,6 +1,6 @@
 //! What the next node must repeat: the rooms and users that changed since the node that delivers last said that
-//! everything is delivered, or all that are there if that node died. Each node keeps this for all partitions, because
-//! each may have to take one over.
+//! everything is delivered, or all rooms with members and all users who are online if that node died. Each node keeps
+//! this for all partitions, because each may have to take one over.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,11 +10,14 @@ use foldhash::quality::RandomState;
 use super::queue::Subject;
 use crate::store::{Event, UserEvent};
 
+/// More changes are kept than wait for an endpoint: most are delivered already.
+const CHANGED_PER_QUEUED: usize = 4;
+
 /// The changes of one partition. Pure: the time is passed in.
 #[derive(Debug)]
 pub(super) struct Tracker {
-    /// The limit of rooms and users.
-    max_changed: usize,
+    /// The limit of changes that wait for an endpoint.
+    max_queued: usize,
     /// Another node may learn of a change, or be late with it, for this time.
     slack_ms: u64,
     /// All rooms with members.
@@ -29,8 +32,10 @@ pub(super) struct Tracker {
     can_resync: bool,
     /// When more changed than fits.
     overflowed_at: Option<u64>,
-    /// When this node may have missed changes of other nodes.
+    /// The last time at which this node may have missed changes of other nodes.
     missed_at: Option<u64>,
+    /// Events were lost: `occupied` and `online` are wrong from then on.
+    has_lost: bool,
 }
 
 /// What is to be repeated.
@@ -42,9 +47,9 @@ pub(super) enum Repeat {
 }
 
 impl Tracker {
-    pub(super) fn new(max_changed: usize, slack_ms: u64, can_resync: bool) -> Self {
+    pub(super) fn new(max_queued: usize, slack_ms: u64, can_resync: bool) -> Self {
         Self {
-            max_changed,
+            max_queued,
             slack_ms,
             occupied: HashSet::default(),
             online: HashMap::default(),
@@ -53,6 +58,7 @@ impl Tracker {
             can_resync,
             overflowed_at: None,
             missed_at: None,
+            has_lost: false,
         }
     }
 
@@ -83,13 +89,19 @@ impl Tracker {
             Some(room) if self.can_resync => drop(self.rooms.insert(Arc::clone(room), at_unix_ms)),
             _ => drop(self.events.insert(subject, event.clone())),
         }
-        if self.rooms.len() + self.events.len() > self.max_changed {
+        if self.rooms.len() + self.events.len() > CHANGED_PER_QUEUED * self.max_queued {
             self.overflow(at_unix_ms);
         }
     }
 
+    /// Events were lost because there were too many.
+    pub(super) fn lost(&mut self, at_unix_ms: u64) {
+        self.overflow(at_unix_ms);
+        self.has_lost = true;
+    }
+
     /// More changed than fits.
-    pub(super) fn overflow(&mut self, at_unix_ms: u64) {
+    fn overflow(&mut self, at_unix_ms: u64) {
         (self.rooms, self.events) = (HashMap::default(), HashMap::default());
         self.overflowed_at = Some(at_unix_ms);
     }
@@ -109,13 +121,20 @@ impl Tracker {
     }
 
     /// What may not be delivered. If the last node has handed its work over, and this one has followed all changes,
-    /// other rooms and users are known to be. Otherwise the last node may have told what no other has seen: that of a
-    /// user, for example, who left and came back while it did not reach the others.
-    pub(super) fn repeat(&self, is_handed_over: bool) -> Repeat {
-        if self.overflowed_at.is_some() {
+    /// other rooms and users are known to be. Otherwise the last node may have reported changes that no other node has
+    /// seen, for example that a user left who is still online.
+    pub(super) fn repeat(&self, is_handed_over: bool, is_fresh: bool) -> Repeat {
+        // A node that has just started does not know what became empty before.
+        if self.overflowed_at.is_some() || is_fresh && self.can_resync {
             return Repeat::Everything;
         }
         let is_rest_known = is_handed_over && self.missed_at.is_none();
+        // Counted twice if they changed.
+        let rest = if is_rest_known { 0 } else { self.occupied.len() + self.online.len() };
+        let is_too_much = self.rooms.len() + self.events.len() + rest > self.max_queued;
+        if self.can_resync && !is_rest_known && (self.has_lost || is_too_much) {
+            return Repeat::Everything;
+        }
         let all = self.occupied.iter().filter(|room| !is_rest_known && !self.rooms.contains_key(*room));
         let rooms = self.rooms.keys().chain(all).cloned().collect();
         let mut events: Vec<_> = self.events.values().cloned().collect();
@@ -125,9 +144,7 @@ impl Tracker {
         events.sort_by_key(|event| (at(event), rank(event)));
         Repeat::Some(rooms, events)
     }
-}
 
-impl Tracker {
     /// Users who are online and have not changed lately.
     fn unchanged_users(&self) -> impl Iterator<Item = Event> {
         let users = self.online.iter().filter(|(user, _)| !self.events.contains_key(&Subject::User(Arc::clone(user))));
@@ -177,7 +194,7 @@ mod tests {
     }
 
     fn check(tracker: &Tracker, is_handed_over: bool, rooms: &[&str], users: &[&str]) {
-        let Repeat::Some(mut got, events) = tracker.repeat(is_handed_over) else { panic!("everything") };
+        let Repeat::Some(mut got, events) = tracker.repeat(is_handed_over, false) else { panic!("everything") };
         got.sort_unstable();
         assert_eq!(got.iter().map(|room| &**room).collect::<Vec<_>>(), rooms);
         let got_users = events.iter().map(|event| match event {
@@ -220,16 +237,35 @@ mod tests {
         let events = [room("a", 1000, true), room("b", 1000, true), room("a", 1010, false)];
         events.iter().for_each(|event| tracker.record(event));
         let expected = Repeat::Some(Vec::new(), vec![room("b", 1000, true), room("a", 1010, false)]);
-        assert_eq!(tracker.repeat(true), expected);
+        assert_eq!(tracker.repeat(true, false), expected);
+        assert_eq!(tracker.repeat(true, true), expected);
     }
 
     #[test]
     fn after_too_many_changes_everything_is_repeated_until_they_are_delivered() {
         let mut tracker = Tracker::new(10, 100, true);
-        (0..11).for_each(|number| tracker.record(&room(&number.to_string(), 1000, true)));
+        (0..41).for_each(|number| tracker.record(&room(&number.to_string(), 1000, true)));
         tracker.record(&room("last", 1001, true));
-        assert_eq!(tracker.repeat(true), Repeat::Everything);
+        assert_eq!(tracker.repeat(true, false), Repeat::Everything);
         tracker.forget(1101);
         check(&tracker, true, &["last"], &[]);
+    }
+
+    #[test]
+    fn everything_is_read_again_if_events_are_unknown_or_too_much_would_be_repeated() {
+        let mut tracker = Tracker::new(3, 100, true);
+        [room("a", 1000, true), user("alice", 1000)].iter().for_each(|event| tracker.record(event));
+        tracker.forget(1200);
+        check(&tracker, false, &["a"], &["alice"]);
+        assert_eq!(tracker.repeat(true, true), Repeat::Everything, "of a node that has just started");
+        tracker.lost(1300);
+        tracker.forget(1500);
+        check(&tracker, true, &[], &[]);
+        assert_eq!(tracker.repeat(false, false), Repeat::Everything, "alice may be gone");
+        let mut tracker = Tracker::new(3, 100, true);
+        (0..4).for_each(|number| tracker.record(&user(&number.to_string(), 1000)));
+        tracker.forget(1200);
+        check(&tracker, true, &[], &[]);
+        assert_eq!(tracker.repeat(false, false), Repeat::Everything);
     }
 }

@@ -26,6 +26,8 @@ let watch = null;
 /** Name → { row, badge }. */
 const accounts = new Map();
 let latestRequest = 0;
+/** The request whose answer is shown. */
+let shownRequest = 0;
 let refreshTimer = 0;
 
 async function call(method, path, body) {
@@ -43,7 +45,8 @@ async function refreshUsers() {
   const request = ++latestRequest;
   const { users } = await call("GET", "login/users");
   // The answer to a later request is newer.
-  if (request !== latestRequest) return;
+  if (request < shownRequest) return;
+  shownRequest = request;
   const known = users.slice(0, MAX_WATCHED).sort(compareNames);
   const gone = [...accounts.keys()].filter((name) => !known.includes(name));
   if (gone.length === 0 && known.length === accounts.size && watch) return;

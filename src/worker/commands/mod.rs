@@ -59,9 +59,8 @@ impl<'a> Commands<'a> {
         };
         node.registry.first_joins.note(self.worker.number, || node.started.elapsed().as_micros() as u64);
         let next_room_id = node.registry.next_room_id();
-        // A tick may come between joining and observing. Snapshots have all members, so clients that receive them join
-        // first. Events, also that of its own join, come only to a client that observes the room already.
-        let observes_first = self.connection.protocol.rules().events.is_some();
+        // A tick between the two would announce the join to nobody.
+        let observes_first = self.connection.protocol.rules().observes_first;
         if let Some(audience) = audience.filter(|_| observes_first) {
             self.worker.fanout.observe(self.connection, room, audience, None);
         }

@@ -219,9 +219,9 @@ fn a_huge_debt_is_closed_at_once() {
 }
 
 #[test]
-fn clients_of_events_observe_a_room_when_their_join_is_settled() {
+fn clients_that_are_told_their_own_join_observe_the_room_when_it_is_settled() {
     const JOINS: usize = 1000;
-    for protocol in Protocol::ALL.iter().filter(|protocol| protocol.rules().events.is_some()) {
+    for protocol in Protocol::ALL.iter().filter(|protocol| protocol.rules().observes_first) {
         with_connection(|worker, connection| {
             connection.open(*protocol, 0);
             let (registry, audience) = (Arc::clone(&worker.node.registry), protocol.audience(0));
@@ -236,6 +236,7 @@ fn clients_of_events_observe_a_room_when_their_join_is_settled() {
                         // Ends the loops, also if the assertion fails.
                         joins.fetch_add(if is_observed { joined } else { JOINS * joined }, Ordering::AcqRel);
                         assert!(joined == 0 || is_observed, "{protocol:?}: a join that nobody sees");
+                        registry.close_if_unused(&room);
                     }
                 }
             };

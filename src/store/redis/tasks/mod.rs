@@ -289,7 +289,7 @@ impl Tasks {
         let since = &self.queue.degraded_since_unix_ms;
         if since.load(Ordering::Relaxed) == 0 {
             since.store(unix_ms(), Ordering::Relaxed);
-            self.deliveries.iter().for_each(|deliveries| deliveries.missed_changes());
+            self.deliveries.iter().for_each(|deliveries| deliveries.set_behind(true));
             warn!("{message}; clients stay connected, members on other nodes are shown as last known");
         } else {
             debug!("{message}");
@@ -313,7 +313,7 @@ impl Tasks {
         }
         let since = self.queue.degraded_since_unix_ms.swap(0, Ordering::Relaxed);
         if since != 0 {
-            self.deliveries.iter().for_each(|deliveries| deliveries.missed_changes());
+            self.deliveries.iter().for_each(|deliveries| deliveries.set_behind(false));
             let lasted = Duration::from_millis(unix_ms().saturating_sub(since));
             info!(degraded_for_ms = lasted.as_millis() as u64, "Redis works again; members on other nodes are current");
         }
