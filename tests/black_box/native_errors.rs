@@ -191,7 +191,10 @@ async fn missing_and_invalid_fields_are_bad_field() {
     }
     alice.barrier().await;
     assert_eq!(alice.room("lobby").seq, before, "a refused message changes nothing");
-    assert_eq!(server.get("/v1/rooms").await.json()["rooms"], json!([{"room": "lobby", "count": 1, "observers": 1}]));
+    let mut rooms = server.get("/v1/rooms").await.json()["rooms"].as_array().expect("rooms").clone();
+    // The one of the barrier exists until the next tick.
+    rooms.retain(|room| !room["room"].as_str().is_some_and(|name| name.starts_with("barrier-")));
+    assert_eq!(json!(rooms), json!([{"room": "lobby", "count": 1, "observers": 1}]));
     server.stop().await;
 }
 

@@ -61,7 +61,7 @@ describe("signing in and out", () => {
     });
     await signIn(alice, "alice");
     await eventually(alice, badges, { alice: "online" });
-    await until(() => requests > 0, "the first request");
+    await until("the first request", () => requests > 0);
     await signIn(bob, "bob");
     await allShow([page], { alice: "online", bob: "online" });
     const late = page.waitForResponse("**/login/users");
