@@ -215,7 +215,7 @@ async fn a_watched_state_comes_only_from_rooms_that_the_watcher_may_observe() {
 
     bob.send_json(&json!({"type": "join", "room": "open-1", "state": {"at": "open"}})).await;
     assert_eq!(status_of_bob(&mut some, |_| true).await["state"]["at"], "open");
-    // A change in the hidden room is sent to those who see it, and to nobody else.
+    // Only clients that may see the hidden room are sent its changes.
     bob.send_json(&json!({"type": "state", "room": "secret", "state": {"at": "secret 2"}})).await;
     status_of_bob(&mut all, |bob| bob["state"]["at"] == "secret 2").await;
     bob.send_json(&json!({"type": "state", "room": "open-1", "state": {"at": "open 2"}})).await;

@@ -7,13 +7,14 @@ copy that the application keeps from webhooks have the same members.
 
 Variables: FAULTS_ROUNDS (1) repeats each fault, FAULTS_OUTAGE (5) is how long Redis is away, in seconds.
 """
-import base64, http.server, json, os, re, secrets, signal, threading, time
+import base64, http.server, json, os, secrets, signal, threading, time
 
 import pusher, pusher.errors
 import test_proxy
-from harness import DEADLINE, Program, ROOT, accepts, free_port, wait_until
+from harness import DEADLINE, Program, accepts, free_port, wait_until
 from pusher_side import APP, APP_FLAGS, TALLY_SECONDS, Clients, PythonApplication, Site
 from standardwebhooks.webhooks import Webhook
+from test_webhooks import documented_check
 
 ROUNDS = int(os.environ.get("FAULTS_ROUNDS", 1))
 OUTAGE_SECONDS = float(os.environ.get("FAULTS_OUTAGE", 5))
@@ -21,15 +22,6 @@ ROOM = "presence-room"
 # The last six clients are second tabs.
 CLIENTS, USERS, MOVERS = 60, 54, 6
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
-
-
-def documented_check():
-    """The version check of docs/webhooks.md, as a function."""
-    document = (ROOT / "docs" / "webhooks.md").read_text()
-    [code] = [code for code in re.findall(r"```python\n(.*?)```", document, re.DOTALL) if "def is_new" in code]
-    names = {}
-    exec(code, names)
-    return names["is_new"]
 
 
 class Receiver:

@@ -129,10 +129,9 @@ impl Tracker {
             return Repeat::Everything;
         }
         let is_rest_known = is_handed_over && self.missed_at.is_none();
-        // Counted twice if they changed.
-        let rest = if is_rest_known { 0 } else { self.occupied.len() + self.online.len() };
-        let is_too_much = self.rooms.len() + self.events.len() + rest > self.max_queued;
-        if self.can_resync && !is_rest_known && (self.has_lost || is_too_much) {
+        // What has changed is counted twice.
+        let count = self.rooms.len() + self.events.len() + self.occupied.len() + self.online.len();
+        if self.can_resync && !is_rest_known && (self.has_lost || count > self.max_queued) {
             return Repeat::Everything;
         }
         let all = self.occupied.iter().filter(|room| !is_rest_known && !self.rooms.contains_key(*room));

@@ -31,7 +31,7 @@ pub(super) async fn wait_for_first(client: &mut PusherClient, channel: &str) {
     client.wait_until("what is cached", |client| !received(client, channel).is_empty()).await;
 }
 
-/// Publishes an event, and waits until it is delivered: those who subscribe in the same tick receive it as others do.
+/// Publishes an event and waits until it is delivered. A client that subscribes in the same tick receives it live.
 async fn publish(server: &TestServer, event: &Value) {
     let address = server.address();
     Call::post(APP, "/apps/1/events", event).ok(address).await;
